@@ -1,0 +1,1 @@
+"""The cancellation instrument: measures what a cancel does, in any chat server."""

@@ -1,0 +1,1 @@
+"""Raw clients that misbehave on purpose and note the instant at which they did."""

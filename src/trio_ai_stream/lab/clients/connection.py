@@ -1,0 +1,128 @@
+"""One client connection, with every way to end it that TCP knows.
+
+All acts are synchronous, so that the instant noted is the instant at which the kernel
+was told, not one at which some task ran again.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+
+import trio
+
+RECEIVE_BYTES = 65536
+
+
+class ConnectionEndedError(Exception):
+    """The peer ended the connection, or this side did; the text says how."""
+
+
+class Connection:
+    """A TCP or TLS connection of a client; not for use by two tasks at once."""
+
+    def __init__(self, stream: trio.abc.Stream, sock: trio.socket.SocketType) -> None:
+        """Take a connected stream and the socket below it; see ``connect``."""
+        self._stream = stream
+        self._socket = sock
+        self.closed = False
+
+    async def send(self, data: bytes) -> int:
+        """Send all of it and return when; ConnectionEndedError if the peer is gone."""
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionEndedError("reset while sending") from exc
+        return time.monotonic_ns()
+
+    async def receive(self) -> bytes:
+        """Return what has arrived, ``b""`` at the end of the peer's stream.
+
+        Errors: ConnectionEndedError when the peer resets. Cancellation: loses nothing.
+        """
+        try:
+            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionEndedError("reset") from exc
+
+    def fin(self) -> int:
+        """Close in good order and return when.
+
+        Unread bytes would turn the FIN into an RST, so they are thrown away first.
+        """
+        self._discard_unread()
+        self._socket.close()
+        self.closed = True
+        return time.monotonic_ns()
+
+    def rst(self) -> int:
+        """Reset the connection (linger of zero seconds) and return when."""
+        linger = struct.pack("ii", 1, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._socket.close()
+        self.closed = True
+        return time.monotonic_ns()
+
+    def half_close(self) -> int:
+        """Send FIN but go on reading, and return when."""
+        raw = socket.fromfd(
+            self._socket.fileno(), self._socket.family, self._socket.type
+        )
+        with raw:  # a second descriptor of the same socket: shutdown acts on both
+            raw.shutdown(socket.SHUT_WR)
+        return time.monotonic_ns()
+
+    def close(self) -> None:
+        """Close without an opinion on how; harmless after any other ending."""
+        self._socket.close()
+        self.closed = True
+
+    def _discard_unread(self) -> None:
+        with socket.fromfd(
+            self._socket.fileno(), self._socket.family, self._socket.type
+        ) as raw:
+            raw.setblocking(False)
+            try:
+                while raw.recv(RECEIVE_BYTES):
+                    pass
+            except OSError:
+                return
+
+
+async def connect(
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    receive_buffer: int | None = None,
+) -> Connection:
+    """Connect to a server on the loopback interface.
+
+    ``receive_buffer`` (bytes) makes the kernel advertise a small window, for a client
+    that is going to stop reading. Errors: OSError. Cancellation: nothing stays open.
+    """
+    sock = trio.socket.socket()
+    try:
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await sock.connect(("127.0.0.1", port))
+        stream: trio.abc.Stream = trio.SocketStream(sock)
+        if tls is not None:
+            secured = trio.SSLStream(stream, tls, server_hostname="localhost")
+            await secured.do_handshake()
+            stream = secured
+    except BaseException:
+        sock.close()
+        raise
+    return Connection(stream, sock)
+
+
+def client_tls(alpn: str) -> ssl.SSLContext:
+    """Return a context that trusts anyone: the peer is our own child on loopback."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([alpn])
+    return context
