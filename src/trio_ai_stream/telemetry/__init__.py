@@ -1,0 +1,1 @@
+"""Telemetry: log records, metrics and traces."""

@@ -1,0 +1,112 @@
+"""The one log: loguru's sinks, and everything else's records through them.
+
+Call `configure_logging` once, before anything logs. Then
+
+    logger.info("stream ended", event="stream_ended", outcome="completed", events=12)
+
+is one record; `event` names it for machines and the other keywords become its fields.
+Messages are literals: whatever a client or upstream said is a field, because loguru
+formats a message which has keywords. The request id is bound once for a request:
+
+    with logger.contextualize(request_id=request_id): ...
+
+which follows the request into the tasks it starts, through Trio's task context.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, TextIO
+
+from loguru import logger
+
+from trio_ai_stream.telemetry.interception import intercept_stdlib
+from trio_ai_stream.telemetry.records import render_json, render_text
+from trio_ai_stream.telemetry.redaction import redact
+from trio_ai_stream.telemetry.sink import Sink
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+LogFormat = Literal["auto", "text", "json"]
+
+
+class _Log:
+    """What `configure_logging` put in place last."""
+
+    handler_id: int | None = None
+    sink: Sink | None = None
+
+
+def configure_logging(
+    level: str = "INFO", fmt: LogFormat = "auto", stream: TextIO | None = None
+) -> None:
+    """Send every record of at least `level` to `stream` (default: stderr).
+
+    `auto` is coloured text where the stream is a terminal, else JSON lines. Idempotent:
+    a later call replaces what an earlier one put in place; sinks that others added to
+    loguru stay. `diagnose` is off because it prints the values of local variables,
+    which are keys and prompts; `backtrace` is off because frames above the catch are
+    the server's own and the same each time. `enqueue` is off, see `sink`.
+    """
+    stream = sys.stderr if stream is None else stream
+    terminal = _is_terminal(stream)
+    as_json = fmt == "json" or (fmt == "auto" and not terminal)
+    sink = Sink(stream, _notice_json if as_json else _notice_text)
+
+    def write(message: Message) -> None:
+        sink.write(redact(_render(message.record, as_json=as_json, coloured=terminal)))
+
+    # Handler 0 is the one that loguru starts with.
+    with contextlib.suppress(ValueError):
+        logger.remove(0 if _Log.handler_id is None else _Log.handler_id)
+    _Log.handler_id = logger.add(
+        write,
+        level=level,
+        format=lambda _record: "",  # rendered in `write`, not by loguru
+        diagnose=False,
+        backtrace=False,
+        enqueue=False,
+        catch=True,  # `write` does not raise; were it to, the caller must not feel it
+    )
+    _Log.sink = sink
+    intercept_stdlib(level)
+
+
+def _render(record: Record, *, as_json: bool, coloured: bool) -> str:
+    try:
+        return (
+            render_json(record) if as_json else render_text(record, coloured=coloured)
+        )
+    except Exception as exc:
+        # A bound object's __str__ may raise anything, and
+        # loguru would print the record and its traceback itself, past the redaction.
+        problem = f"a log record could not be rendered: {type(exc).__name__}"
+        return f'{{"level": "ERROR", "message": "{problem}"}}\n'
+
+
+def dropped_records() -> int:
+    """Return how many records were dropped because the log had no room for them."""
+    return 0 if _Log.sink is None else _Log.sink.dropped
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def _notice_json(count: int) -> str:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return (
+        f'{{"time": "{now}", "level": "WARNING", "message": "log records dropped:'
+        f' the log was not read", "event": "log_records_dropped",'
+        f' "request_id": null, "count": {count}}}\n'
+    )
+
+
+def _notice_text(count: int) -> str:
+    return f"WARNING  {count} log records dropped: the log was not read\n"

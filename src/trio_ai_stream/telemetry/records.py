@@ -1,0 +1,102 @@
+"""How one log record reads: a JSON line for machines, a coloured line for people.
+
+Pure: a loguru record goes in, text comes out. Control characters of a message are
+escaped, so that no client can forge a second record or send codes to a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+TRACEBACK_LIMIT = 16_384
+"""Characters of one traceback: an exception group of a thousand children ends there."""
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_CONTROLS |= {0x0A: "\\n", 0x0D: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_RESET, _DIM = "\x1b[0m", "\x1b[2m"
+_COLOURS = {
+    "TRACE": "\x1b[2m",
+    "DEBUG": "\x1b[36m",
+    "INFO": "\x1b[32m",
+    "SUCCESS": "\x1b[1;32m",
+    "WARNING": "\x1b[33m",
+    "ERROR": "\x1b[31m",
+    "CRITICAL": "\x1b[1;41m",
+}
+_LEADING = ("event", "request_id")
+
+
+def render_json(record: Record) -> str:
+    """Return one line of JSON: time, level, message, event, request_id, extras.
+
+    `time` is ISO 8601 in UTC; `event` and `request_id` are null where nothing bound
+    them; `exception` holds the traceback of a record that has one. A bound extra never
+    replaces one of these keys: it gets an underscore in front.
+    """
+    extra = record["extra"]
+    line: dict[str, Any] = {
+        "time": record["time"].astimezone(UTC).isoformat(timespec="milliseconds"),
+        "level": record["level"].name,
+        "message": record["message"],
+        "event": extra.get("event"),
+        "request_id": extra.get("request_id"),
+    }
+    taken = {*line, "exception"}
+    for name, value in extra.items():
+        if name not in _LEADING:
+            line[f"_{name}" if name in taken else name] = value
+    if trace := _traceback(record):
+        line["exception"] = trace
+    return json.dumps(line, default=str, ensure_ascii=False) + "\n"
+
+
+def render_text(record: Record, *, coloured: bool) -> str:
+    """Return one line for people, in local time, and the traceback below it."""
+    extra = record["extra"]
+    level = record["level"].name
+    paint, dim, reset = ("", "", "")
+    if coloured:
+        paint, dim, reset = _COLOURS.get(level, ""), _DIM, _RESET
+    clock = record["time"].strftime("%H:%M:%S.%f")[:-3]
+    fields = _fields(extra)
+    line = f"{dim}{clock}{reset} {paint}{level:<8}{reset}"
+    if request_id := extra.get("request_id"):
+        line += f" {dim}[{escape(request_id)}]{reset}"
+    line += f" {escape(record['message'])}"
+    line += f"  {dim}{fields}{reset}" if fields else ""
+    trace = _traceback(record)
+    return f"{line}\n{trace}\n" if trace else f"{line}\n"
+
+
+def _fields(extra: Mapping[str, Any]) -> str:
+    pairs = (
+        f"{name}={escape(value)}"
+        for name, value in extra.items()
+        if name not in _LEADING and value is not None
+    )
+    return " ".join(pairs)
+
+
+def escape(value: object) -> str:
+    """Return the value's text with its control characters spelt out."""
+    return str(value).translate(_CONTROLS)
+
+
+def _traceback(record: Record) -> str:
+    caught = record["exception"]
+    if caught is None or caught.type is None:
+        return ""
+    lines = traceback.format_exception(caught.type, caught.value, caught.traceback)
+    text = "".join(lines).rstrip("\n")
+    if len(text) > TRACEBACK_LIMIT:
+        half = TRACEBACK_LIMIT // 2
+        left_out = len(text) - 2 * half
+        text = f"{text[:half]}\n... {left_out} characters left out ...\n{text[-half:]}"
+    return text

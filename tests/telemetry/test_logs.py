@@ -1,0 +1,300 @@
+"""Log records: their shape, what may not be in them, and a log that nobody reads."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from loguru import logger
+
+from trio_ai_stream.telemetry.interception import InterceptHandler
+from trio_ai_stream.telemetry.logs import configure_logging, dropped_records
+from trio_ai_stream.telemetry.redaction import (
+    MASK,
+    forget_secrets,
+    redact,
+    register_secret,
+)
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    yield
+    forget_secrets()
+    configure_logging(stream=io.StringIO())
+
+
+def json_log(level: str = "INFO") -> io.StringIO:
+    stream = io.StringIO()
+    configure_logging(level, "json", stream)
+    return stream
+
+
+def records(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_record_has_the_documented_keys() -> None:
+    """A JSON record has time, level, message, event and request_id, then the extras."""
+    stream = json_log()
+    with logger.contextualize(request_id="r-1"):
+        logger.info("stream ended", event="stream_ended", outcome="completed", events=3)
+    (record,) = records(stream)
+    assert list(record) == [
+        *("time", "level", "message", "event", "request_id"),
+        *("outcome", "events"),
+    ]
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", str(record["time"])
+    )
+    assert record["request_id"] == "r-1"
+    assert record["event"] == "stream_ended"
+
+
+def test_an_extra_never_replaces_a_documented_key() -> None:
+    """An extra named like a documented key is kept under an underscored name."""
+    stream = json_log()
+    logger.info("x", time="never", level=3)
+    (record,) = records(stream)
+    assert record["_time"] == "never"
+    assert record["level"] == "INFO"
+
+
+async def test_request_id_follows_a_request_into_its_tasks() -> None:
+    """A task started inside `contextualize` logs its parent's request id."""
+    stream = json_log()
+
+    async def child() -> None:
+        logger.info("from the child")
+
+    async with trio.open_nursery() as nursery:
+        with logger.contextualize(request_id="r-2"):
+            nursery.start_soon(child)
+        await trio.testing.wait_all_tasks_blocked()
+    logger.info("outside")
+    assert [record["request_id"] for record in records(stream)] == ["r-2", None]
+
+
+def test_configuring_twice_writes_each_record_once() -> None:
+    """A second `configure_logging` replaces the first."""
+    first = json_log()
+    second = json_log()
+    logger.info("once")
+    logging.getLogger("anywhere").warning("once more")
+    assert first.getvalue() == ""
+    assert len(records(second)) == 2
+
+
+def test_sinks_of_others_stay() -> None:
+    """A sink that somebody else added to loguru is left alone."""
+    seen: list[str] = []
+    identifier = logger.add(
+        lambda message: seen.append(str(message)), format="{message}"
+    )
+    try:
+        json_log()
+        logger.info("kept")
+    finally:
+        logger.remove(identifier)
+    assert seen == ["kept\n"]
+
+
+def test_standard_records_come_through_once_with_their_logger() -> None:
+    """A standard logging record becomes one record of ours, braces and all."""
+    stream = json_log()
+    logging.getLogger("some.library").error("broken {braces} %d", 7)
+    (record,) = records(stream)
+    assert record["message"] == "broken {braces} 7"
+    assert record["logger"] == "some.library"
+    assert record["level"] == "ERROR"
+
+
+def test_hypercorn_records_are_taken_from_handlers_put_there_later() -> None:
+    """Handlers that Hypercorn assigns later get nothing; our sink gets it once."""
+    stream = json_log()
+    theirs = io.StringIO()
+    hypercorn = logging.getLogger("hypercorn.error")
+    earlier = hypercorn.handlers
+    hypercorn.handlers = [logging.StreamHandler(theirs)]
+    try:
+        hypercorn.warning("listening")
+    finally:
+        hypercorn.handlers = earlier
+    assert theirs.getvalue() == ""
+    assert [record["message"] for record in records(stream)] == ["listening"]
+
+
+def test_standard_record_whose_arguments_do_not_fit_is_still_logged() -> None:
+    """A library's bad logging call costs a remark, not an exception."""
+    stream = json_log()
+    bad = logging.LogRecord(
+        "x", logging.WARNING, "f.py", 1, "%d items", ("many",), None
+    )
+    InterceptHandler().emit(bad)
+    (record,) = records(stream)
+    assert "arguments do not fit" in str(record["message"])
+
+
+def test_a_level_below_the_configured_one_is_not_logged() -> None:
+    """LOG_LEVEL holds for our records and for the standard library's."""
+    stream = json_log("WARNING")
+    logger.info("quiet")
+    logging.getLogger("x").info("quiet")
+    assert stream.getvalue() == ""
+
+
+def test_tracebacks_show_no_local_variables() -> None:
+    """A traceback names the lines, never the values that were in reach."""
+    stream = json_log()
+    prompt = "tell me about whales"
+    try:
+        _ = 1 / (len(prompt) - len(prompt))
+    except ZeroDivisionError:
+        logger.exception("our bug")
+    (record,) = records(stream)
+    assert "ZeroDivisionError" in str(record["exception"])
+    assert "whales" not in str(record["exception"]).replace(
+        '"tell me about whales"', ""
+    )
+
+
+def test_a_long_traceback_is_cut_in_the_middle() -> None:
+    """A traceback keeps its head and its end within the documented length."""
+    stream = json_log()
+    logger.opt(exception=ValueError("x" * 100_000)).error("our bug")
+    (record,) = records(stream)
+    assert len(str(record["exception"])) < 17_000
+    assert "characters left out" in str(record["exception"])
+
+
+@given(secret=st.text(min_size=6, max_size=40))
+def test_a_registered_secret_is_in_no_spelling_of_a_record(secret: str) -> None:
+    """Raw, JSON-escaped, repr'd and traced: a registered secret is replaced in all."""
+    forget_secrets()
+    register_secret(secret)
+    for fmt in ("json", "text"):
+        stream = io.StringIO()
+        configure_logging("INFO", fmt, stream)
+        logger.info("key {}", secret)
+        logger.info("key", extra_key=secret)
+        logger.opt(exception=ValueError(secret)).error("our bug")
+        assert stream.getvalue().count(MASK) >= 2
+    assert secret not in redact(f"{secret} and {secret!r}")
+
+
+def test_short_values_are_not_redacted() -> None:
+    """A secret too short to be one does not tear holes into the log."""
+    register_secret("a")
+    assert redact("a banana") == "a banana"
+
+
+def test_a_message_cannot_forge_a_second_line_or_send_terminal_codes() -> None:
+    """Control characters of messages and fields are escaped in text records."""
+    stream = io.StringIO()
+    configure_logging("INFO", "text", stream)
+    logger.info("path {}", "/x\n12:00 ERROR forged\x1b[2J", agent="curl\r\n\x9b")
+    assert stream.getvalue().count("\n") == 1
+    assert "\x1b" not in stream.getvalue()
+    assert "\x9b" not in stream.getvalue()
+
+
+def test_auto_is_json_unless_the_stream_is_a_terminal() -> None:
+    """`auto` writes colours to a terminal and JSON lines to anything else."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen, file = Terminal(), io.StringIO()
+    configure_logging("INFO", "auto", screen)
+    logger.warning("look")
+    configure_logging("INFO", "auto", file)
+    logger.warning("look")
+    assert "\x1b[33mWARNING" in screen.getvalue()
+    assert json.loads(file.getvalue())["level"] == "WARNING"
+
+
+def test_a_field_that_cannot_be_printed_costs_its_record_only() -> None:
+    """An object whose `__str__` raises is reported and does not reach the caller."""
+
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    stream = json_log()
+    logger.info("x", thing=Broken())
+    (record,) = records(stream)
+    assert "could not be rendered: RuntimeError" in str(record["message"])
+
+
+def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
+    """With a full pipe records are dropped; the next one through says how many."""
+    reader, writer = os.pipe()
+    with (
+        os.fdopen(reader, "rb", buffering=0) as source,
+        os.fdopen(writer, "w") as stream,
+    ):
+        configure_logging("INFO", "json", stream)
+        for number in range(2_000):
+            logger.info("filling", number=number, pad="x" * 100)
+        dropped = dropped_records()
+        assert 0 < dropped < 2_000
+        received = bytearray()
+        os.set_blocking(reader, False)
+        received += source.read(1 << 20) or b""
+        logger.info("after")
+        received += source.read(1 << 20) or b""
+    lines = [json.loads(line) for line in received.decode().splitlines() if line]
+    assert lines[-2]["event"] == "log_records_dropped"
+    assert lines[-2]["count"] == dropped
+    assert lines[-1]["message"] == "after"
+    assert [line["number"] for line in lines[:-2]] == list(range(2_000 - dropped))
+
+
+def test_a_long_record_that_was_cut_short_does_not_spoil_the_next() -> None:
+    """A record longer than the pipe's room ends its line before the next begins."""
+    reader, writer = os.pipe()
+    with (
+        os.fdopen(reader, "rb", buffering=0) as source,
+        os.fdopen(writer, "w") as stream,
+    ):
+        configure_logging("INFO", "json", stream)
+        logger.info("long", pad="x" * 200_000)
+        os.set_blocking(reader, False)
+        received = bytearray(source.read(1 << 20) or b"")
+        logger.info("after")
+        received += source.read(1 << 20) or b""
+    torn, notice, last = [line for line in received.decode().split("\n") if line]
+    assert torn.startswith('{"time"')
+    assert json.loads(notice)["count"] == 1
+    assert json.loads(last)["message"] == "after"
+
+
+def test_a_log_whose_reader_has_gone_is_no_error() -> None:
+    """A broken pipe drops records and raises nothing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    configure_logging("INFO", "json", stream)
+    logger.info("nobody hears")
+    assert dropped_records() == 1
+    stream.close()
+
+
+def test_a_record_of_another_thread_is_written_too() -> None:
+    """A library's own thread may log; its record is whole."""
+    stream = json_log()
+    thread = threading.Thread(target=logging.getLogger("x").warning, args=("threaded",))
+    thread.start()
+    thread.join()
+    assert [record["message"] for record in records(stream)] == ["threaded"]
