@@ -43,7 +43,14 @@ class Sut(msgspec.Struct, frozen=True, kw_only=True):
     git: str | None = None
 
 
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RunRecord(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="schema_version",
+    tag=SCHEMA_VERSION,
+):
     """One run: the factors that were set, the times that were seen, the verdict.
 
     ``times`` holds ``t_cause``, ``t_up``, ``t_exit`` … of facts C3, ``tokens`` the
@@ -59,7 +66,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase: str
     transport: str
     status: Status
-    schema_version: int = SCHEMA_VERSION
     experiment: str = ""
     policy: str = "abort"
     grace_s: float | None = None
@@ -107,7 +113,7 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class _Versioned(msgspec.Struct):
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = 0
 
 
 def encode(record: RunRecord) -> bytes:

@@ -30,7 +30,7 @@ class ChatStream(Protocol):
         """Read until the answer is over."""
 
     async def idle(self) -> None:
-        """Go on as a client that stopped reading, until the peer ends it or cancelled."""
+        """Go on as a client that stopped reading; ends when the peer ends it."""
 
     async def act(self, act: Act) -> int:
         """End or stop taking the stream, and return when that was done."""
