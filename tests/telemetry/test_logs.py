@@ -75,6 +75,7 @@ async def test_request_id_follows_a_request_into_its_tasks() -> None:
     stream = json_log()
 
     async def child() -> None:
+        await trio.lowlevel.checkpoint()
         logger.info("from the child")
 
     async with trio.open_nursery() as nursery:

@@ -1,0 +1,1 @@
+"""Admission: who may start a request, and who a stream."""

@@ -1,0 +1,113 @@
+"""Stream permits: never more than the limit, each given back exactly once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+)
+
+from trio_ai_stream.admission.decision import Quota
+from trio_ai_stream.admission.gate import GateStatus, LocalGate
+from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
+
+TOTAL, PER_CLIENT = 5, 2
+
+
+class PermitMachine(RuleBasedStateMachine):
+    """Any order of acquiring and releasing, once or more often."""
+
+    permits = Bundle("permits")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subject = StreamPermits(TOTAL, PER_CLIENT)
+        self.held: list[Permit] = []
+
+    @rule(target=permits, client=st.sampled_from("abcd"))
+    def acquire(self, client: str):
+        mine = sum(permit.client_id == client for permit in self.held)
+        match self.subject.acquire_nowait(client, "r"):
+            case Permit() as permit:
+                assert len(self.held) < TOTAL
+                assert mine < PER_CLIENT
+                self.held.append(permit)
+                return permit
+            case Refused(scope="server"):
+                assert len(self.held) == TOTAL
+            case Refused():
+                assert mine == PER_CLIENT
+        return multiple()
+
+    @rule(permit=permits)
+    def release(self, permit: Permit) -> None:
+        permit.release()
+        assert permit.released
+        self.held = [other for other in self.held if other is not permit]
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.subject.statistics().held == len(self.held)
+
+
+TestPermitMachine = PermitMachine.TestCase
+
+
+def test_a_permit_released_twice_counts_once() -> None:
+    """`release` is idempotent: the second call gives nothing back."""
+    permits = StreamPermits(1)
+    first = permits.acquire_nowait("a", "1")
+    assert isinstance(first, Permit)
+    first.release()
+    second = permits.acquire_nowait("a", "2")
+    first.release()
+    assert isinstance(second, Permit)
+    assert isinstance(permits.acquire_nowait("a", "3"), Refused)
+
+
+def test_a_permit_can_be_held_for_a_block() -> None:
+    """Leaving the block gives the permit back, also by an exception."""
+    permits = StreamPermits(1)
+    permit = permits.acquire_nowait("a", "1")
+    assert isinstance(permit, Permit)
+    with pytest.raises(KeyError), permit:
+        raise KeyError
+    assert permits.statistics().held == 0
+    assert repr(permit) == "<Permit 1 of a, released>"
+
+
+def test_statistics_count_what_happened() -> None:
+    """Peak, granted and refused add up over the process's life."""
+    permits = StreamPermits(2)
+    held = [permits.acquire_nowait("a", str(n)) for n in range(3)]
+    for permit in held:
+        if isinstance(permit, Permit):
+            permit.release()
+    statistics = permits.statistics()
+    assert (statistics.held, statistics.peak) == (0, 2)
+    assert (statistics.granted, statistics.refused, statistics.limit) == (2, 1, 2)
+
+
+@pytest.mark.parametrize("limits", [(0, None), (1, 0)])
+def test_a_limit_below_one_is_refused(limits: tuple[int, int | None]) -> None:
+    """A limit that admits nobody is an error that says so."""
+    with pytest.raises(ValueError, match="expected limits"):
+        StreamPermits(*limits)
+
+
+async def test_the_local_gate_limits_by_its_own_memory() -> None:
+    """LocalGate answers by its bucket and its permits and has no background work."""
+    permits = StreamPermits(1)
+    gate = LocalGate(Quota(1, 1), permits, clock=lambda: 5.0)
+    await gate.run()
+    assert (await gate.admit_request("a")).allowed
+    assert not (await gate.admit_request("a")).allowed
+    assert isinstance(await gate.acquire_stream("a", "1"), Permit)
+    refused = await gate.acquire_stream("b", "2")
+    assert refused == Refused("server", 1, 1.0)
+    assert gate.status() == GateStatus("local", None, permits.statistics())
