@@ -1,0 +1,22 @@
+"""Upstream connections: an httpx transport on Trio sockets with a C parser."""
+
+from __future__ import annotations
+
+from trio_ai_stream.upstream.transport.body import Body
+from trio_ai_stream.upstream.transport.dial import Connect, DialReport
+from trio_ai_stream.upstream.transport.limits import TransportLimits
+from trio_ai_stream.upstream.transport.transport import (
+    ConnectionInfo,
+    Transport,
+    TransportStatistics,
+)
+
+__all__ = [
+    "Body",
+    "Connect",
+    "ConnectionInfo",
+    "DialReport",
+    "Transport",
+    "TransportLimits",
+    "TransportStatistics",
+]

@@ -1,0 +1,152 @@
+"""The body of a response: a block at a time, drained, or aborted.
+
+This is the hot path of the gateway. One `receive` costs one schedule point, one system
+call and one call of the C parser, whatever number of events has arrived.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import httpx
+import trio
+
+from trio_ai_stream.upstream.transport.connection import Connection
+from trio_ai_stream.upstream.transport.errors import Phase, reraise
+from trio_ai_stream.upstream.transport.parser import Headers, ResponseParser
+from trio_ai_stream.upstream.transport.pool import Pool
+
+
+class _State(enum.Enum):
+    READING = "reading"
+    KEPT = "ended, connection kept"
+    CLOSED = "ended, connection closed"
+    ABORTED = "aborted"
+
+
+class Body(httpx.AsyncByteStream):
+    """A response's body, read by one task at a time.
+
+    It is httpx's response stream, and stands in `response.extensions["body"]` for who
+    wants blocks without httpx's layers. It does not decode Content-Encoding.
+    """
+
+    __slots__ = ("_connection", "_first", "_parser", "_pool", "_read_s", "_state")
+
+    def __init__(
+        self, connection: Connection, pool: Pool, *, first: bytes, read_s: float
+    ) -> None:
+        assert connection.parser is not None
+        self._connection = connection
+        self._parser: ResponseParser = connection.parser
+        self._pool = pool
+        self._first = first
+        self._read_s = read_s
+        self._state = _State.READING
+        if self._parser.complete:
+            self._end()
+
+    def __repr__(self) -> str:
+        return f"<Body {self._state.value}>"
+
+    @property
+    def trailers(self) -> Headers:
+        """The trailer fields (RFC 9110, section 6.5), once the body has ended."""
+        return self._parser.trailers
+
+    async def receive(self) -> bytes:
+        """Return one block: all that one read of the socket brought; b"" at the end.
+
+        A block is never empty before the end, at most 64 KiB, and nothing is read
+        ahead of it. Errors: `httpx.ReadError`, `ReadTimeout`, `RemoteProtocolError`;
+        `StreamClosed` after an abort. Cancellation: the socket is closed before
+        `Cancelled` leaves this method.
+        """
+        try:
+            if self._first or self._state is not _State.READING:
+                return await self._receive_ready()
+            if self._read_s != math.inf:
+                return await self._receive_within_budget()
+            link = self._connection.link
+            parser = self._parser
+            while True:
+                await link.wait()
+                data = link.take()
+                if data is None:
+                    continue
+                if data:
+                    block = parser.feed(data)
+                else:
+                    parser.feed_end()
+                    block = b""
+                if parser.complete:
+                    self._end()
+                    return block
+                if block:
+                    return block
+        except Exception as exc:
+            self.abort()
+            reraise(exc, Phase.READ)
+        except BaseException:
+            self.abort()
+            raise
+
+    async def drain(self) -> bool:
+        """Read to the end; tell whether the connection is kept for the next request.
+
+        The caller bounds it with a scope. Errors and cancellation: as `receive`.
+        """
+        while self._state is _State.READING:
+            await self.receive()
+        self._first = b""
+        await trio.lowlevel.checkpoint()
+        return self._state is _State.KEPT
+
+    def abort(self) -> None:
+        """Close the socket at once, unless the body has ended. Idempotent."""
+        if self._state is _State.READING:
+            self._state = _State.ABORTED
+            self._pool.counters.aborts += 1
+            self._pool.discard(self._connection)
+
+    def __aiter__(self) -> Body:
+        """Iterate over the blocks; no generator, so nothing is left to finalise."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next block."""
+        block = await self.receive()
+        if not block:
+            raise StopAsyncIteration
+        return block
+
+    async def aclose(self) -> None:
+        """Abort, unless the body has ended: httpx's way to say it. Never waits."""
+        self.abort()
+
+    async def _receive_ready(self) -> bytes:
+        if self._state is _State.ABORTED:
+            raise httpx.StreamClosed
+        await trio.lowlevel.checkpoint()
+        block, self._first = self._first, b""
+        return block
+
+    async def _receive_within_budget(self) -> bytes:
+        """As `receive`, with a scope: the price of a read budget of httpx's."""
+        budget, self._read_s = self._read_s, math.inf
+        try:
+            with trio.fail_after(budget):
+                return await self.receive()
+        finally:
+            self._read_s = budget
+
+    def _end(self) -> None:
+        connection = self._connection
+        self._parser.release()
+        if self._parser.reusable and connection.whole and not self._pool.closed:
+            self._state = _State.KEPT
+            self._pool.release(connection)
+        else:
+            self._state = _State.CLOSED
+            self._pool.discard(connection)

@@ -1,0 +1,193 @@
+"""One connection: send a request, read the head of its response.
+
+Reading goes on while a body is being sent, because a server may refuse early and close
+(RFC 9112, section 9.5). Such a refusal (a status of 300 or more) ends the sending; a
+success is not handed out before the request is whole, because nobody would be left to
+send the rest of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import httpx
+import trio
+
+from trio_ai_stream.upstream.transport.dial import DialReport, Origin
+from trio_ai_stream.upstream.transport.errors import Phase
+from trio_ai_stream.upstream.transport.limits import TransportLimits
+from trio_ai_stream.upstream.transport.link import Link
+from trio_ai_stream.upstream.transport.message import Message
+from trio_ai_stream.upstream.transport.parser import ResponseParser
+
+_LAST_WORDS_S = 1.0
+"""How long upstream's answer may take once sending to it has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Seconds without progress that each phase may take; infinite when not given."""
+
+    connect_s: float
+    write_s: float
+    read_s: float
+
+    @classmethod
+    def of(cls, request: httpx.Request) -> Budgets:
+        """Read httpx's `timeout` extension; its `pool` has no meaning here."""
+        given = request.extensions.get("timeout", {})
+        connect, write, read = (
+            math.inf if given.get(name) is None else given[name]
+            for name in ("connect", "write", "read")
+        )
+        return cls(connect, write, read)
+
+
+class Connection:
+    """An open connection to one origin, used by one request at a time."""
+
+    __slots__ = (
+        "_failure",
+        "_sent_before",
+        "answered",
+        "idle_since",
+        "link",
+        "origin",
+        "parser",
+        "phase",
+        "report",
+        "served",
+        "whole",
+    )
+
+    def __init__(self, origin: Origin, link: Link, report: DialReport) -> None:
+        self.origin = origin
+        self.link = link
+        self.report = report
+        self.served = 0
+        self.idle_since = 0.0
+        self.parser: ResponseParser | None = None
+        self.phase = Phase.WRITE
+        self.answered = False
+        self.whole = False
+        self._failure: Exception | None = None
+        self._sent_before = 0
+
+    def __repr__(self) -> str:
+        scheme = "https" if self.origin.tls else "http"
+        return (
+            f"<Connection {scheme}://{self.origin.host}:{self.origin.port} "
+            f"served={self.served} {self.phase.value}>"
+        )
+
+    @property
+    def sent_nothing(self) -> bool:
+        """Tell whether not one byte of the current request can have left."""
+        return self.link.sent == self._sent_before
+
+    def close(self) -> None:
+        """Close the socket at once and let go of the parser. Idempotent."""
+        self.link.close()
+        if self.parser is not None:
+            self.parser.release()
+
+    async def exchange(
+        self, message: Message, budgets: Budgets, limits: TransportLimits
+    ) -> bytes:
+        """Send the request; return what of the body came with the response's head.
+
+        Errors: whatever the link raises, `InvalidResponseError`, `InvalidRequestError`,
+        `trio.TooSlowError`, and what the body's iterator raises; `phase` tells what
+        was being done. Cancellation: close the connection, its state is unknown.
+        """
+        self.parser = ResponseParser(message.method, limits)
+        self.phase = Phase.WRITE
+        self.answered = self.whole = False
+        self._failure = None
+        self._sent_before = self.link.sent
+        small = message.small()
+        if small is not None and self.link.push(small):
+            self.whole = True
+            with trio.fail_after(budgets.read_s) as patience:
+                return await self._read_head(patience, budgets)
+        return await self._exchange_large(message, budgets, small)
+
+    async def _read_head(self, patience: trio.CancelScope, budgets: Budgets) -> bytes:
+        parser, link = self.parser, self.link
+        assert parser is not None
+        self.phase = Phase.READ
+        first = b""
+        while parser.head is None:
+            await link.wait()
+            data = link.take()
+            if data is None:
+                continue
+            if not data:
+                parser.feed_end()
+            self.answered = True
+            first = parser.feed(data)
+            if self.whole:
+                patience.deadline = trio.current_time() + budgets.read_s
+        return first
+
+    async def _exchange_large(
+        self, message: Message, budgets: Budgets, small: bytes | None
+    ) -> bytes:
+        """Send in one task and read in another, until there is a head."""
+        first = b""
+        unread: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            patience = trio.CancelScope()  # starts to run when the request is sent
+            nursery.start_soon(
+                self._send, message, budgets, small, patience, nursery.cancel_scope
+            )
+            try:
+                with patience:
+                    first = await self._read_head(patience, budgets)
+            except Exception as exc:
+                unread = exc
+                nursery.cancel_scope.cancel(reason="the response cannot be read")
+            head = self.parser.head if self.parser is not None else None
+            if head is not None and head.status >= 300:
+                nursery.cancel_scope.cancel(reason="upstream answered early")
+        if head is not None:
+            return first
+        if self._failure is not None:
+            self.phase = Phase.WRITE
+            raise self._failure
+        raise unread or trio.TooSlowError
+
+    async def _send(
+        self,
+        message: Message,
+        budgets: Budgets,
+        small: bytes | None,
+        patience: trio.CancelScope,
+        both: trio.CancelScope,
+    ) -> None:
+        try:
+            with trio.fail_after(budgets.write_s) as progress:
+                if small is not None:
+                    await self.link.flush()
+                else:
+                    await self._send_pieces(message, budgets, progress)
+            self.whole = True
+            patience.deadline = trio.current_time() + budgets.read_s
+        except (OSError, trio.BrokenResourceError) as exc:
+            # Upstream closed; it may have said why before.
+            self._failure = exc
+            both.deadline = trio.current_time() + _LAST_WORDS_S
+        except Exception as exc:
+            self._failure = exc
+            both.cancel(reason="the request cannot be sent")
+
+    async def _send_pieces(
+        self, message: Message, budgets: Budgets, progress: trio.CancelScope
+    ) -> None:
+        async def emit(piece: bytes) -> None:
+            if not self.link.push(piece):
+                await self.link.flush()
+            progress.deadline = trio.current_time() + budgets.write_s
+
+        await message.write(emit)

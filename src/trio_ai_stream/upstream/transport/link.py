@@ -1,0 +1,216 @@
+"""One open connection as bytes: how to wait for them, take them, send and close.
+
+A link splits reading in two, because that is what makes an event cheap: `wait` is the
+one schedule and cancel point, `take` is a plain call that never blocks. Closing is a
+plain call too, so that a cancelled task can close at once, without another await.
+
+`take` returns a view of a buffer that all links of a transport share: it is valid
+until the next await. So an idle stream holds no buffer at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import select
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from trio_ai_stream.upstream.transport.limits import BLOCK_BYTES
+
+Wait = Callable[[], Awaitable[None]]
+
+
+class Buffers:
+    """The two buffers that every link of one transport reads through."""
+
+    __slots__ = ("plain", "wire")
+
+    def __init__(self) -> None:
+        self.wire = memoryview(bytearray(BLOCK_BYTES))
+        self.plain = memoryview(bytearray(BLOCK_BYTES))
+
+
+class Link(Protocol):
+    """An open connection; one task may read while another one writes."""
+
+    wait: Wait
+    """Wait until `take` may have something. Cancellation: nothing is lost."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes that may have left this host: 0 more means that nothing was sent."""
+        ...
+
+    def take(self) -> bytes | memoryview | None:
+        """Return what has arrived, b"" at the end, None when there is nothing."""
+        ...
+
+    def push(self, data: bytes) -> bool:
+        """Send what fits without waiting; tell whether all of it went out."""
+        ...
+
+    async def flush(self) -> None:
+        """Send what `push` could not. Cancellation: a part is lost, so close."""
+        ...
+
+    def stale(self) -> bool:
+        """Tell whether an idle link has been closed or spoken on by the peer."""
+        ...
+
+    def close(self) -> None:
+        """Close at once, waking whoever waits. Idempotent."""
+        ...
+
+
+class SocketLink:
+    """A plain TCP connection, read without a coroutine of its own.
+
+    After a read that emptied the socket the next wait goes straight to epoll; after a
+    full read there may be more, so the next wait is a bare checkpoint. Either way a
+    stream that has much to say lets every other task run between two blocks.
+    """
+
+    __slots__ = (
+        "_fd",
+        "_flushing",
+        "_readable",
+        "_stream",
+        "_unsent",
+        "_view",
+        "sent",
+        "wait",
+    )
+    wait: Wait
+
+    def __init__(self, stream: trio.SocketStream, buffers: Buffers) -> None:
+        self._stream = stream
+        self._fd = stream.socket.fileno()
+        self._view = buffers.wire
+        self._unsent = b""
+        self._flushing = False
+        self._readable: Wait = functools.partial(
+            trio.lowlevel.wait_readable, stream.socket
+        )
+        self.wait = self._readable
+        self.sent = 0
+
+    def take(self) -> memoryview | None:
+        try:
+            size = os.readv(self._open_fd(), (self._view,))
+        except BlockingIOError:
+            self.wait = self._readable
+            return None
+        self.wait = trio.lowlevel.checkpoint if size == BLOCK_BYTES else self._readable
+        return self._view[:size]
+
+    def push(self, data: bytes) -> bool:
+        fd = self._open_fd()
+        if self._flushing or self._unsent:  # keep the order of the bytes
+            self._unsent += data
+            return False
+        try:
+            size = os.write(fd, data)
+        except BlockingIOError:
+            size = 0
+        self.sent += size
+        self._unsent = data[size:]
+        return not self._unsent
+
+    async def flush(self) -> None:
+        self._flushing = True
+        try:
+            while self._unsent:
+                data, self._unsent = self._unsent, b""
+                self.sent += len(data)
+                await self._stream.send_all(data)
+        finally:
+            self._flushing = False
+
+    def stale(self) -> bool:
+        return self._fd < 0 or readable(self._fd)
+
+    def close(self) -> None:
+        self._fd = -1
+        self._stream.socket.close()
+
+    def _open_fd(self) -> int:
+        if self._fd < 0:
+            raise trio.ClosedResourceError("this connection was closed here")
+        return self._fd
+
+
+class StreamLink:
+    """Any Trio stream, such as a memory stream under a mock clock."""
+
+    __slots__ = ("_close", "_data", "_stream", "_unsent", "sent", "wait")
+    wait: Wait
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._close = closer(stream)
+        self._data: bytes | bytearray | None = None
+        self._unsent = b""
+        self.wait = self._receive
+        self.sent = 0
+
+    async def _receive(self) -> None:
+        self._data = await self._stream.receive_some(BLOCK_BYTES)
+
+    def take(self) -> bytes | None:
+        data, self._data = self._data, None
+        return data if data is None else bytes(data)
+
+    def push(self, data: bytes) -> bool:
+        self._unsent += data
+        return False  # only an await can send on a stream
+
+    async def flush(self) -> None:
+        while self._unsent:
+            data, self._unsent = self._unsent, b""
+            self.sent += len(data)
+            await self._stream.send_all(data)
+
+    def stale(self) -> bool:
+        return False  # a stream cannot tell; the retry of a stale link covers it
+
+    def close(self) -> None:
+        self._close()
+
+
+def readable(fd: int) -> bool:
+    """Tell, without waiting, whether a socket has data, its end or an error."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def closer(stream: trio.abc.AsyncResource) -> Callable[[], None]:
+    """Find the plain call that closes a stream at once, through its wrappers.
+
+    Errors: `TypeError` for a stream that can only be closed with an await: a cancelled
+    task could not close it without waiting.
+    """
+    if isinstance(stream, trio.SocketStream):
+        return stream.socket.close
+    if isinstance(stream, trio.SSLStream):
+        return closer(stream.transport_stream)
+    if isinstance(stream, trio.StapledStream):
+        close_send = closer(stream.send_stream)
+        close_receive = closer(stream.receive_stream)
+
+        def close_both() -> None:
+            close_send()
+            close_receive()
+
+        return close_both
+    close = getattr(stream, "close", None)
+    if not callable(close):
+        raise TypeError(
+            "expected a stream with a plain close() method, got "
+            f"{type(stream).__name__}; give it one that closes without waiting"
+        )
+    found: Callable[[], None] = close
+    return found

@@ -1,0 +1,230 @@
+"""HTTP/1.1 responses out of bytes: pure, no await, no clock.
+
+The grammar is llhttp's, in its strict mode (through httptools). This module adds what
+llhttp leaves to its user: the answer to HEAD, what the end of the connection means,
+bounds on everything that can grow, and a refusal of any framing that two parsers could
+read in two ways (RFC 9112, sections 6.1, 6.3 and 11.2).
+
+Rule 1: one parser reads one response and is then thrown away, so nothing carries over.
+Rule 2: parts of the body are collected by C code (`list.append` is the callback), so
+a chunk costs no Python call.
+Rule 3: parser and callbacks refer to each other; `release` breaks that cycle, so that
+memory never waits for the garbage collector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httptools
+
+from trio_ai_stream.upstream.transport.errors import (
+    InvalidResponseError,
+    UnexpectedEndError,
+)
+from trio_ai_stream.upstream.transport.limits import TransportLimits
+
+Headers = list[tuple[bytes, bytes]]
+
+
+_SWITCHED = "upstream switched protocols without being asked"
+
+
+class _StopAfterHeadError(Exception):
+    """Stops the C parser where an answer to HEAD ends: llhttp would await a body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The status line and headers of a final response, names as they came."""
+
+    status: int
+    reason: bytes
+    http_version: bytes
+    headers: Headers
+
+
+class ResponseParser:
+    """One response, fed in pieces of any size.
+
+    `head` is None until the final head is complete; `complete` tells that the last
+    byte of the response has been read, and `reusable` whether another request may
+    follow on the connection.
+    """
+
+    __slots__ = (
+        "_barren",
+        "_close_delimited",
+        "_field_bytes",
+        "_fields",
+        "_head_bytes",
+        "_http",
+        "_limits",
+        "_method",
+        "_parts",
+        "_reason",
+        "complete",
+        "head",
+        "on_body",
+        "reusable",
+        "trailers",
+    )
+
+    def __init__(self, method: str, limits: TransportLimits) -> None:
+        self._method = method
+        self._limits = limits
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append
+        self._fields: Headers = []
+        self._reason = b""
+        self._head_bytes = 0
+        self._field_bytes = 0
+        self._barren = 0
+        self._close_delimited = False
+        self.head: Head | None = None
+        self.trailers: Headers = []
+        self.complete = False
+        self.reusable = False
+        self._http: httptools.HttpResponseParser | None = httptools.HttpResponseParser(
+            self
+        )
+
+    def __repr__(self) -> str:
+        status = self.head.status if self.head else None
+        return f"<ResponseParser status={status} complete={self.complete}>"
+
+    def feed(self, data: bytes | memoryview) -> bytes:
+        """Take what arrived and return the part of the body in it, which may be empty.
+
+        Errors: `InvalidResponseError` when it is no response, or is beyond a limit; the
+        parser is of no use afterwards. Bytes after the end of the response are not an
+        error of this response, but the connection is not `reusable` then.
+        """
+        http = self._http
+        if http is None:
+            raise InvalidResponseError("data after the response had ended")
+        try:
+            http.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            self._stopped(exc)
+        parts = self._parts
+        if parts:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            self._barren = 0
+            return body
+        if not self.complete:
+            self._count_barren(len(data))
+        return b""
+
+    def feed_end(self) -> None:
+        """Take the end of the connection: whole only if the body ends with it.
+
+        Errors: `UnexpectedEndError` when bytes are missing.
+        """
+        if self.complete:
+            return
+        if self.head is None:
+            where = "within the response's head" if self._head_bytes else "unanswered"
+            raise UnexpectedEndError(f"upstream closed the connection {where}")
+        if not self._close_delimited:
+            raise UnexpectedEndError(
+                "upstream closed the connection before the end of the body"
+            )
+        self.complete = True
+
+    def release(self) -> None:
+        """Break the reference cycle with the C parser. Idempotent."""
+        self._http = None
+
+    def _stopped(self, exc: Exception) -> None:
+        cause = exc.__context__
+        if self.complete:  # the response is whole; what follows it is not ours
+            self.reusable = False
+        elif isinstance(cause, InvalidResponseError):
+            raise cause
+        elif isinstance(exc, httptools.HttpParserUpgrade):
+            raise InvalidResponseError(_SWITCHED) from exc
+        else:
+            raise InvalidResponseError(f"expected an HTTP/1.1 response: {exc}") from exc
+
+    def _count_barren(self, size: int) -> None:
+        if self.head is None:
+            self._head_bytes += size
+            if self._head_bytes > self._limits.max_head_bytes:
+                raise InvalidResponseError(
+                    f"a head of at most {self._limits.max_head_bytes} bytes was "
+                    f"expected, got at least {self._head_bytes}"
+                )
+            return
+        self._barren += size
+        if self._barren > self._limits.max_barren_bytes:
+            raise InvalidResponseError(
+                f"more than {self._limits.max_barren_bytes} bytes of chunk "
+                "extensions or trailers in a row"
+            )
+
+    # ---- called by httptools; their names are its interface ----
+
+    def on_message_begin(self) -> None:
+        """Refuse a second response: we asked for one."""
+        if self.complete:
+            raise InvalidResponseError("data after the end of the response")
+
+    def on_status(self, reason: bytes) -> None:
+        """Collect the reason phrase, which may come in pieces."""
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect one header or, after the head, one trailer."""
+        fields = self._fields if self.head is None else self.trailers
+        if len(fields) >= self._limits.max_header_count:
+            raise InvalidResponseError(
+                f"more than {self._limits.max_header_count} header lines"
+            )
+        self._field_bytes += len(name) + len(value)
+        if self._field_bytes > self._limits.max_head_bytes:
+            raise InvalidResponseError(
+                f"more than {self._limits.max_head_bytes} bytes of header lines"
+            )
+        fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Settle how the body ends, or drop an informational response."""
+        http = self._http
+        assert http is not None
+        status = http.get_status_code()
+        if status == 101:
+            raise InvalidResponseError(_SWITCHED)
+        if status < 200:
+            self._fields, self._reason = [], b""
+            return
+        version = http.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            raise InvalidResponseError(f"expected HTTP/1.1, got HTTP/{version}")
+        framed = _framing(self._fields)
+        bodyless = self._method == "HEAD" or status in {204, 304}
+        self._close_delimited = not (framed or bodyless)
+        self.reusable = http.should_keep_alive() and not self._close_delimited
+        self.head = Head(status, self._reason, f"HTTP/{version}".encode(), self._fields)
+        if self._method == "HEAD":
+            # Some servers send a body all the same, so the connection ends here.
+            self.complete = True
+            raise _StopAfterHeadError
+
+    def on_message_complete(self) -> None:
+        """Note that the last byte of the final response has been read."""
+        if self.head is not None:
+            self.complete = True
+
+
+def _framing(fields: Headers) -> bool:
+    """Tell whether the body's end is announced; refuse an ambiguous announcement."""
+    codings = [value for name, value in fields if name.lower() == b"transfer-encoding"]
+    if codings:
+        if [coding.strip().lower() for coding in codings] != [b"chunked"]:
+            raise InvalidResponseError(
+                "Transfer-Encoding: expected 'chunked' alone, got something else"
+            )
+        return True
+    return any(name.lower() == b"content-length" for name, _ in fields)

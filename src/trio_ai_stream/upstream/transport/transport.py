@@ -1,0 +1,226 @@
+"""The transport: httpx's side of the connections below.
+
+    client = httpx.AsyncClient(transport=Transport())
+
+HTTP/1.1 only, by choice: one request per connection means that cancelling a request is
+closing a socket, which upstream notices at once.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+import httpx
+import trio
+
+from trio_ai_stream.upstream.transport.body import Body
+from trio_ai_stream.upstream.transport.connection import Budgets, Connection
+from trio_ai_stream.upstream.transport.dial import (
+    Connect,
+    Dialer,
+    DialReport,
+    Origin,
+)
+from trio_ai_stream.upstream.transport.errors import (
+    InvalidRequestError,
+    Phase,
+    UnexpectedEndError,
+    reraise,
+)
+from trio_ai_stream.upstream.transport.limits import TransportLimits
+from trio_ai_stream.upstream.transport.message import Message
+from trio_ai_stream.upstream.transport.pool import Pool
+
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class TransportStatistics:
+    """What a transport holds now, and what it has done so far."""
+
+    idle: int
+    live: int
+    connecting: int
+    dns_threads: int
+    connects: int
+    connect_failures: int
+    reuses: int
+    stale: int
+    expired: int
+    retries: int
+    aborts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionInfo:
+    """How a response's connection came about (`response.extensions["connection"]`)."""
+
+    reused: bool
+    served: int
+    dial: DialReport
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """HTTP/1.1 over Trio for one run, with keep-alive and Happy Eyeballs.
+
+    A request is sent again, once and on a new connection, when a kept-alive connection
+    turns out to have been closed by the server (end of file, reset) before one byte of
+    a response came, and sending twice does no harm: either nothing of it was sent yet,
+    or its method is idempotent or it carries an Idempotency-Key, and its body can be
+    sent from the start (RFC 9112, section 9.3.1; RFC 9110, section 9.2.2). Every other
+    failure is the caller's to judge.
+
+    Making one reads the trusted certificates (tens of ms, blocking): make it at
+    start-up and share it. No proxies.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Connect | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        limits: TransportLimits | None = None,
+    ) -> None:
+        self._limits = limits or TransportLimits()
+        if ssl_context is None and connect is None:
+            ssl_context = httpx.create_ssl_context()
+            ssl_context.options |= ssl.OP_NO_RENEGOTIATION
+        self._dialer = Dialer(self._limits, connect=connect, ssl_context=ssl_context)
+        self._pool = Pool(self._limits)
+        self._connecting = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Transport idle={self._pool.idle} live={self._pool.live} "
+            f"connecting={self._connecting}>"
+        )
+
+    def statistics(self) -> TransportStatistics:
+        """Return a snapshot of the counters."""
+        counters = self._pool.counters
+        return TransportStatistics(
+            idle=self._pool.idle,
+            live=self._pool.live,
+            connecting=self._connecting,
+            dns_threads=self._dialer.resolver.threads,
+            connects=counters.connects,
+            connect_failures=counters.connect_failures,
+            reuses=counters.reuses,
+            stale=counters.stale,
+            expired=counters.expired,
+            retries=counters.retries,
+            aborts=counters.aborts,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; return the response once its head is there.
+
+        Errors: `httpx.TransportError`s, as `errors.py` lists them; what the request's
+        own body raises passes unchanged. Cancellation: the socket, at whatever stage,
+        is closed before `Cancelled` leaves this method.
+        """
+        if self._pool.closed:
+            raise RuntimeError("this transport is closed; make a new one")
+        origin = _origin(request.url)
+        budgets = Budgets.of(request)
+        message = _message(request)
+        connection = self._pool.acquire(origin)
+        if connection is not None:
+            response = await self._try(connection, message, budgets)
+            if response is not None:
+                return response
+            self._pool.counters.retries += 1
+        connection = await self._open(origin, budgets)
+        response = await self._try(connection, message, budgets)
+        assert response is not None  # only a reused connection may be given up
+        return response
+
+    async def aclose(self) -> None:
+        """Close idle connections and abort live ones; whoever reads one is told."""
+        self._pool.close()
+        await trio.lowlevel.checkpoint()
+
+    async def _open(self, origin: Origin, budgets: Budgets) -> Connection:
+        self._connecting += 1
+        try:
+            with trio.fail_after(budgets.connect_s):
+                link, report = await self._dialer.dial(origin)
+        except Exception as exc:
+            self._pool.counters.connect_failures += 1
+            reraise(exc, Phase.CONNECT)
+        finally:
+            self._connecting -= 1
+        connection = Connection(origin, link, report)
+        if self._pool.closed:
+            connection.close()
+            raise httpx.ConnectError("the transport was closed while connecting")
+        self._pool.adopt(connection)
+        return connection
+
+    async def _try(
+        self, connection: Connection, message: Message, budgets: Budgets
+    ) -> httpx.Response | None:
+        """Return the response, or None if the request should go out once more."""
+        try:
+            first = await connection.exchange(message, budgets, self._limits)
+        except Exception as exc:
+            self._pool.discard(connection)
+            if _may_retry(connection, message, exc):
+                return None
+            reraise(exc, connection.phase)
+        except BaseException:
+            self._pool.discard(connection)
+            raise
+        return self._response(connection, first, budgets)
+
+    def _response(
+        self, connection: Connection, first: bytes, budgets: Budgets
+    ) -> httpx.Response:
+        assert connection.parser is not None
+        head = connection.parser.head
+        assert head is not None
+        served = connection.served
+        body = Body(connection, self._pool, first=first, read_s=budgets.read_s)
+        return httpx.Response(
+            head.status,
+            headers=head.headers,
+            stream=body,
+            extensions={
+                "http_version": head.http_version,
+                "reason_phrase": head.reason,
+                "body": body,
+                "connection": ConnectionInfo(served > 0, served, connection.report),
+            },
+        )
+
+
+def _origin(url: httpx.URL) -> Origin:
+    scheme = url.scheme
+    if scheme not in _PORTS or not url.host:
+        raise httpx.UnsupportedProtocol(
+            f"expected a URL with http:// or https:// and a host, got {scheme!r}"
+        )
+    host = url.raw_host.decode("ascii")
+    return Origin(scheme == "https", host, url.port or _PORTS[scheme])
+
+
+def _message(request: httpx.Request) -> Message:
+    try:
+        return Message(request)
+    except InvalidRequestError as exc:
+        raise httpx.LocalProtocolError(f"cannot send the request: {exc}") from exc
+
+
+def _may_retry(connection: Connection, message: Message, exc: Exception) -> bool:
+    """Tell whether sending the request again is safe and could help."""
+    closed = isinstance(
+        exc, (ConnectionError, trio.BrokenResourceError, UnexpectedEndError)
+    )
+    return (
+        closed
+        and connection.served > 0
+        and not connection.answered
+        and message.replayable
+        and (connection.sent_nothing or message.idempotent)
+    )
