@@ -94,7 +94,8 @@ class Settings(BaseModel):
         "https://openrouter.ai/api/v1", description="Base URL of the OpenRouter API."
     )
     OPENROUTER_MODEL: Annotated[str, Field(min_length=1, max_length=200)] = Field(
-        "~anthropic/claude-sonnet-latest", description="Model of a request that names none."
+        "~anthropic/claude-sonnet-latest",
+        description="Model of a request that names none.",
     )
     OPENROUTER_REFERER: Header = Field(
         "", description="`HTTP-Referer` sent upstream, for app attribution."
@@ -112,7 +113,8 @@ class Settings(BaseModel):
     )
     PORT: Annotated[tuple[str, int], BeforeValidator(_bind)] = Field(
         ("", 8080),
-        description="`8080`, `:8080` (the seed's form) or `host:port`, whose host wins.",
+        description="`8080`, `:8080` (the seed's form) or `host:port`, whose host
+        wins.",
     )
     WORKERS: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Worker processes of `serve`."
@@ -230,7 +232,9 @@ def load_settings(
                 )
     values.update({name: environ[name] for name in names if name in environ})
     try:
-        settings = Settings.model_validate({k: v for k, v in values.items() if v.strip()})
+        settings = Settings.model_validate(
+            {k: v for k, v in values.items() if v.strip()}
+        )
     except ValidationError as exc:
         problems += [_problem(dict(error), values) for error in exc.errors()]
         raise SettingsError(problems) from exc

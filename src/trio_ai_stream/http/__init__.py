@@ -1,0 +1,1 @@
+"""Quart: routes, the connection class, and how streams and errors look to clients."""

@@ -1,0 +1,106 @@
+"""The way of a request to its stream: rate limit, body, permit."""
+
+from __future__ import annotations
+
+from quart import request
+
+from trio_ai_stream.admission.clients import identify
+from trio_ai_stream.admission.decision import Decision
+from trio_ai_stream.admission.permits import Permit
+from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.stream.record import Record
+from trio_ai_stream.stream.source import Call
+from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.wire.problems import SHUTTING_DOWN, Fault, Problem, Refused
+
+
+async def admit_request(services: Services) -> None:
+    """Count the request against its client's rate.
+
+    :raises Refused: 429 with `Retry-After`, or 503 while the server drains.
+    """
+    incoming = Incoming.current()
+    if services.registry.draining.is_set():
+        raise Refused(SHUTTING_DOWN)
+    client = request.scope["client"]
+    incoming.client_id = identify(
+        client[0] if client else None,
+        x_forwarded_for=request.headers.getlist("X-Forwarded-For"),
+        forwarded=request.headers.getlist("Forwarded"),
+        trusted=services.settings.TRUSTED_PROXIES,
+    )
+    decision = await services.gate.admit_request(incoming.client_id)
+    incoming.decision = decision
+    if not decision.allowed:
+        raise Refused(_too_many(decision))
+
+
+async def read_json_body() -> bytes:
+    """Return the body of a request that says it is JSON.
+
+    :raises Refused: 415 for another content type. Quart raises 413 past the limit.
+    """
+    if request.mimetype != "application/json" and not request.mimetype.endswith(
+        "+json"
+    ):
+        raise Refused(
+            Problem(
+                415,
+                "unsupported_media_type",
+                "content type: expected application/json,"
+                f" got {request.mimetype[:64] or 'none'}",
+            )
+        )
+    return await request.get_data(cache=False, as_text=False)
+
+
+async def admit_stream(services: Services, call: Call, *, endpoint: str) -> Stream:
+    """Take a permit and enter the stream; the request holds it from here on.
+
+    :raises Refused: 503 without a permit, or while the server drains.
+    """
+    incoming = Incoming.current()
+    permit = await services.gate.acquire_stream(incoming.client_id, call.request_id)
+    # No checkpoint from here to the end: a cancel cannot come between taking the permit
+    # and handing it to the request.
+    if not isinstance(permit, Permit):
+        raise Refused(
+            Problem(
+                503,
+                "too_many_streams",
+                f"the server has its {permit.limit} streams; try again later",
+                Fault.SERVER,
+                retryable=True,
+                retry_after=permit.retry_after_s,
+            )
+        )
+
+    def closed(stream: Stream, record: Record) -> None:
+        permit.release()
+        services.registry.remove(stream)
+        services.observe(record)
+
+    if services.registry.draining.is_set() or call.request_id in services.registry:
+        permit.release()
+        raise Refused(SHUTTING_DOWN)
+    stream = Stream(
+        call,
+        services.budgets,
+        endpoint=endpoint,
+        owner=incoming.client_id,
+        on_close=closed,
+    )
+    services.registry.add(stream)
+    incoming.stream = stream
+    return stream
+
+
+def _too_many(decision: Decision) -> Problem:
+    return Problem(
+        429,
+        "too_many_requests",
+        f"more than {decision.quota.rate:g} requests a second; try again later",
+        retryable=True,
+        retry_after=decision.retry_after_s,
+    )

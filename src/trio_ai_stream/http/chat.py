@@ -1,0 +1,103 @@
+"""`POST /chat`: the seed's endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quart import Blueprint
+
+from trio_ai_stream.http.admission import admit_stream, read_json_body
+from trio_ai_stream.http.connection import Send, StreamResponse
+from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.http.writer import Writer
+from trio_ai_stream.stream.outcome import Ending
+from trio_ai_stream.stream.relay import relay
+from trio_ai_stream.stream.transcript import Answer
+from trio_ai_stream.upstream.requests import chat_call
+from trio_ai_stream.wire import sse
+from trio_ai_stream.wire.events import Item
+from trio_ai_stream.wire.requests import parse_chat_request
+
+
+def chat_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with `POST /chat`."""
+    blueprint = Blueprint("chat", __name__)
+    settings = services.settings
+
+    @blueprint.post("/chat")
+    async def chat() -> StreamResponse:
+        body = await read_json_body()
+        request = parse_chat_request(body, max_prompt_length=settings.MAX_PROMPT_LENGTH)
+        call = chat_call(
+            request,
+            request_id=Incoming.current().request_id,
+            default_model=settings.OPENROUTER_MODEL,
+        )
+        upstream = services.upstream
+        assert upstream is not None
+        stream = await admit_stream(services, call, endpoint="/chat")
+        encoder = sse.ChatEncoder(
+            call.request_id, include_reasoning=request.include_reasoning
+        )
+
+        async def run(send: Send, response: StreamResponse) -> None:
+            connected = encoder.connected(model=call.model, upstream=upstream.kind)
+            client = ChatClient(Writer(send, response), encoder, connected)
+            await relay(stream, upstream, client)
+
+        return StreamResponse(run)
+
+    return blueprint
+
+
+class ChatClient:
+    """The client of `POST /chat`: it is answered at once and told everything as
+    events.
+    """
+
+    __slots__ = ("_connected", "_encoder", "_writer")
+
+    def __init__(
+        self, writer: Writer, encoder: sse.ChatEncoder, connected: bytes
+    ) -> None:
+        self._writer = writer
+        self._encoder = encoder
+        self._connected = connected
+
+    async def accepted(self) -> None:
+        """Write the head and `connected`, before upstream answers."""
+        await self._writer.start(status=200, content_type=sse.CONTENT_TYPE)
+        await self._writer.write(self._connected)
+
+    async def opened(self) -> None:
+        """Do nothing: the client has its status already."""
+
+    async def deliver(self, items: Sequence[Item]) -> tuple[int, int]:
+        """Write the content of a block; return (events, bytes) written."""
+        frames, count = self._encoder.content(items)
+        if frames:
+            await self._writer.write(frames)
+        return count, len(frames)
+
+    async def heartbeat(self) -> None:
+        """Write a comment."""
+        await self._writer.write(sse.HEARTBEAT)
+
+    async def ended(self, ending: Ending, answer: Answer) -> None:
+        """Write `done` or `error`."""
+        if not self._writer.started:
+            await self.accepted()
+        if ending.problem is not None:
+            frame = self._encoder.error(ending.problem)
+        else:
+            frame = self._encoder.done(
+                finish_reason=answer.finish_reason,
+                usage=answer.usage,
+                generation_id=answer.generation_id,
+            )
+        await self._writer.write(frame)
+
+    async def finish(self) -> None:
+        """Write the end of the response."""
+        await self._writer.finish()

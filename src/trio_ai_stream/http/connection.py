@@ -1,0 +1,111 @@
+"""The ASGI call of one request: its nursery, its disconnect, its records.
+
+Quart's own adapter is replaced by the means it offers (`asgi_http_class`), because the
+permit, the registry entry and the outcome of a stream must be released by something
+that encloses the whole call: a response body is not entered when a cancel lands early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+from loguru import logger
+from quart import Request, Response
+from quart.asgi import ASGIHTTPConnection
+from quart_trio.asgi import TrioASGIHTTPConnection
+
+from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.stream.outcome import Outcome
+
+if TYPE_CHECKING:
+    from trio_ai_stream.http.application import Application
+
+Send = Callable[[Any], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+
+
+class StreamResponse(Response):
+    """A response whose body is written by a task of its own, `run(send, self)`."""
+
+    def __init__(self, run: Callable[[Send, StreamResponse], Awaitable[None]]) -> None:
+        super().__init__(status=200)
+        self.run = run
+        # Without these a proxy may hold events back or compress them.
+        self.headers["Cache-Control"] = "no-cache, no-transform"
+        self.headers["X-Accel-Buffering"] = "no"
+
+
+class Connection(TrioASGIHTTPConnection):
+    """Runs one request in one nursery; whatever ends it, its stream is closed with
+    it.
+    """
+
+    app: Application
+
+    async def __call__(self, receive: Receive, send: Send) -> None:
+        """Handle the request; ends early when the client goes away."""
+        registry = self.app.services.registry
+        incoming = Incoming.enter(cast("dict[str, Any]", self.scope), registry)
+        with logger.contextualize(request_id=incoming.request_id):
+            logger.debug(
+                "request started",
+                event="request_started",
+                method=self.scope["method"],
+                path=self.scope["path"],
+                http_version=self.scope["http_version"],
+            )
+            end = Outcome.CLIENT_DISCONNECTED
+            try:
+                request = self._create_request_from_scope(send)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(
+                        self._listen, nursery, incoming, request, receive
+                    )
+                    await self._answer(incoming, request, send)
+                    nursery.cancel_scope.cancel(reason="response sent")
+            except Exception:
+                end = Outcome.INTERNAL_ERROR
+                raise
+            finally:
+                if registry.draining.is_set() and end is not Outcome.INTERNAL_ERROR:
+                    end = Outcome.SHUTDOWN
+                if incoming.stream is not None:
+                    incoming.stream.close(outcome=end)
+                self._log_end(incoming)
+
+    async def _listen(
+        self,
+        nursery: trio.Nursery,
+        incoming: Incoming,
+        request: Request,
+        receive: Receive,
+    ) -> None:
+        """Feed the request's body, then wait for the client to go away."""
+        await ASGIHTTPConnection.handle_messages(self, request, receive)
+        stalled = incoming.exchange.stalled
+        outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
+        if incoming.stream is not None:
+            incoming.stream.end(outcome)
+        nursery.cancel_scope.cancel(reason=outcome.value)
+
+    async def _answer(self, incoming: Incoming, request: Request, send: Send) -> None:
+        response = await self.app.handle_request(request)
+        incoming.status = response.status_code
+        if isinstance(response, StreamResponse):
+            await response.run(send, response)
+        else:
+            await self._send_response(send, response)
+
+    def _log_end(self, incoming: Incoming) -> None:
+        logger.info(
+            "request ended",
+            event="request_ended",
+            method=self.scope["method"],
+            path=self.scope["path"],
+            http_version=self.scope["http_version"],
+            status=incoming.status,
+            client=incoming.client_id or None,
+            duration_ms=round(1000 * (trio.current_time() - incoming.began_at), 3),
+        )

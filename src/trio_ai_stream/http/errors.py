@@ -1,0 +1,79 @@
+"""How refusals look: the seed's JSON, or the same as one SSE event, under a true
+status.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import msgspec
+from loguru import logger
+from quart import Quart, Response, request
+from werkzeug.exceptions import HTTPException
+
+from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.wire import sse
+from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
+
+
+def register(app: Quart) -> None:
+    """Give every error of the application its shape, Quart's own 404 and 405
+    included.
+    """
+    app.register_error_handler(Refused, lambda exc: render(exc.problem))
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _bug)
+
+
+def render(problem: Problem) -> Response:
+    """Return a problem as the client wants it: JSON, or an event stream of one
+    event.
+    """
+    incoming = Incoming.current()
+    if "text/event-stream" in request.headers.get("Accept", ""):
+        encoder = sse.ChatEncoder(incoming.request_id)
+        response = Response(encoder.error(problem), problem.status)
+        response.headers["Content-Type"] = sse.CONTENT_TYPE
+        response.headers["Cache-Control"] = "no-cache, no-transform"
+    else:
+        body = {
+            "message": problem.message,
+            "code": problem.status,
+            "error_type": problem.error_type,
+            "request_id": incoming.request_id,
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+        response = Response(msgspec.json.encode(body), problem.status)
+        response.headers["Content-Type"] = "application/json"
+    if (retry_after := problem.retry_after_header) is not None:
+        response.headers["Retry-After"] = retry_after
+    return response
+
+
+async def _http_error(exc: HTTPException) -> Response:
+    """Translate what Quart and Werkzeug raise: 404, 405, 413 and their like."""
+    status = HTTPStatus(exc.code or 500)
+    error_type = {
+        404: "not_found",
+        405: "method_not_allowed",
+        408: "request_timeout",
+        413: "payload_too_large",
+    }.get(status, "invalid_request" if status < 500 else "internal_error")
+    fault = Fault.CALLER if status < 500 else Fault.SERVER
+    message = {
+        404: "there is nothing at this path; see the README for what there is",
+        405: "this path does not take this method; see the Allow header",
+        408: "the request's body did not arrive in time",
+        413: "the request's body is larger than MAX_BODY_BYTES",
+    }.get(status, status.phrase)
+    response = render(Problem(status, error_type, message, fault))
+    for name, value in exc.get_headers():
+        if name.lower() == "allow":
+            response.headers[name] = value
+    return response
+
+
+async def _bug(exc: Exception) -> Response:
+    logger.opt(exception=exc).error("request failed", event="internal_error")
+    return render(INTERNAL)

@@ -1,0 +1,73 @@
+"""What is known of one request before any route sees it: its id, its client, its
+stream.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+from typing import Any, Final
+
+import trio
+from quart import request
+
+from trio_ai_stream.admission.decision import Decision
+from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.wire.exchange import EXTENSION, Exchange
+
+_KEY: Final = "trio_ai_stream.incoming"
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Incoming:
+    """One request. It holds the stream that it starts, so that its end is the
+    stream's.
+    """
+
+    __slots__ = (
+        "began_at",
+        "client_id",
+        "decision",
+        "exchange",
+        "request_id",
+        "secure",
+        "status",
+        "stream",
+    )
+
+    def __init__(self, request_id: str, exchange: Exchange) -> None:
+        self.request_id = request_id
+        self.exchange = exchange
+        self.began_at = trio.current_time()
+        self.client_id = ""
+        self.decision: Decision | None = None
+        self.stream: Stream | None = None
+        self.status: int | None = None
+        self.secure = False
+
+    @classmethod
+    def enter(cls, scope: dict[str, Any], registry: Registry) -> Incoming:
+        """Put a fresh one into the ASGI scope of a request."""
+        exchange = scope.get("extensions", {}).get(EXTENSION) or Exchange()
+        incoming = cls(_request_id(scope["headers"], registry), exchange)
+        incoming.secure = scope["scheme"] == "https"
+        scope[_KEY] = incoming
+        return incoming
+
+    @classmethod
+    def current(cls) -> Incoming:
+        """Return that of the request which Quart is handling."""
+        incoming: Incoming = request.scope[_KEY]  # type: ignore[typeddict-item]
+        return incoming
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]], registry: Registry) -> str:
+    """Take the client's id if it is safe to repeat and no live stream has it."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(text) and text not in registry:
+                return text
+    return uuid.uuid4().hex

@@ -1,0 +1,25 @@
+"""What the routes work with: one object for each process, made in `app.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trio_ai_stream.admission.gate import Gate
+from trio_ai_stream.settings import Settings
+from trio_ai_stream.stream.budgets import Budgets
+from trio_ai_stream.stream.record import Record
+from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.upstream.openrouter import OpenRouter
+
+
+@dataclass(slots=True)
+class Services:
+    """The rooms behind the routes. `upstream` is there once the server has started."""
+
+    settings: Settings
+    budgets: Budgets
+    gate: Gate
+    registry: Registry
+    observe: Callable[[Record], None]
+    upstream: OpenRouter | None = None

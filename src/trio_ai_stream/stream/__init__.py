@@ -1,0 +1,1 @@
+"""One stream's life: lifecycle, budgets, relay, registry, outcome."""

@@ -1,0 +1,30 @@
+"""How long each part of a stream may take, in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+# Reading on after [DONE]: the end of the body is there or a round trip away; a second
+# is ample, and a connection that needs longer is cheaper opened anew.
+REUSE_S: Final = 1.0
+# One try and two more: OpenRouter has already tried its other providers by itself.
+ATTEMPTS: Final = 3
+# A Retry-After beyond this is the client's to wait for, not ours.
+MAX_RETRY_AFTER_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """One stream's budgets; each is a cancel scope or a timer of its own.
+
+    `first_token_s` and `deadline_s` count from admission, retries included; `idle_s`
+    counts while the stream waits for upstream; `heartbeat_s` counts silence towards the
+    client; `write_s` bounds the terminal event.
+    """
+
+    first_token_s: float
+    idle_s: float
+    deadline_s: float
+    heartbeat_s: float
+    write_s: float

@@ -1,0 +1,178 @@
+"""How streams end: one `Outcome` each, and what follows from it, as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from trio_ai_stream.stream.lifecycle import Event
+from trio_ai_stream.wire.problems import INTERNAL, SHUTTING_DOWN, Fault, Problem
+
+
+class Outcome(StrEnum):
+    """Why a stream ended; a closed set, recorded once for each stream."""
+
+    COMPLETED = "completed"
+    CLIENT_DISCONNECTED = "client_disconnected"
+    CLIENT_STALLED = "client_stalled"
+    CANCELLED = "cancelled"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105  a name, no secret
+    STREAM_IDLE_TIMEOUT = "stream_idle_timeout"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    UPSTREAM_REJECTED = "upstream_rejected"
+    UPSTREAM_FAILED = "upstream_failed"
+    SHUTDOWN = "shutdown"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What an outcome means: cause, what the client and upstream see, in words and
+    data.
+    """
+
+    event: Event
+    cause: str
+    client_sees: str
+    upstream_sees: str
+    problem: Problem | None
+
+
+def _gateway(status: int, error_type: Outcome, message: str) -> Problem:
+    return Problem(status, error_type, message, Fault.UPSTREAM, retryable=True)
+
+
+_CLOSED: Final = "connection closed at once"
+RULES: Final[dict[Outcome, Rule]] = {
+    Outcome.COMPLETED: Rule(
+        Event.FINISHED,
+        "upstream finished",
+        "`done` (finish_reason, usage)",
+        "read to the end, connection reused",
+        None,
+    ),
+    Outcome.CLIENT_DISCONNECTED: Rule(
+        Event.LOST,
+        "client went away (FIN, RST, RST_STREAM, GOAWAY)",
+        "-",
+        _CLOSED,
+        None,
+    ),
+    Outcome.CLIENT_STALLED: Rule(
+        Event.LOST,
+        "client stopped reading for WRITE_TIMEOUT_SECS",
+        "connection aborted",
+        _CLOSED,
+        None,
+    ),
+    Outcome.CANCELLED: Rule(
+        Event.STOPPED,
+        "cancel by id (`DELETE /streams/{id}`)",
+        "`error` cancelled",
+        _CLOSED,
+        Problem(499, "cancelled", "the stream was cancelled on request"),
+    ),
+    Outcome.UPSTREAM_UNREACHABLE: Rule(
+        Event.FAILED,
+        "no connection in CONNECT_TIMEOUT_SECS",
+        "`error` upstream_unreachable",
+        "-",
+        _gateway(502, Outcome.UPSTREAM_UNREACHABLE, "upstream could not be reached"),
+    ),
+    Outcome.FIRST_TOKEN_TIMEOUT: Rule(
+        Event.FAILED,
+        "no first content in FIRST_TOKEN_TIMEOUT_SECS",
+        "`error` first_token_timeout",
+        _CLOSED,
+        _gateway(504, Outcome.FIRST_TOKEN_TIMEOUT, "upstream sent no content in time"),
+    ),
+    Outcome.STREAM_IDLE_TIMEOUT: Rule(
+        Event.FAILED,
+        "silence between chunks for STREAM_IDLE_TIMEOUT_SECS",
+        "`error` stream_idle_timeout",
+        _CLOSED,
+        _gateway(504, Outcome.STREAM_IDLE_TIMEOUT, "upstream fell silent"),
+    ),
+    Outcome.DEADLINE_EXCEEDED: Rule(
+        Event.FAILED,
+        "whole stream longer than STREAM_DEADLINE_SECS",
+        "`error` deadline_exceeded",
+        _CLOSED,
+        Problem(
+            504,
+            "deadline_exceeded",
+            "the stream took longer than this server allows",
+            Fault.SERVER,
+        ),
+    ),
+    Outcome.UPSTREAM_REJECTED: Rule(
+        Event.FAILED,
+        "upstream answered 4xx or 5xx",
+        "`error` with mapped code (`/v1`: true status)",
+        "read, bounded",
+        _gateway(502, Outcome.UPSTREAM_REJECTED, "upstream refused the request"),
+    ),
+    Outcome.UPSTREAM_FAILED: Rule(
+        Event.FAILED,
+        "upstream broke or sent an error chunk mid-stream",
+        "`error` upstream_failed, or upstream's own type",
+        "closed",
+        _gateway(502, Outcome.UPSTREAM_FAILED, "upstream failed in mid-stream"),
+    ),
+    Outcome.SHUTDOWN: Rule(
+        Event.STOPPED,
+        "server draining and its budget spent",
+        "`error` shutting_down",
+        _CLOSED,
+        SHUTTING_DOWN,
+    ),
+    Outcome.INTERNAL_ERROR: Rule(
+        Event.FAILED, "our bug", "`error` internal_error", _CLOSED, INTERNAL
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why one stream ended, decided once: the first cause wins.
+
+    `at` is on Trio's clock. `problem` is what the client is told, if it still can be;
+    `detail` is for the log and holds neither prompt nor content.
+    """
+
+    outcome: Outcome
+    at: float
+    problem: Problem | None
+    detail: str = ""
+
+    @property
+    def rule(self) -> Rule:
+        """The row of the table."""
+        return RULES[self.outcome]
+
+
+class EndStream(Exception):  # noqa: N818  it carries an ending, good or bad
+    """Raised inside the relay: the stream ends with this outcome."""
+
+    def __init__(
+        self, outcome: Outcome, *, problem: Problem | None = None, detail: str = ""
+    ) -> None:
+        super().__init__(detail or outcome.value)
+        self.outcome = outcome
+        self.problem = problem
+        self.detail = detail
+
+
+def endings_table() -> str:
+    """Return the table of endings as Markdown, for the README."""
+    lines = [
+        "| cause | what the client sees | what upstream sees | outcome |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {rule.cause} | {rule.client_sees} | {rule.upstream_sees} | `{outcome}` |"
+        for outcome, rule in RULES.items()
+    ]
+    return "\n".join(lines)

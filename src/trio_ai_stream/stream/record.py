@@ -1,0 +1,35 @@
+"""What is recorded of a stream, once, when it has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trio_ai_stream.stream.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One ended stream. Times are in seconds; there is neither prompt nor content.
+
+    `cancel_latency_s` is from the cause to the upstream connection's close, where the
+    stream held one. `told` says whether the terminal event was written.
+    """
+
+    request_id: str
+    endpoint: str
+    owner: str
+    model: str
+    outcome: Outcome
+    detail: str
+    duration_s: float
+    first_content_s: float | None
+    cancel_latency_s: float | None
+    attempts: int
+    events: int
+    blocks: int
+    bytes_out: int
+    told: bool
+    finish_reason: str | None
+    generation_id: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None

@@ -1,0 +1,185 @@
+"""The relay: one task reads blocks from upstream and writes them to the client.
+
+Pushing from one task means that backpressure is the plain blocking of a write, and that
+there is never a second writer. The budgets are cancel scopes around the conversation;
+the terminal event is written after they have ended. A write is not interrupted by them:
+the server's `send` either completes or the connection is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import stamina
+import trio
+
+from trio_ai_stream.stream.budgets import ATTEMPTS, MAX_RETRY_AFTER_S, REUSE_S
+from trio_ai_stream.stream.lifecycle import Event, State
+from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.source import Client, Source, Upstream
+from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.stream.transcript import Transcript
+from trio_ai_stream.stream.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+
+async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
+    """Run a stream to its end, whatever that is; the outcome is in `stream.ending`.
+
+    *Cancellation:* from outside means that the client is gone: the upstream connection
+    is closed at once and nothing more is written. *Errors:* none; our bugs are logged
+    and end the stream as `internal_error`.
+    """
+    conversation = _Conversation(stream, upstream, client)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                conversation.watch.run, name=f"watch {stream.request_id}"
+            )
+            await conversation.run()
+            await conversation.tell()
+            nursery.cancel_scope.cancel(reason="stream over")
+    except Exception:
+        logger.exception("stream failed")
+        stream.end(Outcome.INTERNAL_ERROR)
+    finally:
+        await _give_back(stream)
+
+
+async def _give_back(stream: Stream) -> None:
+    """Read what follows `[DONE]`, so that upstream's connection is used again.
+
+    Shielded, because a client that has its answer may be gone already.
+    """
+    source = stream.source
+    if source is not None and _completed(stream):
+        with trio.move_on_after(REUSE_S, shield=True):
+            await source.finish()
+    stream.release_upstream()
+
+
+def _completed(stream: Stream) -> bool:
+    return stream.ending is not None and stream.ending.outcome is Outcome.COMPLETED
+
+
+class _Conversation:
+    def __init__(self, stream: Stream, upstream: Upstream, client: Client) -> None:
+        self.stream = stream
+        self.upstream = upstream
+        self.client = client
+        self.watch = Watch(stream.budgets, client)
+        self.transcript = Transcript(stream.answer)
+
+    async def run(self) -> None:
+        """Converse inside the budgets, and see that there is an ending."""
+        stream = self.stream
+        if stream.ending is not None:  # ended between admission and here
+            return
+        stream.step(Event.START)
+        deadline = stream.began_at + stream.budgets.deadline_s
+        try:
+            with stream.stop_scope, trio.CancelScope(deadline=deadline) as whole:
+                await self._converse()
+                stream.end(Outcome.COMPLETED)
+            if whole.cancelled_caught:
+                stream.end(Outcome.DEADLINE_EXCEEDED)
+        except EndStream as exc:
+            stream.end(exc.outcome, problem=exc.problem, detail=exc.detail)
+        except Exception:
+            logger.exception("stream failed")
+            stream.end(Outcome.INTERNAL_ERROR)
+
+    async def _converse(self) -> None:
+        stream = self.stream
+        first = trio.CancelScope(
+            deadline=stream.began_at + stream.budgets.first_token_s
+        )
+        with first:
+            await self.client.accepted()
+            self.watch.sent_at = trio.current_time()
+            source = await self._begin()
+        if first.cancelled_caught:
+            raise EndStream(Outcome.FIRST_TOKEN_TIMEOUT)
+        with trio.CancelScope() as idle:
+            self.watch.idle_scope = idle
+            while not self.transcript.complete:
+                await self._pass_block(source)
+        if idle.cancelled_caught:
+            raise EndStream(Outcome.STREAM_IDLE_TIMEOUT)
+
+    async def _begin(self) -> Source:
+        """Open upstream and relay up to the first content, with retries before it."""
+        source: Source | None = None
+        async for attempt in stamina.retry_context(
+            on=self._retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.2
+        ):
+            with attempt:
+                source = await self._attempt()
+        assert source is not None
+        return source
+
+    async def _attempt(self) -> Source:
+        stream, watch = self.stream, self.watch
+        if stream.state is State.WAITING:
+            stream.step(Event.RETRY)
+        stream.attempts += 1
+        watch.waiting_since = trio.current_time()
+        source = await self.upstream.open(stream.call)
+        stream.hold_upstream(source)
+        stream.step(Event.OPENED)
+        watch.waiting_since = None
+        await watch.writable()
+        await self.client.opened()
+        try:
+            while not self.transcript.begun and not self.transcript.complete:
+                await self._pass_block(source)
+        except EndStream:
+            stream.release_upstream()
+            raise
+        return source
+
+    def _retryable(self, exc: Exception) -> bool | float:
+        """Retry what upstream calls retryable, before anything was delivered."""
+        if not isinstance(exc, EndStream) or exc.problem is None or self.stream.events:
+            return False
+        wait = exc.problem.retry_after
+        if wait is None:
+            return exc.problem.retryable
+        return wait if exc.problem.retryable and wait <= MAX_RETRY_AFTER_S else False
+
+    async def _pass_block(self, source: Source) -> None:
+        """Relay one block: all that has arrived, in one write."""
+        stream, watch, transcript = self.stream, self.watch, self.transcript
+        watch.waiting_since = trio.current_time()
+        items = await source.receive()
+        watch.waiting_since = None
+        if items is None:
+            transcript.end()
+            return
+        failed_at = transcript.note(items)
+        if transcript.begun and stream.state is State.WAITING:
+            stream.step(Event.CONTENT)
+            stream.first_content_at = trio.current_time()
+        if failed_at is not None:
+            items = items[:failed_at]
+        if items:
+            await watch.writable()
+            events, size = await self.client.deliver(items)
+            if size:
+                watch.sent_at = trio.current_time()
+                stream.events += events
+                stream.blocks += 1
+                stream.bytes_out += size
+        if failed_at is not None:
+            transcript.fail()
+
+    async def tell(self) -> None:
+        """Write the terminal event, within a bound, if the client can still be told."""
+        ending = self.stream.ending
+        assert ending is not None
+        with trio.move_on_after(self.stream.budgets.write_s):
+            await self.watch.writable()
+            await self.client.ended(ending, self.stream.answer)
+            self.stream.told = True
+            await self.client.finish()

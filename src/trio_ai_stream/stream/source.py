@@ -1,0 +1,93 @@
+"""What a stream needs of its upstream and of its client, as protocols.
+
+`upstream/` and `http/` fulfil them; so this room knows neither httpx nor Quart, and a
+test can put memory streams on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from trio_ai_stream.stream.outcome import Ending
+from trio_ai_stream.stream.transcript import Answer
+from trio_ai_stream.wire.events import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to upstream, ready to send.
+
+    `body` is JSON. With `raw` the payload of each chunk is handed on as well. With
+    `whole` upstream is asked for one JSON document instead of a stream.
+    """
+
+    request_id: str
+    model: str
+    body: bytes
+    raw: bool = False
+    whole: bool = False
+
+
+class Source(Protocol):
+    """An upstream that has answered 200 and now delivers."""
+
+    @property
+    def generation_id(self) -> str | None:
+        """Upstream's name for this answer, if it gave one."""
+
+    async def receive(self) -> Sequence[Item] | None:
+        """Return all items that have arrived; wait for one block; `None` at the end.
+
+        Cancelling loses nothing: what had not been returned is returned by the next
+        call.
+
+        :raises EndStream: when upstream breaks or sends what is no stream.
+        """
+
+    async def finish(self) -> None:
+        """Read what is left after `[DONE]`, so that the connection can be used
+        again.
+        """
+
+    def abort(self) -> None:
+        """Close the connection at once; synchronous and idempotent."""
+
+
+class Upstream(Protocol):
+    """Opens answers; one object serves all streams."""
+
+    @property
+    def kind(self) -> str:
+        """`openrouter` or `simulator`: who answers."""
+
+    async def open(self, call: Call) -> Source:
+        """Send the request and wait for upstream's headers, once.
+
+        Cancelling closes the connection at once.
+
+        :raises EndStream: when upstream refuses or cannot be reached.
+        """
+
+
+class Client(Protocol):
+    """The response as the stream writes it; one task calls it, one call at a time."""
+
+    async def accepted(self) -> None:
+        """The stream has begun; upstream has not answered yet."""
+
+    async def opened(self) -> None:
+        """Upstream answered 200."""
+
+    async def deliver(self, items: Sequence[Item]) -> tuple[int, int]:
+        """Write a block; return (events, bytes) written."""
+
+    async def heartbeat(self) -> None:
+        """Write a sign of life."""
+
+    async def ended(self, ending: Ending, answer: Answer) -> None:
+        """Write the one terminal event."""
+
+    async def finish(self) -> None:
+        """Write the end of the response."""

@@ -1,0 +1,1 @@
+"""OpenRouter over httpx: request, decoder, transport and error table."""

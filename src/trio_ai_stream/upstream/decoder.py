@@ -1,0 +1,102 @@
+"""From upstream's bytes to items: an SSE parser and the chunk's JSON; pure.
+
+All bytes that have arrived are decoded at once, whatever their cut. Parsing follows
+WHATWG HTML section 9.2.6 on bytes: only CR, LF and CRLF end a line, so U+2028 and
+U+0085 inside JSON do not. What is buffered is bounded by `max_event_bytes`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trio_ai_stream.upstream.chunks import items_of_chunk
+from trio_ai_stream.wire.events import Comment, Done, Item, Raw
+
+MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
+_COMMENT: Final = Comment()
+_DONE: Final = Done()
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class MalformedError(Exception):
+    """Upstream sent what is not a chat stream; the text says what was expected."""
+
+
+class Decoder:
+    """Decodes one answer; `feed` it in any cuts and get the items in order.
+
+    With `raw=True` each chunk's payload comes first as `Raw`, then what it says.
+    """
+
+    __slots__ = ("_buffer", "_max", "_raw", "_start")
+
+    def __init__(
+        self, *, raw: bool = False, max_event_bytes: int = MAX_EVENT_BYTES
+    ) -> None:
+        self._buffer = b""
+        self._max = max_event_bytes
+        self._raw = raw
+        self._start = True
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Return what `data` completes.
+
+        :raises MalformedError: when an event is too large or not a chunk of JSON.
+        """
+        buffer = self._buffer + data if self._buffer else data
+        if self._start:
+            if len(buffer) < 3 and _BOM.startswith(buffer):
+                self._buffer = buffer
+                return []
+            buffer = buffer.removeprefix(_BOM)
+            self._start = False
+        if b"\r" in buffer:
+            # A CR at the end may be half of a CRLF: it waits for the next byte.
+            held = b"\r" if buffer.endswith(b"\r") else b""
+            body = buffer[:-1] if held else buffer
+            buffer = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
+        events = buffer.split(b"\n\n")
+        self._buffer = events.pop()
+        if len(self._buffer) > self._max:
+            raise MalformedError(
+                f"expected events of at most {self._max} bytes, got a longer one"
+            )
+        items: list[Item] = []
+        for event in events:
+            if event.startswith(b"data: {") and b"\n" not in event:
+                self._payload(event[6:], items)
+            else:
+                self._event(event, items)
+        return items
+
+    def end(self) -> list[Item]:
+        """Return what the end of the body completes: an event without its blank
+        line.
+        """
+        rest, self._buffer = self._buffer.rstrip(b"\r"), b""
+        items: list[Item] = []
+        self._event(rest, items)
+        return items
+
+    def _event(self, event: bytes, items: list[Item]) -> None:
+        data: list[bytes] = []
+        for line in event.split(b"\n"):
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+            elif line.startswith(b":"):
+                items.append(_COMMENT)
+        if data:
+            self._payload(b"\n".join(data), items)
+
+    def _payload(self, payload: bytes, items: list[Item]) -> None:
+        if payload == b"[DONE]":
+            items.append(_DONE)
+            return
+        if self._raw:
+            items.append(Raw(payload))
+        try:
+            items_of_chunk(payload, items)
+        except ValueError as exc:
+            raise MalformedError(
+                "expected a chunk of JSON, got something else"
+            ) from exc

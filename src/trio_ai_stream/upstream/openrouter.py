@@ -1,0 +1,232 @@
+"""OpenRouter as a stream's upstream: one HTTP/1.1 connection for each live stream.
+
+HTTP/1.1, because there cancelling means closing the connection, which is what
+OpenRouter documents as the way to stop generating and billing
+(https://openrouter.ai/docs/api_reference/streaming).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import httpx
+import trio
+
+from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.source import Call, Source
+from trio_ai_stream.upstream.chunks import items_of_document
+from trio_ai_stream.upstream.decoder import Decoder, MalformedError
+from trio_ai_stream.upstream.errors import (
+    BROKEN,
+    MALFORMED,
+    failure_of_document,
+    rejection,
+    transport_error,
+)
+from trio_ai_stream.wire.events import Item
+
+# An error's body is short; what is longer is no error object.
+MAX_ERROR_BYTES: Final = 64 * 1024
+ERROR_BODY_S: Final = 2.0
+MAX_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
+
+
+class Body(Protocol):
+    """The body of a response as our transport gives it (`extensions["body"]`)."""
+
+    async def receive(self) -> bytes:
+        """Return one block, all that has arrived; `b""` at the end."""
+
+    async def drain(self) -> bool:
+        """Read to the end; return whether the connection can be used again."""
+
+    def abort(self) -> None:
+        """Close the socket at once."""
+
+
+class OpenRouter:
+    """Opens answers at one base URL with one key."""
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        base_url: str,
+        kind: str,
+        headers: dict[str, str],
+        connect_s: float,
+    ) -> None:
+        self.kind = kind
+        self.rejected_key = False
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            headers={"Accept-Encoding": "identity", **headers},
+            timeout=httpx.Timeout(None, connect=connect_s),
+            trust_env=False,
+        )
+        self._url = httpx.URL(f"{base_url}/chat/completions")
+
+    async def open(self, call: Call) -> Source:
+        """Send the request and wait for upstream's headers, once.
+
+        Cancelling closes the connection at once.
+
+        :raises EndStream: when upstream refuses or cannot be reached.
+        """
+        request = self._client.build_request(
+            "POST",
+            self._url,
+            content=call.body,
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "application/json" if call.whole else "text/event-stream",
+                "X-Request-ID": call.request_id,
+            },
+        )
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.HTTPError as exc:
+            raise transport_error(exc) from exc
+        body: Body = response.extensions["body"]
+        if response.status_code == 200:
+            self.rejected_key = False
+            generation_id = response.headers.get("x-generation-id")
+            if call.whole:
+                return DocumentSource(body, generation_id)
+            if _is_json(response):
+                raise await _failure_under_200(body)
+            return StreamSource(body, generation_id, raw=call.raw)
+        self.rejected_key = response.status_code == 401
+        retry_after = response.headers.get("retry-after")
+        raise rejection(response.status_code, await _error_body(body), retry_after)
+
+    async def get(self, path: str) -> httpx.Response:
+        """Fetch one small document of the API, such as `/models`.
+
+        :raises EndStream: when upstream cannot be reached.
+        """
+        try:
+            return await self._client.get(self._url.join(path.removeprefix("/")))
+        except httpx.HTTPError as exc:
+            raise transport_error(exc) from exc
+
+    async def aclose(self) -> None:
+        """Close all connections; live streams must have been ended before."""
+        await self._client.aclose()
+
+
+class StreamSource:
+    """One streamed answer: bytes in, items out."""
+
+    __slots__ = ("_body", "_decoder", "generation_id")
+
+    def __init__(self, body: Body, generation_id: str | None, *, raw: bool) -> None:
+        self._body = body
+        self._decoder = Decoder(raw=raw)
+        self.generation_id = generation_id
+
+    async def receive(self) -> Sequence[Item] | None:
+        """Return all items that have arrived; `None` at the end of the body."""
+        try:
+            data = await self._body.receive()
+            if data:
+                return self._decoder.feed(data)
+            return self._decoder.end() or None
+        except httpx.HTTPError as exc:
+            raise EndStream(
+                Outcome.UPSTREAM_FAILED, problem=BROKEN, detail=type(exc).__name__
+            ) from exc
+        except MalformedError as exc:
+            raise EndStream(
+                Outcome.UPSTREAM_FAILED, problem=MALFORMED, detail=str(exc)
+            ) from exc
+
+    async def finish(self) -> None:
+        """Read what is left, so that the connection goes back to the pool."""
+        try:
+            await self._body.drain()
+        except httpx.HTTPError:
+            self._body.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._body.abort()
+
+
+class DocumentSource:
+    """One whole answer (`stream: false`) as a single block of items."""
+
+    __slots__ = ("_body", "_parts", "_size", "generation_id")
+
+    def __init__(self, body: Body, generation_id: str | None) -> None:
+        self._body = body
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.generation_id = generation_id
+
+    async def receive(self) -> Sequence[Item] | None:
+        """Return what the document says, once all of it is here."""
+        try:
+            while data := await self._body.receive():
+                self._parts.append(data)
+                self._size += len(data)
+                if self._size > MAX_DOCUMENT_BYTES:
+                    raise EndStream(
+                        Outcome.UPSTREAM_FAILED,
+                        problem=MALFORMED,
+                        detail=f"document larger than {MAX_DOCUMENT_BYTES} bytes",
+                    )
+            document = b"".join(self._parts)
+            self._parts.clear()
+            return items_of_document(document)
+        except httpx.HTTPError as exc:
+            raise EndStream(
+                Outcome.UPSTREAM_FAILED, problem=BROKEN, detail=type(exc).__name__
+            ) from exc
+        except ValueError as exc:
+            raise EndStream(
+                Outcome.UPSTREAM_FAILED,
+                problem=MALFORMED,
+                detail="expected one JSON document, got something else",
+            ) from exc
+
+    async def finish(self) -> None:
+        """Do nothing: the body has been read to its end."""
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._body.abort()
+
+
+def _is_json(response: httpx.Response) -> bool:
+    content_type: str = response.headers.get("content-type", "")
+    return content_type.startswith("application/json")
+
+
+async def _failure_under_200(body: Body) -> EndStream:
+    """Read an error that upstream sends as plain JSON under status 200."""
+    failure = failure_of_document(await _error_body(body))
+    return EndStream(
+        Outcome.UPSTREAM_REJECTED, problem=failure.problem, detail=failure.detail
+    )
+
+
+async def _error_body(body: Body) -> bytes | None:
+    """Return an error's body if it is short and comes soon; never more than that."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        with trio.move_on_after(ERROR_BODY_S):
+            while data := await body.receive():
+                parts.append(data)
+                size += len(data)
+                if size > MAX_ERROR_BYTES:
+                    return None
+            await body.drain()
+            return b"".join(parts)
+    except httpx.HTTPError:
+        pass
+    finally:
+        body.abort()
+    return None

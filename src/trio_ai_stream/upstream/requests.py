@@ -1,0 +1,30 @@
+"""What is asked of OpenRouter for one request of our client's; pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UnsetType
+
+from trio_ai_stream.stream.source import Call
+from trio_ai_stream.wire.requests import ChatRequest
+
+
+def chat_call(request: ChatRequest, *, request_id: str, default_model: str) -> Call:
+    """Return the call for one `POST /chat`; options the client left out are left
+    out.
+    """
+    model = request.model or default_model
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": request.conversation(),
+        "stream": True,
+    }
+    for name in ("temperature", "top_p", "max_tokens", "stop", "seed"):
+        value = getattr(request, name)
+        if not isinstance(value, UnsetType):
+            body[name] = value
+    if request.include_reasoning:
+        body["include_reasoning"] = True
+    return Call(request_id=request_id, model=model, body=msgspec.json.encode(body))

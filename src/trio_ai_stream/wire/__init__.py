@@ -1,0 +1,1 @@
+"""What crosses the sockets: events, frames, requests and errors; pure."""

@@ -1,0 +1,71 @@
+"""What an upstream answer is made of: the vocabulary between decoder and encoders.
+
+A plain `str` is a piece of content. That is the one item which comes ten thousand times
+a second, so it is the one which costs no object of ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trio_ai_stream.wire.problems import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of the model's reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """Upstream sent a fragment of a tool call: progress, though not content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The model stopped: `stop`, `length`, `tool_calls`, `content_filter` or
+    `error`.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts and cost as upstream reports them, once, in its last chunk."""
+
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """An SSE comment: proof that upstream is alive, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error inside the stream (`error` in a chunk), under status 200.
+
+    `detail` is for the log: upstream's code and type, never its text.
+    """
+
+    problem: Problem
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The `[DONE]` marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """One event's payload, byte for byte, for encoders that pass it through."""
+
+    payload: bytes
+
+
+Item = str | Reasoning | ToolCall | Finish | Usage | Comment | Failure | Done | Raw
