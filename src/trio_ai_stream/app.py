@@ -26,9 +26,7 @@ from trio_ai_stream.upstream.transport import Transport
 
 
 def create_app(settings: Settings) -> Application:
-    """Make the application of one process; its services start with the ASGI
-    lifespan.
-    """
+    """Make the application of a process; its services start with the lifespan."""
     services = Services(
         settings=settings,
         budgets=Budgets(
@@ -123,9 +121,7 @@ def _hypercorn_app() -> Application:
 
 
 def __getattr__(name: str) -> Application:
-    """Make `app` when Hypercorn asks for it, so that importing this module does
-    nothing.
-    """
+    """Make `app` when Hypercorn asks for it; importing alone does nothing."""
     if name != "app":
         raise AttributeError(name)
     globals()["app"] = _hypercorn_app()

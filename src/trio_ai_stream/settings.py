@@ -113,8 +113,8 @@ class Settings(BaseModel):
     )
     PORT: Annotated[tuple[str, int], BeforeValidator(_bind)] = Field(
         ("", 8080),
-        description="`8080`, `:8080` (the seed's form) or `host:port`, whose host
-        wins.",
+        description="`8080`, `:8080` (the seed's form) or `host:port`, whose"
+        " host wins.",
     )
     WORKERS: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Worker processes of `serve`."
@@ -200,8 +200,8 @@ class Settings(BaseModel):
     def _together(self) -> Settings:
         if self.UPSTREAM == "openrouter" and self.OPENROUTER_API_KEY is None:
             raise ValueError(
-                "OPENROUTER_API_KEY: expected a key because UPSTREAM=openrouter, got none"
-                "; set it, or UPSTREAM=simulator"
+                "OPENROUTER_API_KEY: expected a key because UPSTREAM=openrouter,"
+                " got none; set it, or UPSTREAM=simulator"
             )
         if (self.TLS_CERT_FILE is None) != (self.TLS_KEY_FILE is None):
             raise ValueError(

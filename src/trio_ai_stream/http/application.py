@@ -23,13 +23,10 @@ UNLIMITED: Final = frozenset({"/health", "/ready"})
 
 
 class Application(QuartTrio):
-    """Quart-Trio with our connection and lifespan, and the services behind the
-    routes.
-    """
+    """Quart-Trio with our connection, our lifespan and the services."""
 
     asgi_http_class = Connection
-    asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # its own, not a
-    subclass
+    asgi_lifespan_class = Lifespan  # type: ignore[assignment]
 
     def __init__(
         self,

@@ -52,9 +52,7 @@ def chat_blueprint(services: Services) -> Blueprint:
 
 
 class ChatClient:
-    """The client of `POST /chat`: it is answered at once and told everything as
-    events.
-    """
+    """The client of `POST /chat`: answered at once, told everything as events."""
 
     __slots__ = ("_connected", "_encoder", "_writer")
 

@@ -38,9 +38,7 @@ class StreamResponse(Response):
 
 
 class Connection(TrioASGIHTTPConnection):
-    """Runs one request in one nursery; whatever ends it, its stream is closed with
-    it.
-    """
+    """Runs one request in one nursery; its stream is closed with it."""
 
     app: Application
 

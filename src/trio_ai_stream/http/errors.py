@@ -1,6 +1,4 @@
-"""How refusals look: the seed's JSON, or the same as one SSE event, under a true
-status.
-"""
+"""How refusals look: the seed's JSON or one SSE event, under a true status."""
 
 from __future__ import annotations
 
@@ -18,18 +16,14 @@ from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 
 
 def register(app: Quart) -> None:
-    """Give every error of the application its shape, Quart's own 404 and 405
-    included.
-    """
+    """Give every error its shape, Quart's own 404 and 405 included."""
     app.register_error_handler(Refused, lambda exc: render(exc.problem))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
 
 
 def render(problem: Problem) -> Response:
-    """Return a problem as the client wants it: JSON, or an event stream of one
-    event.
-    """
+    """Return a problem as the client accepts it: JSON, or a stream of one event."""
     incoming = Incoming.current()
     if "text/event-stream" in request.headers.get("Accept", ""):
         encoder = sse.ChatEncoder(incoming.request_id)

@@ -1,6 +1,4 @@
-"""What is known of one request before any route sees it: its id, its client, its
-stream.
-"""
+"""What is known of one request: its id, its client, its stream."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Incoming:
-    """One request. It holds the stream that it starts, so that its end is the
-    stream's.
-    """
+    """One request; it holds the stream that it starts, so its end is the stream's."""
 
     __slots__ = (
         "began_at",

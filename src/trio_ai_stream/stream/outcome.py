@@ -29,9 +29,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an outcome means: cause, what the client and upstream see, in words and
-    data.
-    """
+    """What an outcome means, in words for people and in data for the code."""
 
     event: Event
     cause: str

@@ -47,9 +47,7 @@ class Source(Protocol):
         """
 
     async def finish(self) -> None:
-        """Read what is left after `[DONE]`, so that the connection can be used
-        again.
-        """
+        """Read what is left after `[DONE]`: the connection can be used again."""
 
     def abort(self) -> None:
         """Close the connection at once; synchronous and idempotent."""

@@ -1,6 +1,4 @@
-"""What upstream has said so far, as far as the end of the stream depends on it;
-pure.
-"""
+"""What upstream has said, as far as the end of the stream depends on it; pure."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ class Transcript:
         self.failure: Failure | None = None
 
     def note(self, items: Sequence[Item]) -> int | None:
-        """Take note of a block; return where it fails: items from there on do not
-        count.
-        """
+        """Take note of a block; return the index from which it fails."""
         for index, item in enumerate(items):
             kind = type(item)
             if kind is str:

@@ -70,9 +70,7 @@ class Decoder:
         return items
 
     def end(self) -> list[Item]:
-        """Return what the end of the body completes: an event without its blank
-        line.
-        """
+        """Return what the end of the body completes: an event without blank line."""
         rest, self._buffer = self._buffer.rstrip(b"\r"), b""
         items: list[Item] = []
         self._event(rest, items)

@@ -120,9 +120,7 @@ def failure_of(error: Any) -> Failure:
 
 
 def rejection(status: int, body: bytes | None, retry_after: str | None) -> EndStream:
-    """Return what a 4xx or 5xx answer of upstream means; `body` is its error, if
-    JSON.
-    """
+    """Return what a 4xx or 5xx answer of upstream means; `body` may be its error."""
     error = _error_object(body)
     error["code"] = status
     failure = failure_of(error)
@@ -204,9 +202,9 @@ def _identifier(word: object) -> str:
 
 
 def _seconds(value: object) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and value >= 0 else None  # type: ignore[operator,
-    arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        return None
+    return float(value)
 
 
 def _error_object(body: bytes | None) -> dict[str, Any]:

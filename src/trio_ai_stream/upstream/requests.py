@@ -12,9 +12,7 @@ from trio_ai_stream.wire.requests import ChatRequest
 
 
 def chat_call(request: ChatRequest, *, request_id: str, default_model: str) -> Call:
-    """Return the call for one `POST /chat`; options the client left out are left
-    out.
-    """
+    """Return the call for one `POST /chat`; what was left out stays out."""
     model = request.model or default_model
     body: dict[str, Any] = {
         "model": model,

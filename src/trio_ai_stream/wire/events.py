@@ -26,9 +26,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The model stopped: `stop`, `length`, `tool_calls`, `content_filter` or
-    `error`.
-    """
+    """The model stopped: `stop`, `length`, `tool_calls`, `content_filter`, `error`."""
 
     reason: str
 

@@ -21,8 +21,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error in public words: no secret, no prompt, no upstream text but a caller's
-    4xx.
+    """An error in public words: no secret, and no text but ours or a caller's 4xx.
 
     `status` is the HTTP status, `retry_after` is in seconds.
     """

@@ -1,6 +1,4 @@
-"""The body of `POST /chat`, validated: a `ChatRequest`, or a `Refused` naming the
-field.
-"""
+"""The body of `POST /chat`: a `ChatRequest`, or a `Refused` naming the field."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a client asks of `POST /chat`: `prompt` or `messages`, and sampling
-    options.
-    """
+    """What `POST /chat` takes: `prompt` or `messages`, and sampling options."""
 
     prompt: str | UnsetType = UNSET
     messages: Annotated[list[Message], Meta(min_length=1)] | UnsetType = UNSET

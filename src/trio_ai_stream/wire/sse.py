@@ -1,5 +1,4 @@
-"""Server-sent events as `POST /chat` writes them: the seed's JSON, one `data:` line
-each.
+"""Server-sent events as `POST /chat` writes them: the seed's JSON, a line each.
 
 JSON escapes newlines, so any text survives in one line; U+2028 and its like are
 ordinary characters to an SSE parser (WHATWG HTML, section 9.2.6) and stay as they are.
@@ -79,9 +78,7 @@ class ChatEncoder:
         return self._frame("", "done", more)
 
     def error(self, problem: Problem) -> bytes:
-        """Return the terminal event of an answer that is not; `content` has the
-        words.
-        """
+        """Return the terminal event of a stream that failed; `content` says how."""
         more = {
             "error_type": problem.error_type,
             "code": problem.status,
