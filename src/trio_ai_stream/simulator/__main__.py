@@ -1,0 +1,95 @@
+"""The simulator as a program: `python -m trio_ai_stream.simulator --port 9000`.
+
+Prints one line, its address, when it accepts connections. SIGTERM and SIGINT end it
+at once, exit status 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import json
+import signal
+import sys
+from collections.abc import Sequence
+
+import trio
+
+from trio_ai_stream.simulator.faults import FaultError
+from trio_ai_stream.simulator.ledger import RECENT_SENDS, SIZE, Ledger
+from trio_ai_stream.simulator.server import BACKLOG, DEFAULT_MODEL, Address, Simulator
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    made = argparse.ArgumentParser(
+        prog="trio-ai-stream simulate",
+        description="An OpenRouter stand-in with faults on request.",
+    )
+    made.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    made.add_argument(
+        "--port", type=int, default=0, help="default: one that is free, printed"
+    )
+    made.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        help="how models act that are not simulator/…; simulator/fast for no delays",
+    )
+    made.add_argument(
+        "--records", type=int, default=SIZE, help="ended requests to remember"
+    )
+    made.add_argument(
+        "--recent-sends", type=int, default=RECENT_SENDS, help="sends kept per request"
+    )
+    made.add_argument("--json", action="store_true", help="print the address as JSON")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the simulator until a signal comes; return the exit status."""
+    arguments = parser().parse_args(argv)
+    ledger = Ledger(size=arguments.records, recent_sends=arguments.recent_sends)
+    try:
+        simulator = Simulator(default_model=arguments.model, ledger=ledger)
+    except FaultError as exc:
+        sys.stderr.write(f"--model: {exc}\n")
+        return 2
+    gc.freeze()  # what is loaded now lives for ever: no collection need look at it
+    run = functools.partial(
+        run_until_signal, simulator, arguments.host, arguments.port, arguments.json
+    )
+    try:
+        trio.run(run)
+    except OSError as exc:
+        sys.stderr.write(f"{arguments.host}:{arguments.port}: {exc}\n")
+        return 1
+    return 0
+
+
+async def run_until_signal(
+    simulator: Simulator, host: str, port: int, as_json: bool
+) -> None:
+    """Serve until SIGTERM or SIGINT; OSError if the address cannot be had."""
+    listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            address: Address = await nursery.start(simulator.serve, listeners)
+            announce(address, as_json=as_json)
+            async for number in signals:
+                nursery.cancel_scope.cancel(reason=signal.Signals(number).name)
+                break
+
+
+def announce(address: Address, *, as_json: bool) -> None:
+    """Print the one line that says where the simulator is."""
+    if as_json:
+        line = json.dumps({**address._asdict(), "base_url": address.base_url})
+    else:
+        line = f"simulator on {address.base_url}"
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""What the model would say to one request: words, tool calls, finish reason, usage.
+
+Pure. The stream (script.py) and the single answer (whole.py) are two renderings of
+one `Answer`, which is why they always agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from trio_ai_stream.simulator import prose, text
+from trio_ai_stream.simulator.chat import ChatRequest
+from trio_ai_stream.simulator.samples import sample
+
+FRAGMENT = 9  # characters of tool arguments in one event
+PROMPT_PRICE, COMPLETION_PRICE = 3e-6, 15e-6  # dollars a token, Sonnet's order
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """One function call: its id, its name and its arguments as JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def fragments(self) -> tuple[str, ...]:
+        """Cut the arguments into the pieces that a stream carries."""
+        whole = self.arguments
+        return tuple(whole[at : at + FRAGMENT] for at in range(0, len(whole), FRAGMENT))
+
+
+class Words:
+    """The tokens of a long answer, made anew by each iteration and never held."""
+
+    def __init__(self, prompt: str, seed: int, count: int | None) -> None:
+        self._prompt, self._seed, self._count = prompt, seed, count
+
+    def __iter__(self) -> Iterator[str]:
+        words = text.stream_of_tokens(self._prompt, self._seed)
+        return itertools.islice(words, self._count)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answer; `count` is the number of `words`, None if they have no end."""
+
+    words: Iterable[str] = ()
+    count: int | None = 0
+    reasoning: tuple[str, ...] = ()
+    refusal: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str = "stop"
+    prompt_tokens: int = 1
+
+    def native_finish_reason(self) -> str:
+        """Return the provider's own word for the finish reason."""
+        native = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+        return native.get(self.finish_reason, self.finish_reason)
+
+    def usage(self, completion_tokens: int) -> dict[str, Any]:
+        """Return OpenRouter's usage object for so many tokens generated."""
+        prompt_cost = self.prompt_tokens * PROMPT_PRICE
+        completion_cost = completion_tokens * COMPLETION_PRICE
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": self.prompt_tokens + completion_tokens,
+            "cost": round(prompt_cost + completion_cost, 9),
+            "is_byok": False,
+            "prompt_tokens_details": {
+                "cached_tokens": 0,
+                "cache_write_tokens": 0,
+                "audio_tokens": 0,
+                "video_tokens": 0,
+            },
+            "completion_tokens_details": {"reasoning_tokens": len(self.reasoning)},
+            "cost_details": {
+                "upstream_inference_cost": None,
+                "upstream_inference_prompt_cost": round(prompt_cost, 9),
+                "upstream_inference_completions_cost": round(completion_cost, 9),
+            },
+        }
+
+
+def compose(chat: ChatRequest) -> Answer:
+    """Decide the answer to a request."""
+    faults = chat.faults
+    seed = text.seed_of(chat.prompt, chat.seed)
+    answer = Answer(
+        reasoning=text.reasoning(faults.reasoning),
+        prompt_tokens=max(1, len(chat.prompt) // 4),
+    )
+    calls = _tool_calls(chat, seed)
+    if faults.refusal:
+        answer = dataclasses.replace(answer, refusal=prose.REFUSAL)
+    elif calls:
+        answer = dataclasses.replace(
+            answer, tool_calls=calls, finish_reason="tool_calls"
+        )
+    elif faults.endless:
+        words = Words(chat.prompt, seed, None)
+        answer = dataclasses.replace(answer, words=words, count=None)
+    else:
+        answer = _worded(answer, chat, seed)
+    if faults.finish is not None:
+        answer = dataclasses.replace(answer, finish_reason=faults.finish)
+    return answer
+
+
+def _worded(answer: Answer, chat: ChatRequest, seed: int) -> Answer:
+    words: Iterable[str]
+    if chat.faults.echo:
+        words = text.tokenize(chat.prompt)
+        count = len(words)
+    elif chat.schema is not None:
+        words = text.tokenize(msgspec.json.encode(sample(chat.schema)).decode())
+        count = len(words)
+    elif chat.faults.chunks is not None:
+        count = chat.faults.chunks
+        words = Words(chat.prompt, seed, count)
+    else:
+        words = text.whole_answer(chat.prompt, seed)
+        count = len(words)
+    finish_reason = "stop"
+    if chat.max_tokens is not None and chat.max_tokens < count:
+        count, finish_reason = chat.max_tokens, "length"
+        words = tuple(itertools.islice(words, count))
+    if chat.stop and (kept := text.cut_at_stop(words, chat.stop)) is not None:
+        words, count, finish_reason = kept, len(kept), "stop"
+    return dataclasses.replace(
+        answer, words=words, count=count, finish_reason=finish_reason
+    )
+
+
+def _tool_calls(chat: ChatRequest, seed: int) -> tuple[ToolCall, ...]:
+    wanted = chat.faults.tool_calls or bool(chat.tools)
+    tools = chat.tools or ({"name": "get_weather", "parameters": _WEATHER},)
+    return tuple(
+        ToolCall(
+            id=f"call_{(seed + number) % 16**12:012x}",
+            name=str(tool.get("name", "function")),
+            arguments=msgspec.json.encode(sample(tool.get("parameters"))).decode(),
+        )
+        for number, tool in zip(range(wanted), itertools.cycle(tools), strict=False)
+    )
+
+
+_WEATHER = {
+    "type": "object",
+    "properties": {"location": {"type": "string"}, "days": {"type": "integer"}},
+}

@@ -1,0 +1,175 @@
+"""OpenRouter's server-sent events as bytes.
+
+Pure. Shapes from OpenRouter's ChatStreamChunk and its streaming and error pages
+(facts A4). JSON is written as JavaScript's `JSON.stringify` writes it: UTF-8 is not
+escaped, U+2028 neither. A block of content events is one join of prepared bytes,
+because the simulator must outrun what it measures.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from trio_ai_stream.simulator.answer import ToolCall
+from trio_ai_stream.simulator.faults import Eol
+
+PROVIDER = "Simulator"
+PROCESSING = ": OPENROUTER PROCESSING"
+_EOLS: dict[Eol, bytes] = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
+_HOLE = "\x00hole"
+
+encode = msgspec.json.encode
+
+
+def clean(text: str) -> str:
+    """Return the text with lone surrogates replaced: UTF-8 can not carry them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@functools.lru_cache(maxsize=8192)
+def json_string(token: str) -> bytes:
+    """Return a token as a JSON string."""
+    return encode(clean(token))
+
+
+class Encoder:
+    """Writes the events of one stream, all with the same id, model and line ends."""
+
+    def __init__(
+        self,
+        *,
+        generation_id: str,
+        model: str,
+        created: int,
+        eol: Eol = "lf",
+        space: bool = True,
+    ) -> None:
+        self._base = {
+            "id": generation_id,
+            "provider": PROVIDER,
+            "model": model,
+            "object": "chat.completion.chunk",
+            "created": created,
+        }
+        self._line = _EOLS[eol]
+        self._data = b"data: " if space else b"data:"
+        template = self.delta({"role": "assistant", "content": _HOLE})
+        self._open, self._close = template.split(encode(_HOLE))
+        self._seam = self._close + self._open
+
+    def frame(self, data: bytes) -> bytes:
+        """Return one event whose data is this line of bytes."""
+        return self._data + data + self._line * 2
+
+    def chunk(self, **fields: Any) -> bytes:
+        """Return one event: the stream's common fields, then these."""
+        return self.frame(encode(self._base | fields))
+
+    def delta(
+        self,
+        delta: dict[str, Any],
+        finish_reason: str | None = None,
+        native: str | None = None,
+        **fields: Any,
+    ) -> bytes:
+        """Return one event with one choice."""
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "finish_reason": finish_reason,
+            "native_finish_reason": native,
+            "logprobs": None,
+        }
+        return self.chunk(choices=[choice], **fields)
+
+    def content(self, tokens: Iterable[str]) -> bytes:
+        """Return a block of content events, one a token; at least one token."""
+        return self._open + self._seam.join(map(json_string, tokens)) + self._close
+
+    def reasoning(self, token: str) -> bytes:
+        """Return one reasoning event, in both of OpenRouter's forms."""
+        detail = {
+            "type": "reasoning.text",
+            "text": token,
+            "signature": None,
+            "id": "reasoning-text-1",
+            "format": "anthropic-claude-v1",
+            "index": 0,
+        }
+        return self.delta(
+            {
+                "role": "assistant",
+                "content": "",
+                "reasoning": token,
+                "reasoning_details": [detail],
+            }
+        )
+
+    def refusal(self, words: str) -> bytes:
+        """Return one refusal event."""
+        return self.delta({"role": "assistant", "content": None, "refusal": words})
+
+    def tool_call(self, index: int, call: ToolCall) -> list[bytes]:
+        """Return the events of one tool call: its name, then argument fragments."""
+        head = {
+            "index": index,
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": ""},
+        }
+        pieces = [
+            {"index": index, "function": {"arguments": fragment}}
+            for fragment in call.fragments()
+        ]
+        return [
+            self.delta({"role": "assistant", "content": None, "tool_calls": [piece]})
+            for piece in (head, *pieces)
+        ]
+
+    def finish(self, reason: str, native: str, usage: dict[str, Any] | None) -> bytes:
+        """Return the last event with a choice; usage may ride on it."""
+        delta = {"role": "assistant", "content": ""}
+        if usage is None:
+            return self.delta(delta, reason, native)
+        return self.delta(delta, reason, native, usage=usage)
+
+    def usage(self, usage: dict[str, Any]) -> bytes:
+        """Return the usage event: its `choices` is an empty list."""
+        return self.chunk(choices=[], usage=usage)
+
+    def debug(self, body: Any) -> bytes:
+        """Return the debug event that answers `debug.echo_upstream_body`."""
+        return self.chunk(choices=[], debug={"echo_upstream_body": body})
+
+    def error(self, error: dict[str, Any], shape: str) -> bytes:
+        """Return an error event; `error` stands before `choices`, as OpenRouter's."""
+        if shape == "bare":
+            return self.frame(encode({"error": error}))
+        if shape == "empty":
+            return self.chunk(error=error, choices=[])
+        delta = {"role": "assistant", "content": ""}
+        choice = {"index": 0, "delta": delta, "finish_reason": "error"}
+        return self.chunk(error=error, choices=[choice])
+
+    def comment(self) -> bytes:
+        """Return the comment that OpenRouter sends while it waits."""
+        return PROCESSING.encode() + self._line * 2
+
+    def done(self) -> bytes:
+        """Return the end mark."""
+        return self.frame(b"[DONE]")
+
+    def corrupt(self, kind: str, size: int) -> bytes:
+        """Return one event that is not as it should be."""
+        if kind == "json":
+            return self.content(["broken"])[:-20] + self._line * 2
+        if kind == "utf8":
+            return self._open + b'"\xc3\x28 \xff\xfe"' + self._close
+        if kind == "giant":
+            return self._open + b'"' + b"x" * size + b'"' + self._close
+        odd = (b"event: ping", b"id: 7", b"retry: 3000", b"unknown: field", b"data")
+        return self._line.join(odd[:4]) + self._line * 2

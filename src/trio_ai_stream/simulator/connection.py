@@ -1,0 +1,180 @@
+"""One connection: reads requests, plays their scripts, notices at once who leaves.
+
+While a script is played a second task reads from the client. It finds FIN and RST
+whether the script waits or is blocked in a write, stamps the ledger, and cancels the
+play. A FIN counts as leaving: that is how OpenRouter's streams are cancelled.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable
+
+import trio
+
+from trio_ai_stream.simulator.faults import FaultError, Faults, parse_model
+from trio_ai_stream.simulator.ledger import Ledger
+from trio_ai_stream.simulator.player import Player
+from trio_ai_stream.simulator.record import Outcome, Record
+from trio_ai_stream.simulator.rejection import plain_error
+from trio_ai_stream.simulator.request import Request, RequestError, RequestReader
+from trio_ai_stream.simulator.response import CONTINUE, short_response
+from trio_ai_stream.simulator.routes import is_chat, plan_chat, plan_other
+from trio_ai_stream.simulator.steps import End, Phase, Step
+
+RECEIVE = 65536  # bytes of one read
+EARLY_LIMIT = 65536  # bytes of a next request that are read while one is answered
+
+
+class Connection:
+    """Serves one client on one stream until either side is done with it."""
+
+    def __init__(
+        self, stream: trio.abc.Stream, ledger: Ledger, default_model: str
+    ) -> None:
+        self._stream = stream
+        self._ledger = ledger
+        self._default_model = default_model
+        self._reader = RequestReader()
+        self._record: Record | None = None  # of the chat request being served
+
+    async def serve(self) -> None:
+        """Answer requests until the connection ends, then close it.
+
+        Cancellation: the stream is closed; a live record ends as `cancelled`.
+        """
+        try:
+            while await self._exchange():
+                self._reader.next_request()
+        except RequestError as exc:
+            await self._refuse(exc)
+        finally:
+            self._close_record("cancelled")
+            await trio.aclose_forcefully(self._stream)
+
+    async def _refuse(self, error: RequestError) -> None:
+        steps = plain_error(error.status, str(error))
+        try:
+            await self._stream.send_all(short_response(steps, keep_alive=False))
+        except trio.BrokenResourceError:
+            return
+
+    async def _exchange(self) -> bool:
+        """Serve one request; return whether the connection can take another."""
+        if not await self._receive():
+            self._close_record("client_gone")
+            return False
+        request = self._reader.request
+        record = self._record
+        if record is not None:
+            return await self._chat(request, record)
+        steps = plan_other(request, self._ledger)
+        response = short_response(steps, keep_alive=request.keep_alive)
+        try:
+            await self._stream.send_all(response)
+        except trio.BrokenResourceError:
+            return False
+        return request.keep_alive
+
+    async def _chat(self, request: Request, record: Record) -> bool:
+        self._ledger.mark(record, "received", Phase.AWAITING_HEADERS)
+        plan = plan_chat(request, record, self._ledger, self._default_model)
+        player = Player(
+            self._stream,
+            self._ledger,
+            record,
+            chunked=plan.chunked,
+            keep_alive=plan.keep_alive,
+        )
+        end = await self._watched(player, plan.steps, record)
+        if end is End.RST:
+            reset(self._stream)
+        self._close_record("finished" if end is End.BODY else "fault")
+        return plan.keep_alive and end is End.BODY
+
+    async def _watched(
+        self, player: Player, steps: Iterable[Step], record: Record
+    ) -> End | None:
+        """Play the steps while the client is there; None if it left."""
+        end: End | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, record, nursery.cancel_scope)
+            try:
+                end = await player.play(steps)
+            except trio.BrokenResourceError:
+                self._ledger.gone(record, "write_error")
+            nursery.cancel_scope.cancel(reason="response ended")
+        return end
+
+    async def _watch(self, record: Record, play: trio.CancelScope) -> None:
+        """Read until the client leaves; then say so and cancel the play."""
+        try:
+            while data := await self._stream.receive_some(RECEIVE):
+                self._reader.keep(data)
+                if self._reader.waiting > EARLY_LIMIT:
+                    return  # it pipelines more than we hold: only a write will tell
+            self._ledger.gone(record, "fin")
+        except trio.BrokenResourceError:
+            self._ledger.gone(record, "rst")
+        play.cancel(reason="client left")
+
+    async def _receive(self) -> bool:
+        """Read until the request is complete; False if the client left before."""
+        pace: Faults | None = None
+        request = self._reader.request
+        while not request.complete:
+            try:
+                size = RECEIVE if pace is None else pace.read_bytes
+                data = await self._stream.receive_some(size)
+                if not data:
+                    self._gone("fin")
+                    return False
+                self._reader.feed(data)
+                await self._head_received(request)
+            except trio.BrokenResourceError:
+                self._gone("rst")
+                return False
+            if pace is None:
+                pace = slow_read(request)
+            if pace is not None and not request.complete:
+                await trio.sleep(pace.read_ms / 1000)
+        await self._head_received(request)
+        return True
+
+    async def _head_received(self, request: Request) -> None:
+        if not request.head_done or request.seen:
+            return
+        request.seen = True
+        if is_chat(request):
+            self._record = self._ledger.open(request.headers.get("x-request-id"))
+        if not request.complete and request.headers.get("expect"):
+            await self._stream.send_all(CONTINUE)
+
+    def _gone(self, how: str) -> None:
+        if self._record is not None:
+            self._ledger.gone(self._record, "fin" if how == "fin" else "rst")
+
+    def _close_record(self, outcome: Outcome) -> None:
+        if self._record is not None:
+            self._ledger.close(self._record, outcome)
+            self._record = None
+
+
+def slow_read(request: Request) -> Faults | None:
+    """Return the faults that pace the reading of a body, if it asks for that."""
+    model = request.early_model() if request.head_done else None
+    try:
+        faults = parse_model(model) if model is not None else None
+    except FaultError:
+        return None  # the complete request is refused with the reason
+    return faults if faults is not None and faults.read_ms > 0 else None
+
+
+def reset(stream: trio.abc.Stream) -> None:
+    """Make the coming close of a socket a reset; other streams are just closed."""
+    if isinstance(stream, trio.SSLStream):
+        reset(stream.transport_stream)
+    elif isinstance(stream, trio.SocketStream):
+        linger = struct.pack("ii", 1, 0)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

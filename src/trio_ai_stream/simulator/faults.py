@@ -1,0 +1,203 @@
+"""The faults a request may ask for through its model name, and how they are read.
+
+A model name is `simulator/NAME?key=value&key=value`: NAME is a preset (presets.py),
+which is itself a list of keys, and the keys after `?` override it. Pure: no clock, no
+I/O. Every key is a field of `Faults`, so the field's name is the key's name and the
+description in its metadata is the one the documentation is checked against.
+"""
+
+# ruff: noqa: RUF009  _key() makes a dataclass field, which ruff cannot see
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+from urllib.parse import unquote_plus
+
+from trio_ai_stream.simulator.presets import PRESETS
+
+PREFIX = "simulator/"
+LONGEST_MS = 86_400_000.0  # a day: longer than any budget a test would set
+LARGEST_BYTES = 1 << 28  # 256 MiB: past every limit a client should have
+
+Ending = Literal[
+    "ok", "silence", "comments", "drop", "reset", "truncate", "no_done", "error"
+]
+Body = Literal["json", "availability", "html", "text", "empty", "endless", "cut"]
+Corruption = Literal["none", "json", "utf8", "giant", "fields"]
+ErrorShape = Literal["choice", "empty", "bare"]
+Eol = Literal["lf", "crlf", "cr"]
+UsagePlace = Literal["own", "last", "none"]
+Framing = Literal["chunked", "close"]
+Refuse = Literal["no", "drop", "reset"]
+
+
+class FaultError(ValueError):
+    """A model name that the simulator cannot follow; the text names the bad key."""
+
+
+def _ms(text: str) -> float:
+    if text == "forever":
+        return math.inf
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= LONGEST_MS:
+        msg = f"milliseconds from 0 to {LONGEST_MS:.0f}, or 'forever'"
+        raise FaultError(msg)
+    return value
+
+
+def _count(most: int, least: int = 0) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise FaultError(f"a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1", "true", "false"):
+        raise FaultError("one of 0, 1, true, false")
+    return text in ("1", "true")
+
+
+def _choice(kind: Any) -> Callable[[str], str]:
+    names: tuple[str, ...] = get_args(kind)
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise FaultError("one of " + ", ".join(names))
+        return text
+
+    return parse
+
+
+def _status(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() and len(text) == 3 else 0
+    if value != 200 and not 400 <= value <= 599:
+        raise FaultError("200 or an HTTP status from 400 to 599")
+    return value
+
+
+def _word(text: str) -> str:
+    if not 1 <= len(text) <= 200 or not text.isprintable() or not text.isascii():
+        raise FaultError("1 to 200 printable ASCII characters")
+    return text
+
+
+def _code(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else _word(text)
+
+
+def _key(default: Any, parse: Callable[[str], Any], doc: str) -> Any:
+    return dataclasses.field(default=default, metadata={"parse": parse, "doc": doc})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """What one response does; every default is a healthy stream without delays."""
+
+    # pace
+    chunks: int | None = _key(None, _count(10**9), "content events in the answer")
+    endless: bool = _key(False, _flag, "content events without end")
+    delay_ms: float = _key(0.0, _ms, "from one content write to the next")
+    jitter_ms: float = _key(0.0, _ms, "seeded uniform addition to each delay")
+    burst: int | None = _key(None, _count(10_000, 1), "content events in one write")
+    headers_ms: float = _key(0.0, _ms, "from the request to the response's head")
+    first_token_ms: float = _key(0.0, _ms, "from the head to the first content")
+    comments_ms: float = _key(0.0, _ms, "comments only, for so long, before content")
+    comment_every_ms: float = _key(500.0, _ms, "from one comment to the next")
+    done_ms: float = _key(0.0, _ms, "from [DONE] to the end of the body")
+    # endings
+    end: Ending = _key("ok", _choice(Ending), "how the stream ends after `at` events")
+    at: int | None = _key(None, _count(10**9), "content events before the fault")
+    fail_times: int | None = _key(None, _count(1000), "attempts that fail; then well")
+    refuse: Refuse = _key("no", _choice(Refuse), "close instead of answering")
+    # errors
+    status: int | None = _key(None, _status, "answer with this status and no stream")
+    body: Body = _key("json", _choice(Body), "the body under `status`")
+    retry_after: str | None = _key(None, _word, "Retry-After, seconds or an HTTP date")
+    code: int | str = _key(502, _code, "`error.code` of an error in the stream")
+    message: str = _key("Provider returned error", _word, "`error.message` there")
+    shape: ErrorShape = _key("choice", _choice(ErrorShape), "`choices` beside it")
+    error_done: bool = _key(True, _flag, "[DONE] follows the error")
+    # one chunk that is not as it should be
+    corrupt: Corruption = _key("none", _choice(Corruption), "a bad event at `at`")
+    size: int = _key(1 << 20, _count(LARGEST_BYTES, 1), "bytes of the giant event")
+    # what the answer holds
+    echo: bool = _key(False, _flag, "the answer is the last user message")
+    stamp: bool = _key(False, _flag, "each event's content is its monotonic_ns")
+    reasoning: int = _key(0, _count(100_000), "reasoning events before content")
+    refusal: bool = _key(False, _flag, "the model refuses")
+    tool_calls: int = _key(0, _count(16), "tool calls, whether or not it has tools")
+    finish: str | None = _key(None, _word, "finish_reason in place of the true one")
+    usage: UsagePlace = _key("own", _choice(UsagePlace), "where the usage stands")
+    # the wire
+    eol: Eol = _key("lf", _choice(Eol), "line ends of the events")
+    space: bool = _key(True, _flag, "a space after `data:`")
+    fragment: int | None = _key(None, _count(1 << 20, 1), "bytes in one write")
+    fragment_ms: float = _key(0.0, _ms, "from one fragment to the next")
+    framing: Framing = _key("chunked", _choice(Framing), "end of body by close")
+    keep_alive: bool = _key(True, _flag, "the connection may be used again")
+    trailing: bool = _key(False, _flag, "junk after [DONE]")
+    generation_header: bool = _key(True, _flag, "X-Generation-Id in the head")
+    interim: bool = _key(False, _flag, "a 103 response before the true one")
+    read_ms: float = _key(0.0, _ms, "from one read of the request body to the next")
+    read_bytes: int = _key(1024, _count(1 << 20, 1), "bytes in one such read")
+
+    def healed(self) -> Faults:
+        """Return the same pace and wire without what makes the request fail."""
+        kept = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in _FAILURES and getattr(self, field.name) != math.inf
+        }
+        return Faults(**kept)
+
+
+_FAILURES = frozenset(
+    ("end", "at", "fail_times", "refuse", "status", "body", "retry_after", "corrupt")
+)
+KEYS: dict[str, Callable[[str], Any]] = {
+    field.name: field.metadata["parse"] for field in dataclasses.fields(Faults)
+}
+
+
+def parse_model(model: str) -> Faults:
+    """Read `simulator/NAME?key=value&…`.
+
+    Raises FaultError that names the unknown preset, the unknown key, or the key whose
+    value is wrong, with what was expected.
+    """
+    name, _, query = model.removeprefix(PREFIX).partition("?")
+    preset = PRESETS.get(name)
+    if preset is None:
+        known = ", ".join(PRESETS)
+        raise FaultError(f"{PREFIX}{name[:80]}: no such preset; there are: {known}")
+    values = parse_query(preset.query)
+    values.update(parse_query(query))
+    return Faults(**values)
+
+
+def parse_query(query: str) -> dict[str, Any]:
+    """Read `key=value&key=value` into fields of `Faults`; FaultError names the key."""
+    values: dict[str, Any] = {}
+    for pair in filter(None, query.split("&")):
+        key, equals, text = pair.partition("=")
+        parse = KEYS.get(key)
+        if parse is None:
+            known = ", ".join(KEYS)
+            raise FaultError(f"{key[:80]}: no such fault key; there are: {known}")
+        if not equals:
+            raise FaultError(f"{key}: expected {key}=value, got no value")
+        value = unquote_plus(text)
+        try:
+            values[key] = parse(value)
+        except FaultError as exc:
+            raise FaultError(f"{key}: expected {exc}, got {value[:80]!r}") from exc
+    return values

@@ -1,0 +1,164 @@
+"""The ledger: a bounded list of requests, and a way to wait for what happens to one.
+
+Only synchronous bookkeeping, all in the Trio thread; `wait_for` is the one place that
+waits, on an event, never by polling. Memory: `size` ended records, every live one, and
+`size` request ids for counting attempts.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import trio
+
+from trio_ai_stream.simulator.record import GoneHow, Mark, Outcome, Record, Stamp
+from trio_ai_stream.simulator.steps import Phase
+
+SIZE = 10_000  # about 20 MB of records when full
+RECENT_SENDS = 16
+Condition = Callable[[Record], bool]
+
+
+class Ledger:
+    """Records each request; `now_ns` is the host clock, for tests another one."""
+
+    def __init__(
+        self,
+        *,
+        size: int = SIZE,
+        recent_sends: int = RECENT_SENDS,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.now_ns = now_ns
+        self.live: dict[int, Record] = {}
+        self.total = 0
+        self.outcomes: collections.Counter[str] = collections.Counter()
+        self.events_sent = 0  # of ended requests
+        self._ended: collections.deque[Record] = collections.deque(maxlen=size)
+        self._attempts: collections.OrderedDict[str, int] = collections.OrderedDict()
+        self._size = size
+        self._recent_sends = recent_sends
+        self._waiters: dict[trio.Event, tuple[str | None, Condition]] = {}
+        self._found: dict[trio.Event, Record] = {}
+
+    def open(self, request_id: str | None) -> Record:
+        """Begin the record of a request whose head has arrived."""
+        self.total += 1
+        record = Record(self.total, request_id, self._recent_sends)
+        self.live[record.number] = record
+        self.mark(record, "head_received")
+        return record
+
+    def attempt(self, key: str) -> int:
+        """Count one more attempt under this key; the first is 1."""
+        count = self._attempts.pop(key, 0) + 1
+        self._attempts[key] = count
+        if len(self._attempts) > self._size:
+            self._attempts.popitem(last=False)
+        return count
+
+    def mark(self, record: Record, mark: Mark, phase: Phase | None = None) -> None:
+        """Stamp the first time something happened to a record."""
+        if mark not in record.marks:
+            record.marks[mark] = Stamp(trio.current_time(), self.now_ns())
+        if phase is not None:
+            record.phase = phase
+        self._notify(record)
+
+    def sent(self, record: Record, size: int, events: int, tokens: int) -> None:
+        """Count one write of a record that the transport has taken in whole."""
+        record.sent(size, events, tokens, self.now_ns())
+        if self._waiters:
+            self._notify(record)
+
+    def gone(self, record: Record, how: GoneHow) -> None:
+        """Stamp the moment the client's going was noticed; the first notice counts."""
+        if "client_gone" in record.marks or record.outcome != "live":
+            return
+        record.gone_how = how
+        record.gone_phase = record.phase
+        record.events_at_gone = record.events_sent
+        self.mark(record, "client_gone")
+
+    def close(self, record: Record, outcome: Outcome) -> None:
+        """End a record; a client that was seen to go decides the outcome."""
+        if self.live.pop(record.number, None) is None:
+            return
+        record.outcome = "client_gone" if "client_gone" in record.marks else outcome
+        self.outcomes[record.outcome] += 1
+        self.events_sent += record.events_sent
+        self._ended.append(record)
+        self.mark(record, "ended", Phase.ENDED)
+
+    def find(
+        self,
+        *,
+        request_id: str | None = None,
+        generation_id: str | None = None,
+        since: int = 0,
+    ) -> list[Record]:
+        """Return the known records that match, oldest first; `since` is a number."""
+        return [
+            record
+            for record in sorted(
+                (*self._ended, *self.live.values()), key=lambda known: known.number
+            )
+            if record.number > since
+            and (request_id is None or record.request_id == request_id)
+            and (generation_id is None or record.generation_id == generation_id)
+        ]
+
+    def reset(self) -> None:
+        """Forget ended records, attempts and counts; live records stay."""
+        self._ended.clear()
+        self._attempts.clear()
+        self.outcomes.clear()
+        self.events_sent = 0
+
+    def to_dict(self, records: Iterable[Record]) -> dict[str, Any]:
+        """Return the counters and these records as `GET /stats` gives them."""
+        return {
+            "live": len(self.live),
+            "total": self.total,
+            "outcomes": dict(self.outcomes),
+            "events_sent": self.events_sent
+            + sum(record.events_sent for record in self.live.values()),
+            "now_ns": self.now_ns(),
+            "requests": [record.to_dict() for record in records],
+        }
+
+    async def wait_for(self, request_id: str | None, mark: Mark) -> Record:
+        """Return the newest record of this request id once it has the mark.
+
+        `None` stands for any request. Cancellation: nothing is left behind.
+        """
+        return await self.wait_until(request_id, lambda record: mark in record.marks)
+
+    async def wait_until(self, request_id: str | None, condition: Condition) -> Record:
+        """Return the newest record of this request id that satisfies the condition.
+
+        The condition is asked after every change of a record, in the task that
+        changes it: it must be cheap and must not raise. Cancellation: nothing is left.
+        """
+        for record in reversed(self.find(request_id=request_id)):
+            if condition(record):
+                await trio.lowlevel.checkpoint()
+                return record
+        event = trio.Event()
+        self._waiters[event] = (request_id, condition)
+        try:
+            await event.wait()
+            return self._found[event]
+        finally:
+            self._waiters.pop(event, None)
+            self._found.pop(event, None)
+
+    def _notify(self, record: Record) -> None:
+        for event, (request_id, condition) in list(self._waiters.items()):
+            if request_id in (None, record.request_id) and condition(record):
+                del self._waiters[event]
+                self._found[event] = record
+                event.set()

@@ -1,0 +1,136 @@
+"""HTTP/1.1 requests read from bytes, by httptools' parser.
+
+No I/O: bytes are fed in, a `Request` comes out. Its head is known before its body, so
+that a slow read can begin with the first body byte that names it.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import httptools
+
+HEAD_LIMIT = 64 * 1024
+BODY_LIMIT = 64 * 1024 * 1024  # more than any gateway should pass on
+_MODEL = re.compile(rb'"model"\s*:\s*"(simulator/[^"]{1,2000})"')
+MODEL_WITHIN = 4096  # a model name later in the body is not found before its end
+
+
+class RequestError(ValueError):
+    """Bytes that are not a request we take; `status` says what HTTP calls that."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Request:
+    """One request; `complete` once its last byte has been fed."""
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.target = b""
+        self.headers: dict[str, str] = {}
+        self.body = bytearray()
+        self.head_done = False
+        self.seen = False  # whoever serves it has looked at the head
+        self.http11 = True
+        self.complete = False
+        self.keep_alive = True
+
+    @property
+    def path(self) -> str:
+        """The target's path, without its query."""
+        return urlsplit(self.target.decode("latin-1")).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The target's query; of a repeated key the last value."""
+        pairs = parse_qs(urlsplit(self.target.decode("latin-1")).query)
+        return {key: values[-1] for key, values in pairs.items()}
+
+    def early_model(self) -> str | None:
+        """Return the simulator's model name if the body so far holds it."""
+        found = _MODEL.search(bytes(self.body[:MODEL_WITHIN]))
+        return found[1].decode("latin-1") if found else None
+
+
+class RequestReader:
+    """Feeds a connection's bytes to the parser, one request after the other."""
+
+    def __init__(self) -> None:
+        self._early = b""  # bytes of the next request
+        self._begin()
+
+    def _begin(self) -> None:
+        self.request = Request()
+        self._fed = 0
+        self._parser = httptools.HttpRequestParser(_Callbacks(self.request))
+
+    @property
+    def idle(self) -> bool:
+        """Whether not one byte of the current request has come."""
+        return not self._fed
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes have come for the request after the current one."""
+        return len(self._early)
+
+    def keep(self, data: bytes | bytearray) -> None:
+        """Keep bytes that came while the current request was being answered."""
+        self._early += data
+
+    def next_request(self) -> None:
+        """Begin the next request, with the bytes that have come for it already."""
+        early, self._early = self._early, b""
+        self._begin()
+        if early:
+            self.feed(early)
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Take in bytes; look at `request` afterwards. Raises RequestError."""
+        self._fed += len(data)
+        request = self.request
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            raise RequestError("upgrade is not supported", 400) from exc
+        except httptools.HttpParserError as exc:
+            raise RequestError(f"not an HTTP/1.1 request: {exc}") from exc
+        if not request.head_done and self._fed > HEAD_LIMIT:
+            raise RequestError("request head too large", 431)
+        if len(request.body) > BODY_LIMIT:
+            raise RequestError("request body too large", 413)
+        if request.head_done and not request.method:
+            request.method = self._parser.get_method().decode("latin-1")
+        if request.complete:
+            request.keep_alive = self._parser.should_keep_alive()
+            request.http11 = self._parser.get_http_version() == "1.1"
+
+
+class _Callbacks:
+    """httptools' callbacks; a second request in the same bytes is refused."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def on_message_begin(self) -> None:
+        if self._request.complete:
+            raise RequestError("pipelined requests are not supported")
+
+    def on_url(self, url: bytes) -> None:
+        self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self._request.head_done = True
+
+    def on_body(self, body: bytes) -> None:
+        self._request.body += body
+
+    def on_message_complete(self) -> None:
+        self._request.complete = True

@@ -1,0 +1,213 @@
+"""The schedule of one streamed answer: from a request and its faults to steps.
+
+Pure, and lazy: an endless stream is an endless script. With `stamp` the clock is the
+`now_ns` given, read when the step is asked for, which is when it is about to be sent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from trio_ai_stream.simulator.answer import compose
+from trio_ai_stream.simulator.chat import ChatRequest
+from trio_ai_stream.simulator.chunks import Encoder
+from trio_ai_stream.simulator.errors import error_object
+from trio_ai_stream.simulator.faults import Faults
+from trio_ai_stream.simulator.steps import End, Head, Pause, Phase, Step, Write
+from trio_ai_stream.simulator.text import seed_of
+
+BLOCK = 128  # content events in one write when there is no delay: about 32 kB
+TRAILING = b'data: {"after":"done"}\n\n: bye\n\nnot a field at all'
+
+
+class Generation(NamedTuple):
+    """What identifies one answer: OpenRouter's generation id and creation time."""
+
+    id: str
+    created: int
+
+
+def stream_script(
+    chat: ChatRequest, generation: Generation, now_ns: Callable[[], int]
+) -> Iterator[Step]:
+    """Yield the steps of a streamed answer, the head included."""
+    return Script(chat, generation, now_ns).steps()
+
+
+class Script:
+    """One streamed answer in the making: the parts that its steps share."""
+
+    def __init__(
+        self, chat: ChatRequest, generation: Generation, now_ns: Callable[[], int]
+    ) -> None:
+        self.chat = chat
+        self.faults = chat.faults
+        self.answer = compose(chat)
+        self.generation = generation
+        self.now_ns = now_ns
+        self.encoder = Encoder(
+            generation_id=generation.id,
+            model=chat.model,
+            created=generation.created,
+            eol=self.faults.eol,
+            space=self.faults.space,
+        )
+        self._jitter = random.Random(seed_of(chat.prompt, chat.seed))  # noqa: S311
+        self._content = 0  # content events so far
+        self._tokens = 0  # tokens so far, reasoning and tool fragments included
+        self._frames = self._special()
+        self._words = iter(self.answer.words)
+
+    def steps(self) -> Iterator[Step]:
+        """Yield all steps; fragments are cut last, so they cut anything."""
+        yield Pause(self.faults.headers_ms / 1000)
+        headers = stream_headers(self.faults, self.generation.id)
+        yield Head(200, headers, None, self.faults.interim)
+        body = self._body()
+        yield from fragmented(body, self.faults) if self.faults.fragment else body
+
+    def _body(self) -> Iterator[Step]:
+        yield from self._prelude()
+        yield from self._reasoning()
+        limit = self.faults.at if self._faulty() else None
+        yield from self._events(limit)
+        if self.faults.corrupt != "none":
+            yield Pause(self._delay())
+            bad = self.encoder.corrupt(self.faults.corrupt, self.faults.size)
+            yield Write(bad, 1, 1, Phase.STREAMING)
+            yield from self._events(None)
+        yield from self._ending()
+
+    def _faulty(self) -> bool:
+        return self.faults.corrupt != "none" or self.faults.end not in ("ok", "no_done")
+
+    def _prelude(self) -> Iterator[Step]:
+        """Comments, the debug event, and the wait for the first token."""
+        if self.chat.debug:
+            yield Write(self.encoder.debug({"model": self.chat.model}), 1)
+        yield from self._comments(self.faults.comments_ms / 1000)
+        yield Pause(self.faults.first_token_ms / 1000)
+
+    def _comments(self, seconds: float) -> Iterator[Step]:
+        every = max(self.faults.comment_every_ms, 1) / 1000
+        while seconds > 0:
+            yield Write(self.encoder.comment())
+            yield Pause(min(every, seconds))
+            seconds -= every
+
+    def _reasoning(self) -> Iterator[Step]:
+        for token in self.answer.reasoning:
+            yield from self._single(self.encoder.reasoning(token))
+
+    def _single(self, frame: bytes) -> Iterator[Step]:
+        """One event that is not plain content; the first one waits for nobody."""
+        if self._tokens:
+            yield Pause(self._delay())
+        self._tokens += 1
+        yield Write(frame, 1, 1, Phase.STREAMING)
+
+    def _special(self) -> Iterator[bytes]:
+        """The events of an answer that is not words: a refusal, tool calls."""
+        if self.answer.refusal is not None:
+            yield self.encoder.refusal(self.answer.refusal)
+        for index, call in enumerate(self.answer.tool_calls):
+            yield from self.encoder.tool_call(index, call)
+
+    def _events(self, limit: int | None) -> Iterator[Step]:
+        """Content events up to the limit, counted from the answer's first one."""
+        while limit is None or self._content < limit:
+            frame = next(self._frames, None)
+            if frame is None:
+                yield from self._blocks(limit)
+                return
+            self._content += 1
+            yield from self._single(frame)
+
+    def _blocks(self, limit: int | None) -> Iterator[Step]:
+        burst = self.faults.burst or (1 if self._paced() else BLOCK)
+        while limit is None or self._content < limit:
+            size = burst if limit is None else min(burst, limit - self._content)
+            tokens = list(itertools.islice(self._words, size))
+            if not tokens:
+                return
+            if self._tokens:
+                yield Pause(self._delay())
+            if self.faults.stamp:
+                tokens = [f"{self.now_ns()} "] * len(tokens)
+            self._content += len(tokens)
+            self._tokens += len(tokens)
+            block = self.encoder.content(tokens)
+            yield Write(block, len(tokens), len(tokens), Phase.STREAMING)
+
+    def _paced(self) -> bool:
+        return self.faults.delay_ms > 0 or self.faults.jitter_ms > 0
+
+    def _delay(self) -> float:
+        jitter = self.faults.jitter_ms
+        extra = self._jitter.uniform(0, jitter) if jitter else 0.0
+        return (self.faults.delay_ms + extra) / 1000
+
+    def _ending(self) -> Iterator[Step]:
+        kind = self.faults.end
+        if kind in ("ok", "no_done"):
+            yield from self._finish(done=kind == "ok")
+        elif kind == "error":
+            yield Pause(self._delay())
+            error = error_object(self.faults.code, self.faults.message)
+            tail = self.encoder.done() if self.faults.error_done else b""
+            frame = self.encoder.error(error, self.faults.shape)
+            yield Write(frame + tail, 1 + bool(tail), 0, Phase.FINISHING)
+        elif kind == "silence":
+            yield Pause(math.inf)
+        elif kind == "comments":
+            yield from self._comments(math.inf)
+        elif kind != "truncate":
+            yield Pause(self._delay())
+            yield End.FIN if kind == "drop" else End.RST
+
+    def _finish(self, *, done: bool) -> Iterator[Step]:
+        place = self.faults.usage
+        usage = self.answer.usage(self._tokens)
+        frames = [
+            self.encoder.finish(
+                self.answer.finish_reason,
+                self.answer.native_finish_reason(),
+                usage if place == "last" else None,
+            )
+        ]
+        if place == "own":
+            frames.append(self.encoder.usage(usage))
+        if done:
+            frames.append(self.encoder.done())
+        yield Pause(self._delay())
+        yield Write(b"".join(frames), len(frames), 0, Phase.FINISHING)
+        if self.faults.trailing:
+            yield Write(TRAILING)
+        yield Pause(self.faults.done_ms / 1000)
+
+
+def stream_headers(faults: Faults, generation_id: str) -> tuple[tuple[str, str], ...]:
+    """Return the headers of a streamed answer."""
+    headers = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache")]
+    if faults.generation_header:
+        headers.append(("X-Generation-Id", generation_id))
+    return tuple(headers)
+
+
+def fragmented(steps: Iterator[Step], faults: Faults) -> Iterator[Step]:
+    """Cut every write into pieces; its events count with its last piece."""
+    size = faults.fragment or 1
+    gap = Pause(faults.fragment_ms / 1000)
+    for step in steps:
+        if not isinstance(step, Write):
+            yield step
+            continue
+        last = max(len(step.data) - 1, 0) // size * size
+        for at in range(0, last, size):
+            yield Write(step.data[at : at + size])
+            yield gap
+        yield step._replace(data=step.data[last:])

@@ -1,0 +1,57 @@
+"""The vocabulary of a schedule: what a connection is told to do, one step at a time.
+
+Pure. A script (script.py, whole.py) is an iterator of steps; the connection plays it.
+Pauses add up from the moment the request was complete, so a late write does not make
+the next one later.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Phase(enum.StrEnum):
+    """How far a response has got; a record's timestamps are named after them."""
+
+    RECEIVING = "receiving"  # the request's head is in, its body is not
+    AWAITING_HEADERS = "awaiting_headers"
+    AWAITING_FIRST_TOKEN = "awaiting_first_token"  # noqa: S105  not a password
+    STREAMING = "streaming"
+    FINISHING = "finishing"  # finish_reason is sent, the body has not ended
+    ENDED = "ended"
+
+
+class Pause(NamedTuple):
+    """Wait so many seconds; `math.inf` waits until the client leaves."""
+
+    seconds: float
+
+
+class Head(NamedTuple):
+    """Send a response head; without a length the body is chunked or ends by close."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    length: int | None = None
+    interim: bool = False
+
+
+class Write(NamedTuple):
+    """Send bytes of the body; `phase` is entered when they are sent."""
+
+    data: bytes
+    events: int = 0
+    tokens: int = 0
+    phase: Phase | None = None
+
+
+class End(enum.Enum):
+    """How the connection leaves the response; a script without one ends as BODY."""
+
+    BODY = "body"  # the body is complete
+    FIN = "fin"  # close in mid-body
+    RST = "rst"  # reset in mid-body
+
+
+Step = Pause | Head | Write | End
