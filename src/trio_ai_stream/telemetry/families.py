@@ -1,0 +1,194 @@
+"""The metric families: what is counted, under which names, in which slot.
+
+Every label has a closed list of values, so that no client can create time series; a
+value that is not in the list counts as `other`. Hence each series has a fixed place in
+one flat array of numbers, which is what makes an observation cheap and lets several
+worker processes add theirs up (see `slots`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+PREFIX = "trio_ai_stream_"
+OTHER = "other"
+
+APIS = ("chat", "completions", OTHER)
+OUTCOMES = (
+    "completed",
+    "client_disconnected",
+    "client_stalled",
+    "cancelled",
+    "upstream_unreachable",
+    "first_token_timeout",
+    "stream_idle_timeout",
+    "deadline_exceeded",
+    "upstream_rejected",
+    "upstream_failed",
+    "shutdown",
+    "internal_error",
+    OTHER,
+)
+REFUSALS = (
+    "rate_limit",
+    "server_permits",
+    "client_permits",
+    "gate_closed",
+    "draining",
+    "unauthorized",
+    "forbidden",
+    "invalid_request",
+    "too_large",
+    OTHER,
+)
+PROTOCOLS = ("http/1.1", "h2", "h2c", OTHER)
+INTERVENTIONS = (
+    "connection_error",
+    "stalled_write",
+    "late_data",
+    "flow_control",
+    "shutdown_abort",
+    OTHER,
+)
+GATE_FAILURES = ("timeout", "unavailable", "full", OTHER)
+
+# Bounds in seconds. Cancellation and gate decisions are milliseconds on loopback and a
+# second is already a failure; gaps reach up to STREAM_IDLE_TIMEOUT, first content up to
+# FIRST_TOKEN_TIMEOUT, durations up to STREAM_DEADLINE (their defaults).
+_LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+_GAP_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
+_FIRST_S = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60, 120)
+_DURATION_S = (0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: its name without the prefix, help, labels with all their values."""
+
+    name: str
+    kind: Kind
+    documentation: str
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    bounds: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Slots of one series: a histogram has its buckets, +Inf and its sum."""
+        return len(self.bounds) + 2 if self.kind == "histogram" else 1
+
+    def series(self) -> Iterator[tuple[str, ...]]:
+        """Yield the label values of each series, in the order of their slots."""
+        yield from product(*(values for _, values in self.labels))
+
+
+FAMILIES = (
+    Family("streams_live", "gauge", "Streams alive now.", (("api", APIS),)),
+    Family(
+        "streams",
+        "counter",
+        "Streams that ended, by what ended them.",
+        (("api", APIS), ("outcome", OUTCOMES)),
+    ),
+    Family(
+        "time_to_first_content_seconds",
+        "histogram",
+        "From the request to the first content written to the client.",
+        bounds=_FIRST_S,
+    ),
+    Family(
+        "event_gap_seconds",
+        "histogram",
+        "Between two writes of content to one client.",
+        bounds=_GAP_S,
+    ),
+    Family(
+        "stream_duration_seconds", "histogram", "A whole stream.", bounds=_DURATION_S
+    ),
+    Family(
+        "cancellation_latency_seconds",
+        "histogram",
+        "From the cause that ended a stream early to its upstream being closed.",
+        bounds=_LATENCY_S,
+    ),
+    Family("sent_bytes", "counter", "Bytes of stream bodies written to clients."),
+    Family("sent_events", "counter", "Events written to clients."),
+    Family("sent_blocks", "counter", "Writes that carried those events."),
+    Family(
+        "tokens",
+        "counter",
+        "Tokens that upstream reported.",
+        (("direction", ("input", "output")),),
+    ),
+    Family(
+        "refused",
+        "counter",
+        "Requests refused before a stream began.",
+        (("reason", REFUSALS),),
+    ),
+    Family(
+        "connections_open",
+        "gauge",
+        "Client connections open now.",
+        (("protocol", PROTOCOLS),),
+    ),
+    Family("connections", "counter", "Client connections.", (("protocol", PROTOCOLS),)),
+    Family(
+        "guard_interventions",
+        "counter",
+        "Connections or writes that the guard ended.",
+        (("kind", INTERVENTIONS),),
+    ),
+    Family("draining", "gauge", "Workers that are draining."),
+    Family("gate_fallback", "gauge", "Workers whose shared limits can't be reached."),
+    Family(
+        "gate_failures",
+        "counter",
+        "Shared decisions that failed.",
+        (("kind", GATE_FAILURES),),
+    ),
+    Family(
+        "gate_decision_seconds",
+        "histogram",
+        "One decision of the shared gate, as this worker waited for it.",
+        bounds=_LATENCY_S,
+    ),
+    Family("log_records_dropped", "counter", "Log records dropped: nobody read them."),
+)
+
+
+class Layout:
+    """The slot of every series of `families`, in one flat array of `size` numbers."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self.families = tuple(families)
+        self._first: dict[str, int] = {}
+        self._offsets: dict[tuple[str, tuple[str, ...]], int] = {}
+        self.gauge_slots: list[int] = []
+        offset = 0
+        for family in self.families:
+            self._first[family.name] = offset
+            for values in family.series():
+                self._offsets[family.name, values] = offset
+                if family.kind == "gauge":
+                    self.gauge_slots.append(offset)
+                offset += family.width
+        self.size = offset
+        self.fingerprint = hashlib.sha256(repr(self.families).encode()).digest()[:16]
+
+    def slot(self, name: str, *values: str) -> int:
+        """Return the first slot of one series; an unlisted value counts as `other`."""
+        found = self._offsets.get((name, values))
+        if found is not None:
+            return found
+        family = next(family for family in self.families if family.name == name)
+        known = tuple(
+            value if value in allowed else OTHER
+            for value, (_, allowed) in zip(values, family.labels, strict=True)
+        )
+        return self._offsets[name, known]

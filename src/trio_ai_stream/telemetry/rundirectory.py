@@ -1,0 +1,101 @@
+"""A directory that the worker processes of one server share while it runs.
+
+Workers find it without being told: Hypercorn starts them through `multiprocessing`, in
+either launch, so they have the same parent, and the directory is named after it. Each
+holds a shared lock on the directory's `alive` file; a directory whose file can be
+locked exclusively belongs to a server that is gone, and the next start removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+_ALIVE = "alive"
+
+
+class RunDirectory:
+    """One server's shared directory, kept alive by this object until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the directory, or join it; `path`'s parent must exist.
+
+        :raises PermissionError: somebody else owns that name, or may write there.
+        """
+        self.path = path
+        self._alive = self._join(path)
+
+    @staticmethod
+    def _join(path: Path) -> int:
+        """Create or enter the directory and lock its file; again if it was removed."""
+        while True:
+            _create_private(path)
+            with contextlib.suppress(FileNotFoundError):
+                alive = os.open(path / _ALIVE, os.O_CREAT | os.O_RDWR, 0o600)
+                fcntl.flock(alive, fcntl.LOCK_SH)
+                if os.fstat(alive).st_nlink:
+                    return alive
+                os.close(alive)
+
+    def close(self) -> None:
+        """Stop keeping the directory alive; the last one to leave removes it."""
+        if self._alive < 0:
+            return
+        alone = _lock_nowait(self._alive)
+        os.close(self._alive)
+        self._alive = -1
+        if alone:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def join_run_directory() -> RunDirectory | None:
+    """Return the directory shared with the other workers; None if there are none.
+
+    :raises PermissionError: as `RunDirectory`.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return None
+    base = Path(tempfile.gettempdir())
+    prefix = f"trio-ai-stream-{os.getuid()}-"
+    ours = base / f"{prefix}{parent.pid}"
+    for other in base.glob(f"{prefix}*"):
+        # The parent's number may have been another server's before.
+        _remove_if_dead(other)
+    return RunDirectory(ours)
+
+
+def _create_private(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    status = path.lstat()
+    private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+    if not private or status.st_uid != os.getuid():
+        raise PermissionError(
+            f"expected {path} to be a directory of this user alone, mode 0700;"
+            " remove it, or set TMPDIR to a private directory"
+        )
+
+
+def _remove_if_dead(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path / _ALIVE, os.O_RDWR)
+        try:
+            if _lock_nowait(descriptor):
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _lock_nowait(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

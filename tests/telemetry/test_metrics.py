@@ -1,0 +1,254 @@
+"""Metrics: what they count, at what cost, and that several workers add up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from trio_ai_stream.telemetry.families import FAMILIES, Family, Layout
+from trio_ai_stream.telemetry.metrics import Metrics, StreamRecord
+from trio_ai_stream.telemetry.slots import Slots
+
+WORKER = """
+import sys
+from pathlib import Path
+from trio_ai_stream.telemetry.metrics import Metrics, StreamRecord
+metrics = Metrics(version="1", upstream="simulator", directory=Path(sys.argv[1]))
+metrics.stream_started("chat")
+metrics.stream_started("chat")
+metrics.stream_ended(StreamRecord("chat", "completed", 1.0, 0.2))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """Return every sample by its short name and its label values."""
+    _, body = metrics.render()
+    return {
+        (sample.name.removeprefix("trio_ai_stream_"), *sample.labels.values()): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def metrics(directory: Path | None = None) -> Metrics:
+    return Metrics(version="1.2", upstream="simulator", directory=directory)
+
+
+@contextmanager
+def worker(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def test_a_streams_life_is_counted() -> None:
+    """Start and end of a stream move every number that its record speaks of."""
+    subject = metrics()
+    subject.stream_started("chat")
+    assert values(subject)["streams_live", "chat"] == 1
+    subject.content_gap(0.02)
+    subject.stream_ended(
+        StreamRecord(
+            "chat",
+            "cancelled",
+            duration_s=3.0,
+            first_content_s=0.3,
+            cancellation_s=0.002,
+            events=7,
+            blocks=4,
+            bytes_sent=900,
+            input_tokens=11,
+            output_tokens=13,
+        )
+    )
+    found = values(subject)
+    assert found["streams_live", "chat"] == 0
+    assert found["streams_total", "chat", "cancelled"] == 1
+    assert found["stream_duration_seconds_sum",] == 3.0
+    assert found["time_to_first_content_seconds_count",] == 1
+    assert found["cancellation_latency_seconds_bucket", "0.0025"] == 1
+    assert found["cancellation_latency_seconds_bucket", "0.001"] == 0
+    assert found["event_gap_seconds_bucket", "0.025"] == 1
+    assert found["event_gap_seconds_bucket", "+Inf"] == 1
+    assert found["sent_bytes_total",] == 900
+    assert found["sent_events_total",] == 7
+    assert found["sent_blocks_total",] == 4
+    assert found["tokens_total", "input"] == 11
+    assert found["tokens_total", "output"] == 13
+
+
+def test_a_stream_without_content_has_no_time_to_first_content() -> None:
+    """What did not happen is not observed as zero."""
+    subject = metrics()
+    subject.stream_started("chat")
+    subject.stream_ended(StreamRecord("chat", "completed", 1.0))
+    found = values(subject)
+    assert found["time_to_first_content_seconds_count",] == 0
+    assert found["cancellation_latency_seconds_count",] == 0
+
+
+def test_everything_else_is_counted() -> None:
+    """Refusals, connections, the guard, the gate and the log have their numbers."""
+    subject = metrics()
+    subject.refused("rate_limit")
+    subject.connection_opened("h2")
+    subject.connection_opened("h2")
+    subject.connection_closed("h2")
+    subject.guard_intervened("late_data")
+    subject.draining(active=True)
+    subject.gate_fallback(active=True)
+    subject.gate_fallback(active=False)
+    subject.gate_failed("timeout")
+    subject.gate_decided(0.0007)
+    subject.log_records_dropped(3)
+    subject.log_records_dropped(5)
+    found = values(subject)
+    assert found["refused_total", "rate_limit"] == 1
+    assert found["connections_open", "h2"] == 1
+    assert found["connections_total", "h2"] == 2
+    assert found["guard_interventions_total", "late_data"] == 1
+    assert found["draining",] == 1
+    assert found["gate_fallback",] == 0
+    assert found["gate_failures_total", "timeout"] == 1
+    assert found["gate_decision_seconds_bucket", "0.001"] == 1
+    assert found["log_records_dropped_total",] == 5
+    assert found["workers",] == 1
+
+
+def test_an_unknown_label_counts_as_other() -> None:
+    """No caller and no client can create a time series."""
+    subject = metrics()
+    before = len(values(subject))
+    subject.refused("no such reason")
+    subject.connection_opened("gopher")
+    found = values(subject)
+    assert found["refused_total", "other"] == 1
+    assert found["connections_open", "other"] == 1
+    assert len(found) == before
+
+
+def test_two_metrics_in_one_process_are_apart() -> None:
+    """There is no global registry: each object counts for itself."""
+    first, second = metrics(), metrics()
+    first.refused("rate_limit")
+    assert values(first)["refused_total", "rate_limit"] == 1
+    assert values(second)["refused_total", "rate_limit"] == 0
+
+
+def test_openmetrics_is_served_to_those_who_ask() -> None:
+    """The scraper's Accept header chooses the format."""
+    subject = metrics()
+    plain, _ = subject.render()
+    asked, body = subject.render("application/openmetrics-text; version=1.0.0")
+    assert plain.startswith("text/plain")
+    assert asked.startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+def test_histograms_are_cumulative_and_complete() -> None:
+    """Each bucket holds all that is below it, and +Inf holds the count."""
+    subject = metrics()
+    for gap in (0.0, 0.001, 0.0011, 3.0, 1_000.0):
+        subject.content_gap(gap)
+    found = values(subject)
+    counts = [found["event_gap_seconds_bucket", b] for b in ("0.001", "0.005", "5.0")]
+    assert counts == [2, 3, 4]
+    assert found["event_gap_seconds_bucket", "+Inf"] == 5
+    assert found["event_gap_seconds_count",] == 5
+    assert found["event_gap_seconds_sum",] == pytest.approx(1003.0021)
+
+
+def test_workers_add_up(tmp_path: Path) -> None:
+    """Any worker's answer is the sum over all living workers."""
+    subject = metrics(tmp_path)
+    subject.stream_started("chat")
+    with worker(tmp_path), worker(tmp_path):
+        found = values(subject)
+    assert found["workers",] == 3
+    assert found["streams_live", "chat"] == 3
+    assert found["streams_total", "chat", "completed"] == 2
+    assert found["time_to_first_content_seconds_count",] == 2
+    subject.close()
+
+
+def test_a_killed_worker_leaves_its_counters_and_takes_its_gauges(
+    tmp_path: Path,
+) -> None:
+    """After kill -9 counters do not go back, and live streams are not counted on."""
+    subject = metrics(tmp_path)
+    with worker(tmp_path) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+        found = values(subject)
+    assert found["workers",] == 1
+    assert found["streams_live", "chat"] == 0
+    assert found["streams_total", "chat", "completed"] == 1
+    subject.close()
+
+
+def test_a_new_worker_adopts_a_dead_ones_file(tmp_path: Path) -> None:
+    """However often workers are replaced, there are no more files than workers."""
+    subject = metrics(tmp_path)
+    for round_number in range(1, 4):
+        with worker(tmp_path):
+            found = values(subject)
+            assert found["streams_total", "chat", "completed"] == round_number
+            assert found["streams_live", "chat"] == 1
+    assert len(list(tmp_path.glob("metrics-*"))) == 2
+    subject.close()
+
+
+def test_a_closed_worker_counts_on_alone(tmp_path: Path) -> None:
+    """After `close` late observations reach nobody's sum and do no harm."""
+    first, second = metrics(tmp_path), metrics(tmp_path)
+    first.refused("rate_limit")
+    first.close()
+    first.refused("rate_limit")
+    assert values(second)["refused_total", "rate_limit"] == 1
+    second.close()
+
+
+def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    """Numbers laid out otherwise are neither added nor adopted."""
+    other = Slots(Layout([Family("x", "counter", "X.")]), tmp_path)
+    other.add(0, 5.0)
+    subject = metrics(tmp_path)
+    assert values(subject)["workers",] == 1
+    other.close()
+    third = metrics(tmp_path)
+    assert len(list(tmp_path.glob("metrics-*"))) == 3
+    subject.close()
+    third.close()
+
+
+def test_every_open_label_has_a_place_for_the_unknown() -> None:
+    """A label whose values come from elsewhere ends in `other`."""
+    open_labels = [
+        allowed
+        for family in FAMILIES
+        for label, allowed in family.labels
+        if label != "direction"
+    ]
+    assert open_labels
+    assert all(allowed[-1] == "other" for allowed in open_labels)

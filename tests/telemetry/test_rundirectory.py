@@ -1,0 +1,68 @@
+"""The directory that workers share: private, found by all, gone with the last."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
+
+
+class Parent:
+    """Stands for `multiprocessing.parent_process()` of a worker."""
+
+    pid = 4711
+
+
+def test_a_lone_process_shares_nothing() -> None:
+    """Without a parent that starts workers there is no directory."""
+    assert join_run_directory() is None
+
+
+def test_workers_of_one_parent_share_a_private_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Siblings get the same directory, mode 0700; the last to leave removes it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(multiprocessing, "parent_process", Parent)
+    first, second = join_run_directory(), join_run_directory()
+    assert first is not None
+    assert second is not None
+    assert first.path == second.path
+    assert first.path.stat().st_mode & 0o777 == 0o700
+    first.close()
+    first.close()
+    assert second.path.is_dir()
+    second.close()
+    assert not second.path.exists()
+
+
+def test_a_dead_servers_directory_is_removed_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that nobody holds is cleared away; a held one is not."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(multiprocessing, "parent_process", Parent)
+    dead = tmp_path / f"trio-ai-stream-{os.getuid()}-4711"
+    dead.mkdir(mode=0o700)
+    (dead / "alive").touch()
+    (dead / "metrics-1-x.bin").touch()
+    living = RunDirectory(tmp_path / f"trio-ai-stream-{os.getuid()}-4712")
+    joined = join_run_directory()
+    assert joined is not None
+    assert [path.name for path in joined.path.iterdir()] == ["alive"]
+    assert living.path.is_dir()
+    joined.close()
+    living.close()
+
+
+def test_a_directory_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    """Somebody else's directory under our name is an error that says what to do."""
+    path = tmp_path / "shared"
+    path.mkdir()
+    path.chmod(0o777)
+    with pytest.raises(PermissionError, match="mode 0700"):
+        RunDirectory(path)
