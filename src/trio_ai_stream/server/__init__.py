@@ -1,0 +1,1 @@
+"""Hypercorn: its launch, the guard around its connections, and the drain."""

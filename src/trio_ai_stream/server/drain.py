@@ -1,0 +1,79 @@
+"""The end of a server: who asks for it, and in what order things stop.
+
+Order: no new connections; the application is told (`begin_drain`) and so are HTTP/2
+clients (GOAWAY); live exchanges go on for up to `drain_s`; then `end_streams`, and
+`last_words_s` for the terminal events; then every connection is closed.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+
+class Drainable(Protocol):
+    """An application that can be drained; both calls come from the Trio thread."""
+
+    def begin_drain(self) -> None:
+        """Refuse what is new from now on, with 503; what is live goes on."""
+
+    def end_streams(self) -> None:
+        """Let each live stream say its terminal event now, and end."""
+
+
+class Shutdown:
+    """What has been asked for: to end, to end everywhere, to end without waiting."""
+
+    def __init__(self, *, alone: bool) -> None:
+        """Make one; `alone` if no other process shares the listening sockets."""
+        self.requested = trio.Event()
+        self.skipped = trio.Event()
+        # The supervisor itself is ending, so the listening sockets, which all workers
+        # share, may be made deaf.
+        self.everywhere = trio.Event()
+        self._alone = alone
+
+    def request(self, *, everywhere: bool = False) -> None:
+        """Ask for the drain; idempotent."""
+        self.requested.set()
+        if everywhere or self._alone:
+            self.everywhere.set()
+
+    def skip(self) -> None:
+        """Ask for the end of the drain."""
+        self.request()
+        self.skipped.set()
+
+    async def obey_signals(
+        self,
+        *,
+        patient: bool,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Drain on the first SIGTERM or SIGINT, skip the wait on the second.
+
+        :param patient: SIGTERM never skips. Hypercorn's supervisor repeats it to its
+            other workers as soon as one of several has ended.
+        """
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for signum in signals:
+                if not self.requested.is_set():
+                    self.request()
+                elif signum == signal.SIGINT or not patient:
+                    self.skip()
+
+
+async def first_of(*waits: Callable[[], object]) -> None:
+    """Return when the first of the functions returns; the others are cancelled."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(one: Callable[..., object]) -> None:
+            await one()  # type: ignore[misc]
+            nursery.cancel_scope.cancel(reason="another wait is over")
+
+        for one in waits:
+            nursery.start_soon(wait, one)

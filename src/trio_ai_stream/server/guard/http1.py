@@ -1,0 +1,205 @@
+"""HTTP/1.1 on one connection: h11 with bounds, and a short way for chunks.
+
+Reading goes on while a response is written, so that the end of the connection is seen
+at once even if the client has pipelined; what is read ahead is bounded. Everything here
+that changes state is synchronous, so the reading task and the application's task never
+find each other half way.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+
+import h11
+import trio
+from hypercorn.protocol.events import Body, EndBody, Event, Response, StreamClosed
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+
+from trio_ai_stream.server.guard.phases import Phase, judge
+from trio_ai_stream.server.guard.stream import GuardedStream
+
+if TYPE_CHECKING:
+    from trio_ai_stream.server.guard.connection import Connection
+
+_CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
+
+
+class GuardedH11(H11Protocol):
+    """Hypercorn's HTTP/1.1 protocol, guarded."""
+
+    connection: h11.Connection
+    stream: GuardedStream | None
+
+    def __init__(self, owner: Connection) -> None:
+        super().__init__(
+            owner.app,
+            owner.config,
+            owner.context,
+            owner.task_group,
+            owner.state,
+            owner.transport.tls,
+            owner.client,
+            owner.server,
+            owner.protocol_send,
+        )
+        self.owner = owner
+        self.limits = owner.limits
+        self.connection = h11.Connection(
+            h11.SERVER, max_incomplete_event_size=self.limits.header_bytes
+        )
+        self._ahead_bytes = 0
+        self._resumed: trio.Event | None = None
+
+    def __str__(self) -> str:
+        """The two halves of h11's state."""
+        return f"HTTP/1.1, {self.connection.states}"
+
+    async def received(self, data: bytes) -> None:
+        """Take bytes from the client; waits while too much is unread by the app."""
+        if self.owner.phase is Phase.IDLE:
+            self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
+        self.connection.receive_data(data)
+        if self.owner.phase is Phase.RESPONSE:
+            self._ahead_bytes += len(data)
+            if self._ahead_bytes > self.limits.read_ahead_bytes:
+                self._resumed = trio.Event()
+                await self._resumed.wait()
+            return
+        self._advance()
+        if self.stream is not None:
+            await self.stream.inbox.room()
+
+    def _advance(self) -> None:
+        """Act on every complete event that has arrived."""
+        while not self.owner.ending:
+            try:
+                event = self.connection.next_event()
+            except h11.RemoteProtocolError as exc:
+                self._refuse(exc.error_status_hint)
+                return
+            if isinstance(event, h11.Request):
+                self._begin(event)
+            elif isinstance(event, h11.Data) and self.stream is not None:
+                self.stream.inbox.put_nowait(bytes(event.data), more_body=True)
+            elif isinstance(event, h11.EndOfMessage) and self.stream is not None:
+                self.stream.request_ended = True
+                self.stream.inbox.put_nowait(b"", more_body=False)
+                self.owner.await_within(Phase.RESPONSE, inf)
+            else:
+                return
+
+    def _begin(self, request: h11.Request) -> None:
+        headers = list(request.headers)
+        status = judge(self.config, request.method, request.target, headers)
+        names = {name for name, _ in headers}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            status = 400  # RFC 9112 6.3: the stuff of request smuggling
+        if request.http_version not in {b"1.0", b"1.1"}:
+            status = 505
+        if status is not None:
+            self._refuse(status)
+            return
+        self.owner.await_within(Phase.BODY, self.limits.body_read_s)
+        if self.connection.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=100, headers=[])
+            self.owner.transport.push(self.connection.send(go_on) or b"")
+        self.stream = GuardedStream(self.owner, self.stream_send, STREAM_ID)
+        self.stream.begin(
+            method=request.method.decode("ascii").upper(),
+            target=request.target,
+            http_version=request.http_version.decode("ascii"),
+            headers=headers,
+        )
+
+    def _refuse(self, status: int) -> None:
+        """Answer with `status` if a response may still begin; end the connection."""
+        self.owner.intervened("bad_request")
+        self._answer(status)
+        self.owner.end(lingering=True)
+
+    def _answer(self, status: int) -> None:
+        if self.stream is not None:
+            self.stream.disconnect()
+        if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            headers = [(b"content-length", b"0"), (b"connection", b"close")]
+            response = h11.Response(
+                status_code=status,
+                headers=[*headers, *self.config.response_headers("h11")],
+            )
+            head = self.connection.send(response) or b""
+            end = self.connection.send(h11.EndOfMessage()) or b""
+            self.owner.transport.push(head + end)
+
+    def too_slow(self) -> None:
+        """Say that a request took too long to arrive, and end the connection."""
+        self._answer(408)
+        self.owner.end(lingering=True)
+
+    def begin_drain(self) -> None:
+        """Do nothing yet: the next response says that it is the last."""
+
+    async def stream_send(self, event: Event) -> None:
+        """Write one part of the response."""
+        if isinstance(event, StreamClosed):
+            self._response_over()
+            return
+        if isinstance(event, Response):
+            data = self._head(event)
+        elif isinstance(event, Body):
+            data = self._bytes_of(h11.Data(data=event.data))
+        elif isinstance(event, EndBody):
+            data = self._bytes_of(h11.EndOfMessage())
+        else:
+            return  # HTTP/1.1 has no way to say it
+        self.owner.transport.push(data)
+        await self.owner.transport.breathe()
+
+    def _head(self, event: Response) -> bytes:
+        stream = self.stream
+        headers = [*event.headers, *self.config.response_headers("h11")]
+        early = stream is not None and not stream.request_ended
+        if self.owner.last_request or (early and event.status_code >= 400):
+            headers.append((b"connection", b"close"))
+        response = h11.Response(headers=headers, status_code=event.status_code)
+        data = self._bytes_of(response)
+        if (
+            stream is not None
+            and stream.scope["method"] != "HEAD"
+            and _CHUNKED in data.lower()
+        ):
+            stream.write = self._write_chunk
+        return data
+
+    def _bytes_of(self, event: Any) -> bytes:
+        return cast("bytes", self.connection.send(event) or b"")
+
+    async def _write_chunk(self, body: bytes) -> None:
+        """Write one chunk; h11's state does not change from chunk to chunk."""
+        transport = self.owner.transport
+        transport.push(b"%x\r\n%b\r\n" % (len(body), body))
+        await transport.breathe()
+
+    def _response_over(self) -> None:
+        """Make ready for the next request, or end the connection."""
+        stream, self.stream = self.stream, None
+        if stream is None:
+            return
+        stream.disconnect()
+        ours, theirs = self.connection.our_state, self.connection.their_state
+        if ours is h11.DONE and theirs is h11.DONE and not self.owner.last_request:
+            self.connection.start_next_cycle()
+            buffered = self.connection.trailing_data[0]
+            if buffered:
+                self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
+            else:
+                self.owner.await_within(Phase.IDLE, self.limits.keep_alive_s)
+            self._ahead_bytes = 0
+            if self._resumed is not None:
+                self._resumed.set()
+            self._advance()
+        elif ours is h11.SEND_BODY and self.connection.their_http_version == b"1.0":
+            # The end of the connection would read as the end of the body.
+            self.owner.abort()
+        else:
+            self.owner.end(lingering=theirs is not h11.DONE or ours is not h11.DONE)

@@ -1,0 +1,243 @@
+"""HTTP/2 on one connection: what arrives, frame by frame, each stream on its own.
+
+What differs from `H2Protocol`: no priority tree (RFC 9113 5.3 deprecates priorities,
+and a flood of them fills it), no server push, no WebSocket, no sending task. A defect
+of one stream ends that stream; what a client may cause at no cost to itself has a
+budget.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+
+import h2.events
+import trio
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.utils import filter_pseudo_headers
+
+from trio_ai_stream.server.guard.budget import Budget
+from trio_ai_stream.server.guard.h2_setup import announcement, make_connection
+from trio_ai_stream.server.guard.h2_stream import H2Stream
+from trio_ai_stream.server.guard.http2_send import H2Sending
+from trio_ai_stream.server.guard.phases import Phase, judge
+
+if TYPE_CHECKING:
+    from trio_ai_stream.server.guard.connection import Connection
+
+log = logging.getLogger("trio_ai_stream.guard")
+
+
+class GuardedH2(H2Sending, H2Protocol):
+    """Hypercorn's HTTP/2 protocol, guarded."""
+
+    def __init__(self, owner: Connection) -> None:
+        super().__init__(
+            owner.app,
+            owner.config,
+            owner.context,
+            owner.task_group,
+            owner.state,
+            owner.transport.tls,
+            owner.client,
+            owner.server,
+            owner.protocol_send,
+        )
+        self.owner = owner
+        self.limits = limits = owner.limits
+        self.connection = make_connection(limits)
+        self.open: dict[int, H2Stream] = {}
+        self.discarding: dict[int, int] = {}
+        self.goaway_sent = False
+        self._resets = Budget(limits.h2_resets, limits.h2_budget_s)
+        self._control = Budget(limits.h2_control_frames, limits.h2_budget_s)
+
+    def __str__(self) -> str:
+        """The connection's state and its streams."""
+        state = self.connection.state_machine.state.name
+        return f"HTTP/2, {state}, {len(self.open)} streams"
+
+    async def initiate(self, headers: Any = None, settings: Any = None) -> None:
+        """Send our SETTINGS."""
+        self.connection.initiate_connection()
+        # The client has not read our SETTINGS yet: a stream too many is refused, only
+        # far too many end the connection.
+        self.connection.local_settings = announcement(4 * self.limits.h2_streams)
+        self.flush()
+        self.owner.await_within(Phase.IDLE, self.limits.keep_alive_s)
+
+    async def received(self, data: bytes) -> None:
+        """Take bytes from the client; waits while replies to them are unread.
+
+        An exception other than a protocol error is a defect of h2 or hpack that the
+        bytes have found; the connection contains it.
+        """
+        try:
+            events = self.connection.receive_data(data)
+        except ProtocolError:
+            self.owner.intervened("bad_request")
+            self.owner.end(lingering=True)
+            self.flush()
+            return
+        except Exception:
+            self.go_away(ErrorCodes.INTERNAL_ERROR)
+            self.owner.end(lingering=True)
+            raise
+        for event in events:
+            if not self.owner.ending:
+                self._contain(event)
+        self.flush()
+        self.settle()
+        if self.owner.transport.pending:
+            await self.owner.transport.drained()
+
+    def _contain(self, event: h2.events.Event) -> None:
+        """Act on one event; a failure ends its stream, not the neighbours'."""
+        try:
+            self._act(event)
+        except Exception:
+            stream_id = getattr(event, "stream_id", None)
+            if not stream_id:
+                raise
+            self.owner.intervened("connection_error")
+            log.exception(
+                "contained a failure of stream %d of %s", stream_id, self.owner
+            )
+            self.forget(stream_id)
+            self.reset(stream_id, ErrorCodes.INTERNAL_ERROR)
+
+    def _act(self, event: h2.events.Event) -> None:
+        """Act on one event of h2's; the connection's state is h2's."""
+        match event:
+            case h2.events.RequestReceived():
+                self._begin(event)
+            case h2.events.DataReceived():
+                self._body(event)
+            case h2.events.StreamEnded():
+                self._request_ended(event.stream_id or 0)
+            case h2.events.StreamReset():
+                self._charge(self._resets)
+                self.forget(event.stream_id)
+            case h2.events.WindowUpdated():
+                if not self.window_opened(event.stream_id):
+                    self._charge(self._control)
+            case h2.events.RemoteSettingsChanged():
+                self._charge(self._control)
+                if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
+                    self.window_opened(0)
+            case h2.events.ConnectionTerminated():
+                # h2 lets nothing more be sent after it, not even on live streams.
+                self.owner.lost()
+            case _:
+                self._charge(self._control)
+
+    def _charge(self, budget: Budget) -> None:
+        if not budget.spend() and not self.owner.ending:
+            self.owner.intervened("flood")
+            self.go_away(ErrorCodes.ENHANCE_YOUR_CALM)
+            self.owner.lost()
+            self.owner.end(lingering=True)
+
+    def _begin(self, event: h2.events.RequestReceived) -> None:
+        stream_id = event.stream_id or 0
+        if self.goaway_sent or len(self.open) >= self.limits.h2_streams:
+            self.owner.intervened("stream_refused")
+            self._charge(self._resets)
+            self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
+            return
+        method = target = b""
+        size = 0
+        given = cast("list[tuple[bytes, bytes]]", event.headers or [])
+        for name, value in given:
+            size += len(name) + len(value) + 32
+            if name == b":method":
+                method = value
+            elif name == b":path":
+                target = value
+        headers = filter_pseudo_headers(given)
+        status = judge(self.config, method, target, headers)
+        if not method.isascii():
+            status = 400
+        if size > self.limits.header_bytes:
+            status = 431
+        if status is not None:
+            self._refuse(stream_id, status)
+            return
+        stream = H2Stream(self.owner, self.stream_send, stream_id, self.repay)
+        stream.body_deadline = trio.current_time() + self.limits.body_read_s
+        self.open[stream_id] = stream
+        stream.begin(
+            method=method.decode("ascii").upper(),
+            target=target,
+            http_version="2",
+            headers=headers,
+        )
+        if self.owner.last_request:
+            self.go_away(ErrorCodes.NO_ERROR)
+
+    def _refuse(self, stream_id: int, status: int) -> None:
+        """Answer a bad head with `status`; the connection and its streams go on."""
+        self.owner.intervened("bad_request")
+        self._charge(self._control)
+        headers = [(b":status", b"%d" % status), (b"content-length", b"0")]
+        self.connection.send_headers(
+            stream_id, headers + self.config.response_headers("h2"), end_stream=True
+        )
+        self.discarding[stream_id] = 0
+
+    def _body(self, event: h2.events.DataReceived) -> None:
+        stream_id = event.stream_id or 0
+        length = event.flow_controlled_length or 0
+        stream = self.open.get(stream_id)
+        if not event.data:
+            self._charge(self._control)
+        if stream is not None and not stream.closed:
+            stream.inbox.put_nowait(bytes(event.data or b""), more_body=True)
+            # Credit comes back as the application reads: at most a window is queued.
+            stream.owed_bytes += length
+            self.repay(stream)
+            return
+        self.connection.acknowledge_received_data(length, stream_id)
+        dropped = self.discarding.get(stream_id, 0) + length
+        self.discarding[stream_id] = dropped
+        if dropped > self.limits.discard_bytes:
+            self.reset(stream_id, ErrorCodes.NO_ERROR)
+
+    def _request_ended(self, stream_id: int) -> None:
+        self.discarding.pop(stream_id, None)
+        stream = self.open.get(stream_id)
+        if stream is not None:
+            stream.request_ended = True
+            stream.body_deadline = inf
+            stream.inbox.put_nowait(b"", more_body=False)
+
+    def settle(self) -> None:
+        """Set the connection's deadline by what its streams wait for."""
+        if self.owner.ending:
+            return
+        if self.open:
+            due = min(stream.body_deadline for stream in self.open.values())
+            phase = Phase.RESPONSE if due == inf else Phase.BODY
+            self.owner.await_until(phase, due)
+        elif self.goaway_sent:
+            self.owner.end(lingering=True)
+        elif self.owner.phase is not Phase.IDLE:
+            self.owner.await_within(Phase.IDLE, self.limits.keep_alive_s)
+
+    def too_slow(self) -> None:
+        """End the streams whose request should have arrived by now; others go on."""
+        now = trio.current_time()
+        for stream_id, stream in list(self.open.items()):
+            if stream.body_deadline > now:
+                continue
+            self.forget(stream_id)
+            if stream.begun:
+                self.reset(stream_id, ErrorCodes.CANCEL)
+            else:
+                self._refuse(stream_id, 408)
+        self.flush()
+        self.settle()

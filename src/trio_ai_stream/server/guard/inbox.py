@@ -1,0 +1,104 @@
+"""What the client has sent and the application has not yet taken, for one request."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+Message = dict[str, Any]
+
+
+class Inbox:
+    """A request's ASGI messages, bounded by bytes; a disconnect overtakes them.
+
+    Unlike a memory channel it can be told synchronously that the client is gone, it
+    never leaves its writer blocked once nobody will read, and it costs an event only
+    while somebody waits.
+    """
+
+    __slots__ = (
+        "_capacity",
+        "_ended",
+        "_gone",
+        "_messages",
+        "_room",
+        "_wake",
+        "on_taken",
+        "queued_bytes",
+    )
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._messages: deque[Message] = deque()
+        self.queued_bytes = 0
+        # Called when the application has taken a message or takes no more.
+        self.on_taken: Callable[[], None] | None = None
+        self._capacity = capacity_bytes
+        self._gone = False
+        self._ended = False
+        self._wake: trio.Event | None = None
+        self._room: trio.Event | None = None
+
+    def put_nowait(self, body: bytes, *, more_body: bool) -> None:
+        """Append a part of the body."""
+        if self._gone or self._ended:
+            return
+        self._messages.append(
+            {"type": "http.request", "body": body, "more_body": more_body}
+        )
+        self.queued_bytes += len(body)
+        self._rouse()
+
+    async def room(self) -> None:
+        """Wait until the application has taken enough, or takes no more at all.
+
+        Cancellation: nothing is lost, the body stays queued.
+        """
+        while self.queued_bytes > self._capacity and not (self._gone or self._ended):
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
+
+    def disconnect(self) -> None:
+        """Tell the application that the client is gone; idempotent."""
+        self._gone = True
+        self._messages.clear()
+        self.queued_bytes = 0
+        self._rouse()
+        self._make_room()
+
+    def close(self) -> None:
+        """Take note that the application has ended; idempotent."""
+        self._ended = True
+        self._messages.clear()
+        self.queued_bytes = 0
+        self._make_room()
+
+    async def receive(self) -> Message:
+        """Return the next message; after a disconnect always `http.disconnect`."""
+        await trio.lowlevel.checkpoint()
+        while not self._messages:
+            if self._gone:
+                return {"type": "http.disconnect"}
+            if self._wake is None:
+                self._wake = trio.Event()
+            await self._wake.wait()
+        message = self._messages.popleft()
+        self.queued_bytes -= len(message["body"])
+        if self.queued_bytes <= self._capacity:
+            self._make_room()
+        if self.on_taken is not None:
+            self.on_taken()
+        return message
+
+    def _rouse(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+            self._wake = None
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None

@@ -1,0 +1,157 @@
+"""What takes the place of Hypercorn's `worker_serve`: one worker from start to end."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any
+
+import trio
+from hypercorn.config import Config, Sockets
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.typing import AppWrapper
+from hypercorn.utils import (
+    LifespanFailureError,
+    LifespanTimeoutError,
+    repr_socket_addr,
+)
+
+from trio_ai_stream.server import config as configuration
+from trio_ai_stream.server.drain import Drainable, Shutdown, first_of
+from trio_ai_stream.server.guard.counters import Tally
+from trio_ai_stream.server.guard.worker import Worker
+from trio_ai_stream.server.limits import Limits
+
+Listeners = list[tuple[socket.socket, ssl.SSLContext | None]]
+Trigger = Callable[..., Awaitable[None]]
+
+
+class Guard:
+    """The bounds and the application that a worker serves under."""
+
+    def __init__(self, limits: Limits, drainable: Drainable) -> None:
+        self.limits = limits
+        self.drainable = drainable
+        self.tally = Tally()
+
+    async def serve(
+        self,
+        app: AppWrapper,
+        config: Config,
+        *,
+        sockets: Sockets | None = None,
+        shutdown_trigger: Trigger | None = None,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+        shutdown: Shutdown | None = None,
+    ) -> None:
+        """Serve `app` until a signal or the trigger, drain, and return.
+
+        The signature is that of `hypercorn.trio.run.worker_serve`; `shutdown` is for a
+        supervisor that says more than a trigger can.
+
+        :raises SystemExit: the configuration is refused, or the application's startup
+            failed; the message says what to do.
+        """
+        try:
+            configuration.check(config)
+        except configuration.ConfigError as exc:
+            raise SystemExit(str(exc)) from exc
+        alone = shutdown_trigger is None and shutdown is None
+        shutdown = shutdown or Shutdown(alone=alone)
+        failures: list[str] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                if sockets is not None and _in_main_thread():
+                    patient = shutdown_trigger is not None and config.workers > 1
+                    obey = partial(shutdown.obey_signals, patient=patient)
+                    await nursery.start(obey)
+                if shutdown_trigger is not None:
+                    nursery.start_soon(_relay, shutdown_trigger, shutdown)
+                await self._serve_app(app, config, sockets, shutdown, task_status)
+                nursery.cancel_scope.cancel(reason="the server has ended")
+        except* (LifespanFailureError, LifespanTimeoutError) as group:
+            failures += [str(exc) for exc in leaves(group)]
+        if failures:
+            raise SystemExit("\n".join(failures))
+
+    async def _serve_app(
+        self,
+        app: AppWrapper,
+        config: Config,
+        sockets: Sockets | None,
+        shutdown: Shutdown,
+        task_status: trio.TaskStatus[list[str]],
+    ) -> None:
+        """Start the application, serve, and let it shut down."""
+        state: dict[str, Any] = {}
+        lifespan = Lifespan(app, config, state)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lifespan.handle_lifespan)
+            await first_of(lifespan.wait_for_startup, shutdown.requested.wait)
+            if not shutdown.requested.is_set():
+                worker = Worker(app, config, state, guard=self, shutdown=shutdown)
+                with ExitStack() as stack:
+                    listeners = _listen(config, sockets, self.limits, stack)
+                    binds = [_describe(sock, context) for sock, context in listeners]
+                    for bind in binds:
+                        await config.log.info(f"Running on {bind} (CTRL + C to quit)")
+                    await worker.run(listeners, partial(task_status.started, binds))
+            with (
+                trio.move_on_after(self.limits.farewell_s),
+                suppress(trio.ClosedResourceError, trio.BrokenResourceError),
+            ):
+                await lifespan.wait_for_shutdown()
+            nursery.cancel_scope.cancel(reason="the server has ended")
+
+
+def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    """Return the exceptions of a group, however deeply they are nested."""
+    found: list[BaseException] = []
+    for exc in group.exceptions:
+        found += leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
+    return found
+
+
+async def _relay(trigger: Trigger, shutdown: Shutdown) -> None:
+    await trigger()
+    shutdown.request(everywhere=True)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _listen(
+    config: Config, sockets: Sockets | None, limits: Limits, stack: ExitStack
+) -> Listeners:
+    """Listen with our backlog, on the sockets given or on those of the config."""
+    if sockets is None:
+        sockets = config.create_sockets()
+    context = config.create_ssl_context()
+    if context is not None:
+        context.options |= ssl.OP_NO_RENEGOTIATION
+    listeners: Listeners = [(sock, context) for sock in sockets.secure_sockets]
+    listeners += [(sock, None) for sock in sockets.insecure_sockets]
+    for sock, _ in listeners:
+        stack.enter_context(sock)
+        sock.listen(limits.backlog)
+    _allow_descriptors(2 * limits.connections + 256)
+    return listeners
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise the soft limit of open files as far as the hard one lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _describe(sock: socket.socket, context: ssl.SSLContext | None) -> str:
+    scheme = "http" if context is None else "https"
+    return f"{scheme}://{repr_socket_addr(sock.family, sock.getsockname())}"

@@ -1,0 +1,155 @@
+"""One request and its response: Hypercorn's ASGI stream, guarded.
+
+What differs from `HTTPStream`: the application is called here, its failure ends this
+stream only; the client's messages come through an `Inbox`, so a disconnect is told
+synchronously; a piece of a response body takes the short way that the protocol gave.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from time import time
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+import trio
+from hypercorn.protocol.events import Event
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+
+from trio_ai_stream.server.guard.inbox import Inbox
+from trio_ai_stream.wire.exchange import EXTENSION, Exchange
+
+if TYPE_CHECKING:
+    from trio_ai_stream.server.guard.connection import Connection
+
+log = logging.getLogger("trio_ai_stream.guard")
+
+
+class GuardedStream(HTTPStream):
+    """A request's ASGI scope, its messages, and the call of the application."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        send: Callable[[Event], Awaitable[None]],
+        stream_id: int,
+    ) -> None:
+        super().__init__(
+            connection.app,
+            connection.config,
+            connection.context,
+            connection.task_group,
+            connection.transport.tls,
+            connection.client,
+            connection.server,
+            send,
+            stream_id,
+        )
+        self.connection = connection
+        self.exchange = Exchange()
+        self.inbox = Inbox(connection.limits.body_queue_bytes)
+        # Set by the protocol once the response's head is out and pieces may follow.
+        self.write: Callable[[bytes], Awaitable[None]] | None = None
+        # Whether the request's end has come; the protocol's to set.
+        self.request_ended = False
+
+    def begin(
+        self,
+        *,
+        method: str,
+        target: bytes,
+        http_version: str,
+        headers: list[tuple[bytes, bytes]],
+    ) -> None:
+        """Start the application on a request whose head has been checked."""
+        path, _, query = target.partition(b"?")
+        self.start_time = time()
+        self.scope = cast(
+            "Any",
+            {
+                "type": "http",
+                "http_version": http_version,
+                "asgi": {"spec_version": "2.1", "version": "3.0"},
+                "method": method,
+                "scheme": self.scheme,
+                "path": unquote(path.decode("ascii")),
+                "raw_path": path,
+                "query_string": query,
+                "root_path": self.config.root_path,
+                "headers": headers,
+                "client": self.client,
+                "server": self.server,
+                "state": self.connection.state.copy(),
+                "extensions": {EXTENSION: self.exchange},
+            },
+        )
+        self.connection.exchange_begins(self)
+
+    async def app_send(self, message: Any) -> None:
+        """Take one ASGI message from the application; after a disconnect, drop it.
+
+        Cancellation: a message is taken whole or not at all. A send that is cancelled
+        while it waits for the client leaves its bytes queued, so that the next message
+        (say, the terminal event) never lands inside a half-written one.
+        """
+        if self.closed:
+            await trio.lowlevel.checkpoint()
+            return
+        if (
+            self.write is not None
+            and message is not None
+            and message["type"] == "http.response.body"
+            and message.get("more_body", False)
+        ):
+            body = message.get("body", b"")
+            if body:
+                await self.write(body)
+            return
+        await super().app_send(message)
+
+    async def run(self) -> None:
+        """Call the application; whatever it raises ends this exchange only."""
+        try:
+            try:
+                await self.app(
+                    self.scope,
+                    cast("Any", self.inbox.receive),
+                    self.app_send,
+                    trio.to_thread.run_sync,
+                    trio.from_thread.run,
+                )
+            except* Exception:
+                self.connection.intervened("application_error")
+                log.exception("the application failed on %s", self.connection)
+            await self._finish()
+        finally:
+            self.inbox.close()
+            self.connection.exchange_ends(self)
+
+    async def _finish(self) -> None:
+        """End a response that the application has left open, or never begun."""
+        try:
+            await self.app_send(None)
+        except Exception:
+            self.connection.intervened("application_error")
+            log.exception("a response could not be ended on %s", self.connection)
+            self.connection.abort()
+
+    def disconnect(self, *, stalled: bool = False) -> None:
+        """Tell the application that the client is gone; idempotent."""
+        if stalled:
+            self.exchange.stalled = True
+        self.closed = True
+        self.write = None
+        self.inbox.disconnect()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the response's head is out."""
+        return self.state is not ASGIHTTPState.REQUEST
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole response is out."""
+        return self.state is ASGIHTTPState.CLOSED

@@ -1,0 +1,83 @@
+"""Every bound that the server puts on a client, in one place.
+
+A field's comment is its reason. Times are seconds (`_s`), sizes are bytes (`_bytes`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trio_ai_stream.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of one server; frozen."""
+
+    # Nothing was acknowledged for this long: the client has stopped reading, and what
+    # it holds (a stream, an upstream connection) is worth more to somebody else.
+    write_stall_s: float = 15.0
+    # From the first byte (of a fresh connection: from its accept) to the end of the
+    # head; a head is a few hundred bytes, so only a slow loris needs longer.
+    head_read_s: float = 15.0
+    # From the head's end to the body's end; a prompt is small.
+    body_read_s: float = 15.0
+    # TCP is up and the client has not finished its TLS handshake.
+    tls_handshake_s: float = 10.0
+    # Between two requests; browsers and pools come back within a minute.
+    keep_alive_s: float = 60.0
+    # How long a connection that we close may take to say that it has read the end;
+    # closing with bytes unread would make the kernel destroy the response.
+    linger_s: float = 1.0
+    # Descriptors: each stream needs one more for its upstream connection.
+    connections: int = 8192
+    # Rebalances long-lived connections over workers and replicas.
+    requests_per_connection: int = 1000
+    # Request line and headers; the same for an HTTP/2 header list. Cookies of a whole
+    # domain fit into 16 KiB, which is also what most proxies in front will pass.
+    header_bytes: int = 16_384
+    # Bytes of pipelined requests read ahead while a response is being written; reading
+    # on is how the end of the connection is seen.
+    read_ahead_bytes: int = 65_536
+    # Bytes of a request body that wait for the application to take them.
+    body_queue_bytes: int = 65_536
+    # Bytes that wait in the kernel unsent (TCP_NOTSENT_LOWAT): with more, a client that
+    # has stopped reading would be noticed megabytes later.
+    unsent_bytes: int = 131_072
+    # Bytes that wait in this process for one connection. Writers wait as soon as there
+    # are any, so only answers to control frames can add up; past this it is an attack.
+    pending_bytes: int = 1_048_576
+    # Streams at a time on one HTTP/2 connection, as announced in SETTINGS.
+    h2_streams: int = 128
+    # Bytes of one HTTP/2 stream that outlive a cancelled send (its client's window was
+    # closed); the rest of what a stream holds is the one message being sent.
+    h2_buffered_bytes: int = 262_144
+    # Streams of one HTTP/2 connection reset in `h2_budget_s`, by either side: rapid
+    # reset (CVE-2023-44487) and made-you-reset (CVE-2025-8671) need thousands.
+    h2_resets: int = 500
+    # Frames in `h2_budget_s` that carry neither a request, nor data, nor credit.
+    h2_control_frames: int = 5000
+    h2_budget_s: float = 10.0
+    # Body bytes that are read and dropped after an early response, so that a client
+    # which is still uploading gets to read it.
+    discard_bytes: int = 1_048_576
+    # Live streams may go on for this long after SIGTERM; Kubernetes kills at 30 s.
+    drain_s: float = 25.0
+    # After the drain: the terminal events, and then the application's own shutdown.
+    # Together with the interpreter's exit they stay below two seconds.
+    last_words_s: float = 1.0
+    farewell_s: float = 0.5
+    # A burst of as many clients as there may be streams must not meet a full queue.
+    backlog: int = 2048
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Limits:
+        """Take from the settings what an operator may choose."""
+        return cls(
+            write_stall_s=settings.WRITE_TIMEOUT_SECS,
+            head_read_s=settings.READ_TIMEOUT_SECS,
+            body_read_s=settings.READ_TIMEOUT_SECS,
+            keep_alive_s=settings.IDLE_TIMEOUT_SECS,
+            drain_s=settings.DRAIN_TIMEOUT_SECS,
+            backlog=settings.MAX_CONCURRENT_STREAMS + 48,
+        )
