@@ -52,7 +52,9 @@ async def read_json_body() -> bytes:
                 f" got {request.mimetype[:64] or 'none'}",
             )
         )
-    return await request.get_data(cache=False, as_text=False)
+    body = await request.get_data(cache=False)
+    assert isinstance(body, bytes)
+    return body
 
 
 async def admit_stream(services: Services, call: Call, *, endpoint: str) -> Stream:

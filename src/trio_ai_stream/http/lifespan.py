@@ -29,16 +29,18 @@ class Lifespan:
     ) -> None:
         """Start the services, wait for shutdown, stop them; in one nursery."""
         await receive()  # lifespan.startup
-        async with trio.open_nursery() as nursery:
-            self.app.nursery = nursery
-            try:
+        started = False
+        try:
+            async with trio.open_nursery() as nursery:
+                self.app.nursery = nursery
                 await self.app.start_services(nursery)
-            except Exception as exc:
-                logger.exception("start-up failed")
-                message = f"{type(exc).__name__}: {exc}"
-                await send({"type": "lifespan.startup.failed", "message": message})
-                return
-            await send({"type": "lifespan.startup.complete"})
-            await receive()  # lifespan.shutdown
-            nursery.cancel_scope.cancel(reason="shutdown")
-        await send({"type": "lifespan.shutdown.complete"})
+                started = True
+                await send({"type": "lifespan.startup.complete"})
+                await receive()  # lifespan.shutdown
+                nursery.cancel_scope.cancel(reason="shutdown")
+        except Exception as exc:
+            phase = "shutdown" if started else "startup"
+            logger.exception(f"{phase} of the services failed")
+            await send({"type": f"lifespan.{phase}.failed", "message": str(exc)})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})

@@ -44,23 +44,13 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
         logger.exception("stream failed")
         stream.end(Outcome.INTERNAL_ERROR)
     finally:
-        await _give_back(stream)
-
-
-async def _give_back(stream: Stream) -> None:
-    """Read what follows `[DONE]`, so that upstream's connection is used again.
-
-    Shielded, because a client that has its answer may be gone already.
-    """
-    source = stream.source
-    if source is not None and _completed(stream):
-        with trio.move_on_after(REUSE_S, shield=True):
-            await source.finish()
-    stream.release_upstream()
-
-
-def _completed(stream: Stream) -> bool:
-    return stream.ending is not None and stream.ending.outcome is Outcome.COMPLETED
+        source = stream.source
+        if source is not None and stream.completed:
+            # Read what follows [DONE], so that upstream's connection is used again;
+            # shielded, because a client that has its answer may be gone already.
+            with trio.move_on_after(REUSE_S, shield=True):
+                await source.finish()
+        stream.release_upstream()
 
 
 class _Conversation:

@@ -59,6 +59,11 @@ class Stream:
         """The id that names this stream everywhere."""
         return self.call.request_id
 
+    @property
+    def completed(self) -> bool:
+        """Whether the answer is whole."""
+        return self.ending is not None and self.ending.outcome is Outcome.COMPLETED
+
     def __repr__(self) -> str:
         end = f" {self.ending.outcome}" if self.ending else ""
         return f"<Stream {self.request_id} {self.state}{end} events={self.events}>"
