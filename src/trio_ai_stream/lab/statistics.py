@@ -116,11 +116,9 @@ def summarize(latencies: Sequence[Latency], *, seed: int = 0) -> Summary:
     )
 
 
-def tied(first: Sequence[Latency], second: Sequence[Latency], *, seed: int = 0) -> bool:
-    """Say whether the medians' 95 % intervals overlap: then it is reported as a tie."""
-    a = bootstrap(first, 0.5, seed=seed)
-    b = bootstrap(second, 0.5, seed=seed)
+def tied(first: Interval, second: Interval) -> bool:
+    """Say whether two medians' intervals overlap: then it is reported as a tie."""
     infinity = float("inf")
-    low = max(infinity if end is None else end for end in (a.low, b.low))
-    high = min(infinity if end is None else end for end in (a.high, b.high))
-    return low <= high
+    lows = [infinity if end is None else end for end in (first.low, second.low)]
+    highs = [infinity if end is None else end for end in (first.high, second.high)]
+    return max(lows) <= min(highs)

@@ -30,9 +30,19 @@ class HTTP1Stream:
     """One request on one connection, and what has been seen of its answer."""
 
     def __init__(
-        self, connection: Connection, request: ChatRequest, *, pipelined: bool = False
+        self,
+        connection: Connection,
+        request: ChatRequest,
+        *,
+        pipelined: bool = False,
+        sink: bytearray | None = None,
     ) -> None:
-        """``pipelined`` sends a second request right behind the first."""
+        """Take a fresh connection.
+
+        ``pipelined`` sends a second request right behind the first; ``sink`` gets the
+        bytes of the body, for answers that are no event stream.
+        """
+        self._sink = sink
         self.connection = connection
         self.seen = Seen()
         self._request = request
@@ -103,7 +113,9 @@ class HTTP1Stream:
                 return
             self._body = self._read_head(head)
         content = self._body.feed(data)
-        if content:
+        if self._sink is not None:
+            self._sink += content
+        elif content:
             self._parser.feed(content, now)
         if self._body.complete:
             self._end(cut=None)

@@ -1,0 +1,1 @@
+"""The experiments, each from outside: they need an adapter and nothing else."""

@@ -1,0 +1,123 @@
+"""Printed tables: what a reader compares, in milliseconds, ties called ties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from trio_ai_stream.lab.records import RunRecord, Status
+from trio_ai_stream.lab.report.summary import TIMES, Cell, cells, tally
+from trio_ai_stream.lab.statistics import Summary, tied
+
+TIME_NAMES = {
+    "t_up": "upstream notices",
+    "t_log": "outcome logged",
+    "t_client_end": "client's stream ends",
+    "t_process_exit": "process exits",
+    "t_first_token": "first token",
+}
+
+
+def milliseconds(value: float | None, *, unseen: str = "not seen") -> str:
+    """Return a figure with three significant digits, or what stands for none."""
+    if value is None:
+        return unseen
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text in aligned columns; the first row is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+HEAD = ("server", "p50 ms", "95 % CI", "p90", "p99", "max", "n", "unseen", "wasted",
+        "verdict")  # fmt: skip
+
+
+def interval(summary: Summary) -> str:
+    """Return the median's interval, an unknown end as an ellipsis."""
+    low, high = summary.p50_interval
+    return f"{milliseconds(low, unseen='…')} to {milliseconds(high, unseen='…')}"
+
+
+def _verdict(cell: Cell, fastest: Cell, time: str) -> str:
+    if cell is fastest:
+        return "lowest median"
+    same = tied(cell.summary(time).p50_interval, fastest.summary(time).p50_interval)
+    return "tie with the lowest" if same else ""
+
+
+def _row(cell: Cell, fastest: Cell, time: str) -> tuple[str, ...]:
+    summary = cell.summary(time)
+    wasted = [run.tokens["wasted"] for run in cell.runs if "wasted" in run.tokens]
+    withheld = "n < 100" if summary.n < 100 else "not seen"
+    return (
+        cell.key[2],
+        milliseconds(summary.p50),
+        interval(summary),
+        milliseconds(summary.p90),
+        milliseconds(summary.p99, unseen=withheld),
+        milliseconds(summary.maximum),
+        str(summary.n),
+        str(summary.censored),
+        str(max(wasted)) if wasted else "",
+        _verdict(cell, fastest, time),
+    )
+
+
+def _contested(found: Iterable[Cell], time: str) -> dict[tuple[str, ...], list[Cell]]:
+    """Group the cells that differ only in the server."""
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in found:
+        if cell.latencies(time):
+            groups.setdefault(cell.key[:2] + cell.key[3:], []).append(cell)
+    return groups
+
+
+def _median(cell: Cell, time: str) -> float:
+    median = cell.summary(time).p50
+    return float("inf") if median is None else median
+
+
+def latency_tables(
+    runs: Sequence[RunRecord],
+) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Return a title and rows for each time and cell, servers by rising median."""
+    tables = []
+    found = cells(runs)
+    for time in TIMES:
+        for key, group in _contested(found, time).items():
+            group.sort(key=lambda cell: _median(cell, time))
+            _, experiment, cause, phase, transport, _ = key
+            title = f"{experiment}: {cause}, {phase}, {transport}: {TIME_NAMES[time]}"
+            body = [_row(cell, group[0], time) for cell in group]
+            tables.append((title, [HEAD, *body]))
+    return tables
+
+
+def verdict_table(runs: Sequence[RunRecord]) -> list[tuple[str, ...]]:
+    """Return one row per cell: its verdicts, outcomes, endings and what went wrong."""
+    body = [
+        (
+            *cell.key[1:6],
+            tally(run.status.value for run in cell.runs),
+            tally(run.cause_recorded for run in cell.runs),
+            tally(run.terminal for run in cell.runs),
+            tally(violation for run in cell.runs for violation in run.violations)
+            or tally(run.reason for run in cell.runs),
+        )
+        for cell in cells(runs)
+    ]
+    return [("experiment", "server", "cause", "phase", "transport", "verdicts",
+             "outcomes", "endings", "violations or reason"), *body]  # fmt: skip
+
+
+def failures(runs: Iterable[RunRecord]) -> int:
+    """Count the runs that a reader has to look at."""
+    bad = {Status.VIOLATED, Status.DIVERGED, Status.HUNG, Status.ERROR}
+    return sum(run.status in bad for run in runs)

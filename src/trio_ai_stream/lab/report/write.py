@@ -1,0 +1,84 @@
+"""Writes a whole report folder from results files, and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from trio_ai_stream.lab import records, timeline
+from trio_ai_stream.lab.records import RunRecord
+from trio_ai_stream.lab.report import over_time, plots
+from trio_ai_stream.lab.report.page import page
+from trio_ai_stream.lab.report.perfetto import chrome_trace, trace_of
+from trio_ai_stream.lab.report.summary import summary_csv
+from trio_ai_stream.lab.report.table import columns, latency_tables, verdict_table
+from trio_ai_stream.lab.report.theme import save
+
+FIGURES = {
+    "notice": ("How soon upstream notices a cancel", plots.notice_plot),
+    "matrix": ("Cause by phase and transport", plots.heat_plot),
+    "burst": ("Many streams cancelled at once", plots.burst_plot),
+    "stalled": ("A client that stops reading", over_time.stalled_plot),
+    "saturation": ("Distinct states against seeds", over_time.saturation_plot),
+}
+
+
+def _figures(runs: Sequence[RunRecord], folder: Path) -> dict[str, Path]:
+    drawn = {}
+    for name, (title, draw) in FIGURES.items():
+        figure = draw(runs)
+        if figure is not None:
+            drawn[title] = save(figure, folder, name)
+    return drawn
+
+
+def _median_runs(runs: Sequence[RunRecord]) -> dict[str, RunRecord]:
+    """Choose, for each server, the run of median notice latency: a typical cancel."""
+    chosen = {}
+    for server in dict.fromkeys(run.sut.name for run in runs):
+        seen = []
+        for run in runs:
+            latency = run.latency("t_up")
+            if run.sut.name == server and latency and latency[1] and not run.samples:
+                seen.append((latency[0], run.run_id, run))
+        if seen:
+            chosen[server] = sorted(seen)[len(seen) // 2][2]
+    return chosen
+
+
+def write_report(
+    results: Sequence[Path],
+    folder: Path,
+    *,
+    traces: Sequence[Path] = (),
+    manifest: Mapping[str, object] | None = None,
+) -> str:
+    """Write CSV, plots, HTML and Chrome traces, and return the tables as text.
+
+    ``traces`` are timeline files (lab/timeline.py), each drawn as one Gantt plot.
+    Errors: RecordError for a line that is no record.
+    """
+    runs = list(records.read(results))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.csv").write_bytes(summary_csv(runs))
+    figures = _figures(runs, folder)
+    for number, path in enumerate(traces, start=1):
+        trace = timeline.read(path)
+        name = f"timeline-{number}"
+        figures[trace.title] = save(over_time.timeline_plot(trace), folder, name)
+        (folder / f"{name}.trace.json").write_text(chrome_trace(trace))
+    for server, run in _median_runs(runs).items():
+        (folder / f"{server}.trace.json").write_text(chrome_trace(trace_of(run)))
+    tables = [*latency_tables(runs), ("all cells", verdict_table(runs))]
+    html = page(tables, figures, manifest)
+    (folder / "report.html").write_text(html, encoding="utf-8")
+    return "\n\n".join(f"{title}\n{columns(rows)}" for title, rows in tables)
+
+
+def read_manifest(path: Path) -> Mapping[str, object] | None:
+    """Return the manifest beside a results file, if there is one."""
+    if not path.exists():
+        return None
+    content: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return content
