@@ -8,7 +8,7 @@ clients (GOAWAY); live exchanges go on for up to `drain_s`; then `end_streams`, 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import trio
@@ -47,24 +47,20 @@ class Shutdown:
         self.request()
         self.skipped.set()
 
-    async def obey_signals(
-        self,
-        *,
-        patient: bool,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Drain on the first SIGTERM or SIGINT, skip the wait on the second.
+    async def obey(self, signals: AsyncIterator[int], *, patient: bool) -> None:
+        """Drain on the first signal, skip the wait on the second.
+
+        Signals are counted, not asking whether a drain is under way: a supervisor
+        may have asked for it before a signal to the whole process group arrives here.
 
         :param patient: SIGTERM never skips. Hypercorn's supervisor repeats it to its
             other workers as soon as one of several has ended.
         """
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            task_status.started()
-            async for signum in signals:
-                if not self.requested.is_set():
-                    self.request()
-                elif signum == signal.SIGINT or not patient:
-                    self.skip()
+        await anext(signals)
+        self.request()
+        async for signum in signals:
+            if signum == signal.SIGINT or not patient:
+                self.skip()
 
 
 async def first_of(*waits: Callable[[], object]) -> None:

@@ -44,6 +44,16 @@ def install(limits: Limits, drainable: Drainable) -> Guard:
     return _installed
 
 
+def installed() -> Guard:
+    """Return the guard that this process serves with.
+
+    :raises LookupError: the application has not installed one.
+    """
+    if _installed is None:
+        raise LookupError("expected the application to call install(), it did not")
+    return _installed
+
+
 def counters() -> Counters:
     """Return what the installed guard has counted; all zero without one."""
     return (Tally() if _installed is None else _installed.tally).snapshot()

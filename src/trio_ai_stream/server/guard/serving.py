@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import resource
+import signal
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -64,16 +65,26 @@ class Guard:
         alone = shutdown_trigger is None and shutdown is None
         shutdown = shutdown or Shutdown(alone=alone)
         failures: list[str] = []
+        # Where a host program serves us, the signals are the host's own.
+        ours = sockets is not None and _in_main_thread()
         try:
-            async with trio.open_nursery() as nursery:
-                if sockets is not None and _in_main_thread():
-                    patient = shutdown_trigger is not None and config.workers > 1
-                    obey = partial(shutdown.obey_signals, patient=patient)
-                    await nursery.start(obey)
-                if shutdown_trigger is not None:
-                    nursery.start_soon(_relay, shutdown_trigger, shutdown)
-                await self._serve_app(app, config, sockets, shutdown, task_status)
-                nursery.cancel_scope.cancel(reason="the server has ended")
+            with ExitStack() as stack:
+                signals = stack.enter_context(_receive_signals()) if ours else None
+                async with trio.open_nursery() as nursery:
+                    if signals is not None:
+                        patient = shutdown_trigger is not None and config.workers > 1
+                        obey = partial(shutdown.obey, patient=patient)
+                        nursery.start_soon(obey, signals)
+                    if shutdown_trigger is not None:
+                        nursery.start_soon(_relay, shutdown_trigger, shutdown)
+                    await self._serve_app(
+                        app,
+                        config,
+                        sockets,
+                        shutdown,
+                        lambda binds: task_status.started(binds),
+                    )
+                    nursery.cancel_scope.cancel(reason="the server has ended")
         except* (LifespanFailureError, LifespanTimeoutError) as group:
             failures += [str(exc) for exc in leaves(group)]
         if failures:
@@ -85,7 +96,7 @@ class Guard:
         config: Config,
         sockets: Sockets | None,
         shutdown: Shutdown,
-        task_status: trio.TaskStatus[list[str]],
+        started: Callable[[list[str]], None],
     ) -> None:
         """Start the application, serve, and let it shut down."""
         state: dict[str, Any] = {}
@@ -100,7 +111,7 @@ class Guard:
                     binds = [_describe(sock, context) for sock, context in listeners]
                     for bind in binds:
                         await config.log.info(f"Running on {bind} (CTRL + C to quit)")
-                    await worker.run(listeners, partial(task_status.started, binds))
+                    await worker.run(listeners, partial(started, binds))
             with (
                 trio.move_on_after(self.limits.farewell_s),
                 suppress(trio.ClosedResourceError, trio.BrokenResourceError),
@@ -120,6 +131,10 @@ def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
 async def _relay(trigger: Trigger, shutdown: Shutdown) -> None:
     await trigger()
     shutdown.request(everywhere=True)
+
+
+def _receive_signals() -> AbstractContextManager[AsyncIterator[int]]:
+    return trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
 
 
 def _in_main_thread() -> bool:

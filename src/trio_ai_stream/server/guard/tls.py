@@ -38,21 +38,22 @@ class TLSTransport(Transport):
         :raises ssl.SSLError: what came is not TLS, or not TLS that we speak.
         :raises OSError: the client went away.
         """
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self._push_encrypted()
-                await self._feed()
-                if self._incoming.eof:
-                    raise ConnectionResetError("closed during the handshake") from None
-            except ssl.SSLError:
-                self._push_encrypted()  # the alert that tells the client why
-                raise
-            else:
-                break
-        self._push_encrypted()
+        while not self._shake_hands():
+            await self._feed()
+            if self._incoming.eof:
+                raise ConnectionResetError("closed during the handshake")
         self.alpn = self._tls.selected_alpn_protocol()
+
+    def _shake_hands(self) -> bool:
+        """Go one step on; False if the client's part must come first."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        else:
+            return True
+        finally:
+            self._push_encrypted()  # on failure the alert that tells the client why
 
     def push(self, data: bytes) -> None:
         """Encrypt and write `data`; never blocks."""

@@ -1,0 +1,118 @@
+"""`trio-ai-stream serve`: Hypercorn under our settings, as one process or several.
+
+One process serves by itself. Several are supervised (`supervisor.py`): the parent binds
+the sockets, each worker is this program again, started with the sockets' descriptors
+and one end of a pipe over which the parent says what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Final
+
+import trio
+from hypercorn.config import Config, Sockets
+from hypercorn.typing import AppWrapper
+from hypercorn.utils import load_application
+
+from trio_ai_stream.server.drain import Shutdown
+from trio_ai_stream.server.guard.install import installed
+from trio_ai_stream.server.supervisor import Supervisor
+from trio_ai_stream.settings import Settings
+
+APPLICATION: Final = "trio_ai_stream.app:app"
+# Descriptors that a worker inherits: the listening sockets, comma-separated.
+LISTEN_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_FDS"
+# The pipe's end on which a worker is told to drain.
+LIFELINE_VARIABLE: Final = "TRIO_AI_STREAM_LIFELINE_FD"
+DRAIN: Final = b"d"
+SKIP: Final = b"s"
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal, drain, and return the exit status.
+
+    :raises SystemExit: the application's startup failed; the message says why.
+    :raises OSError: the address cannot be bound.
+    """
+    config = hypercorn_config(settings)
+    if LISTEN_VARIABLE in os.environ:
+        trio.run(_serve_as_worker, _load(config), config)
+        return 0
+    if settings.WORKERS > 1:
+        return trio.run(_supervise, settings, config)
+    trio.run(_serve_alone, _load(config), config)
+    return 0
+
+
+def hypercorn_config(settings: Settings) -> Config:
+    """Return Hypercorn's configuration for our settings."""
+    config = Config()
+    host, port = settings.bind
+    config.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+    config.application_path = APPLICATION
+    config.worker_class = "trio"
+    config.include_server_header = False
+    config.loglevel = settings.LOG_LEVEL.replace("TRACE", "DEBUG")
+    if settings.TLS_CERT_FILE is not None:
+        config.certfile = str(settings.TLS_CERT_FILE)
+        config.keyfile = str(settings.TLS_KEY_FILE)
+    return config
+
+
+def _load(config: Config) -> AppWrapper:
+    """Import the application, which installs the guard."""
+    return load_application(config.application_path, config.wsgi_max_body_size)
+
+
+async def _serve_alone(app: AppWrapper, config: Config) -> None:
+    await installed().serve(app, config, sockets=config.create_sockets())
+
+
+async def _serve_as_worker(app: AppWrapper, config: Config) -> None:
+    shutdown = Shutdown(alone=False)
+    sockets = _inherited(tls=config.ssl_enabled)
+    async with trio.open_nursery() as nursery:
+        lifeline = trio.lowlevel.FdStream(int(os.environ[LIFELINE_VARIABLE]))
+        nursery.start_soon(_obey, lifeline, shutdown)
+        await installed().serve(app, config, sockets=sockets, shutdown=shutdown)
+        nursery.cancel_scope.cancel(reason="the worker has ended")
+
+
+async def _supervise(settings: Settings, config: Config) -> int:
+    """Serve with several processes: this program again, with the sockets handed on."""
+    sockets = config.create_sockets()
+    listeners = sockets.secure_sockets + sockets.insecure_sockets
+    descriptors = [sock.fileno() for sock in listeners]
+    supervisor = Supervisor(
+        [sys.executable, "-m", "trio_ai_stream", "serve"],
+        {**os.environ, LISTEN_VARIABLE: ",".join(map(str, descriptors))},
+        descriptors=descriptors,
+        lifeline_variable=LIFELINE_VARIABLE,
+        patience_s=settings.DRAIN_TIMEOUT_SECS + 2,
+    )
+    try:
+        return await supervisor.run(settings.WORKERS, drain=DRAIN, skip=SKIP)
+    finally:
+        for sock in listeners:
+            sock.close()
+
+
+async def _obey(lifeline: trio.lowlevel.FdStream, shutdown: Shutdown) -> None:
+    """Do what the supervisor says; its death, which closes the pipe, means drain."""
+    async with lifeline:
+        async for orders in lifeline:
+            shutdown.request(everywhere=True)
+            if SKIP in orders:
+                shutdown.skip()
+    shutdown.request(everywhere=True)
+
+
+def _inherited(*, tls: bool) -> Sockets:
+    fds = [int(fd) for fd in os.environ[LISTEN_VARIABLE].split(",")]
+    sockets = [socket.socket(fileno=fd) for fd in fds]
+    for sock in sockets:
+        sock.setblocking(False)
+    return Sockets(sockets if tls else [], [] if tls else sockets, [])
