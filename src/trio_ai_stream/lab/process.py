@@ -45,8 +45,9 @@ class Server:
 
     def terminate(self) -> int:
         """Send SIGTERM and return when."""
+        now = time.monotonic_ns()  # before, for the reason in clients/connection.py
         self.process.send_signal(signal.SIGTERM)
-        return time.monotonic_ns()
+        return now
 
     async def exited(self) -> int:
         """Wait until the process has ended and return when that was seen."""
@@ -94,6 +95,17 @@ async def _listening(server: Server) -> None:
         return
 
 
+async def _ready(server: Server, within_s: float) -> None:
+    try:
+        with trio.fail_after(within_s):
+            await _listening(server)
+    except trio.TooSlowError as exc:
+        raise ServerError(
+            f"expected a server on port {server.port} within {within_s:g} s; its last "
+            f"words:\n{server.tail()}"
+        ) from exc
+
+
 async def _end(server: Server) -> None:
     """End the child, and whatever it started, whatever they are doing."""
     with suppress(ProcessLookupError):
@@ -118,6 +130,7 @@ async def serving(
     Errors: ServerError if it does not come to listen. Cancellation: the child and its
     children are ended within twice KILL_AFTER_S.
     """
+    failure = None
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
             list(argv),
@@ -130,16 +143,13 @@ async def serving(
         try:
             assert process.stdout is not None
             nursery.start_soon(server.collect, process.stdout)
-            try:
-                with trio.fail_after(ready_within_s):
-                    await _listening(server)
-            except trio.TooSlowError as exc:
-                raise ServerError(
-                    f"expected a server on port {port} within {ready_within_s:g} s; "
-                    f"its last words:\n{server.tail()}"
-                ) from exc
+            await _ready(server, ready_within_s)
             yield server
+        except Exception as exc:
+            failure = exc
         finally:
             with trio.move_on_after(2 * KILL_AFTER_S, shield=True):
                 await _end(server)
             nursery.cancel_scope.cancel(reason="the server under test has ended")
+    if failure is not None:
+        raise failure  # bare: a caller need not know that a nursery was here

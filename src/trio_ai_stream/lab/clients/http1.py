@@ -52,7 +52,7 @@ class HTTP1Stream:
         self._body: _Body | None = None
 
     async def start(self) -> int:
-        """Send the request and return when all of it was handed to the kernel."""
+        """Send the request and return when that began."""
         request = self._request
         lines = [f"{request.method} {request.path} HTTP/1.1", "Host: localhost"]
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
@@ -89,7 +89,7 @@ class HTTP1Stream:
         await trio.sleep_forever()
 
     async def act(self, act: Act) -> int:
-        """Do it and return when the kernel had been told."""
+        """Do it and return when, just before the kernel is told."""
         match act:
             case Act.FIN:
                 return self.connection.fin()

@@ -100,7 +100,7 @@ class HTTP2Stream:
         self._parser = EventParser(self.seen)
 
     async def start(self) -> int:
-        """Send the request and return when all of it was handed to the kernel."""
+        """Send the request and return when that began."""
         carrier, request = self.carrier, self._request
         self.identifier = carrier.h2.get_next_available_stream_id()
         carrier.streams[self.identifier] = self
@@ -132,7 +132,7 @@ class HTTP2Stream:
         await self.read_to_end()
 
     async def act(self, act: Act) -> int:
-        """Do it and return when the kernel had been told.
+        """Do it and return when, just before the kernel is told.
 
         Errors: ConnectionEndedError if the peer was gone before.
         """

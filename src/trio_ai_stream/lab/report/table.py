@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from trio_ai_stream.lab.records import RunRecord, Status
+from trio_ai_stream.lab.records import RunRecord
 from trio_ai_stream.lab.report.summary import TIMES, Cell, cells, tally
 from trio_ai_stream.lab.statistics import Summary, tied
 
@@ -115,9 +115,3 @@ def verdict_table(runs: Sequence[RunRecord]) -> list[tuple[str, ...]]:
     ]
     return [("experiment", "server", "cause", "phase", "transport", "verdicts",
              "outcomes", "endings", "violations or reason"), *body]  # fmt: skip
-
-
-def failures(runs: Iterable[RunRecord]) -> int:
-    """Count the runs that a reader has to look at."""
-    bad = {Status.VIOLATED, Status.DIVERGED, Status.HUNG, Status.ERROR}
-    return sum(run.status in bad for run in runs)

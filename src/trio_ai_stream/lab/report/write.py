@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -74,11 +73,3 @@ def write_report(
     html = page(tables, figures, manifest)
     (folder / "report.html").write_text(html, encoding="utf-8")
     return "\n\n".join(f"{title}\n{columns(rows)}" for title, rows in tables)
-
-
-def read_manifest(path: Path) -> Mapping[str, object] | None:
-    """Return the manifest beside a results file, if there is one."""
-    if not path.exists():
-        return None
-    content: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    return content
