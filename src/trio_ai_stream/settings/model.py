@@ -1,4 +1,4 @@
-"""One frozen `Settings` from the environment and `.env`.
+"""One frozen `Settings`.
 
 Each field is declared once, with its name in the environment, its default, its bounds
 and its line of documentation; `.env.example` and the README's table are made from here
@@ -7,14 +7,9 @@ and its line of documentation; `.env.example` and the README's table are made fr
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,62 +17,20 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-class SettingsError(ValueError):
-    """Some settings are bad; `problems` has one line for each, by name."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("bad settings:\n" + "\n".join(f"  {p}" for p in problems))
-        self.problems = problems
-
-
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _bind(value: object) -> object:
-    """Read `8080`, the seed's `:8080`, or `host:port`."""
-    text = str(value).strip()
-    host, _, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected 8080, :8080 or host:8080, got {text!r}")
-    return (bare, int(port))
-
-
-def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
-    for origin in value:
-        scheme, separator, rest = origin.partition("://")
-        ok = separator and scheme in {"http", "https"} and rest and "/" not in rest
-        if origin != "*" and not ok:
-            raise ValueError(f"expected * or scheme://host[:port], got {origin!r}")
-    return value
-
-
-def _base_url(value: str) -> str:
-    if not value.startswith(("https://", "http://")):
-        raise ValueError("expected a URL that starts with https:// or http://")
-    return value.rstrip("/")
-
-
-def _printable(value: str) -> str:
-    if not value.isascii() or not value.isprintable():
-        raise ValueError("expected printable ASCII (it becomes an HTTP header)")
-    return value
-
-
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Header = Annotated[str, AfterValidator(_printable)]
+from trio_ai_stream.settings.values import (
+    Count,
+    Header,
+    KeyFile,
+    Keys,
+    Seconds,
+    Words,
+    check_base_url,
+    check_origins,
+    read_bind,
+)
 
 
 class Settings(BaseModel):
@@ -90,7 +43,7 @@ class Settings(BaseModel):
         None,
         description="Key for OpenRouter. Without one the embedded simulator answers.",
     )
-    OPENROUTER_BASE_URL: Annotated[str, AfterValidator(_base_url)] = Field(
+    OPENROUTER_BASE_URL: Annotated[str, AfterValidator(check_base_url)] = Field(
         "https://openrouter.ai/api/v1", description="Base URL of the OpenRouter API."
     )
     OPENROUTER_MODEL: Annotated[str, Field(min_length=1, max_length=200)] = Field(
@@ -111,7 +64,7 @@ class Settings(BaseModel):
     HOST: Annotated[str, Field(min_length=1)] = Field(
         "127.0.0.1", description="Address that `serve` binds to."
     )
-    PORT: Annotated[tuple[str, int], BeforeValidator(_bind)] = Field(
+    PORT: Annotated[tuple[str, int], BeforeValidator(read_bind)] = Field(
         ("", 8080),
         description="`8080`, `:8080` (the seed's form) or `host:port`, whose"
         " host wins.",
@@ -167,12 +120,35 @@ class Settings(BaseModel):
         "(Kubernetes kills at 30 s by default).",
     )
     # Trust
-    CORS_ALLOW_ORIGINS: Annotated[Words, AfterValidator(_origins)] = Field(
+    API_KEYS: Keys = Field(
+        (),
+        description="Keys that clients send as Bearer, comma-separated; a key or"
+        " `sha256:` and its digest in hexadecimal.",
+    )
+    API_KEYS_FILE: KeyFile = Field(
+        (), description="File with more API_KEYS, one a line; `#` starts a comment."
+    )
+    ADMIN_KEYS: Keys = Field(
+        (),
+        description="Keys that may do what API_KEYS may, see and cancel every"
+        " client's streams, and read `/metrics`.",
+    )
+    ADMIN_KEYS_FILE: KeyFile = Field(
+        (), description="File with more ADMIN_KEYS, as API_KEYS_FILE."
+    )
+    ALLOW_ANONYMOUS: bool = Field(
+        False,
+        description="Serve clients without a key on any address. Without keys and"
+        " without this, only loopback is served.",
+    )
+    CORS_ALLOW_ORIGINS: Annotated[Words, AfterValidator(check_origins)] = Field(
         (), description="Origins allowed by CORS, comma-separated, or `*`."
     )
-    TRUSTED_PROXIES: Annotated[tuple[Network, ...], BeforeValidator(_split)] = Field(
-        (),
-        description="Addresses or networks whose `X-Forwarded-For` is believed.",
+    TRUSTED_PROXIES: Annotated[tuple[Network, ...], BeforeValidator(split_words)] = (
+        Field(
+            (),
+            description="Addresses or networks whose `X-Forwarded-For` is believed.",
+        )
     )
     # Telemetry
     LOG_LEVEL: Annotated[
@@ -191,6 +167,26 @@ class Settings(BaseModel):
         return self.UPSTREAM
 
     @property
+    def api_keys(self) -> tuple[str, ...]:
+        """The keys of clients, from both places; some are digests."""
+        return _plain(self.API_KEYS + self.API_KEYS_FILE)
+
+    @property
+    def admin_keys(self) -> tuple[str, ...]:
+        """The keys of operators, from both places; some are digests."""
+        return _plain(self.ADMIN_KEYS + self.ADMIN_KEYS_FILE)
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether a request needs a key."""
+        return bool(self.api_keys or self.admin_keys) and not self.ALLOW_ANONYMOUS
+
+    @property
+    def loopback_only(self) -> bool:
+        """Whether only clients on this machine are served: nobody has a key."""
+        return not self.keys_required and not self.ALLOW_ANONYMOUS
+
+    @property
     def bind(self) -> tuple[str, int]:
         """Host and port of `serve`; a host in PORT wins over HOST."""
         host, port = self.PORT
@@ -207,73 +203,13 @@ class Settings(BaseModel):
             raise ValueError(
                 "TLS_CERT_FILE: expected together with TLS_KEY_FILE, got only one"
             )
+        if self.ALLOW_ANONYMOUS and self.api_keys:
+            raise ValueError(
+                "ALLOW_ANONYMOUS: expected 0 because there are API_KEYS, got 1;"
+                " clients either need a key or they do not"
+            )
         return self
 
 
-def load_settings(
-    environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")
-) -> Settings:
-    """Read the settings; the environment wins over the file, empty means unset.
-
-    :raises SettingsError: naming every bad value at once.
-    """
-    environ = os.environ if environ is None else environ
-    names = Settings.model_fields
-    problems: list[str] = []
-    values: dict[str, str] = {}
-    if env_file is not None and env_file.is_file():
-        for name, value in dotenv_values(env_file).items():
-            if name in names:
-                values[name] = value or ""
-            elif near := difflib.get_close_matches(name, names, n=1, cutoff=0.8):
-                problems.append(
-                    f"{name}: no such setting in {env_file.name};"
-                    f" did you mean {near[0]}?"
-                )
-    values.update({name: environ[name] for name in names if name in environ})
-    try:
-        settings = Settings.model_validate(
-            {k: v for k, v in values.items() if v.strip()}
-        )
-    except ValidationError as exc:
-        problems += [_problem(dict(error), values) for error in exc.errors()]
-        raise SettingsError(problems) from exc
-    if problems:
-        raise SettingsError(problems)
-    return settings
-
-
-def _problem(error: dict[str, Any], values: Mapping[str, str]) -> str:
-    """Say what was expected and what came; a secret's value is never shown."""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not error["loc"]:
-        return message
-    name = str(error["loc"][0])
-    if message.startswith("expected"):
-        return f"{name}: {message}"
-    shown = "(hidden)" if "KEY" in name else repr(values.get(name, ""))
-    expected = message.replace("Input should be", "expected").replace(
-        "unable to parse string as a number", "as a number"
-    )
-    return f"{name}: {expected}, got {shown}"
-
-
-def describe(settings: Settings) -> dict[str, str]:
-    """Return the effective values as text, by name, with secrets masked."""
-    return {name: _shown(getattr(settings, name)) for name in Settings.model_fields}
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case SecretStr():
-            return "(set)"
-        case (str(host), int(port)):
-            return f"{host}:{port}" if host else str(port)
-        case tuple():
-            return ",".join(str(part) for part in value)
-        case float() if value == int(value):
-            return str(int(value))
-        case _:
-            return str(value)
+def _plain(keys: tuple[SecretStr, ...]) -> tuple[str, ...]:
+    return tuple(key.get_secret_value() for key in keys)

@@ -1,0 +1,93 @@
+"""Reading the settings from the environment and `.env`, and showing them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from pydantic import SecretStr, ValidationError
+
+from trio_ai_stream.settings.model import Settings
+
+
+class SettingsError(ValueError):
+    """Some settings are bad; `problems` has one line for each, by name."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("bad settings:\n" + "\n".join(f"  {p}" for p in problems))
+        self.problems = problems
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")
+) -> Settings:
+    """Read the settings; the environment wins over the file, empty means unset.
+
+    :raises SettingsError: naming every bad value at once.
+    """
+    environ = os.environ if environ is None else environ
+    names = Settings.model_fields
+    problems: list[str] = []
+    values: dict[str, str] = {}
+    if env_file is not None and env_file.is_file():
+        for name, value in dotenv_values(env_file).items():
+            if name in names:
+                values[name] = value or ""
+            elif near := difflib.get_close_matches(name, names, n=1, cutoff=0.8):
+                problems.append(
+                    f"{name}: no such setting in {env_file.name};"
+                    f" did you mean {near[0]}?"
+                )
+    values.update({name: environ[name] for name in names if name in environ})
+    try:
+        settings = Settings.model_validate(
+            {k: v for k, v in values.items() if v.strip()}
+        )
+    except ValidationError as exc:
+        problems += [_problem(dict(error), values) for error in exc.errors()]
+        raise SettingsError(problems) from exc
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _problem(error: dict[str, Any], values: Mapping[str, str]) -> str:
+    """Say what was expected and what came; a secret's value is never shown."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = str(error["loc"][0])
+    if message.startswith("expected"):
+        return f"{name}: {message}"
+    shown = "(hidden)" if "KEY" in name else repr(values.get(name, ""))
+    expected = message.replace("Input should be", "expected").replace(
+        "unable to parse string as a number", "as a number"
+    )
+    return f"{name}: {expected}, got {shown}"
+
+
+def describe(settings: Settings) -> dict[str, str]:
+    """Return the effective values as text, by name, with secrets masked."""
+    return {name: _shown(getattr(settings, name)) for name in Settings.model_fields}
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return "(set)"
+        case (str(host), int(port)):
+            return f"{host}:{port}" if host else str(port)
+        case (SecretStr(), *_):
+            return f"({len(value)} set)"
+        case tuple():
+            return ",".join(str(part) for part in value)
+        case float() if value == int(value):
+            return str(int(value))
+        case _:
+            return str(value)

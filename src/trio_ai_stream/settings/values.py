@@ -1,0 +1,100 @@
+"""Kinds of values that settings have, and how each is read from text; pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# An entry that starts so is the SHA-256 digest of a key, in hexadecimal digits.
+DIGEST_PREFIX: Final = "sha256:"
+
+
+def split_words(value: object) -> object:
+    """Read words that commas separate."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def read_bind(value: object) -> object:
+    """Read `8080`, the seed's `:8080`, or `host:port`."""
+    text = str(value).strip()
+    host, _, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"expected 8080, :8080 or host:8080, got {text!r}")
+    return (bare, int(port))
+
+
+def check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that each origin is `*` or has a scheme and a host, and no path."""
+    for origin in value:
+        scheme, separator, rest = origin.partition("://")
+        ok = separator and scheme in {"http", "https"} and rest and "/" not in rest
+        if origin != "*" and not ok:
+            raise ValueError(f"expected * or scheme://host[:port], got {origin!r}")
+    return value
+
+
+def check_base_url(value: str) -> str:
+    """Check the scheme; take a slash off the end."""
+    if not value.startswith(("https://", "http://")):
+        raise ValueError("expected a URL that starts with https:// or http://")
+    return value.rstrip("/")
+
+
+def check_printable(value: str) -> str:
+    """Check that a value can be the value of an HTTP header."""
+    if not value.isascii() or not value.isprintable():
+        raise ValueError("expected printable ASCII (it becomes an HTTP header)")
+    return value
+
+
+def check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Check that each key can be sent as a Bearer token, or is a SHA-256 digest."""
+    for number, secret in enumerate(keys, 1):
+        key = secret.get_secret_value()
+        if key.startswith(DIGEST_PREFIX):
+            if not re.fullmatch("[0-9a-fA-F]{64}", key.removeprefix(DIGEST_PREFIX)):
+                raise ValueError(
+                    f"expected 64 hexadecimal digits after {DIGEST_PREFIX},"
+                    f" got something else (key {number})"
+                )
+        elif not re.fullmatch("[!-~]{8,512}", key):
+            raise ValueError(
+                "expected keys of 8 to 512 printable ASCII characters without spaces,"
+                f" got another (key {number})"
+            )
+    return keys
+
+
+def read_key_file(value: object) -> object:
+    """Read a file of keys, one a line; blank lines and `#` comments do not count."""
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        text = Path(value).read_text("utf-8")
+    except (OSError, ValueError) as exc:
+        raise ValueError(
+            f"expected a file that can be read, got {type(exc).__name__}"
+        ) from exc
+    lines = [line.strip() for line in text.splitlines()]
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Words = Annotated[tuple[str, ...], BeforeValidator(split_words)]
+Header = Annotated[str, AfterValidator(check_printable)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(split_words)]
+Keys = Annotated[
+    tuple[SecretStr, ...], BeforeValidator(split_words), AfterValidator(check_keys)
+]
+KeyFile = Annotated[
+    tuple[SecretStr, ...], BeforeValidator(read_key_file), AfterValidator(check_keys)
+]
