@@ -25,6 +25,7 @@ from trio_ai_stream.settings.values import (
     Header,
     KeyFile,
     Keys,
+    Networks,
     Seconds,
     Words,
     check_base_url,
@@ -144,11 +145,8 @@ class Settings(BaseModel):
     CORS_ALLOW_ORIGINS: Annotated[Words, AfterValidator(check_origins)] = Field(
         (), description="Origins allowed by CORS, comma-separated, or `*`."
     )
-    TRUSTED_PROXIES: Annotated[tuple[Network, ...], BeforeValidator(split_words)] = (
-        Field(
-            (),
-            description="Addresses or networks whose `X-Forwarded-For` is believed.",
-        )
+    TRUSTED_PROXIES: Networks = Field(
+        (), description="Addresses or networks whose `X-Forwarded-For` is believed."
     )
     # Telemetry
     LOG_LEVEL: Annotated[
