@@ -66,7 +66,8 @@ class RequestReader:
     def _begin(self) -> None:
         self.request = Request()
         self._fed = 0
-        self._parser = httptools.HttpRequestParser(_Callbacks(self.request))
+        callbacks = _Callbacks(self.request)
+        self._parser = callbacks.parser = httptools.HttpRequestParser(callbacks)
 
     @property
     def idle(self) -> bool:
@@ -103,15 +104,15 @@ class RequestReader:
             raise RequestError("request head too large", 431)
         if len(request.body) > BODY_LIMIT:
             raise RequestError("request body too large", 413)
-        if request.head_done and not request.method:
-            request.method = self._parser.get_method().decode("latin-1")
-        if request.complete:
-            request.keep_alive = self._parser.should_keep_alive()
-            request.http11 = self._parser.get_http_version() == "1.1"
 
 
 class _Callbacks:
-    """httptools' callbacks; a second request in the same bytes is refused."""
+    """httptools' callbacks; a second request in the same bytes is refused.
+
+    The parser knows method, version and persistence only inside its callbacks.
+    """
+
+    parser: httptools.HttpRequestParser
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -127,10 +128,13 @@ class _Callbacks:
         self._request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        self._request.method = self.parser.get_method().decode("latin-1")
+        self._request.http11 = self.parser.get_http_version() == "1.1"
         self._request.head_done = True
 
     def on_body(self, body: bytes) -> None:
         self._request.body += body
 
     def on_message_complete(self) -> None:
+        self._request.keep_alive = self.parser.should_keep_alive()
         self._request.complete = True
