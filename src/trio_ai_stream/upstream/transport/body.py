@@ -144,7 +144,7 @@ class Body(httpx.AsyncByteStream):
     def _end(self) -> None:
         connection = self._connection
         self._parser.release()
-        if self._parser.reusable and connection.whole and not self._pool.closed:
+        if connection.reusable and not self._pool.closed:
             self._state = _State.KEPT
             self._pool.release(connection)
         else:

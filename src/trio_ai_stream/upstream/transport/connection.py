@@ -48,8 +48,10 @@ class Connection:
     """An open connection to one origin, used by one request at a time."""
 
     __slots__ = (
+        "_closing",
         "_failure",
         "_sent_before",
+        "_whole",
         "answered",
         "idle_since",
         "link",
@@ -58,7 +60,6 @@ class Connection:
         "phase",
         "report",
         "served",
-        "whole",
     )
 
     def __init__(self, origin: Origin, link: Link, report: DialReport) -> None:
@@ -70,7 +71,8 @@ class Connection:
         self.parser: ResponseParser | None = None
         self.phase = Phase.WRITE
         self.answered = False
-        self.whole = False
+        self._closing = False
+        self._whole = False
         self._failure: Exception | None = None
         self._sent_before = 0
 
@@ -85,6 +87,16 @@ class Connection:
     def sent_nothing(self) -> bool:
         """Tell whether not one byte of the current request can have left."""
         return self.link.sent == self._sent_before
+
+    @property
+    def reusable(self) -> bool:
+        """Tell whether another request may follow, once the response has been read.
+
+        Not after half a request, nor when either side said `Connection: close` (RFC
+        9112, section 9.6).
+        """
+        assert self.parser is not None
+        return self.parser.reusable and self._whole and not self._closing
 
     def close(self) -> None:
         """Close the socket at once and let go of the parser. Idempotent."""
@@ -103,12 +115,13 @@ class Connection:
         """
         self.parser = ResponseParser(message.method, limits)
         self.phase = Phase.WRITE
-        self.answered = self.whole = False
+        self.answered = self._whole = False
+        self._closing = message.closing
         self._failure = None
         self._sent_before = self.link.sent
         small = message.small()
         if small is not None and self.link.push(small):
-            self.whole = True
+            self._whole = True
             with trio.fail_after(budgets.read_s) as patience:
                 return await self._read_head(patience, budgets)
         return await self._exchange_large(message, budgets, small)
@@ -127,7 +140,7 @@ class Connection:
                 parser.feed_end()
             self.answered = True
             first = parser.feed(data)
-            if self.whole:
+            if self._whole:
                 patience.deadline = trio.current_time() + budgets.read_s
         return first
 
@@ -155,8 +168,11 @@ class Connection:
             return first
         if self._failure is not None:
             self.phase = Phase.WRITE
-            raise self._failure
-        raise unread or trio.TooSlowError
+        failure, self._failure = self._failure or unread or trio.TooSlowError(), None
+        try:
+            raise failure
+        finally:
+            del failure, unread  # a frame and its exception would hold each other
 
     async def _send(
         self,
@@ -172,7 +188,7 @@ class Connection:
                     await self.link.flush()
                 else:
                     await self._send_pieces(message, budgets, progress)
-            self.whole = True
+            self._whole = True
             patience.deadline = trio.current_time() + budgets.read_s
         except (OSError, trio.BrokenResourceError) as exc:
             # Upstream closed; it may have said why before.

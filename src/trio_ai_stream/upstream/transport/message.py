@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import NamedTuple
 
 import httpx
 
@@ -36,6 +37,7 @@ class Message:
         "_started",
         "_stream",
         "chunked",
+        "closing",
         "head",
         "idempotent",
         "method",
@@ -43,7 +45,7 @@ class Message:
 
     def __init__(self, request: httpx.Request) -> None:
         self.method = request.method.upper()
-        lines, length, self.chunked, keyed = _fields(request.headers.raw)
+        fields = _read_fields(request.headers.raw)
         target = request.url.raw_path
         if not _TOKEN.fullmatch(self.method.encode()) or not _TARGET.fullmatch(target):
             raise InvalidRequestError(
@@ -52,12 +54,14 @@ class Message:
         self.head = b"%b %b HTTP/1.1\r\n%b\r\n" % (
             self.method.encode(),
             target,
-            lines,
+            fields.lines,
         )
-        self._left = length
+        self.chunked = fields.chunked
+        self.closing = fields.closing
+        self._left = fields.length
         self._stream = request.stream
         self._started = False
-        self.idempotent = keyed or self.method in _IDEMPOTENT
+        self.idempotent = fields.keyed or self.method in _IDEMPOTENT
 
     def __repr__(self) -> str:
         return f"<Message {self.method} chunked={self.chunked} left={self._left}>"
@@ -120,11 +124,20 @@ class Message:
         return "the body's length differs from its Content-Length (0 if not given)"
 
 
-def _fields(fields: list[tuple[bytes, bytes]]) -> tuple[bytes, int, bool, bool]:
-    """Write the header lines; return them, the length, chunked, has a key."""
+class _Fields(NamedTuple):
+    """What the header fields say to a transport."""
+
+    lines: bytes
+    length: int
+    chunked: bool
+    closing: bool
+    keyed: bool
+
+
+def _read_fields(fields: list[tuple[bytes, bytes]]) -> _Fields:
     lines: list[bytes] = []
     length: int | None = None
-    chunked = keyed = False
+    chunked = closing = keyed = False
     for name, value in fields:
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             raise InvalidRequestError(
@@ -140,10 +153,10 @@ def _fields(fields: list[tuple[bytes, bytes]]) -> tuple[bytes, int, bool, bool]:
             if chunked or value.lower() != b"chunked":
                 raise InvalidRequestError("expected Transfer-Encoding: chunked, alone")
             chunked = True
+        elif lowered == b"connection":
+            closing = closing or b"close" in value.lower().replace(b",", b" ").split()
         elif lowered == b"idempotency-key":
             keyed = True
     if chunked and length is not None:
-        raise InvalidRequestError(
-            "expected Content-Length or Transfer-Encoding, not both"
-        )
-    return b"".join(lines), length or 0, chunked, keyed
+        raise InvalidRequestError("expected Content-Length or chunked, not both")
+    return _Fields(b"".join(lines), length or 0, chunked, closing, keyed)

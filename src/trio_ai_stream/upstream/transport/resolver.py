@@ -83,8 +83,7 @@ class Resolver:
                 await question.done.wait()
         answer = question.answer or known
         if answer is None:
-            assert question.failure is not None
-            raise question.failure
+            raise OSError(f"no address: {question.failure}") from question.failure
         return answer
 
     def _remembered(self, key: tuple[str, int]) -> tuple[float, Answer | None]:

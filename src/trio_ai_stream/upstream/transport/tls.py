@@ -72,7 +72,9 @@ class TlsLink:
         return None if size is None else self._plain[:size]
 
     def push(self, data: bytes) -> bool:
-        self._tls.write(data)
+        left = memoryview(data)
+        while left:  # OpenSSL may take one record at a time
+            left = left[self._tls.write(left) :]
         return self._socket.push(self._outgoing.read())
 
     async def flush(self) -> None:
