@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trio_ai_stream.lab.adapters.adapter import BODY, Adapter
-from trio_ai_stream.lab.adapters.catalogue import ADAPTERS
+from trio_ai_stream.lab.adapters.catalogue import ADAPTERS, OURS
+from trio_ai_stream.lab.bursts import SIZES, bursts
 from trio_ai_stream.lab.clients.acts import Act
 from trio_ai_stream.lab.probe import EXPERIMENTS, PHASES, Plan, probe
 from trio_ai_stream.lab.records import RecordError
@@ -30,6 +31,7 @@ Subparsers = Any  # argparse keeps the type of a sub-command list to itself
 def add_parsers(subparsers: Subparsers) -> None:
     """Add the instrument's commands; each sets ``run_lab``, which ``run`` calls."""
     _add_probe(subparsers)
+    _add_burst(subparsers)
     _add_report(subparsers)
 
 
@@ -137,6 +139,39 @@ def _custom(arguments: argparse.Namespace) -> Adapter:
         body=arguments.body,
         headers=headers,
     )
+
+
+def _add_burst(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "burst", help="cancel many streams at once, for rising numbers of them"
+    )
+    parser.add_argument("--adapter", action="append", default=[], help="as for probe")
+    parser.add_argument(
+        "--streams", type=int, action="append", default=[], help="repeatable"
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="a folder of its own for the results")
+    parser.set_defaults(run_lab=_burst, command=None)
+
+
+def _burst(arguments: argparse.Namespace) -> int:
+    arguments.adapter = arguments.adapter or [OURS.name]
+    chosen = adapters_of(arguments)
+    sizes, repeats = sorted(arguments.streams) or SIZES, arguments.repeats
+    config = {
+        "servers": [adapter.name for adapter in chosen],
+        "sizes": sizes,
+        "repeats": repeats,
+    }
+    folder = new_folder("burst", arguments.out)
+    text, _ = conduct(
+        folder,
+        config,
+        lambda upstream, emit: bursts(
+            chosen, upstream, emit, sizes=sizes, repeats=repeats
+        ),
+    )
+    return finished(text, folder, bad=0)
 
 
 def _add_report(subparsers: Subparsers) -> None:

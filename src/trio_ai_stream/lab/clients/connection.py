@@ -16,6 +16,7 @@ import time
 import trio
 
 RECEIVE_BYTES = 65536
+DISCARDED_READS = 1000  # before a close; a flood must not hold it up for ever
 
 
 class ConnectionEndedError(Exception):
@@ -88,11 +89,12 @@ class Connection:
             self._socket.fileno(), self._socket.family, self._socket.type
         ) as raw:
             raw.setblocking(False)
-            try:
-                while raw.recv(RECEIVE_BYTES):
-                    pass
-            except OSError:
-                return
+            for _ in range(DISCARDED_READS):
+                try:
+                    if not raw.recv(RECEIVE_BYTES):
+                        return
+                except OSError:
+                    return
 
 
 async def connect(

@@ -28,7 +28,7 @@ def stalled_plot(runs: Sequence[RunRecord]) -> Figure | None:
     figure = new_figure(7.0, 5.5)
     grid = figure.subplots(len(PANELS), 1, sharex=True)
     servers = list(dict.fromkeys((run.sut.name, run.transport) for run in found))
-    for axes, (name, (label, unit)) in zip(grid, PANELS.items(), strict=True):
+    for axes, (name, (title, unit)) in zip(grid, PANELS.items(), strict=True):
         for run in found:
             points = run.series.get(name, [])
             index = servers.index((run.sut.name, run.transport))
@@ -36,7 +36,7 @@ def stalled_plot(runs: Sequence[RunRecord]) -> Figure | None:
             values = [value / unit for _, value in points]
             label = f"{run.sut.name}, {run.transport}"
             axes.plot(seconds, values, linewidth=1.5, label=label, **look(index))
-        axes.set_ylabel(label)
+        axes.set_ylabel(title)
     grid[0].set_yscale("symlog", linthresh=1)
     grid[0].legend(fontsize=7)
     grid[-1].set_xlabel("s since the client stopped reading")

@@ -48,7 +48,7 @@ def notice_plot(runs: Sequence[RunRecord]) -> Figure | None:
         for cell in members:
             _steps(axes, cell, servers.index(cell.key[2]), longest * 1.2)
         axes.set(xscale="log", ylim=(0, 1.02), ylabel="share of runs", title=title)
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=7, loc="center right")
     grid[-1, 0].set_xlabel("upstream notices the cancel, ms after the cause (log)")
     caption(figure, "Empirical distribution (Kaplan-Meier where some were not seen).")
     return figure

@@ -46,6 +46,8 @@ def interval(summary: Summary) -> str:
 
 
 def _verdict(cell: Cell, fastest: Cell, time: str) -> str:
+    if fastest.summary(time).p50 is None:
+        return ""
     if cell is fastest:
         return "lowest median"
     same = tied(cell.summary(time).p50_interval, fastest.summary(time).p50_interval)

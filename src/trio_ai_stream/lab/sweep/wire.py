@@ -1,0 +1,160 @@
+"""One upstream connection in memory: bounded, closed by a plain call, breakable.
+
+Trio's memory streams hold any number of bytes and cannot be reset; a sweep needs
+backpressure towards upstream, faults from outside between two steps, and a note of what
+was sent when. Ticks are boundaries of the run, from whoever counts them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+CAPACITY: Final = 16_384  # a small socket buffer: a write beyond it waits
+_REQUEST_ID: Final = re.compile(rb"\r\nx-request-id: ([^\r\n]+)", re.IGNORECASE)
+
+
+class Pipe:
+    """One direction of a connection."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._change = trio.lowlevel.ParkingLot()
+        self.ended = False  # by the writer: what is in flight still arrives
+        self.broken = False  # nothing in flight arrives
+        self.unread = False  # the reader is gone
+
+    async def send(self, data: bytes) -> None:
+        """Hand over all of `data`; wait while the pipe is full."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self.ended:
+                raise trio.ClosedResourceError("this end was closed")
+            if self.broken or self.unread:
+                raise trio.BrokenResourceError("the other end is gone")
+            if len(self._data) < CAPACITY:
+                self.put(data)
+                return
+            await self._change.park()
+
+    async def receive(self, most: int) -> bytes:
+        """Return what has arrived; b"" at the end."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self.unread:
+                raise trio.ClosedResourceError("this end was closed")
+            if self.broken:
+                raise trio.BrokenResourceError("the connection was reset")
+            if self._data:
+                data = bytes(self._data[:most])
+                del self._data[:most]
+                self._change.unpark_all()
+                return data
+            if self.ended:
+                return b""
+            await self._change.park()
+
+    def put(self, data: bytes) -> None:
+        """Let `data` arrive, however full the pipe is."""
+        self._data += data
+        self._change.unpark_all()
+
+    def end(self) -> None:
+        """Close from the writer's side. Idempotent."""
+        self.ended = True
+        self._change.unpark_all()
+
+    def drop(self, *, reader_left: bool = False) -> None:
+        """Break the pipe, or let its reader leave; what is in flight is lost."""
+        self._data.clear()
+        if reader_left:
+            self.unread = True
+        else:
+            self.broken = True
+        self._change.unpark_all()
+
+
+class End(trio.abc.Stream):
+    """One end of a connection, with a plain `close`."""
+
+    def __init__(
+        self, out: Pipe, into: Pipe, note: Callable[[bytes], None] | None = None
+    ) -> None:
+        self._out = out
+        self._into = into
+        self._note = note
+        self.closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything; bytes count as sent once the pipe has them."""
+        await self._out.send(bytes(data))
+        if self._note is not None:
+            self._note(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return at once: a full pipe makes `send_all` wait."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what has arrived; b"" once the other end has closed."""
+        return await self._into.receive(max_bytes or CAPACITY)
+
+    def close(self) -> None:
+        """Close both directions at once; whoever waits here is woken. Idempotent."""
+        self.closed = True
+        self._out.end()
+        self._into.drop(reader_left=True)
+
+    async def aclose(self) -> None:
+        """Close; a checkpoint, as Trio's contract has it."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+
+class Wire:
+    """A connection from the server (`near`) to upstream (`far`)."""
+
+    def __init__(self, tick: Callable[[], int]) -> None:
+        self._tick = tick
+        self._up = Pipe()
+        self._down = Pipe()
+        self.near = End(self._up, self._down, self._sent)
+        self.far = End(self._down, self._up, self._received)
+        self.sends: list[tuple[int, str]] = []  # (tick, whose request)
+        self.owner = ""
+        self.answered = b""  # upstream's bytes of the current response
+
+    @property
+    def open(self) -> bool:
+        """Whether the server holds its end."""
+        return not self.near.closed
+
+    def end(self) -> None:
+        """Upstream closes: what is in flight still arrives (FIN)."""
+        self._down.end()
+
+    def reset(self) -> None:
+        """Upstream resets: what is in flight is lost (RST)."""
+        self._down.drop()
+        self._up.drop()
+
+    def interject(self, event: bytes) -> bool:
+        """Let upstream say one more event, if it is in the midst of a stream."""
+        if b"text/event-stream" not in self.answered or self._down.ended:
+            return False
+        if self.answered.endswith(b"0\r\n\r\n"):
+            return False
+        self._down.put(b"%x\r\n%b\r\n" % (len(event), event))
+        return True
+
+    def _sent(self, data: bytes) -> None:
+        if found := _REQUEST_ID.search(data):
+            self.owner = found[1].decode("ascii")
+            self.answered = b""
+        self.sends.append((self._tick(), self.owner))
+
+    def _received(self, data: bytes) -> None:
+        self.answered += data

@@ -1,0 +1,1 @@
+"""What Trio does while it runs: its scheduler's insides, and traces of tasks."""
