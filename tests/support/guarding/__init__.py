@@ -1,0 +1,1 @@
+"""What the guard's tests share: an application, servers and raw clients."""

@@ -1,0 +1,162 @@
+"""A small streaming application in bare ASGI, so that guard tests need no upstream.
+
+`tests/support/guarding/process.py` makes one for a server process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+import trio
+
+from trio_ai_stream.server.guard import counters
+from trio_ai_stream.wire.exchange import EXTENSION
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+BLOCK = b"x" * 65_536
+
+
+@dataclass
+class Application:
+    """An ASGI application that counts what it has seen."""
+
+    draining: bool = False
+    ending: trio.Event = field(default_factory=trio.Event)
+    produced_bytes: int = 0
+    stalled: int = 0
+    disconnected: int = 0
+    finished: int = 0
+
+    def begin_drain(self) -> None:
+        """Refuse what is new."""
+        self.draining = True
+
+    def end_streams(self) -> None:
+        """Let streams say their last words."""
+        self.ending.set()
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, scope, receive, nursery)
+            await self._answer(scope, receive, send)
+            nursery.cancel_scope.cancel(reason="answered")
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def _watch(self, scope: Any, receive: Receive, nursery: trio.Nursery) -> None:
+        """Wait for the client to go away, unless the route reads for itself."""
+        if scope["path"] in {"/echo", "/unread"}:
+            return
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.disconnected += 1
+        exchange = scope["extensions"].get(EXTENSION)
+        if exchange is not None and exchange.stalled:
+            self.stalled += 1
+        nursery.cancel_scope.cancel(reason="client gone")
+
+    async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
+        query = {k: v[0] for k, v in parse_qs(scope["query_string"].decode()).items()}
+        path = scope["path"]
+        if self.draining and path != "/info":
+            await _reply(send, 503, b"draining")
+        elif path == "/stream":
+            await self._stream(send, int(query["n"]), float(query["every"]))
+        elif path == "/flood":
+            await _head(send)
+            while True:
+                await send(_body(BLOCK))
+                self.produced_bytes += len(BLOCK)
+        elif path == "/echo":
+            await _reply(send, 200, await _read(receive))
+        elif path == "/unread":
+            await trio.sleep(float(query.get("after", "0")))
+            await _reply(send, 413, b"too large")
+        elif path == "/info":
+            await _reply(send, 200, json.dumps(self.info()).encode())
+        elif path == "/boom":
+            raise RuntimeError("the application failed, as asked")
+        elif path == "/boom-midway":
+            await _head(send)
+            await send(_body(b"data: 0\n\n"))
+            raise RuntimeError("the application failed midway, as asked")
+        else:
+            await _reply(send, 200, path.encode())
+
+    async def _stream(self, send: Send, count: int, every_s: float) -> None:
+        """Send `count` events; on `end_streams` a terminal one instead of the rest."""
+        await _head(send)
+        for number in range(count):
+            await send(_body(b"data: %d\n\n" % number))
+            with trio.move_on_after(every_s):
+                await self.ending.wait()
+                with trio.move_on_after(0.5, shield=True):
+                    await send(_body(b"data: shutting_down\n\n"))
+                break
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.finished += 1
+
+    def info(self) -> dict[str, Any]:
+        """Say what has been seen."""
+        seen = counters()
+        return {
+            "pid": os.getpid(),
+            "rss_bytes": _rss_bytes(),
+            "produced_bytes": self.produced_bytes,
+            "stalled": self.stalled,
+            "disconnected": self.disconnected,
+            "finished": self.finished,
+            "draining": self.draining,
+            "connections_open": seen.connections_open,
+            "exchanges_live": seen.exchanges_live,
+            "interventions": dict(seen.interventions),
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+            "descriptors": len(os.listdir("/proc/self/fd")),
+        }
+
+
+async def _head(send: Send, status: int = 200) -> None:
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _body(data: bytes) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": True}
+
+
+async def _reply(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _read(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return body
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+def _rss_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

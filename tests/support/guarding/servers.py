@@ -1,0 +1,166 @@
+"""Servers for tests: a real process, or one in the test's own Trio run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import hypercorn.trio.run
+import trio
+from hypercorn.config import Config
+from hypercorn.utils import wrap_app
+
+from tests.support.guarding.application import Application
+from trio_ai_stream.server.guard.serving import Guard
+from trio_ai_stream.server.limits import Limits
+
+ROOT: Final = Path(__file__).parents[3]
+MODULE: Final = "tests.support.guarding.process:app"
+# Hypercorn's own, kept before any test installs the guard in this process.
+STOCK: Final = hypercorn.trio.run.worker_serve
+
+
+@dataclass
+class ServerProcess:
+    """A running `hypercorn` command."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    workers: list[int] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the command still runs."""
+        return self.process.poll() is None
+
+    def signal_group(self, signum: signal.Signals) -> None:
+        """Signal the command and all its workers, as a terminal does."""
+        os.killpg(self.process.pid, signum)
+
+    def kill(self) -> None:
+        """End the command and its workers, whatever they do."""
+        if self.alive or self.workers:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+
+def start_process(
+    folder: Path,
+    *,
+    limits: Mapping[str, Any] | None,
+    workers: int = 0,
+    arguments: tuple[str, ...] = (),
+) -> ServerProcess:
+    """Start `hypercorn` on a free port and return once all its workers listen.
+
+    :param workers: 0 serves in the command's own process.
+    :raises AssertionError: it did not start; the message has its log.
+    """
+    log = folder / "server.log"
+    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+    environ["GUARD_LIMITS"] = "" if limits is None else json.dumps(dict(limits))
+    command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-w", str(workers)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "-b", "127.0.0.1:0", *arguments, MODULE],
+            cwd=ROOT,
+            env=environ,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = ServerProcess(process, 0, log)
+    _await_listening(server, max(1, workers))
+    return server
+
+
+def _await_listening(server: ServerProcess, count: int) -> None:
+    """Read the log as it grows; Hypercorn says where it listens, each worker once."""
+    pattern = re.compile(rb"\[(\d+)\] \[INFO\] Running on https?://127\.0\.0\.1:(\d+)")
+    found: list[tuple[bytes, bytes]] = []
+    with subprocess.Popen(
+        ["timeout", "30", "tail", "-n", "+1", "-F", str(server.log)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as tail:
+        assert tail.stdout is not None
+        for line in tail.stdout:
+            found += pattern.findall(line)
+            if len(found) == count or not server.alive:
+                break
+        tail.kill()
+    assert len(found) == count, server.log.read_text()
+    server.port = int(found[0][1])
+    server.workers = [int(pid) for pid, _ in found]
+
+
+@dataclass
+class LocalServer:
+    """A server in the test's own Trio run."""
+
+    port: int
+    application: Application
+    guard: Guard
+    stop: trio.Event
+
+
+async def serve_while(
+    body: Callable[[LocalServer], Awaitable[None]],
+    *,
+    limits: Limits,
+    config: Config | None = None,
+) -> None:
+    """Serve with the guard on a free port while `body` runs; then drain."""
+    application = Application()
+    guard = Guard(limits, application)
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        serve = partial(
+            guard.serve,
+            wrap_app(cast("Any", application), 0, "asgi"),
+            config or local_config(),
+            shutdown_trigger=stop.wait,
+        )
+        binds = await nursery.start(serve)
+        port = int(binds[0].rpartition(":")[2])
+        await body(LocalServer(port, application, guard, stop))
+        stop.set()
+
+
+async def serve_stock_while(
+    body: Callable[[LocalServer], Awaitable[None]], *, config: Config | None = None
+) -> None:
+    """The same on unguarded Hypercorn; what ends its worker is raised."""
+    application = Application()
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        serve = partial(
+            STOCK,
+            wrap_app(cast("Any", application), 0, "asgi"),
+            config or local_config(),
+            shutdown_trigger=stop.wait,
+        )
+        binds = await nursery.start(serve)
+        port = int(binds[0].rpartition(":")[2])
+        await body(LocalServer(port, application, Guard(Limits(), application), stop))
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+def local_config() -> Config:
+    """Return a configuration for a free loopback port, with a silent log."""
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.errorlog = None
+    return config

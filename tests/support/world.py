@@ -1,0 +1,197 @@
+"""The whole application in memory: real Quart, real transport, real simulator.
+
+The client's side is ASGI, upstream's side is a pair of memory streams, time is Trio's mock
+clock: so a test asserts exact times, and nothing here is a fake of our own parts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+import trio.testing
+
+from trio_ai_stream.admission.decision import Quota
+from trio_ai_stream.admission.gate import LocalGate
+from trio_ai_stream.admission.permits import StreamPermits
+from trio_ai_stream.http.application import Application
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.settings import load_settings
+from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.stream.budgets import Budgets
+from trio_ai_stream.stream.record import Record
+from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.upstream.openrouter import OpenRouter
+from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.wire.exchange import EXTENSION, Exchange
+
+BASE_URL = "http://upstream/api/v1"
+BUDGETS = Budgets(
+    first_token_s=20, idle_s=10, deadline_s=100, heartbeat_s=4, write_s=2
+)
+
+
+class Visit:
+    """One request as its client lives it; `task` runs the ASGI call."""
+
+    def __init__(self, app: Any, path: str, body: bytes, **options: Any) -> None:
+        self._app = app
+        self._to_app, self._inbox = trio.open_memory_channel[dict[str, Any]](10)
+        self.exchange = Exchange()
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.ended = trio.Event()
+        self.over = trio.Event()
+        self.arrived: list[tuple[float, bytes]] = []
+        self.reading = trio.Event()
+        self.reading.set()
+        headers = {"content-type": "application/json", "host": "here"}
+        headers |= options.get("headers", {})
+        self.scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "method": options.get("method", "POST"),
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
+            "client": ("127.0.0.1", 1234),
+            "server": ("127.0.0.1", 80),
+            "state": {},
+            "extensions": {EXTENSION: self.exchange},
+        }
+        self._to_app.send_nowait(
+            {"type": "http.request", "body": body, "more_body": False}
+        )
+
+    async def task(self) -> None:
+        """Run the ASGI call."""
+        try:
+            await self._app(self.scope, self._inbox.receive, self._send)
+        finally:
+            self.over.set()
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            pairs = message["headers"]
+            self.headers = {k.decode().lower(): v.decode() for k, v in pairs}
+            return
+        with trio.CancelScope(shield=True):  # as the server's send: whole or not at all
+            await self.reading.wait()
+        if message["body"]:
+            self.arrived.append((trio.current_time(), message["body"]))
+        self.body += message["body"]
+        if not message["more_body"]:
+            self.ended.set()
+
+    def leave(self, *, stalled: bool = False) -> None:
+        """Go away, or be found not to read."""
+        self.exchange.stalled = stalled
+        self._to_app.send_nowait({"type": "http.disconnect"})
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events that arrived, comments left out."""
+        blocks = self.body.decode().split("\n\n")
+        return [json.loads(b[6:]) for b in blocks if b.startswith("data: ")]
+
+    @property
+    def types(self) -> list[str]:
+        """The types of the events that arrived."""
+        return [event["type"] for event in self.events]
+
+    @property
+    def text(self) -> str:
+        """The content that arrived."""
+        return "".join(e["content"] for e in self.events if e["type"] == "content")
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class World:
+    """The application and what stands around it."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *,
+        budgets: Budgets = BUDGETS,
+        permits: int = 100,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self.nursery = nursery
+        self.simulator = Simulator()
+        self.reachable = True
+        self.records: list[Record] = []
+        self.permits = StreamPermits(permits)
+        self.transport = Transport(connect=self._connect)
+        self.services = Services(
+            settings=load_settings({"RATE_LIMIT": "1000", **(env or {})}, None),
+            budgets=budgets,
+            gate=LocalGate(Quota.per_second(1000), self.permits),
+            registry=Registry(),
+            observe=self.records.append,
+            upstream=OpenRouter(
+                self.transport,
+                base_url=BASE_URL,
+                kind="simulator",
+                headers={},
+                connect_s=5,
+            ),
+        )
+        self.app = Application(self.services, self._start)
+
+    async def _start(self, _nursery: trio.Nursery) -> None:
+        """Nothing is to be started: `services` is complete."""
+
+    async def _connect(self, _host: str, _port: int, _tls: bool) -> trio.abc.Stream:
+        if not self.reachable:
+            await trio.sleep_forever()
+        ours, theirs = trio.testing.memory_stream_pair()
+        self.nursery.start_soon(self.simulator.handle, theirs)
+        return ours
+
+    def visit(self, body: Any = None, path: str = "/chat", **options: Any) -> Visit:
+        """Begin a request."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        visit = Visit(self.app, path, data, **options)
+        self.nursery.start_soon(visit.task)
+        return visit
+
+    def chat(self, model: str = "simulator/default", **fields: Any) -> Visit:
+        """Begin a chat with one of the simulator's models."""
+        return self.visit({"prompt": "hello", "model": model, **fields})
+
+    @property
+    def record(self) -> Record:
+        """The one record there is."""
+        (record,) = self.records
+        return record
+
+    def assert_clean(self) -> None:
+        """Nothing is held any more: no permit, no entry, no live upstream connection."""
+        assert self.permits.statistics().held == 0
+        assert len(self.services.registry) == 0
+        assert self.transport.statistics().live == 0
+        assert self.transport.statistics().connecting == 0
+
+
+@asynccontextmanager
+async def world(**options: Any) -> AsyncIterator[World]:
+    """Give a world that is torn down with its block."""
+    async with trio.open_nursery() as nursery:
+        built = World(nursery, **options)
+        yield built  # a fixture's yield, in a context manager made for it
+        await built.transport.aclose()
+        nursery.cancel_scope.cancel(reason="test over")
