@@ -23,10 +23,15 @@ from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.telemetry.logs import configure_logging
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport.dial import Connect
+from trio_ai_stream.wire.keys import KeyRing
 
 
-def create_app(settings: Settings) -> Application:
-    """Make the application of a process; its services start with the lifespan."""
+def create_app(settings: Settings, *, connect: Connect | None = None) -> Application:
+    """Make the application of a process; its services start with the lifespan.
+
+    `connect` stands for the network to upstream, if it is given: the sweep's is memory.
+    """
     services = Services(
         settings=settings,
         budgets=Budgets(
@@ -42,11 +47,14 @@ def create_app(settings: Settings) -> Application:
         ),
         registry=Registry(),
         observe=log_record,
+        keys=KeyRing(settings.api_keys, settings.admin_keys),
     )
-    return Application(services, partial(start_services, services))
+    return Application(services, partial(start_services, services, connect))
 
 
-async def start_services(services: Services, nursery: trio.Nursery) -> None:
+async def start_services(
+    services: Services, connect: Connect | None, nursery: trio.Nursery
+) -> None:
     """Start what lives as long as the worker: gate, upstream, simulator."""
     settings = services.settings
     await nursery.start(services.gate.run)
@@ -66,7 +74,7 @@ async def start_services(services: Services, nursery: trio.Nursery) -> None:
     if settings.OPENROUTER_TITLE:
         headers["X-OpenRouter-Title"] = settings.OPENROUTER_TITLE
     upstream = OpenRouter(
-        Transport(),
+        Transport(connect=connect),
         base_url=base_url,
         kind=settings.upstream_kind,
         headers=headers,

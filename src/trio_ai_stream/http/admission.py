@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from quart import request
 
-from trio_ai_stream.admission.clients import identify
 from trio_ai_stream.admission.decision import Decision
 from trio_ai_stream.admission.permits import Permit
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.services import Services
+from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.source import Call
 from trio_ai_stream.stream.stream import Stream
@@ -21,15 +21,8 @@ async def admit_request(services: Services) -> None:
     :raises Refused: 429 with `Retry-After`, or 503 while the server drains.
     """
     incoming = Incoming.current()
-    if services.registry.draining.is_set():
+    if services.registry.draining.is_set() and request.method == "POST":
         raise Refused(SHUTTING_DOWN)
-    client = request.scope["client"]
-    incoming.client_id = identify(
-        client[0] if client else None,
-        x_forwarded_for=request.headers.getlist("X-Forwarded-For"),
-        forwarded=request.headers.getlist("Forwarded"),
-        trusted=services.settings.TRUSTED_PROXIES,
-    )
     decision = await services.gate.admit_request(incoming.client_id)
     incoming.decision = decision
     if not decision.allowed:
@@ -57,8 +50,12 @@ async def read_json_body() -> bytes:
     return body
 
 
-async def admit_stream(services: Services, call: Call, *, endpoint: str) -> Stream:
+async def admit_stream(
+    services: Services, call: Call, *, endpoint: str, budgets: Budgets | None = None
+) -> Stream:
     """Take a permit and enter the stream; the request holds it from here on.
+
+    `budgets` stand in for the server's usual ones.
 
     :raises Refused: 503 without a permit, or while the server drains.
     """
@@ -82,13 +79,14 @@ async def admit_stream(services: Services, call: Call, *, endpoint: str) -> Stre
         permit.release()
         services.registry.remove(stream)
         services.observe(record)
+        services.watchers.stream_ended(record)
 
     if services.registry.draining.is_set() or call.request_id in services.registry:
         permit.release()
         raise Refused(SHUTTING_DOWN)
     stream = Stream(
         call,
-        services.budgets,
+        budgets or services.budgets,
         endpoint=endpoint,
         owner=incoming.client_id,
         on_close=closed,

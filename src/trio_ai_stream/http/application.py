@@ -15,11 +15,22 @@ from trio_ai_stream.http.admission import admit_request
 from trio_ai_stream.http.chat import chat_blueprint
 from trio_ai_stream.http.connection import Connection
 from trio_ai_stream.http.health import health_blueprint
+from trio_ai_stream.http.keys import PROBES, check_client
 from trio_ai_stream.http.lifespan import Lifespan
+from trio_ai_stream.http.live import live_blueprint
+from trio_ai_stream.http.models import models_blueprint
+from trio_ai_stream.http.openai import openai_blueprint
+from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
+from trio_ai_stream.http.page.blueprint import page_blueprint
 from trio_ai_stream.http.services import Services
+from trio_ai_stream.http.streams import streams_blueprint
+from trio_ai_stream.wire.problems import Refused
 
-# Probes must answer when clients are refused.
-UNLIMITED: Final = frozenset({"/health", "/ready"})
+# Probes and scrapers must be answered when clients are refused.
+UNLIMITED: Final = PROBES | {"/metrics"}
+# One visit to the page is a dozen small files out of memory; they cost less than
+# counting them would, and must not use up what `/chat` is allowed.
+UNLIMITED_PREFIX: Final = PAGE_PREFIX
 
 
 class Application(QuartTrio):
@@ -44,7 +55,12 @@ class Application(QuartTrio):
         headers.register(self)
         self.before_request(self._admit)
         self.register_blueprint(chat_blueprint(services))
+        self.register_blueprint(openai_blueprint(services))
+        self.register_blueprint(models_blueprint(services))
+        self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(health_blueprint(services))
+        self.register_blueprint(live_blueprint(services))
+        self.register_blueprint(page_blueprint(services))
         if settings.CORS_ALLOW_ORIGINS:
             cors(
                 self,
@@ -55,6 +71,12 @@ class Application(QuartTrio):
             )
 
     async def _admit(self) -> Response | None:
-        if request.path not in UNLIMITED and request.method != "OPTIONS":
+        if request.method == "OPTIONS":
+            return None
+        refusal = check_client(self.services)
+        path = request.path
+        if path not in UNLIMITED and not path.startswith(UNLIMITED_PREFIX):
             await admit_request(self.services)
+        if refusal is not None:
+            raise Refused(refusal)
         return None

@@ -29,9 +29,10 @@ def chat_blueprint(services: Services) -> Blueprint:
     async def chat() -> StreamResponse:
         body = await read_json_body()
         request = parse_chat_request(body, max_prompt_length=settings.MAX_PROMPT_LENGTH)
+        incoming = Incoming.current()
         call = chat_call(
             request,
-            request_id=Incoming.current().request_id,
+            request_id=incoming.request_id,
             default_model=settings.OPENROUTER_MODEL,
         )
         upstream = services.upstream
@@ -43,8 +44,8 @@ def chat_blueprint(services: Services) -> Blueprint:
 
         async def run(send: Send, response: StreamResponse) -> None:
             connected = encoder.connected(model=call.model, upstream=upstream.kind)
-            client = ChatClient(Writer(send, response), encoder, connected)
-            await relay(stream, upstream, client)
+            writer = Writer(send, response, incoming)
+            await relay(stream, upstream, ChatClient(writer, encoder, connected))
 
         return StreamResponse(run)
 

@@ -90,10 +90,10 @@ class Connection(TrioASGIHTTPConnection):
 
     async def _answer(self, incoming: Incoming, request: Request, send: Send) -> None:
         response = await self.app.handle_request(request)
-        incoming.status = response.status_code
         if isinstance(response, StreamResponse):
             await response.run(send, response)
         else:
+            incoming.status = response.status_code
             await self._send_response(send, response)
 
     def _log_end(self, incoming: Incoming) -> None:

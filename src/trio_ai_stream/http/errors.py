@@ -1,4 +1,4 @@
-"""How refusals look: the seed's JSON or one SSE event, under a true status."""
+"""How refusals look: OpenAI's JSON, the seed's, or one event; under a true status."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
 from trio_ai_stream.http.incoming import Incoming
-from trio_ai_stream.wire import sse
+from trio_ai_stream.wire import openai_errors, sse
+from trio_ai_stream.wire.documents import ErrorDocument
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
+
+# RFC 6750 section 3.
+_CHALLENGE = 'Bearer realm="trio-ai-stream"'
 
 
 def register(app: Quart) -> None:
@@ -23,25 +27,48 @@ def register(app: Quart) -> None:
 
 
 def render(problem: Problem) -> Response:
-    """Return a problem as the client accepts it: JSON, or a stream of one event."""
-    incoming = Incoming.current()
-    if "text/event-stream" in request.headers.get("Accept", ""):
-        encoder = sse.ChatEncoder(incoming.request_id)
-        response = Response(encoder.error(problem), problem.status)
-        response.headers["Content-Type"] = sse.CONTENT_TYPE
-        response.headers["Cache-Control"] = "no-cache, no-transform"
+    """Return a problem in the shape of its endpoint: OpenAI's, or the seed's."""
+    if request.path.startswith("/v1/"):
+        response = _openai(problem)
+    elif "text/event-stream" in request.headers.get("Accept", ""):
+        response = _event(problem)
     else:
-        body = {
-            "message": problem.message,
-            "code": problem.status,
-            "error_type": problem.error_type,
-            "request_id": incoming.request_id,
-            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
-        response = Response(msgspec.json.encode(body), problem.status)
-        response.headers["Content-Type"] = "application/json"
+        response = _document(problem)
     if (retry_after := problem.retry_after_header) is not None:
         response.headers["Retry-After"] = retry_after
+    if response.status_code == 401:
+        response.headers["WWW-Authenticate"] = _CHALLENGE
+    return response
+
+
+def _openai(problem: Problem) -> Response:
+    status = openai_errors.status_of(problem)
+    response = Response(openai_errors.error_body(problem), status)
+    response.headers["Content-Type"] = "application/json"
+    for name, value in openai_errors.error_headers(problem):
+        response.headers[name] = value
+    return response
+
+
+def _event(problem: Problem) -> Response:
+    """Return a stream of one event: what accepts a stream may read nothing else."""
+    encoder = sse.ChatEncoder(Incoming.current().request_id)
+    response = Response(encoder.error(problem), problem.status)
+    response.headers["Content-Type"] = sse.CONTENT_TYPE
+    response.headers["Cache-Control"] = "no-cache, no-transform"
+    return response
+
+
+def _document(problem: Problem) -> Response:
+    error = ErrorDocument(
+        message=problem.message,
+        code=problem.status,
+        error_type=problem.error_type,
+        request_id=Incoming.current().request_id,
+        timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+    response = Response(msgspec.json.encode(error), problem.status)
+    response.headers["Content-Type"] = "application/json"
     return response
 
 

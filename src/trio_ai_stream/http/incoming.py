@@ -14,6 +14,7 @@ from trio_ai_stream.admission.decision import Decision
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.exchange import EXTENSION, Exchange
+from trio_ai_stream.wire.keys import Role
 
 _KEY: Final = "trio_ai_stream.incoming"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -28,6 +29,7 @@ class Incoming:
         "decision",
         "exchange",
         "request_id",
+        "role",
         "secure",
         "status",
         "stream",
@@ -38,6 +40,7 @@ class Incoming:
         self.exchange = exchange
         self.began_at = trio.current_time()
         self.client_id = ""
+        self.role: Role | None = None
         self.decision: Decision | None = None
         self.stream: Stream | None = None
         self.status: int | None = None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trio_ai_stream.admission.gate import Gate
+from trio_ai_stream.http.watchers import Watchers
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.upstream.openrouter import OpenRouter
+from trio_ai_stream.wire.keys import KeyRing
 
 
 @dataclass(slots=True)
@@ -22,4 +24,6 @@ class Services:
     gate: Gate
     registry: Registry
     observe: Callable[[Record], None]
+    keys: KeyRing = field(default_factory=KeyRing)
     upstream: OpenRouter | None = None
+    watchers: Watchers = field(default_factory=Watchers)

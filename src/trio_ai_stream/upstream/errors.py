@@ -7,6 +7,7 @@ Upstream's own text reaches a client only for a 4xx that is meant for the caller
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def failure_of(error: Any) -> Failure:
         retry_after=_seconds(
             availability.get("retry_after", metadata.get("retry_after"))
         ),
+        upstream_status=status,
     )
     return Failure(problem, f"upstream error {status} {_identifier(word)}".rstrip())
 
@@ -128,14 +130,7 @@ def rejection(status: int, body: bytes | None, retry_after: str | None) -> EndSt
     seconds = problem.retry_after
     if seconds is None and retry_after is not None and retry_after.strip().isdigit():
         seconds = float(retry_after)
-    problem = Problem(
-        problem.status,
-        problem.error_type,
-        problem.message,
-        problem.fault,
-        retryable=problem.retryable,
-        retry_after=seconds,
-    )
+    problem = dataclasses.replace(problem, retry_after=seconds)
     return EndStream(Outcome.UPSTREAM_REJECTED, problem=problem, detail=failure.detail)
 
 

@@ -8,13 +8,12 @@ OpenRouter documents as the way to stop generating and billing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
 
 import httpx
-import trio
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
 from trio_ai_stream.stream.source import Call, Source
+from trio_ai_stream.upstream.bodies import Body, read_document, read_error
 from trio_ai_stream.upstream.chunks import items_of_document
 from trio_ai_stream.upstream.decoder import Decoder, MalformedError
 from trio_ai_stream.upstream.errors import (
@@ -25,24 +24,6 @@ from trio_ai_stream.upstream.errors import (
     transport_error,
 )
 from trio_ai_stream.wire.events import Item
-
-# An error's body is short; what is longer is no error object.
-MAX_ERROR_BYTES: Final = 64 * 1024
-ERROR_BODY_S: Final = 2.0
-MAX_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
-
-
-class Body(Protocol):
-    """The body of a response as our transport gives it (`extensions["body"]`)."""
-
-    async def receive(self) -> bytes:
-        """Return one block, all that has arrived; `b""` at the end."""
-
-    async def drain(self) -> bool:
-        """Read to the end; return whether the connection can be used again."""
-
-    def abort(self) -> None:
-        """Close the socket at once."""
 
 
 class OpenRouter:
@@ -65,6 +46,7 @@ class OpenRouter:
             timeout=httpx.Timeout(None, connect=connect_s),
             trust_env=False,
         )
+        self._base_url = base_url
         self._url = httpx.URL(f"{base_url}/chat/completions")
 
     async def open(self, call: Call) -> Source:
@@ -99,17 +81,25 @@ class OpenRouter:
             return StreamSource(body, generation_id, raw=call.raw)
         self.rejected_key = response.status_code == 401
         retry_after = response.headers.get("retry-after")
-        raise rejection(response.status_code, await _error_body(body), retry_after)
+        raise rejection(response.status_code, await read_error(body), retry_after)
 
-    async def get(self, path: str) -> httpx.Response:
-        """Fetch one small document of the API, such as `/models`.
+    async def get(self, path: str) -> bytes:
+        """Return the body of one document of the API, such as `/models`.
 
-        :raises EndStream: when upstream cannot be reached.
+        :raises EndStream: when upstream refuses or cannot be reached.
         """
+        request = self._client.build_request("GET", self._base_url + path)
         try:
-            return await self._client.get(self._url.join(path.removeprefix("/")))
+            response = await self._client.send(request, stream=True)
         except httpx.HTTPError as exc:
             raise transport_error(exc) from exc
+        body: Body = response.extensions["body"]
+        if response.status_code != 200:
+            raise rejection(response.status_code, await read_error(body), None)
+        try:
+            return await read_document(body)
+        finally:
+            body.abort()
 
     async def aclose(self) -> None:
         """Close all connections; live streams must have been ended before."""
@@ -157,33 +147,16 @@ class StreamSource:
 class DocumentSource:
     """One whole answer (`stream: false`) as a single block of items."""
 
-    __slots__ = ("_body", "_parts", "_size", "generation_id")
+    __slots__ = ("_body", "generation_id")
 
     def __init__(self, body: Body, generation_id: str | None) -> None:
         self._body = body
-        self._parts: list[bytes] = []
-        self._size = 0
         self.generation_id = generation_id
 
     async def receive(self) -> Sequence[Item] | None:
         """Return what the document says, once all of it is here."""
         try:
-            while data := await self._body.receive():
-                self._parts.append(data)
-                self._size += len(data)
-                if self._size > MAX_DOCUMENT_BYTES:
-                    raise EndStream(
-                        Outcome.UPSTREAM_FAILED,
-                        problem=MALFORMED,
-                        detail=f"document larger than {MAX_DOCUMENT_BYTES} bytes",
-                    )
-            document = b"".join(self._parts)
-            self._parts.clear()
-            return items_of_document(document)
-        except httpx.HTTPError as exc:
-            raise EndStream(
-                Outcome.UPSTREAM_FAILED, problem=BROKEN, detail=type(exc).__name__
-            ) from exc
+            return items_of_document(await read_document(self._body))
         except ValueError as exc:
             raise EndStream(
                 Outcome.UPSTREAM_FAILED,
@@ -206,27 +179,7 @@ def _is_json(response: httpx.Response) -> bool:
 
 async def _failure_under_200(body: Body) -> EndStream:
     """Read an error that upstream sends as plain JSON under status 200."""
-    failure = failure_of_document(await _error_body(body))
+    failure = failure_of_document(await read_error(body))
     return EndStream(
         Outcome.UPSTREAM_REJECTED, problem=failure.problem, detail=failure.detail
     )
-
-
-async def _error_body(body: Body) -> bytes | None:
-    """Return an error's body if it is short and comes soon; never more than that."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        with trio.move_on_after(ERROR_BODY_S):
-            while data := await body.receive():
-                parts.append(data)
-                size += len(data)
-                if size > MAX_ERROR_BYTES:
-                    return None
-            await body.drain()
-            return b"".join(parts)
-    except httpx.HTTPError:
-        pass
-    finally:
-        body.abort()
-    return None

@@ -23,7 +23,8 @@ class Fault(StrEnum):
 class Problem:
     """An error in public words: no secret, and no text but ours or a caller's 4xx.
 
-    `status` is the HTTP status, `retry_after` is in seconds.
+    `status` is the HTTP status, `retry_after` is in seconds. `upstream_status` is what
+    upstream itself said, where the problem is one of upstream's.
     """
 
     status: int
@@ -33,6 +34,7 @@ class Problem:
     retryable: bool = False
     retry_after: float | None = None
     field: str | None = None
+    upstream_status: int | None = None
 
     @property
     def retry_after_header(self) -> str | None:

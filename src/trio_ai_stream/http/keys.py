@@ -1,0 +1,98 @@
+"""Who is asking, and whether they may: keys, roles, and loopback without either."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Final
+
+from quart import request
+
+from trio_ai_stream.admission.clients import identify
+from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.wire.keys import Role, bearer_token
+from trio_ai_stream.wire.problems import Problem, Refused
+
+# Probes come from an orchestrator, which has no key and another address.
+PROBES: Final = frozenset({"/health", "/ready"})
+# What a browser loads before its user can give a key; it holds no data.
+PUBLIC: Final = PROBES | {"/", "/docs", "/openapi.json"}
+PUBLIC_PREFIX: Final = PAGE_PREFIX
+
+LOOPBACK_ONLY: Final = Problem(
+    403,
+    "loopback_only",
+    "this server has no API_KEYS, so it serves its own machine only;"
+    " set API_KEYS, or ALLOW_ANONYMOUS=1",
+)
+OPERATORS_ONLY: Final = Problem(
+    403, "permission_denied", "this needs one of the server's ADMIN_KEYS"
+)
+
+
+def check_client(services: Services) -> Problem | None:
+    """Find out who is asking; return why they are refused, if they are.
+
+    The caller counts the request first and refuses it then: guessing keys is limited
+    by the guesser's address.
+    """
+    incoming = Incoming.current()
+    token = bearer_token(request.headers.get("Authorization"))
+    incoming.role = None if token is None else services.keys.role(token)
+    client = request.scope["client"]
+    incoming.client_id = identify(
+        client[0] if client else None,
+        api_key=None if incoming.role is None else token,
+        x_forwarded_for=request.headers.getlist("X-Forwarded-For"),
+        forwarded=request.headers.getlist("Forwarded"),
+        trusted=services.settings.TRUSTED_PROXIES,
+    )
+    path = request.path
+    if path in PROBES:
+        return None
+    if services.settings.loopback_only and not _on_loopback():
+        return LOOPBACK_ONLY
+    if not services.settings.keys_required or incoming.role is not None:
+        return None
+    public = path in PUBLIC or path.startswith(PUBLIC_PREFIX)
+    return None if public else _unauthorized(token)
+
+
+def require_operator(services: Services) -> None:
+    """Let operators pass; where nobody is one, whoever may ask at all.
+
+    :raises Refused: 403.
+    """
+    if services.keys.has_admins and Incoming.current().role is not Role.ADMIN:
+        raise Refused(OPERATORS_ONLY)
+
+
+def whose_streams() -> Callable[[str], bool]:
+    """Return which owners' streams the caller may see and cancel."""
+    incoming = Incoming.current()
+    everything, client_id = incoming.role is Role.ADMIN, incoming.client_id
+    return lambda owner: everything or owner == client_id
+
+
+def _unauthorized(token: str | None) -> Problem:
+    if token is None:
+        message = "expected `Authorization: Bearer KEY`, got no key"
+        return Problem(401, "missing_api_key", message)
+    message = "the key is not one of this server's API_KEYS"
+    return Problem(401, "invalid_api_key", message)
+
+
+def _on_loopback() -> bool:
+    """Whether the connection arrived at an address of loopback, or a Unix socket."""
+    server = request.scope.get("server")
+    if server is None:
+        return True
+    try:
+        address = ipaddress.ip_address(server[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback

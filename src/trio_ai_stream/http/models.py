@@ -1,0 +1,99 @@
+"""`GET /v1/models`: upstream's list of models in OpenAI's shape, kept a minute."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import trio
+from quart import Blueprint, Response
+
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.upstream.openrouter import OpenRouter
+from trio_ai_stream.wire.openai_models import ModelList, model_list
+from trio_ai_stream.wire.problems import Fault, Problem, Refused
+
+FRESH_S: Final = 60.0
+FETCH_S: Final = 10.0
+
+TIMED_OUT: Final = Problem(
+    504,
+    "upstream_timeout",
+    "upstream did not list its models in time",
+    Fault.UPSTREAM,
+    retryable=True,
+)
+MALFORMED: Final = Problem(
+    502, "upstream_failed", "upstream sent no list of models", Fault.UPSTREAM
+)
+
+
+def models_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with `GET /v1/models` and `GET /v1/models/{model}`."""
+    blueprint = Blueprint("models", __name__)
+    catalogue = Catalogue()
+
+    async def current() -> ModelList:
+        assert services.upstream is not None
+        return await catalogue.current(services.upstream)
+
+    @blueprint.get("/v1/models")
+    async def models() -> Response:
+        return _json((await current()).document)
+
+    @blueprint.get("/v1/models/<path:model>")
+    async def one_model(model: str) -> Response:
+        found = (await current()).models.get(model)
+        if found is None:
+            message = "upstream lists no model of this name; see /v1/models"
+            raise Refused(Problem(404, "model_not_found", message, field="model"))
+        return _json(msgspec.json.encode(found))
+
+    return blueprint
+
+
+class Catalogue:
+    """Upstream's models; many clients that ask at once cause one request."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+        self._list: ModelList | None = None
+        self._fetched_at = 0.0
+
+    async def current(self, upstream: OpenRouter) -> ModelList:
+        """Return the list; an old one rather than none if upstream fails.
+
+        Cancelling leaves the fetching to the next who asks.
+
+        :raises Refused: upstream cannot be asked, and there is no list yet.
+        """
+        async with self._lock:
+            now = trio.current_time()
+            if self._list is None or now - self._fetched_at > FRESH_S:
+                try:
+                    self._list = await _fetch(upstream)
+                except Refused:
+                    if self._list is None:
+                        raise
+                self._fetched_at = now
+            return self._list
+
+
+async def _fetch(upstream: OpenRouter) -> ModelList:
+    try:
+        with trio.fail_after(FETCH_S):
+            body = await upstream.get("/models")
+        return model_list(body)
+    except EndStream as exc:
+        raise Refused(exc.problem or MALFORMED) from exc
+    except trio.TooSlowError as exc:
+        raise Refused(TIMED_OUT) from exc
+    except ValueError as exc:
+        raise Refused(MALFORMED) from exc
+
+
+def _json(body: bytes) -> Response:
+    response = Response(body)
+    response.headers["Content-Type"] = "application/json"
+    return response

@@ -1,0 +1,61 @@
+"""`POST /v1/chat/completions`: what OpenAI's SDKs and their many likes speak."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from quart import Blueprint
+
+from trio_ai_stream.http.admission import admit_stream, read_json_body
+from trio_ai_stream.http.connection import Send, StreamResponse
+from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.openai_clients import DocumentClient, EventClient
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.http.writer import Writer
+from trio_ai_stream.stream.relay import relay
+from trio_ai_stream.stream.source import Call
+from trio_ai_stream.wire.openai_requests import parse_completion
+
+ENDPOINT = "/v1/chat/completions"
+
+
+def openai_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with `POST /v1/chat/completions`."""
+    blueprint = Blueprint("openai", __name__)
+    settings = services.settings
+    # A whole answer is its own first content, however long the model takes over it: so
+    # only the deadline bounds it.
+    whole_budgets = dataclasses.replace(services.budgets, first_token_s=math.inf)
+
+    @blueprint.post(ENDPOINT)
+    async def completions() -> StreamResponse:
+        body = await read_json_body()
+        completion = parse_completion(
+            body,
+            default_model=settings.OPENROUTER_MODEL,
+            max_prompt_length=settings.MAX_PROMPT_LENGTH,
+        )
+        incoming = Incoming.current()
+        call = Call(
+            incoming.request_id,
+            completion.model,
+            completion.body,
+            raw=True,
+            whole=not completion.stream,
+        )
+        upstream = services.upstream
+        assert upstream is not None
+        budgets = services.budgets if completion.stream else whole_budgets
+        stream = await admit_stream(services, call, endpoint=ENDPOINT, budgets=budgets)
+
+        async def run(send: Send, response: StreamResponse) -> None:
+            writer = Writer(send, response, incoming)
+            client = (
+                EventClient(writer) if completion.stream else DocumentClient(writer)
+            )
+            await relay(stream, upstream, client)
+
+        return StreamResponse(run)
+
+    return blueprint

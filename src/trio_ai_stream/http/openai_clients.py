@@ -1,0 +1,116 @@
+"""The two clients of `POST /v1/chat/completions`: of a stream and of one document.
+
+Both leave the head unwritten until it is known whether upstream answers, so that a
+refusal has its true status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trio_ai_stream.http.writer import Writer
+from trio_ai_stream.stream.outcome import Ending
+from trio_ai_stream.stream.transcript import Answer
+from trio_ai_stream.wire import openai_errors, openai_events, sse
+from trio_ai_stream.wire.events import Done, Item, Raw
+from trio_ai_stream.wire.problems import Problem
+
+JSON = "application/json"
+
+
+class EventClient:
+    """The client of `stream: true`: upstream's chunks as they are, then `[DONE]`.
+
+    The head goes out when upstream answers 200, or with the first heartbeat: a client
+    that waits for a slow model must see a sign of life, and the status is its price.
+    """
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def accepted(self) -> None:
+        """Do nothing: the status is not known yet."""
+
+    async def opened(self) -> None:
+        """Write the head, unless a heartbeat or an earlier attempt has."""
+        if not self._writer.started:
+            await self._writer.start(status=200, content_type=sse.CONTENT_TYPE)
+
+    async def deliver(self, items: Sequence[Item]) -> tuple[int, int]:
+        """Write the chunks of a block; return (events, bytes) written."""
+        frames, count = openai_events.frames(items)
+        if frames:
+            await self._writer.write(frames)
+        return count, len(frames)
+
+    async def heartbeat(self) -> None:
+        """Write a comment, after the head."""
+        await self.opened()
+        await self._writer.write(sse.HEARTBEAT)
+
+    async def ended(self, ending: Ending, answer: Answer) -> None:
+        """Write `[DONE]`, or an error: as a chunk, or as the response itself."""
+        if ending.problem is None:
+            await self._writer.write(openai_events.DONE)
+        elif self._writer.started:
+            await self._writer.write(openai_errors.error_chunk(ending.problem))
+        else:
+            await write_error(self._writer, ending.problem)
+
+    async def finish(self) -> None:
+        """Write the end of the response."""
+        await self._writer.finish()
+
+
+class DocumentClient:
+    """The client of `stream: false`: upstream's document as it is, or an error.
+
+    It cannot be sent a sign of life: a JSON response has no room for one before its
+    status is known.
+    """
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def accepted(self) -> None:
+        """Do nothing: the status is not known yet."""
+
+    async def opened(self) -> None:
+        """Do nothing: the document may still turn out to be an error."""
+
+    async def deliver(self, items: Sequence[Item]) -> tuple[int, int]:
+        """Write the document, if it is one and whole; return (events, bytes)."""
+        first = items[0]
+        if type(first) is not Raw or type(items[-1]) is not Done:
+            return 0, 0
+        size = len(first.payload)
+        length = ("Content-Length", str(size))
+        await self._writer.start(status=200, content_type=JSON, more=[length])
+        await self._writer.write(first.payload)
+        return 1, size
+
+    async def heartbeat(self) -> None:
+        """Do nothing."""
+
+    async def ended(self, ending: Ending, answer: Answer) -> None:
+        """Write the error, if there is no document."""
+        if ending.problem is not None and not self._writer.started:
+            await write_error(self._writer, ending.problem)
+
+    async def finish(self) -> None:
+        """Write the end of the response."""
+        await self._writer.finish()
+
+
+async def write_error(writer: Writer, problem: Problem) -> None:
+    """Write a whole error response."""
+    await writer.start(
+        status=openai_errors.status_of(problem),
+        content_type=JSON,
+        more=openai_errors.error_headers(problem),
+    )
+    await writer.write(openai_errors.error_body(problem))

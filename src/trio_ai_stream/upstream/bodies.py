@@ -1,0 +1,73 @@
+"""Bodies of upstream's responses: how they are given, and reading one whole."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import httpx
+import trio
+
+from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.upstream.errors import BROKEN, MALFORMED
+
+# An error's body is short; what is longer is no error object.
+MAX_ERROR_BYTES: Final = 64 * 1024
+ERROR_BODY_S: Final = 2.0
+MAX_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
+
+
+class Body(Protocol):
+    """The body of a response as our transport gives it (`extensions["body"]`)."""
+
+    async def receive(self) -> bytes:
+        """Return one block, all that has arrived; `b""` at the end."""
+
+    async def drain(self) -> bool:
+        """Read to the end; return whether the connection can be used again."""
+
+    def abort(self) -> None:
+        """Close the socket at once."""
+
+
+async def read_document(body: Body) -> bytes:
+    """Return a whole body; the caller bounds the time.
+
+    :raises EndStream: when the connection breaks or there is no end to it.
+    """
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while data := await body.receive():
+            parts.append(data)
+            size += len(data)
+            if size > MAX_DOCUMENT_BYTES:
+                raise EndStream(
+                    Outcome.UPSTREAM_FAILED,
+                    problem=MALFORMED,
+                    detail=f"document larger than {MAX_DOCUMENT_BYTES} bytes",
+                )
+    except httpx.HTTPError as exc:
+        raise EndStream(
+            Outcome.UPSTREAM_FAILED, problem=BROKEN, detail=type(exc).__name__
+        ) from exc
+    return b"".join(parts)
+
+
+async def read_error(body: Body) -> bytes | None:
+    """Return an error's body if it is short and comes soon; never more than that."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        with trio.move_on_after(ERROR_BODY_S):
+            while data := await body.receive():
+                parts.append(data)
+                size += len(data)
+                if size > MAX_ERROR_BYTES:
+                    return None
+            await body.drain()
+            return b"".join(parts)
+    except httpx.HTTPError:
+        pass
+    finally:
+        body.abort()
+    return None

@@ -1,0 +1,84 @@
+"""JSON documents that the server answers with, besides streams."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class ErrorDocument(Struct, frozen=True):
+    """A refusal, or a mistake of the server's."""
+
+    message: str
+    code: int
+    error_type: str
+    request_id: str
+    timestamp: str
+
+
+class OpenAIError(Struct, frozen=True):
+    """What went wrong, as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIErrorDocument(Struct, frozen=True):
+    """A refusal, or a mistake of the server's or of upstream's."""
+
+    error: OpenAIError
+
+
+class StreamDocument(Struct, frozen=True):
+    """One live stream. Times are in seconds; `outcome` is there once it is ending."""
+
+    id: str
+    client: str
+    model: str
+    endpoint: str
+    state: str
+    age_s: float
+    first_content_s: float | None
+    attempts: int
+    events: int
+    bytes: int
+    outcome: str | None
+
+
+class StreamList(Struct, frozen=True):
+    """The live streams that the caller may see."""
+
+    streams: list[StreamDocument]
+
+
+class Cancellation(Struct, frozen=True):
+    """What a cancel did.
+
+    `state` is where the stream was; `upstream_closed_ms` the time from the cancel until
+    its upstream connection was closed, null if there was none yet.
+    """
+
+    id: str
+    outcome: str
+    state: str
+    events: int
+    upstream_closed_ms: float | None
+
+
+class Health(Struct, frozen=True):
+    """The process is alive."""
+
+    status: Literal["ok"]
+    version: str
+    upstream: Literal["openrouter", "simulator"]
+    live_streams: int
+
+
+class Readiness(Struct, frozen=True):
+    """Whether the server takes new streams, and if not, why."""
+
+    status: Literal["ready", "not ready"]
+    reasons: list[str]

@@ -1,0 +1,62 @@
+"""Errors as OpenAI's clients read them: an `error` object, before or in a stream.
+
+The status is the one that upstream gave, because clients act on it, with one exception:
+upstream's 401 is about this server's key, and a client that saw it would take its own
+key for bad. It is told 502, and not to retry.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from trio_ai_stream.wire.problems import Problem
+
+_TYPES: Final[dict[int, str]] = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    499: "cancelled",
+}
+
+
+def status_of(problem: Problem) -> int:
+    """Return the HTTP status of a problem: upstream's own, if upstream refused."""
+    upstream = problem.upstream_status
+    return problem.status if upstream in {None, 401} else upstream or problem.status
+
+
+def error_body(problem: Problem) -> bytes:
+    """Return the JSON body of a refusal."""
+    return msgspec.json.encode({"error": _error(problem)})
+
+
+def error_chunk(problem: Problem) -> bytes:
+    """Return the last event of a stream that failed."""
+    return b"data: " + error_body(problem) + b"\n\n"
+
+
+def error_headers(problem: Problem) -> list[tuple[str, str]]:
+    """Return what tells a client whether and when to try again.
+
+    OpenAI's SDKs retry by status unless `x-should-retry` says otherwise (`openai`
+    3.54, `_base_client.py`).
+    """
+    headers = [("X-Should-Retry", "true" if problem.retryable else "false")]
+    if (retry_after := problem.retry_after_header) is not None:
+        headers.append(("Retry-After", retry_after))
+    return headers
+
+
+def _error(problem: Problem) -> dict[str, Any]:
+    status = status_of(problem)
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {
+        "message": problem.message,
+        "type": _TYPES.get(status, kind),
+        "param": problem.field,
+        "code": problem.error_type,
+    }
