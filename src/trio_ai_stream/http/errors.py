@@ -21,7 +21,7 @@ _CHALLENGE = 'Bearer realm="trio-ai-stream"'
 
 def register(app: Quart) -> None:
     """Give every error its shape, Quart's own 404 and 405 included."""
-    app.register_error_handler(Refused, lambda exc: render(exc.problem))
+    app.register_error_handler(Refused, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _bug)
 
@@ -70,6 +70,11 @@ def _document(problem: Problem) -> Response:
     response = Response(msgspec.json.encode(error), problem.status)
     response.headers["Content-Type"] = "application/json"
     return response
+
+
+async def _refused(exc: Refused) -> Response:
+    # A coroutine, because Quart runs a plain function in a thread.
+    return render(exc.problem)
 
 
 async def _http_error(exc: HTTPException) -> Response:
