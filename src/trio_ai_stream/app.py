@@ -1,137 +1,30 @@
-"""Wires the rooms: `create_app(settings)`, and `app` for Hypercorn."""
+"""`app` for Hypercorn, guarded: importing this module makes it from the environment.
+
+Both launches load it by name, so that both get the same application, log and guard.
+"""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+import sys
 
-import trio
-from loguru import logger
-
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.gate import LocalGate
-from trio_ai_stream.admission.permits import StreamPermits
+from trio_ai_stream.assembly import create_app
 from trio_ai_stream.http.application import Application
-from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.guard import install
 from trio_ai_stream.server.limits import Limits
-from trio_ai_stream.settings import Settings, load_settings
-from trio_ai_stream.simulator.server import Simulator
-from trio_ai_stream.stream.budgets import Budgets
-from trio_ai_stream.stream.record import Record
-from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.settings import SettingsError, load_settings
 from trio_ai_stream.telemetry.logs import configure_logging
-from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.upstream.transport import Transport
-from trio_ai_stream.upstream.transport.dial import Connect
-from trio_ai_stream.wire.keys import KeyRing
 
 
-def create_app(settings: Settings, *, connect: Connect | None = None) -> Application:
-    """Make the application of a process; its services start with the lifespan.
-
-    `connect` stands for the network to upstream, if it is given: the sweep's is memory.
-    """
-    services = Services(
-        settings=settings,
-        budgets=Budgets(
-            first_token_s=settings.FIRST_TOKEN_TIMEOUT_SECS,
-            idle_s=settings.STREAM_IDLE_TIMEOUT_SECS,
-            deadline_s=settings.STREAM_DEADLINE_SECS,
-            heartbeat_s=settings.HEARTBEAT_SECS,
-            write_s=settings.WRITE_TIMEOUT_SECS,
-        ),
-        gate=LocalGate(
-            Quota.per_second(settings.RATE_LIMIT),
-            StreamPermits(settings.MAX_CONCURRENT_STREAMS),
-        ),
-        registry=Registry(),
-        observe=log_record,
-        keys=KeyRing(settings.api_keys, settings.admin_keys),
-    )
-    return Application(services, partial(start_services, services, connect))
-
-
-async def start_services(
-    services: Services, connect: Connect | None, nursery: trio.Nursery
-) -> None:
-    """Start what lives as long as the worker: gate, upstream, simulator."""
-    settings = services.settings
-    await nursery.start(services.gate.run)
-    base_url, key = settings.OPENROUTER_BASE_URL, settings.OPENROUTER_API_KEY
-    headers = {"User-Agent": "trio-ai-stream"}
-    if settings.upstream_kind == "simulator":
-        address = await nursery.start(partial(Simulator().serve, host="127.0.0.1"))
-        base_url = f"http://127.0.0.1:{address[1]}/api/v1"
-        logger.warning(
-            "no OPENROUTER_API_KEY: the embedded simulator answers, not a model",
-            event="simulator_upstream",
-        )
-    elif key is not None:
-        headers["Authorization"] = f"Bearer {key.get_secret_value()}"
-    if settings.OPENROUTER_REFERER:
-        headers["HTTP-Referer"] = settings.OPENROUTER_REFERER
-    if settings.OPENROUTER_TITLE:
-        headers["X-OpenRouter-Title"] = settings.OPENROUTER_TITLE
-    upstream = OpenRouter(
-        Transport(connect=connect),
-        base_url=base_url,
-        kind=settings.upstream_kind,
-        headers=headers,
-        connect_s=settings.CONNECT_TIMEOUT_SECS,
-    )
-    services.upstream = upstream
-    nursery.start_soon(_close_with_nursery, upstream, name="upstream")
-
-
-async def _close_with_nursery(upstream: OpenRouter) -> None:
+def _from_environment() -> Application:
     try:
-        await trio.sleep_forever()
-    finally:
-        with trio.move_on_after(1, shield=True):
-            await upstream.aclose()
-
-
-def log_record(record: Record) -> None:
-    """Write the one `stream ended` record of a stream."""
-    fields: dict[str, Any] = {
-        "event": "stream_ended",
-        "outcome": record.outcome.value,
-        "detail": record.detail or None,
-        "endpoint": record.endpoint,
-        "model": record.model,
-        "first_token_ms": _ms(record.first_content_s),
-        "cancel_latency_ms": _ms(record.cancel_latency_s),
-        "duration_ms": _ms(record.duration_s),
-        "events": record.events,
-        "blocks": record.blocks,
-        "bytes": record.bytes_out,
-        "attempts": record.attempts,
-        "told": record.told,
-        "finish_reason": record.finish_reason,
-        "generation_id": record.generation_id,
-        "prompt_tokens": record.prompt_tokens,
-        "completion_tokens": record.completion_tokens,
-    }
-    logger.bind(request_id=record.request_id).info("stream ended", **fields)
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(1000 * seconds, 3)
-
-
-def _hypercorn_app() -> Application:
-    settings = load_settings()
+        settings = load_settings()
+    except SettingsError as exc:
+        sys.stderr.write(f"{exc}\n")
+        sys.exit(2)
     configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
-    app = create_app(settings)
-    install(Limits.from_settings(settings), app.services.registry)
-    return app
-
-
-def __getattr__(name: str) -> Application:
-    """Make `app` when Hypercorn asks for it; importing alone does nothing."""
-    if name != "app":
-        raise AttributeError(name)
-    globals()["app"] = _hypercorn_app()
-    application: Application = globals()["app"]
+    application = create_app(settings)
+    install(Limits.from_settings(settings), application.services.registry)
     return application
+
+
+app = _from_environment()
