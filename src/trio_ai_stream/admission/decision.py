@@ -52,6 +52,8 @@ class Decision:
 
     `remaining` requests may follow at once; the whole burst is back in `reset_s`;
     `retry_after_s` is 0 for an admitted request, else the time until one is admitted.
+    `unavailable` says that it was refused for want of an answer, not for its rate: the
+    shared counters can't be reached and RATE_LIMIT_FALLBACK is `closed` (503, not 429).
     """
 
     allowed: bool
@@ -59,6 +61,7 @@ class Decision:
     remaining: int
     reset_s: float
     retry_after_s: float
+    unavailable: bool = False
 
     def headers(self) -> list[tuple[str, str]]:
         """Return the response's fields, `Retry-After` among them if it is refused."""

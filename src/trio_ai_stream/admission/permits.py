@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 
-Scope = Literal["server", "client"]
+Scope = Literal["server", "client", "gate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No permit: the server (503) or this client (429) has as many as it may have."""
+    """No permit: the server (503) or this client (429) has as many as it may have.
+
+    `gate`: the shared counters can't be reached and the policy is `closed` (503).
+    """
 
     scope: Scope
     limit: int
@@ -88,12 +91,18 @@ class StreamPermits:
         self._held: Counter[str] = Counter()
         self._count = self._peak = self._granted = self._refused = 0
 
-    def acquire_nowait(self, client_id: str, request_id: str) -> Permit | Refused:
-        """Return a permit, or why there is none; never waits."""
-        if self._count >= self.total:
-            return self._refuse("server", self.total)
+    def acquire_nowait(
+        self, client_id: str, request_id: str, *, share: int | None = None
+    ) -> Permit | Refused:
+        """Return a permit, or why there is none; never waits.
+
+        `share` stands for the total while several processes must keep to it blindly.
+        """
+        total = self.total if share is None else share
+        if self._count >= total:
+            return self.refuse("server", total)
         if self.per_client is not None and self._held[client_id] >= self.per_client:
-            return self._refuse("client", self.per_client)
+            return self.refuse("client", self.per_client)
         return self.acquire_unchecked(client_id, request_id)
 
     def acquire_unchecked(self, client_id: str, request_id: str) -> Permit:
@@ -114,7 +123,8 @@ class StreamPermits:
             refused=self._refused,
         )
 
-    def _refuse(self, scope: Scope, limit: int) -> Refused:
+    def refuse(self, scope: Scope, limit: int) -> Refused:
+        """Count a refusal that was decided here or elsewhere, and return it."""
         self._refused += 1
         return Refused(scope, limit, self._retry_after_s)
 

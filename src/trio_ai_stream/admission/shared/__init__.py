@@ -1,0 +1,1 @@
+"""Limits and streams shared by workers and hosts, in Valkey or Redis."""

@@ -1,0 +1,218 @@
+"""The connection to Valkey: up or down, and never waited for longer than its budget.
+
+While it is up, a call is one EVALSHA under the timeout. The first call that times out
+or fails takes the link down: the connection is closed, every other call in flight fails
+at once, and later ones fail without waiting, until a probe has succeeded. So a server
+that accepts and never answers costs each process one timeout, not one per request. The
+probe is the heartbeat, which writes: a server that is full or read-only is not up.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, Protocol
+from urllib.parse import unquote, urlsplit
+
+import coredis
+import trio
+from coredis.exceptions import NoScriptError, ResponseError
+from coredis.retry import NoRetryPolicy
+from coredis.typing import RedisError
+from loguru import logger
+
+from trio_ai_stream.admission.shared.scripts import Script
+from trio_ai_stream.telemetry.redaction import register_secret
+
+Client = coredis.Redis[bytes]
+Cause = Literal["timeout", "unavailable", "full"]
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+"""Pauses between probes: doubled from the first to the longest, with jitter."""
+
+_PROBE_BUDGET = 8
+"""Timeouts that a probe may take: connecting, TLS, hello, heartbeat, permits."""
+
+
+class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is raised
+    """No answer from Valkey, and why."""
+
+    def __init__(self, cause: Cause, detail: str = "") -> None:
+        super().__init__(f"{cause}: {detail}" if detail else cause)
+        self.cause: Cause = cause
+
+
+class Work(Protocol):
+    """Background work on one connection; it is up once all have started."""
+
+    def __call__(
+        self, client: Client, /, *, task_status: trio.TaskStatus[None]
+    ) -> Awaitable[None]:
+        """Run until cancelled; an `Unavailable` takes the link down."""
+        ...
+
+
+class Link:
+    """One process's connection to Valkey.
+
+    `on_change` is called in the Trio thread with None when the link comes up and with
+    the reason when it goes down, also when the very first attempt fails.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        on_change: Callable[[Unavailable | None], None],
+    ) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._on_change = on_change
+        self._client: Client | None = None
+        self._lost = trio.Event()
+        self._tried = trio.Event()
+        self._reason: Unavailable | None = None
+        self._known_up = False
+        self.up = False
+        secret = urlsplit(url).password
+        if secret:
+            register_secret(secret)
+            register_secret(unquote(secret))
+        # Every failed probe would be a record with a traceback; we report the changes.
+        logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)
+
+    async def call(self, script: Script, keys: list[str], args: Sequence[Any]) -> Any:
+        """Return the script's reply, decoded to `bytes`, `int` and lists of them.
+
+        :raises Unavailable: at once if the link is down, else within the timeout.
+
+        Cancellation: the script may have run; the caller undoes what it must.
+        """
+        if not self.up:
+            raise Unavailable("unavailable", "the link is down")
+        return await self.send(script, keys, args)
+
+    async def send(self, script: Script, keys: list[str], args: Sequence[Any]) -> Any:
+        """Like `call`, for the probe: also while the link is not up yet."""
+        client = self._client
+        if client is None:
+            raise Unavailable("unavailable", "not connected")
+        with trio.move_on_after(self._timeout_s):
+            try:
+                try:
+                    return await client.evalsha(script.sha, keys=keys, args=args)
+                except NoScriptError:
+                    return await client.eval(script.text, keys=keys, args=args)
+            except (RedisError, OSError) as exc:
+                raise self._fail(_translate(exc)) from exc
+        raise self._fail(Unavailable("timeout", f"{script.name} {self._timeout_s} s"))
+
+    async def publish(self, channel: str, message: str) -> int:
+        """Return how many processes the message went to; raises as `call`."""
+        client = self._client
+        if client is None or not self.up:
+            raise Unavailable("unavailable", "the link is down")
+        with trio.move_on_after(self._timeout_s):
+            try:
+                return await client.publish(channel, message)
+            except (RedisError, OSError) as exc:
+                raise self._fail(_translate(exc)) from exc
+        raise self._fail(Unavailable("timeout", f"publish {self._timeout_s} s"))
+
+    async def run(
+        self,
+        work: Sequence[Work],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Connect, work, and connect again, until cancelled; started after one try."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep, work)
+            await self._tried.wait()
+            task_status.started()
+
+    async def _keep(self, work: Sequence[Work]) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            if await self._session(work):
+                pause = FIRST_PAUSE_S
+            await trio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    async def _session(self, work: Sequence[Work]) -> bool:
+        """Hold one connection until it is lost; return whether it ever was up."""
+        self._lost, self._reason, came_up = trio.Event(), None, False
+        try:
+            async with self._open() as client, trio.open_nursery() as nursery:
+                self._client = client
+                with trio.fail_after(self._timeout_s * _PROBE_BUDGET):
+                    for part in work:
+                        await nursery.start(part, client)
+                came_up = True
+                self._changed(None)
+                await self._lost.wait()
+                nursery.cancel_scope.cancel(reason="the link to Valkey was lost")
+        except* (Unavailable, RedisError, OSError, trio.TooSlowError) as group:
+            self._fail(_translate(_first(group)))
+        except* Exception as group:
+            # Our bug, in the background work: limits fall back, streams go on.
+            logger.opt(exception=group).error("the shared limits' work failed")
+            self._fail(Unavailable("unavailable", "internal error"))
+        finally:
+            self._client = None
+        self._changed(self._reason)
+        return came_up
+
+    def _changed(self, reason: Unavailable | None) -> None:
+        self.up = reason is None
+        if not self._tried.is_set() or self._known_up is not self.up:
+            self._known_up = self.up
+            self._on_change(reason)
+        self._tried.set()
+
+    def _fail(self, reason: Unavailable) -> Unavailable:
+        """Take the link down; the first reason of a session is the one reported."""
+        self._reason = self._reason or reason
+        if self.up:
+            self._changed(self._reason)
+        self._lost.set()
+        return reason
+
+    def _open(self) -> Client:
+        # Hostnames are checked: coredis' own default for rediss:// does not.
+        tls: dict[str, Any] = {}
+        if urlsplit(self._url).scheme == "rediss":
+            tls["ssl_context"] = ssl.create_default_context()
+        return coredis.Redis.from_url(
+            self._url,
+            decode_responses=False,
+            decode_components=True,
+            retry_policy=NoRetryPolicy(),
+            connect_timeout=self._timeout_s,
+            verify_version=False,
+            **tls,
+        )
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    leaf: BaseException = group
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    assert isinstance(leaf, Exception)
+    return leaf
+
+
+def _translate(exc: Exception) -> Unavailable:
+    """Say in our terms why Valkey did not answer; its own texts name no secret."""
+    if isinstance(exc, Unavailable):
+        return exc
+    if isinstance(exc, trio.TooSlowError | TimeoutError):
+        return Unavailable("timeout", "connecting")
+    if isinstance(exc, ResponseError):
+        text = str(exc)[:120]
+        return Unavailable("full" if text.startswith("OOM") else "unavailable", text)
+    return Unavailable("unavailable", type(exc).__name__)

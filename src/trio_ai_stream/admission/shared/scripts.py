@@ -1,0 +1,207 @@
+"""The decisions, as Lua scripts: each is atomic, one round trip, on the server's clock.
+
+Five keys hold everything; `{prefix}` is their hash tag, so that in a cluster all but
+the rate buckets are in one slot, and the buckets spread over all slots:
+
+    {prefix}:processes   sorted set   process id -> when its lease ends (server, ms)
+    {prefix}:streams     hash         stream id -> "process client"; its length counts
+    {prefix}:of:PROCESS  set          the stream ids of one process
+    {prefix}:clients     hash         client id -> how many streams it has
+    {prefix:CLIENT}:rate string       when the client's bucket is full again (us)
+
+The lease belongs to the process, not to the stream, so a heartbeat costs the same for
+one stream and for ten thousand. A stream's permit is as good as its process's lease:
+whoever comes next after a lease has ended takes that process's streams out, at most
+`REAPED` at a time, so that no call runs long. All writes name the stream, so repeating
+one changes nothing. Every key expires some leases after the last heartbeat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+REAPED = 500
+"""Streams of one dead process that one call takes out: below 1 ms of script time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script's text and the digest by which the server knows it (EVALSHA)."""
+
+    name: str
+    text: str
+
+    @property
+    def sha(self) -> str:
+        """The SHA-1 that the protocol wants; not a secret's protection."""
+        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+ADMIT = Script(
+    "admit",
+    """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local window = interval * burst
+local full_at = tonumber(redis.call('GET', KEYS[1]) or now)
+-- A server's clock may be set back; nobody owes more than a whole bucket.
+full_at = math.min(math.max(full_at, now), now + window)
+local next_full_at = full_at + interval
+local wait = next_full_at - window - now
+if wait > 0 then
+  return {0, 0, full_at - now, wait}
+end
+local reset = next_full_at - now
+redis.call('SET', KEYS[1], string.format('%.0f', next_full_at),
+           'PX', math.ceil(reset / 1000))
+return {1, math.floor((window - reset) / interval), reset, 0}
+""",
+)
+
+# KEYS: processes, streams, clients, of:PROCESS. ARGV: prefix of `of:`, process, lease
+# in ms, then the script's own.
+_COMMON = f"""
+local processes, streams, clients, mine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local of, process, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local function take_out(id, owner)
+  local entry = redis.call('HGET', streams, id)
+  local by, client = string.match(entry or '', '^(%S+) (.+)$')
+  if by == owner then
+    redis.call('HDEL', streams, id)
+    if redis.call('HINCRBY', clients, client, -1) <= 0 then
+      redis.call('HDEL', clients, client)
+    end
+  end
+end
+
+local function put_in(id, client)
+  local entry = redis.call('HGET', streams, id)
+  local by = string.match(entry or '', '^(%S+)')
+  if by and by ~= process then
+    -- A client may use one request id on two hosts; both are streams of their own.
+    id = id .. '/' .. process
+    by = redis.call('HEXISTS', streams, id) == 1 and process
+  end
+  if not by then
+    redis.call('HSET', streams, id, process .. ' ' .. client)
+    redis.call('HINCRBY', clients, client, 1)
+  end
+  redis.call('SADD', mine, id)
+  return id
+end
+
+local function renew()
+  local known = redis.call('ZADD', processes, now + lease, process) == 0
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, lease * 4) end
+  return known and 1 or 0
+end
+
+local function reap()
+  local dead = redis.call('ZRANGEBYSCORE', processes, '-inf', now, 'LIMIT', 0, 4)
+  for _, owner in ipairs(dead) do
+    local ids = redis.call('SPOP', of .. owner, {REAPED})
+    for _, id in ipairs(ids) do take_out(id, owner) end
+    if #ids < {REAPED} then redis.call('ZREM', processes, owner) end
+  end
+end
+"""
+
+ACQUIRE = Script(
+    "acquire",
+    _COMMON
+    + """
+local id, client = ARGV[4], ARGV[5]
+local total, per_client = tonumber(ARGV[6]), tonumber(ARGV[7])
+reap()
+if redis.call('HLEN', streams) >= total then return {'server'} end
+if per_client > 0 and
+   tonumber(redis.call('HGET', clients, client) or 0) >= per_client then
+  return {'client'}
+end
+return {'granted', put_in(id, client), renew()}
+""",
+)
+
+RELEASE = Script(
+    "release",
+    _COMMON
+    + """
+for index = 4, #ARGV do
+  if redis.call('SREM', mine, ARGV[index]) == 1 then take_out(ARGV[index], process) end
+end
+return redis.status_reply('OK')
+""",
+)
+
+BEAT = Script(
+    "beat",
+    _COMMON
+    + """
+reap()
+return {renew(), redis.call('SCARD', mine), redis.call('ZCARD', processes),
+        redis.call('HLEN', streams)}
+""",
+)
+
+ASSERT = Script(
+    "assert",
+    _COMMON
+    + """
+local ids = {}
+for index = 4, #ARGV, 2 do
+  ids[#ids + 1] = put_in(ARGV[index], ARGV[index + 1])
+end
+renew()
+return ids
+""",
+)
+
+LEAVE = Script(
+    "leave",
+    _COMMON + "return redis.call('ZADD', processes, 'XX', now - 1, process)",
+)
+
+HELD = Script("held", "return redis.call('SMEMBERS', KEYS[4])")
+
+OWNER = Script("owner", "return redis.call('HGET', KEYS[2], ARGV[4])")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of the keys of one deployment, for one process."""
+
+    prefix: str
+    process: str
+
+    def __post_init__(self) -> None:
+        if not self.prefix or set(self.prefix) & set("{} "):
+            raise ValueError(f"expected a prefix without braces, got {self.prefix!r}")
+
+    def rate(self, client_id: str) -> str:
+        """Return the key of one client's bucket; its hash tag is the client."""
+        return f"{{{self.prefix}:{client_id}}}:rate"
+
+    @property
+    def of(self) -> str:
+        """What the key of a process's streams begins with."""
+        return f"{{{self.prefix}}}:of:"
+
+    @property
+    def permits(self) -> list[str]:
+        """The keys that the permit scripts take, in their order."""
+        base = f"{{{self.prefix}}}"
+        return [
+            f"{base}:processes",
+            f"{base}:streams",
+            f"{base}:clients",
+            f"{self.of}{self.process}",
+        ]
+
+    def channel(self, process: str | None = None) -> str:
+        """Return the channel of one process, or the one that all listen to."""
+        return f"{self.prefix}:bus:{process or '*all'}"

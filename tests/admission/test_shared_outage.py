@@ -1,0 +1,228 @@
+"""Valkey slow, gone, full or cut off: bounded waits, the policy, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from tests.admission.gates import GateMaker, connected, until, until_async
+from tests.admission.valkey import BINARIES, Server, free_port, proxied, running
+
+from trio_ai_stream.admission.decision import Quota
+from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
+from trio_ai_stream.telemetry.redaction import MASK, forget_secrets
+
+Log = Callable[[str], list[dict[str, object]]]
+
+
+async def test_a_partition_costs_one_timeout_and_then_nothing(
+    valkey: Server, make_gate: GateMaker, log: Log
+) -> None:
+    """A server that accepts and never answers delays requests once, by the timeout."""
+    async with proxied(valkey) as proxy, trio.open_nursery() as nursery:
+        gate = make_gate(proxy.url, timeout_s=0.2)
+        await nursery.start(gate.run)
+        proxy.silent = True
+        waits = []
+        for _ in range(5):
+            began = trio.current_time()
+            assert (await gate.admit_request("c")).allowed
+            waits.append(trio.current_time() - began)
+        assert 0.2 <= waits[0] < 0.4
+        assert max(waits[1:]) < 0.05
+        assert gate.status().mode == "fallback"
+        proxy.silent = False
+        await until(lambda: gate.link.up)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert [record["cause"] for record in log("gate_fallback")] == [
+        "timeout: admit 0.2 s"
+    ]
+    assert len(log("gate_shared")) == 2
+
+
+async def test_all_who_wait_when_the_link_is_lost_wait_no_longer(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """Decisions in flight together share one timeout."""
+    async with proxied(valkey) as proxy, trio.open_nursery() as nursery:
+        gate = make_gate(proxy.url, timeout_s=0.2)
+        await nursery.start(gate.run)
+        proxy.silent = True
+        began = trio.current_time()
+        async with trio.open_nursery() as requests:
+            for number in range(50):
+                requests.start_soon(gate.admit_request, f"c{number}")
+        assert trio.current_time() - began < 0.5
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_restart_hurts_no_live_stream_and_loses_no_permit(
+    own_valkey: Server, make_gate: GateMaker, log: Log
+) -> None:
+    """Permits outlive a server that comes back with nothing, and are in it again."""
+    async with connected(own_valkey, make_gate) as (gate, client):
+        before = await gate.acquire_stream("a", "before")
+        gone = await gate.acquire_stream("a", "gone")
+        own_valkey.stop()
+        during = await gate.acquire_stream("a", "during")
+        assert isinstance(before, Permit)
+        assert isinstance(during, Permit)
+        assert isinstance(gone, Permit)
+        assert (await gate.admit_request("a")).allowed
+        gone.release()
+        assert gate.status().permits.held == 2
+        own_valkey.start()
+        await until(lambda: gate.link.up)
+        streams = gate.keys.permits[1]
+        assert set(await client.hkeys(streams)) == {b"before", b"during"}
+        before.release()
+        during.release()
+        await until_async(lambda: client.hlen(streams), 0)
+    assert len(log("gate_fallback")) == 1
+    assert len(log("gate_shared")) == 2
+
+
+async def test_a_full_server_is_an_outage_until_it_has_room(
+    own_valkey: Server, make_gate: GateMaker, log: Log
+) -> None:
+    """A server out of memory counts nothing: the policy decides, and says `full`."""
+    async with connected(own_valkey, make_gate) as (gate, client):
+        await client.config_set({"maxmemory": "1mb"})
+        assert (await gate.admit_request("c")).allowed
+        assert gate.status().mode == "fallback"
+        (record,) = log("gate_fallback")
+        assert str(record["cause"]).startswith("full: OOM")
+        await client.config_set({"maxmemory": "0"})
+        await until(lambda: gate.link.up)
+
+
+async def test_a_server_that_was_never_there_delays_no_start(
+    make_gate: GateMaker, log: Log
+) -> None:
+    """Without its Valkey a server starts, falls back and says so once."""
+    async with trio.open_nursery() as nursery:
+        gate = make_gate(f"redis://127.0.0.1:{free_port()}")
+        with trio.fail_after(2):
+            await nursery.start(gate.run)
+        assert (await gate.admit_request("c")).allowed
+        assert isinstance(await gate.acquire_stream("c", "r"), Permit)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert len(log("gate_fallback")) == 1
+
+
+async def test_alone_a_process_keeps_to_its_share(
+    own_valkey: Server, make_gate: GateMaker
+) -> None:
+    """Two processes without their Valkey hold the limit together, and each its half."""
+    async with trio.open_nursery() as nursery:
+        gates = [
+            make_gate(own_valkey.url, permits=StreamPermits(4), lease_s=0.3)
+            for _ in range(2)
+        ]
+        for gate in gates:
+            await nursery.start(gate.run)
+        await until(lambda: all(gate.leases.fleet.processes == 2 for gate in gates))
+        own_valkey.stop()
+        answers = [
+            await g.acquire_stream("c", f"r{n}") for g in gates for n in range(3)
+        ]
+        kinds = [isinstance(answer, Permit) for answer in answers]
+        assert kinds == [True, True, False] * 2
+        assert answers[2] == Refused("server", 2, 1.0)
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@pytest.mark.parametrize(("policy", "allowed"), [("open", True), ("closed", False)])
+async def test_the_policy_decides_without_valkey(
+    make_gate: GateMaker, policy: str, allowed: bool
+) -> None:
+    """`open` admits everything, `closed` refuses everything as unavailable."""
+    async with trio.open_nursery() as nursery:
+        gate = make_gate(
+            f"redis://127.0.0.1:{free_port()}",
+            policy=policy,
+            quota=Quota(1, 1),
+            permits=StreamPermits(1),
+        )
+        await nursery.start(gate.run)
+        for number in range(3):
+            decision = await gate.admit_request("c")
+            assert decision.allowed is allowed
+            assert decision.unavailable is not allowed
+            permit = await gate.acquire_stream("c", f"r{number}")
+            assert isinstance(permit, Permit) is allowed
+            assert allowed or permit == Refused("gate", 0, 1.0)
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_decision_that_failed_is_counted(
+    own_valkey: Server, make_gate: GateMaker
+) -> None:
+    """The metrics say that limits are not shared, and why."""
+    async with connected(own_valkey, make_gate) as (gate, _client):
+        own_valkey.stop()
+        await gate.admit_request("c")
+        await until(lambda: not gate.link.up)
+        body = gate._metrics.render()[1].decode()
+        assert "trio_ai_stream_gate_fallback 1.0" in body
+        assert 'gate_failures_total{kind="unavailable"} 1.0' in body
+
+
+async def test_the_password_is_used_and_never_logged(
+    make_gate: GateMaker, log: Log
+) -> None:
+    """A password with reserved characters works; a wrong one is not in the log."""
+    password = "p@ss/w:rd %41"
+    forget_secrets()
+    with running("valkey", "--requirepass", password) as server:
+        for spelling, mode in (
+            ("p%40ss%2Fw%3Ard%20%2541", "shared"),
+            ("wr0ng-one", "x"),
+        ):
+            url = f"redis://:{spelling}@127.0.0.1:{server.port}"
+            async with trio.open_nursery() as nursery:
+                gate = make_gate(url)
+                await nursery.start(gate.run)
+                assert (gate.status().mode == "shared") is (mode == "shared")
+                nursery.cancel_scope.cancel(reason="the test is over")
+    (record,) = log("gate_fallback")
+    assert "wr0ng-one" not in str(record)
+    assert MASK not in str(record)
+    forget_secrets()
+
+
+@pytest.mark.skipif(BINARIES["redis"] is None, reason="no redis-server on this machine")
+async def test_tls_is_verified(
+    tmp_path: Path, make_gate: GateMaker, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    """`rediss://` works with a certificate that is trusted, and with no other."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    chain, key, ca = (tmp_path / name for name in ("chain.pem", "key.pem", "ca.pem"))
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    port = free_port()
+    options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+    options += ["--tls-cert-file", str(chain), "--tls-key-file", str(key)]
+    options += ["--tls-ca-cert-file", str(ca)]
+    with running("redis", *options):
+        for trusted, host in (
+            (True, "localhost"),
+            (True, "127.0.0.1"),
+            (False, "localhost"),
+        ):
+            if trusted:
+                monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+            else:
+                monkeypatch.delenv("SSL_CERT_FILE")
+            async with trio.open_nursery() as nursery:
+                gate = make_gate(f"rediss://{host}:{port}", timeout_s=2.0)
+                await nursery.start(gate.run)
+                expected = "shared" if trusted and host == "localhost" else "fallback"
+                assert gate.status().mode == expected
+                nursery.cancel_scope.cancel(reason="the test is over")
+    assert len(log("gate_fallback")) == 2

