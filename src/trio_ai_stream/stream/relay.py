@@ -34,6 +34,7 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
     conversation = _Conversation(stream, upstream, client)
     try:
         async with trio.open_nursery() as nursery:
+            stream.nursery, stream.watch = nursery, conversation.watch
             nursery.start_soon(
                 conversation.watch.run, name=f"watch {stream.request_id}"
             )
@@ -70,6 +71,7 @@ class _Conversation:
         deadline = stream.began_at + stream.budgets.deadline_s
         try:
             with stream.stop_scope, trio.CancelScope(deadline=deadline) as whole:
+                stream.scopes["deadline"] = whole
                 await self._converse()
                 stream.end(Outcome.COMPLETED)
             if whole.cancelled_caught:
@@ -85,14 +87,16 @@ class _Conversation:
         first = trio.CancelScope(
             deadline=stream.began_at + stream.budgets.first_token_s
         )
+        stream.scopes["first_token"] = first
         with first:
             await self.client.accepted()
             self.watch.sent_at = trio.current_time()
             source = await self._begin()
         if first.cancelled_caught:
             raise EndStream(Outcome.FIRST_TOKEN_TIMEOUT)
+        del stream.scopes["first_token"]
         with trio.CancelScope() as idle:
-            self.watch.idle_scope = idle
+            self.watch.idle_scope = stream.scopes["idle"] = idle
             while not self.transcript.complete:
                 await self._pass_block(source)
         if idle.cancelled_caught:
@@ -168,7 +172,8 @@ class _Conversation:
         """Write the terminal event, within a bound, if the client can still be told."""
         ending = self.stream.ending
         assert ending is not None
-        with trio.move_on_after(self.stream.budgets.write_s):
+        with trio.move_on_after(self.stream.budgets.write_s) as last_words:
+            self.stream.scopes = {"terminal_event": last_words}
             await self.watch.writable()
             await self.client.ended(ending, self.stream.answer)
             self.stream.told = True

@@ -19,6 +19,7 @@ from trio_ai_stream.stream.outcome import Ending, Outcome
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.source import Call, Source
 from trio_ai_stream.stream.transcript import Answer
+from trio_ai_stream.stream.watch import Watch
 from trio_ai_stream.wire.problems import Problem
 
 
@@ -52,6 +53,10 @@ class Stream:
         self.blocks = 0
         self.bytes_out = 0
         self.told = False
+        # For `snapshot.py` alone: the relay notes what it enters, once each.
+        self.nursery: trio.Nursery | None = None
+        self.watch: Watch | None = None
+        self.scopes: dict[str, trio.CancelScope] = {"stop": self.stop_scope}
         self._on_close = on_close
 
     @property

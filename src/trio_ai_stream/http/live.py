@@ -1,0 +1,100 @@
+"""`GET /streams/live`: the running streams as trees of tasks, as server-sent events.
+
+Events: `snapshot` (whenever something differs from the last one, four times a second at
+most), `ended` (one for each stream that ended since) and at last `bye`, when the server
+drains. One watcher too many gets `bye` under status 503. A snapshot shows streams of this worker process only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import trio
+from quart import Blueprint, Response, request
+
+from trio_ai_stream.http.connection import Send, StreamResponse
+from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.keys import whose_streams
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.http.watchers import Watcher, ended_view
+from trio_ai_stream.http.writer import Writer
+from trio_ai_stream.stream.snapshot import snapshot
+from trio_ai_stream.wire.sse import CONTENT_TYPE, HEARTBEAT
+
+# Trio tells nobody when its task tree changes, so a watcher looks: four times a second
+# looks alive to a person and costs next to nothing.
+LOOK_S: Final = 0.25
+MAX_STREAMS: Final = 40
+
+
+def live_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with the live view's endpoint."""
+    blueprint = Blueprint("live", __name__)
+
+    @blueprint.get("/streams/live")
+    async def live() -> Response:
+        if request.method == "HEAD":
+            return Response("", content_type=CONTENT_TYPE)
+        incoming = Incoming.current()
+        watcher = Watcher(whose_streams())
+
+        async def run(send: Send, response: StreamResponse) -> None:
+            writer = Writer(send, response, incoming)
+            if services.watchers.full:
+                await writer.start(status=503, content_type=CONTENT_TYPE)
+                await writer.write(_frame("bye", {"reason": "too_many_watchers"}))
+                await writer.finish()
+                return
+            with services.watchers.watch(watcher):
+                await LiveView(services, watcher, writer).run()
+
+        return StreamResponse(run)
+
+    return blueprint
+
+
+class LiveView:
+    """Writes to one watcher what has changed."""
+
+    def __init__(self, services: Services, watcher: Watcher, writer: Writer) -> None:
+        self._services = services
+        self._watcher = watcher
+        self._writer = writer
+        self._last = b""
+
+    async def run(self) -> None:
+        """Write until the server drains.
+
+        *Cancellation:* the client went away; nothing is left behind.
+        """
+        writer, registry = self._writer, self._services.registry
+        await writer.start(status=200, content_type=CONTENT_TYPE)
+        sent_at = trio.current_time()
+        while not registry.draining.is_set():
+            if block := self._changes():
+                await writer.write(block)
+                sent_at = trio.current_time()
+            elif trio.current_time() - sent_at >= self._services.budgets.heartbeat_s:
+                await writer.write(HEARTBEAT)
+                sent_at = trio.current_time()
+            with trio.move_on_after(LOOK_S):
+                await registry.draining.wait()
+        await writer.write(self._changes() + _frame("bye", {"reason": "draining"}))
+        await writer.finish()
+
+    def _changes(self) -> bytes:
+        """Return the frames of what differs from the last look; empty if nothing."""
+        seen = [s for s in self._services.registry if self._watcher.sees(s.owner)]
+        streams = [snapshot(stream) for stream in seen[:MAX_STREAMS]]
+        body = {"streams": streams, "more": len(seen) - len(streams)}
+        frames = [_frame("ended", ended_view(r)) for r in self._watcher.take()]
+        encoded = msgspec.json.encode(body)
+        if encoded != self._last:
+            self._last = encoded
+            frames.append(_frame("snapshot", {"now": trio.current_time(), **body}))
+        return b"".join(frames)
+
+
+def _frame(event: str, data: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), msgspec.json.encode(data))

@@ -1,0 +1,28 @@
+// Small makers of elements. Text goes in as text, never as markup.
+
+export const $ = (id) => document.getElementById(id);
+
+/** Make an element: el("p", {class: "quiet"}, "text", child, ...). */
+export function el(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === false || value == null) continue;
+    element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+}
+
+const digits = (value) =>
+  value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
+
+/** Write a time in milliseconds as a person would. */
+export function time(ms) {
+  if (ms == null) return "-";
+  if (ms < 1000) return `${digits(ms)} ms`;
+  if (ms < 120_000) return `${digits(ms / 1000)} s`;
+  return `${digits(ms / 60_000)} min`;
+}
+
+export const count = (n, noun) =>
+  `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;

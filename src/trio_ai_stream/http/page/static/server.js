@@ -1,0 +1,73 @@
+// What the page asks of its server; the API key is added here and nowhere else.
+
+import { readEvents } from "./sse.js";
+
+const KEY = "trio-ai-stream key";
+
+export const key = {
+  get: () => sessionStorage.getItem(KEY) ?? "",
+  set: (value) => sessionStorage.setItem(KEY, value.trim()),
+};
+
+/** The server said no before any stream began. */
+export class Refusal extends Error {
+  constructor(status, type, message) {
+    super(message);
+    this.status = status;
+    this.type = type;
+  }
+}
+
+function headers(more = {}) {
+  return key.get() ? { ...more, Authorization: `Bearer ${key.get()}` } : more;
+}
+
+async function refusal(response) {
+  const body = await response.json().catch(() => ({}));
+  const type = body.error_type ?? "refused";
+  return new Refusal(response.status, type, body.message ?? `HTTP ${response.status}`);
+}
+
+export async function getConfig() {
+  const response = await fetch("/page/config");
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
+/** Start an answer; return its id and its events, parsed, in batches as they arrive. */
+export async function startChat(body, signal) {
+  const response = await fetch("/chat", {
+    method: "POST",
+    headers: headers({ "Content-Type": "application/json" }),
+    body: JSON.stringify(body),
+    signal,
+  });
+  if (!response.ok) throw await refusal(response);
+  return { id: response.headers.get("X-Request-ID"), batches: parsed(response) };
+}
+
+async function* parsed(response) {
+  for await (const events of readEvents(response)) {
+    yield events.map((event) => JSON.parse(event.data));
+  }
+}
+
+/** Ask the server to cancel a stream; false when it cannot (then just hang up). */
+export async function cancelStream(id) {
+  try {
+    const path = `/streams/${encodeURIComponent(id)}`;
+    const response = await fetch(path, { method: "DELETE", headers: headers() });
+    return response.ok;
+  } catch {
+    return false;
+  }
+}
+
+/** Watch the running streams; yields batches of {type, ...data}. */
+export async function* watchStreams(signal) {
+  const response = await fetch("/streams/live", { headers: headers(), signal });
+  if (!response.ok) throw await refusal(response);
+  for await (const events of readEvents(response)) {
+    yield events.map((event) => ({ type: event.type, ...JSON.parse(event.data) }));
+  }
+}
