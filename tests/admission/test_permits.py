@@ -110,4 +110,5 @@ async def test_the_local_gate_limits_by_its_own_memory() -> None:
     assert isinstance(await gate.acquire_stream("a", "1"), Permit)
     refused = await gate.acquire_stream("b", "2")
     assert refused == Refused("server", 1, 1.0)
+    await gate.leave()
     assert gate.status() == GateStatus("local", None, permits.statistics())

@@ -222,4 +222,5 @@ async def test_a_process_that_stops_in_good_order_leaves_at_once(
             for number in range(5):
                 permit = await leaver.acquire_stream("c", f"r{number}")
                 assert isinstance(permit, Permit)
+            await leaver.leave()
         assert isinstance(await gate.acquire_stream("c", "next"), Permit)

@@ -59,6 +59,13 @@ class Gate(Protocol):
         """
         ...
 
+    async def leave(self) -> None:
+        """Say goodbye at shutdown, after the last stream and before `run` is cancelled.
+
+        Takes no longer than one timeout. Without it others wait for the lease to end.
+        """
+        ...
+
 
 class LocalGate:
     """Counts in this process's memory: nothing is shared, nothing can fail.
@@ -95,3 +102,6 @@ class LocalGate:
     ) -> None:
         """Return at once: there is no background work."""
         task_status.started()
+
+    async def leave(self) -> None:
+        """Do nothing: there is nobody to tell."""

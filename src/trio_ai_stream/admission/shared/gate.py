@@ -24,6 +24,7 @@ How far the limits can be exceeded, with N processes:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
 from collections.abc import Sequence
@@ -141,6 +142,11 @@ class SharedGate:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.link.run, self._work)
             task_status.started()
+
+    async def leave(self) -> None:
+        """End this process's lease, so that nobody waits for a server that has gone."""
+        with contextlib.suppress(Unavailable):
+            await self.leases.leave()
 
     def _admit_alone(self, client_id: str) -> Decision:
         if self._policy == "local":

@@ -9,7 +9,6 @@ than the book has, twice in a row (once may be a decision in flight).
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +28,6 @@ from trio_ai_stream.admission.shared.scripts import (
 
 _BATCH = 200
 """Streams in one release or assertion: one call stays far below a millisecond."""
-
-
-LEAVE_BUDGET_S = 0.25
-"""What saying goodbye may add to a shutdown; unsaid, the lease just runs out."""
 
 
 @dataclass(slots=True, eq=False)
@@ -112,27 +107,22 @@ class Leases:
         if lease.stream_id is not None:
             self._forget(lease.stream_id)
 
+    async def leave(self) -> None:
+        """End the lease now: whatever is still held counts no longer.
+
+        :raises Unavailable: no answer in time; then the lease runs out by itself.
+        """
+        await self._link.call(LEAVE, self._keys.permits, self._common)
+
     async def run(
         self, _client: Client, /, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Bring Valkey in step, then keep it so; started once it is.
-
-        Cancellation: a process that stops in good order gives its lease up at once, so
-        that nobody waits for the permits of a server which has been replaced.
-        """
+        """Bring Valkey in step, then keep it so; started once it is."""
         self._to_release.clear()  # the resync covers them
         await self._beat()
         await self._synchronise()
         task_status.started()
-        try:
-            await self._keep()
-        finally:
-            if self._link.up:
-                with (
-                    trio.move_on_after(LEAVE_BUDGET_S, shield=True),
-                    contextlib.suppress(Unavailable),
-                ):
-                    await self._send(LEAVE)
+        await self._keep()
 
     async def _keep(self) -> None:
         next_beat = trio.current_time() + self._beat_s
