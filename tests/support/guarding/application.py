@@ -147,14 +147,14 @@ async def _reply(send: Send, status: int, body: bytes) -> None:
 
 
 async def _read(receive: Receive) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return body
+            return bytes(body)
         body += message["body"]
         if not message["more_body"]:
-            return body
+            return bytes(body)
 
 
 def _rss_bytes() -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import trio
-
 from tests.support.guarding import frames
 
 
@@ -58,7 +57,7 @@ class Client:
         await self.read_until(lambda data: done(frames.parse(data)))
         return frames.parse(self.received)
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -19,8 +19,8 @@ import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
 from hypercorn.utils import wrap_app
-
 from tests.support.guarding.application import Application
+
 from trio_ai_stream.server.guard.serving import Guard
 from trio_ai_stream.server.limits import Limits
 

@@ -16,11 +16,11 @@ class Budget:
         self._spent = 0
         self._until = 0.0
 
-    def spend(self) -> bool:
-        """Count one event; False once there have been too many."""
+    def spend(self, count: int = 1) -> bool:
+        """Count events; False once there have been too many."""
         now = trio.current_time()
         if now >= self._until:
             self._until = now + self._span_s
             self._spent = 0
-        self._spent += 1
+        self._spent += count
         return self._spent <= self._limit

@@ -106,7 +106,8 @@ class Connection(TCPServer):
         while not self.ending:
             with self._reading:
                 await self._read()
-                self.lost()
+                if not self.ending:
+                    self.lost()
             if not self.ending:
                 self._expired()
                 self._reading = trio.CancelScope(deadline=self._due)

@@ -95,6 +95,10 @@ class GuardedH11(H11Protocol):
         names = {name for name, _ in headers}
         if {b"content-length", b"transfer-encoding"} <= names:
             status = 400  # RFC 9112 6.3: the stuff of request smuggling
+        size = len(request.method) + len(request.target)
+        size += sum(len(n) + len(v) for n, v in headers)
+        if size > self.limits.header_bytes:
+            status = 431  # h11 bounds only what has not yet arrived whole
         if request.http_version not in {b"1.0", b"1.1"}:
             status = 505
         if status is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import h2.events
 import trio
@@ -18,13 +18,17 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.utils import filter_pseudo_headers
 
 from trio_ai_stream.server.guard.budget import Budget
-from trio_ai_stream.server.guard.h2_setup import announcement, make_connection
+from trio_ai_stream.server.guard.h2_request import read_head
+from trio_ai_stream.server.guard.h2_setup import (
+    CountedFrames,
+    announcement,
+    make_connection,
+)
 from trio_ai_stream.server.guard.h2_stream import H2Stream
 from trio_ai_stream.server.guard.http2_send import H2Sending
-from trio_ai_stream.server.guard.phases import Phase, judge
+from trio_ai_stream.server.guard.phases import Phase
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
@@ -50,6 +54,8 @@ class GuardedH2(H2Sending, H2Protocol):
         self.owner = owner
         self.limits = limits = owner.limits
         self.connection = make_connection(limits)
+        self._frames = CountedFrames(server=True)
+        self.connection.incoming_buffer = self._frames
         self.open: dict[int, H2Stream] = {}
         self.discarding: dict[int, int] = {}
         self.goaway_sent = False
@@ -76,6 +82,7 @@ class GuardedH2(H2Sending, H2Protocol):
         An exception other than a protocol error is a defect of h2 or hpack that the
         bytes have found; the connection contains it.
         """
+        self._frames.count = 0
         try:
             events = self.connection.receive_data(data)
         except ProtocolError:
@@ -87,102 +94,88 @@ class GuardedH2(H2Sending, H2Protocol):
             self.go_away(ErrorCodes.INTERNAL_ERROR)
             self.owner.end(lingering=True)
             raise
+        useful = 0
         for event in events:
             if not self.owner.ending:
-                self._contain(event)
+                useful += self._contain(event)
+        self._charge(self._control, self._frames.count - useful)
         self.flush()
         self.settle()
         if self.owner.transport.pending:
             await self.owner.transport.drained()
 
-    def _contain(self, event: h2.events.Event) -> None:
+    def _contain(self, event: h2.events.Event) -> bool:
         """Act on one event; a failure ends its stream, not the neighbours'."""
         try:
-            self._act(event)
+            return self._act(event)
         except Exception:
             stream_id = getattr(event, "stream_id", None)
             if not stream_id:
                 raise
             self.owner.intervened("connection_error")
-            log.exception(
-                "contained a failure of stream %d of %s", stream_id, self.owner
-            )
+            log.exception("contained a failure of stream %d, %s", stream_id, self.owner)
             self.forget(stream_id)
             self.reset(stream_id, ErrorCodes.INTERNAL_ERROR)
+            return False
 
-    def _act(self, event: h2.events.Event) -> None:
-        """Act on one event of h2's; the connection's state is h2's."""
+    def _act(self, event: h2.events.Event) -> bool:
+        """Act on one event; False if its frame was of no use to any request."""
         match event:
             case h2.events.RequestReceived():
-                self._begin(event)
+                return self._begin(event)
             case h2.events.DataReceived():
                 self._body(event)
+                return bool(event.data)
             case h2.events.StreamEnded():
                 self._request_ended(event.stream_id or 0)
             case h2.events.StreamReset():
                 self._charge(self._resets)
                 self.forget(event.stream_id)
             case h2.events.WindowUpdated():
-                if not self.window_opened(event.stream_id):
-                    self._charge(self._control)
+                return self.window_opened(event.stream_id)
             case h2.events.RemoteSettingsChanged():
-                self._charge(self._control)
                 if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
                     self.window_opened(0)
             case h2.events.ConnectionTerminated():
                 # h2 lets nothing more be sent after it, not even on live streams.
                 self.owner.lost()
-            case _:
-                self._charge(self._control)
+        return False
 
-    def _charge(self, budget: Budget) -> None:
-        if not budget.spend() and not self.owner.ending:
+    def _charge(self, budget: Budget, count: int = 1) -> None:
+        """Count what costs a client nothing; past the budget the connection ends."""
+        if count > 0 and not budget.spend(count) and not self.owner.ending:
             self.owner.intervened("flood")
             self.go_away(ErrorCodes.ENHANCE_YOUR_CALM)
             self.owner.lost()
             self.owner.end(lingering=True)
 
-    def _begin(self, event: h2.events.RequestReceived) -> None:
+    def _begin(self, event: h2.events.RequestReceived) -> bool:
         stream_id = event.stream_id or 0
         if self.goaway_sent or len(self.open) >= self.limits.h2_streams:
             self.owner.intervened("stream_refused")
             self._charge(self._resets)
             self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
-            return
-        method = target = b""
-        size = 0
-        given = cast("list[tuple[bytes, bytes]]", event.headers or [])
-        for name, value in given:
-            size += len(name) + len(value) + 32
-            if name == b":method":
-                method = value
-            elif name == b":path":
-                target = value
-        headers = filter_pseudo_headers(given)
-        status = judge(self.config, method, target, headers)
-        if not method.isascii():
-            status = 400
-        if size > self.limits.header_bytes:
-            status = 431
-        if status is not None:
-            self._refuse(stream_id, status)
-            return
+            return False
+        head = read_head(event.headers, self.config, self.limits)
+        if isinstance(head, int):
+            self._refuse(stream_id, head)
+            return False
         stream = H2Stream(self.owner, self.stream_send, stream_id, self.repay)
         stream.body_deadline = trio.current_time() + self.limits.body_read_s
         self.open[stream_id] = stream
         stream.begin(
-            method=method.decode("ascii").upper(),
-            target=target,
+            method=head.method,
+            target=head.target,
             http_version="2",
-            headers=headers,
+            headers=head.headers,
         )
         if self.owner.last_request:
             self.go_away(ErrorCodes.NO_ERROR)
+        return True
 
     def _refuse(self, stream_id: int, status: int) -> None:
         """Answer a bad head with `status`; the connection and its streams go on."""
         self.owner.intervened("bad_request")
-        self._charge(self._control)
         headers = [(b":status", b"%d" % status), (b"content-length", b"0")]
         self.connection.send_headers(
             stream_id, headers + self.config.response_headers("h2"), end_stream=True
@@ -193,8 +186,6 @@ class GuardedH2(H2Sending, H2Protocol):
         stream_id = event.stream_id or 0
         length = event.flow_controlled_length or 0
         stream = self.open.get(stream_id)
-        if not event.data:
-            self._charge(self._control)
         if stream is not None and not stream.closed:
             stream.inbox.put_nowait(bytes(event.data or b""), more_body=True)
             # Credit comes back as the application reads: at most a window is queued.

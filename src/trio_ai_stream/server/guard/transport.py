@@ -21,7 +21,9 @@ import trio
 
 from trio_ai_stream.server.limits import Limits
 
-RECEIVE_BYTES: Final = 65_536
+# Small enough that what one client sends at once, all control frames, is worked off in
+# some tens of milliseconds.
+RECEIVE_BYTES: Final = 16_384
 _SIOCOUTQ: Final = 0x5411  # linux/sockios.h: bytes not yet acknowledged by the peer
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 

@@ -1,0 +1,35 @@
+"""No HTTP/1.1 bytes end the process or touch a neighbour, and each gets its answer."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests.conformance.cases_http1 import CASES, Case
+from tests.conformance.witness import undisturbed
+from tests.support.guarding.client import Client
+from tests.support.guarding.servers import ServerProcess
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_hostile_bytes_get_their_status(
+    server: ServerProcess, case: Case
+) -> None:
+    """The answer has the status that HTTP gives the fault, then the connection ends."""
+
+    async def hostile() -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(case.data)
+            if case.leave == "shut":
+                await client.stream.send_eof()
+            if case.leave == "reset":
+                client.reset()
+                return
+            answer = await client.read_to_end()
+        found = re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)
+        assert tuple(map(int, found)) == case.statuses
+        if case.leave == "cut":
+            assert not answer.endswith(b"0\r\n\r\n"), "a cut stream looked complete"
+        assert b"Traceback" not in answer
+
+    await undisturbed(server, hostile)
