@@ -14,6 +14,8 @@ from trio_ai_stream.lab.adapters.adapter import BODY, Adapter
 from trio_ai_stream.lab.adapters.catalogue import ADAPTERS, OURS
 from trio_ai_stream.lab.bursts import SIZES, bursts
 from trio_ai_stream.lab.clients.acts import Act
+from trio_ai_stream.lab.matrix.cells import all_cells
+from trio_ai_stream.lab.matrix.run import matrix
 from trio_ai_stream.lab.probe import EXPERIMENTS, PHASES, Plan, probe
 from trio_ai_stream.lab.records import RecordError
 from trio_ai_stream.lab.report.write import write_report
@@ -31,6 +33,7 @@ Subparsers = Any  # argparse keeps the type of a sub-command list to itself
 def add_parsers(subparsers: Subparsers) -> None:
     """Add the instrument's commands; each sets ``run_lab``, which ``run`` calls."""
     _add_probe(subparsers)
+    _add_matrix(subparsers)
     _add_burst(subparsers)
     _add_report(subparsers)
 
@@ -139,6 +142,41 @@ def _custom(arguments: argparse.Namespace) -> Adapter:
         body=arguments.body,
         headers=headers,
     )
+
+
+def _add_matrix(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "matrix", help="every cause, phase and transport on this server"
+    )
+    parser.add_argument("--n", type=int, default=30, help="runs per cell")
+    for factor in ("cause", "phase", "transport"):
+        parser.add_argument(
+            f"--{factor}", action="append", default=[], help="only this; repeatable"
+        )
+    parser.add_argument("--out", type=Path, help="a folder of its own for the results")
+    parser.set_defaults(run_lab=_matrix)
+
+
+def _matrix(arguments: argparse.Namespace) -> int:
+    wanted = {
+        factor: getattr(arguments, factor)
+        for factor in ("cause", "phase", "transport")
+        if getattr(arguments, factor)
+    }
+    cells = [
+        cell
+        for cell in all_cells()
+        if all(getattr(cell, factor) in names for factor, names in wanted.items())
+    ]
+    if not cells:
+        raise UsageError(f"no cell has {wanted}")
+    folder = new_folder("matrix", arguments.out)
+    text, bad = conduct(
+        folder,
+        {"n": arguments.n, "only": wanted, "cells": len(cells)},
+        lambda upstream, emit: matrix(cells, upstream, emit, n=arguments.n),
+    )
+    return finished(text, folder, bad=bad)
 
 
 def _add_burst(subparsers: Subparsers) -> None:

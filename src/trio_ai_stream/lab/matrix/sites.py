@@ -1,0 +1,102 @@
+"""The configurations of this server that the cells need, and upstreams that hang."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from trio_ai_stream.lab.adapters.adapter import Adapter
+from trio_ai_stream.lab.adapters.catalogue import OURS
+from trio_ai_stream.lab.matrix.cells import Site
+from trio_ai_stream.lab.process import free_port, serving
+from trio_ai_stream.lab.trial import Arena
+from trio_ai_stream.lab.upstream import Upstream
+
+FIRST_TOKEN_S = 0.4
+IDLE_S = 0.3
+DEADLINE_S = 0.6
+WRITE_S = 0.5
+CONNECT_S = 0.3
+DRAIN_S = 0.4
+HEARTBEAT_S = 0.2  # bounds the notice of a client with a pipelined request
+
+PATIENT = {"HEARTBEAT_SECS": str(HEARTBEAT_S)}
+HASTY = {
+    "FIRST_TOKEN_TIMEOUT_SECS": str(FIRST_TOKEN_S),
+    "STREAM_IDLE_TIMEOUT_SECS": str(IDLE_S),
+    "STREAM_DEADLINE_SECS": str(DEADLINE_S),
+    "WRITE_TIMEOUT_SECS": str(WRITE_S),
+    "CONNECT_TIMEOUT_SECS": str(CONNECT_S),
+}
+ENVIRONMENTS = {
+    Site.PATIENT: PATIENT,
+    Site.UNCONNECTED: PATIENT,
+    Site.HASTY: HASTY,
+    Site.HASTY_UNCONNECTED: HASTY,
+    Site.DRAINING: {"DRAIN_TIMEOUT_SECS": str(DRAIN_S)},
+}
+
+
+def adapter_for(site: Site, certificate: tuple[Path, Path] | None) -> Adapter:
+    """Return this server's adapter in the configuration of a site."""
+    env = {**OURS.env, **ENVIRONMENTS[site]}
+    if certificate is not None:
+        env["TLS_CERT_FILE"], env["TLS_KEY_FILE"] = map(str, certificate)
+    return dataclasses.replace(OURS, env=env)
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """Listen on a port whose queue is full: a connection to it is never made.
+
+    Linux drops the SYN once the accept queue is full, so connecting hangs as it does
+    towards a host that is gone.
+    """
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        fillers = []
+        try:
+            for _ in range(4):
+                filler = socket.socket()
+                fillers.append(filler)
+                filler.setblocking(False)
+                with suppress(BlockingIOError):
+                    filler.connect(address)
+            yield address[1]
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+@contextmanager
+def certificate() -> Iterator[tuple[Path, Path]]:
+    """Make a certificate for localhost that lives as long as the block."""
+    from trio_ai_stream.server.certificate import write
+
+    with TemporaryDirectory(prefix="lab-certificate-") as folder:
+        yield write(Path(folder))
+
+
+@asynccontextmanager
+async def site_arena(
+    site: Site,
+    upstream: Upstream,
+    *,
+    tls: tuple[Path, Path] | None = None,
+) -> AsyncIterator[Arena]:
+    """Run this server in the configuration of a site while the block runs."""
+    adapter = adapter_for(site, tls)
+    port = free_port()
+    with black_hole() as hole:
+        base_url = upstream.base_url
+        if site in (Site.UNCONNECTED, Site.HASTY_UNCONNECTED):
+            base_url = f"http://127.0.0.1:{hole}/api/v1"
+        argv, env = adapter.command(port=port, upstream=base_url)
+        async with serving(argv, env, port=port) as server:
+            yield Arena(adapter, server, upstream)
