@@ -148,6 +148,8 @@ class Connection:
         self, message: Message, budgets: Budgets, small: bytes | None
     ) -> bytes:
         """Send in one task and read in another, until there is a head."""
+        parser = self.parser
+        assert parser is not None
         first = b""
         unread: Exception | None = None
         async with trio.open_nursery() as nursery:
@@ -161,10 +163,9 @@ class Connection:
             except Exception as exc:
                 unread = exc
                 nursery.cancel_scope.cancel(reason="the response cannot be read")
-            head = self.parser.head if self.parser is not None else None
-            if head is not None and head.status >= 300:
+            if parser.head is not None and parser.head.status >= 300:
                 nursery.cancel_scope.cancel(reason="upstream answered early")
-        if head is not None:
+        if parser.head is not None:
             return first
         if self._failure is not None:
             self.phase = Phase.WRITE

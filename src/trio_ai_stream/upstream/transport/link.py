@@ -22,6 +22,8 @@ from trio_ai_stream.upstream.transport.limits import BLOCK_BYTES
 
 Wait = Callable[[], Awaitable[None]]
 
+_CLOSED = "this connection was closed on our side"
+
 
 class Buffers:
     """The two buffers that every link of one transport reads through."""
@@ -134,11 +136,12 @@ class SocketLink:
 
     def close(self) -> None:
         self._fd = -1
+        self.wait = wait_closed
         self._stream.socket.close()
 
     def _open_fd(self) -> int:
         if self._fd < 0:
-            raise trio.ClosedResourceError("this connection was closed here")
+            raise trio.ClosedResourceError(_CLOSED)
         return self._fd
 
 
@@ -178,6 +181,11 @@ class StreamLink:
 
     def close(self) -> None:
         self._close()
+
+
+async def wait_closed() -> None:
+    """Refuse to wait for a link that was closed on this side."""
+    raise trio.ClosedResourceError(_CLOSED)
 
 
 def readable(fd: int) -> bool:

@@ -187,7 +187,8 @@ class ResponseParser:
             raise InvalidResponseError(
                 f"more than {self._limits.max_head_bytes} bytes of header lines"
             )
-        fields.append((name, value))
+        # llhttp strips the blanks before a value, not those after (RFC 9112, 5.1).
+        fields.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Settle how the body ends, or drop an informational response."""
@@ -222,7 +223,7 @@ def _framing(fields: Headers) -> bool:
     """Tell whether the body's end is announced; refuse an ambiguous announcement."""
     codings = [value for name, value in fields if name.lower() == b"transfer-encoding"]
     if codings:
-        if [coding.strip().lower() for coding in codings] != [b"chunked"]:
+        if [coding.lower() for coding in codings] != [b"chunked"]:
             raise InvalidResponseError(
                 "Transfer-Encoding: expected 'chunked' alone, got something else"
             )

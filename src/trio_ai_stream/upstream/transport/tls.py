@@ -91,6 +91,7 @@ class TlsLink:
 
     def close(self) -> None:
         self._socket.close()
+        self.wait = self._socket.wait
 
     async def _send_outgoing(self) -> None:
         if self._outgoing.pending and not self._socket.push(self._outgoing.read()):
