@@ -16,7 +16,7 @@ import trio
 from trio_ai_stream.simulator.faults import FaultError, Faults, parse_model
 from trio_ai_stream.simulator.ledger import Ledger
 from trio_ai_stream.simulator.player import Player
-from trio_ai_stream.simulator.record import Outcome, Record
+from trio_ai_stream.simulator.record import GoneHow, Outcome, Record
 from trio_ai_stream.simulator.rejection import plain_error
 from trio_ai_stream.simulator.request import Request, RequestError, RequestReader
 from trio_ai_stream.simulator.response import CONTINUE, short_response
@@ -24,6 +24,7 @@ from trio_ai_stream.simulator.routes import is_chat, plan_chat, plan_other
 from trio_ai_stream.simulator.steps import End, Phase, Step
 
 RECEIVE = 65536  # bytes of one read
+FIRST_RECEIVE = 2048  # of a request: enough to find a slow read's model name in it
 EARLY_LIMIT = 65536  # bytes of a next request that are read while one is answered
 
 
@@ -123,9 +124,9 @@ class Connection:
         """Read until the request is complete; False if the client left before."""
         pace: Faults | None = None
         request = self._reader.request
+        size = FIRST_RECEIVE
         while not request.complete:
             try:
-                size = RECEIVE if pace is None else pace.read_bytes
                 data = await self._stream.receive_some(size)
                 if not data:
                     self._gone("fin")
@@ -135,11 +136,10 @@ class Connection:
             except trio.BrokenResourceError:
                 self._gone("rst")
                 return False
-            if pace is None:
-                pace = slow_read(request)
+            pace = pace or slow_read(request)
+            size = RECEIVE if pace is None else pace.read_bytes
             if pace is not None and not request.complete:
                 await trio.sleep(pace.read_ms / 1000)
-        await self._head_received(request)
         return True
 
     async def _head_received(self, request: Request) -> None:
@@ -151,9 +151,9 @@ class Connection:
         if not request.complete and request.headers.get("expect"):
             await self._stream.send_all(CONTINUE)
 
-    def _gone(self, how: str) -> None:
+    def _gone(self, how: GoneHow) -> None:
         if self._record is not None:
-            self._ledger.gone(self._record, "fin" if how == "fin" else "rst")
+            self._ledger.gone(self._record, how)
 
     def _close_record(self, outcome: Outcome) -> None:
         if self._record is not None:

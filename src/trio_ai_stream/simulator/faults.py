@@ -137,6 +137,7 @@ class Faults:
     tool_calls: int = _key(0, _count(16), "tool calls, whether or not it has tools")
     finish: str | None = _key(None, _word, "finish_reason in place of the true one")
     usage: UsagePlace = _key("own", _choice(UsagePlace), "where the usage stands")
+    tag: str | None = _key(None, _word, "nothing but a name to find the record by")
     # the wire
     eol: Eol = _key("lf", _choice(Eol), "line ends of the events")
     space: bool = _key(True, _flag, "a space after `data:`")

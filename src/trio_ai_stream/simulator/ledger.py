@@ -84,10 +84,11 @@ class Ledger:
         self.mark(record, "client_gone")
 
     def close(self, record: Record, outcome: Outcome) -> None:
-        """End a record; a client that was seen to go decides the outcome."""
+        """End a record; it is `finished` if all was sent, whoever left meanwhile."""
         if self.live.pop(record.number, None) is None:
             return
-        record.outcome = "client_gone" if "client_gone" in record.marks else outcome
+        gone = "client_gone" in record.marks and outcome != "finished"
+        record.outcome = "client_gone" if gone else outcome
         self.outcomes[record.outcome] += 1
         self.events_sent += record.events_sent
         self._ended.append(record)

@@ -66,6 +66,9 @@ class Player:
 
     async def _write(self, step: Write) -> None:
         data = chunk(step.data) if self._framed else step.data
+        if step.last and self._framed:
+            data += LAST_CHUNK
+            self._framed = False
         await self._stream.send_all(data)
         self._ledger.sent(self._record, len(data), step.events, step.tokens)
         if step.phase is not None and step.phase is not self._record.phase:

@@ -70,11 +70,6 @@ class RequestReader:
         self._parser = callbacks.parser = httptools.HttpRequestParser(callbacks)
 
     @property
-    def idle(self) -> bool:
-        """Whether not one byte of the current request has come."""
-        return not self._fed
-
-    @property
     def waiting(self) -> int:
         """How many bytes have come for the request after the current one."""
         return len(self._early)

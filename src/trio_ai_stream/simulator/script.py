@@ -184,9 +184,11 @@ class Script:
         if done:
             frames.append(self.encoder.done())
         yield Pause(self._delay())
-        yield Write(b"".join(frames), len(frames), 0, Phase.FINISHING)
+        block = b"".join(frames)
         if self.faults.trailing:
-            yield Write(TRAILING)
+            block += TRAILING
+        last = not self.faults.done_ms
+        yield Write(block, len(frames), 0, Phase.FINISHING, last)
         yield Pause(self.faults.done_ms / 1000)
 
 

@@ -38,12 +38,17 @@ class Head(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Send bytes of the body; `phase` is entered when they are sent."""
+    """Send bytes of the body; `phase` is entered when they are sent.
+
+    The `last` write carries the end of a chunked body, so that a client which leaves
+    on its data has had the whole response.
+    """
 
     data: bytes
     events: int = 0
     tokens: int = 0
     phase: Phase | None = None
+    last: bool = False
 
 
 class End(enum.Enum):

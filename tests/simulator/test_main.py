@@ -1,0 +1,62 @@
+"""The simulator as a program: its one line, its signals, its exit statuses."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import trio
+from tests.simulator.client import Client, body_of
+
+COMMAND = (sys.executable, "-m", "trio_ai_stream.simulator")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_at_once(number: signal.Signals) -> None:
+    """It prints its address, serves, and exits with 0 on a signal, streams or not."""
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            start = functools.partial(
+                trio.run_process, [*COMMAND, "--json"], stdout=subprocess.PIPE
+            )
+            run: trio.Process = await nursery.start(start)
+            assert run.stdout is not None
+            address = json.loads(await run.stdout.receive_some(1000))
+            client = Client(
+                await trio.open_tcp_stream(address["host"], address["port"])
+            )
+            await client.send(body=body_of("simulator/silent"))
+            await client.next_event()
+            run.send_signal(number)
+            await run.wait()
+            await client.stream.aclose()
+    assert run.returncode == 0
+
+
+def test_a_taken_port_is_said() -> None:
+    """A port that is taken is one line on stderr and status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [*COMMAND, "--port", port], capture_output=True, text=True, timeout=20
+        )
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_model_is_said() -> None:
+    """A default model that does not parse is one line on stderr and status 2."""
+    done = subprocess.run(
+        [*COMMAND, "--model", "simulator/nope"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 2
+    assert "simulator/nope" in done.stderr
