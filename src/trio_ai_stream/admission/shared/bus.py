@@ -1,0 +1,146 @@
+"""Questions from process to process over Valkey's publish and subscribe.
+
+Each process listens on a channel of its own and on one that all share. A question names
+the channel to answer on; PUBLISH says how many processes got it, so the asker knows how
+many answers to wait for and need not guess. Nothing is stored: a process that is gone
+does not get the question, and one that hangs is waited for no longer than the timeout.
+
+The subscription is read from the connection itself: coredis' PubSub object waits a
+second, shielded, whenever it is closed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import trio
+from coredis.connection import BaseConnection
+from loguru import logger
+
+from trio_ai_stream.admission.directory import Entry
+from trio_ai_stream.admission.shared.link import Client, Link, Unavailable
+from trio_ai_stream.admission.shared.scripts import Keys
+
+PING_EVERY_S = 5.0
+"""A subscription that fell silent for good is noticed after this and one timeout."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A question of ours: the answers so far, and how many there will be."""
+
+    answers: list[Any] = field(default_factory=list)
+    expected: int | None = None
+    complete: trio.Event = field(default_factory=trio.Event)
+
+    def check(self) -> None:
+        if self.expected is not None and len(self.answers) >= self.expected:
+            self.complete.set()
+
+
+class Bus:
+    """One process's ear and voice; `reply` answers the questions of the others."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        reply: Callable[[Entry], Any],
+        *,
+        timeout_s: float,
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._reply = reply
+        self._timeout_s = timeout_s
+        self._tokens = count()
+        self._pending: dict[int, _Pending] = {}
+
+    async def ask(
+        self, question: Entry, process: str | None = None
+    ) -> tuple[list[Any], bool]:
+        """Ask one process, or all: the answers, and whether everybody answered.
+
+        This process is among all: it answers itself like the others.
+        :raises Unavailable: the question could not be sent.
+        """
+        token = next(self._tokens)
+        pending = self._pending[token] = _Pending()
+        message = {
+            **question,
+            "token": token,
+            "reply": self._keys.channel(self._keys.process),
+        }
+        try:
+            with trio.move_on_after(self._timeout_s):
+                pending.expected = await self._link.publish(
+                    self._keys.channel(process), json.dumps(message)
+                )
+                pending.check()
+                await pending.complete.wait()
+        finally:
+            del self._pending[token]
+        return pending.answers, pending.complete.is_set()
+
+    async def run(
+        self, client: Client, /, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Listen and answer until cancelled; started once subscribed."""
+        pool = client.connection_pool
+        async with pool.acquire() as connection, trio.open_nursery() as nursery:
+            try:
+                await nursery.start(self._listen, connection)
+                task_status.started()
+                await self._ping(connection)
+            finally:
+                # Its subscriptions must not go back into the pool.
+                connection.invalidate("no longer listening")
+
+    async def _listen(
+        self, connection: BaseConnection, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        channels = [self._keys.channel(self._keys.process), self._keys.channel()]
+        connection.send_command(b"SUBSCRIBE", *channels)
+        confirmed = 0
+        async for push in connection.push_messages:
+            match push:
+                case [b"subscribe", *_]:
+                    confirmed += 1
+                    if confirmed == len(channels):
+                        task_status.started()
+                case [b"message", _, bytes(data)]:
+                    await self._received(data)
+
+    async def _ping(self, connection: BaseConnection) -> None:
+        while True:
+            await trio.sleep(PING_EVERY_S)
+            with trio.move_on_after(self._timeout_s) as scope:
+                await connection.create_request(b"PING")
+            if scope.cancelled_caught:
+                raise Unavailable("timeout", "the subscription fell silent")
+
+    async def _received(self, data: bytes) -> None:
+        message = _decode(data)
+        token = message.get("token")
+        if not isinstance(token, int):
+            logger.warning("a message on the bus was not ours", event="bus_rubbish")
+            return
+        if "ask" in message:
+            reply = {"token": token, "answer": self._reply(message)}
+            await self._link.publish(str(message.get("reply")), json.dumps(reply))
+        elif (pending := self._pending.get(token)) is not None:
+            pending.answers.append(message.get("answer"))
+            pending.check()
+
+
+def _decode(data: bytes) -> dict[str, Any]:
+    """Return the message, empty if it is none."""
+    try:
+        message = json.loads(data)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}

@@ -1,0 +1,90 @@
+"""Workers of one host ask each other for their streams over Unix sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from tests.admission.streams import Streams
+
+from trio_ai_stream.admission.directory import DirectoryUnavailableError
+from trio_ai_stream.admission.peers import PeerDirectory
+
+
+@asynccontextmanager
+async def running(folder: Path, *all_streams: Streams) -> AsyncIterator[PeerDirectory]:
+    """Run one worker's directory for each of the streams; yield the first."""
+    workers = [PeerDirectory(folder, streams, timeout_s=0.3) for streams in all_streams]
+    async with trio.open_nursery() as nursery:
+        for worker in workers:
+            await nursery.start(worker.run)
+        yield workers[0]
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+def sockets(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+async def test_workers_list_each_others_streams(tmp_path: Path) -> None:
+    """Each worker sees all streams of the host, an owner only its own."""
+    streams = [
+        Streams("one", a="ann"),
+        Streams("two", b="bob"),
+        Streams("three", c="ann"),
+    ]
+    async with running(tmp_path, *streams) as worker:
+        everything = await worker.list_streams(None)
+        hers = await worker.list_streams("ann")
+    assert everything.complete
+    assert {entry["id"] for entry in everything.entries} == {"a", "b", "c"}
+    assert {entry["id"] for entry in hers.entries} == {"a", "c"}
+    assert sockets(tmp_path) == []
+
+
+async def test_a_cancel_reaches_the_worker_that_has_the_stream(tmp_path: Path) -> None:
+    """The owner's answer comes back; nobody's stream and nobody's id are None."""
+    theirs = Streams("two", b="bob")
+    async with running(tmp_path, Streams("one", a="ann"), theirs) as worker:
+        assert await worker.cancel("b", "ann") is None
+        assert await worker.cancel("b", "bob") == {"id": "b", "cancelled_at": "two"}
+        assert await worker.cancel("b", "bob") is None
+        assert await worker.cancel("a", None) == {"id": "a", "cancelled_at": "one"}
+
+
+async def test_a_dead_workers_socket_is_cleared_away(tmp_path: Path) -> None:
+    """A socket that nobody listens on counts as nobody, and is removed."""
+    path = tmp_path / "peer-1-abc.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    async with running(tmp_path, Streams("one", a="ann")) as worker:
+        listing = await worker.list_streams(None)
+        assert listing.complete
+        assert not path.exists()
+        assert await worker.cancel("x", None) is None
+
+
+async def test_a_worker_that_hangs_makes_the_answer_incomplete(tmp_path: Path) -> None:
+    """A sibling that accepts and never answers costs one timeout: 503, not 404."""
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(tmp_path / "peer-1-abc.sock"))
+        hanging.listen()
+        async with running(tmp_path, Streams("one", a="ann")) as worker:
+            with trio.fail_after(2):
+                assert not (await worker.list_streams(None)).complete
+                with pytest.raises(DirectoryUnavailableError):
+                    await worker.cancel("x", None)
+
+
+async def test_rubbish_on_a_workers_socket_does_it_no_harm(tmp_path: Path) -> None:
+    """A question that is none ends its own connection only."""
+    async with running(tmp_path, Streams("one"), Streams("two", b="bob")) as worker:
+        for path in sockets(tmp_path):
+            for rubbish in (b"", b"{\n", b"\xff\n", b"x" * 1000):
+                async with await trio.open_unix_socket(path) as stream:
+                    await stream.send_all(rubbish)
+        assert await worker.cancel("b", None) == {"id": "b", "cancelled_at": "two"}

@@ -1,0 +1,183 @@
+"""Listing and cancelling streams of other processes, over a real Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from tests.admission.gates import GateMaker, until
+from tests.admission.streams import Streams
+from tests.admission.valkey import Proxy, Server, proxied
+
+from trio_ai_stream.admission.directory import (
+    DirectoryUnavailableError,
+    LocalDirectory,
+    answer,
+)
+from trio_ai_stream.admission.permits import Permit
+from trio_ai_stream.admission.shared.directory import SharedDirectory
+from trio_ai_stream.admission.shared.gate import SharedGate
+
+
+@asynccontextmanager
+async def joined(
+    url: str, make: GateMaker, streams: Streams
+) -> AsyncIterator[tuple[SharedDirectory, SharedGate]]:
+    """Run a gate with a directory, its streams holding their permits, for a block."""
+    gate = make(url)
+    directory = SharedDirectory(gate, streams, timeout_s=0.3)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gate.run)
+        for request_id, owner in streams.owners.items():
+            assert isinstance(await gate.acquire_stream(owner, request_id), Permit)
+        yield directory, gate
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_listing_has_the_streams_of_all(
+    any_server: Server, make_gate: GateMaker
+) -> None:
+    """Each process sees all streams; an owner sees only its own, wherever they are."""
+    async with (
+        joined(any_server.url, make_gate, Streams("one", a="ann", b="bob")) as (one, _),
+        joined(any_server.url, make_gate, Streams("two", c="ann")) as (two, _),
+    ):
+        for directory in (one, two):
+            everything = await directory.list_streams(None)
+            assert {entry["id"] for entry in everything.entries} == {"a", "b", "c"}
+            assert everything.complete
+            hers = await directory.list_streams("ann")
+            assert {entry["id"] for entry in hers.entries} == {"a", "c"}
+
+
+async def test_a_cancel_reaches_the_owner_and_says_what_it_did(
+    any_server: Server, make_gate: GateMaker
+) -> None:
+    """The answer to a cancel is the owner's; a second one finds nobody."""
+    theirs = Streams("two", c="ann")
+    async with (
+        joined(any_server.url, make_gate, Streams("one")) as (one, _),
+        joined(any_server.url, make_gate, theirs),
+    ):
+        done = await one.cancel("c", "ann")
+        assert done == {"id": "c", "cancelled_at": "two"}
+        assert await one.cancel("c", "ann") is None
+        assert theirs.owners == {}
+
+
+async def test_a_cancel_of_a_local_stream_asks_nobody(make_gate: GateMaker) -> None:
+    """Streams of this process are cancelled also without any Valkey."""
+    directory = SharedDirectory(make_gate("redis://127.0.0.1:1"), Streams("x", a="ann"))
+    assert await directory.cancel("a", None) == {"id": "a", "cancelled_at": "x"}
+
+
+async def test_another_clients_stream_is_not_cancelled(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """Whoever may not see a stream gets the answer for one that does not exist."""
+    theirs = Streams("two", c="ann")
+    async with (
+        joined(valkey.url, make_gate, Streams("one")) as (one, _),
+        joined(valkey.url, make_gate, theirs),
+    ):
+        assert await one.cancel("c", "bob") is None
+        assert await one.cancel("never", "bob") is None
+        assert theirs.owners == {"c": "ann"}
+
+
+async def test_one_id_of_two_clients_is_cancelled_for_the_right_one(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """Of two streams with one id, a cancel ends the one that its client owns."""
+    first, second = Streams("one", same="ann"), Streams("two", same="bob")
+    async with (
+        joined(valkey.url, make_gate, Streams("asker")) as (asker, _),
+        joined(valkey.url, make_gate, first),
+        joined(valkey.url, make_gate, second),
+    ):
+        assert await asker.cancel("same", "bob") == {
+            "id": "same",
+            "cancelled_at": "two",
+        }
+        assert (first.owners, second.owners) == ({"same": "ann"}, {})
+
+
+async def test_a_silent_owner_is_unavailable_not_absent(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """A cancel whose owner does not answer in time is no 404, and a listing says so."""
+
+    @asynccontextmanager
+    async def silenced() -> AsyncIterator[Proxy]:
+        async with (
+            proxied(valkey) as proxy,
+            joined(proxy.url, make_gate, Streams("two", c="ann")),
+        ):
+            proxy.silent = True
+            yield proxy
+
+    async with (
+        joined(valkey.url, make_gate, Streams("one", a="ann")) as (one, _),
+        silenced(),
+    ):
+        with trio.fail_after(1), pytest.raises(DirectoryUnavailableError):
+            await one.cancel("c", "ann")
+        with trio.fail_after(1):
+            listing = await one.list_streams(None)
+        assert [entry["id"] for entry in listing.entries] == ["a"]
+        assert not listing.complete
+
+
+async def test_without_valkey_only_this_process_is_known(
+    own_valkey: Server, make_gate: GateMaker
+) -> None:
+    """In an outage a listing is local and incomplete, and a cancel elsewhere is 503."""
+    streams = Streams("one", a="ann")
+    async with joined(own_valkey.url, make_gate, streams) as (one, gate):
+        own_valkey.stop()
+        await gate.admit_request("c")
+        await until(lambda: not gate.link.up)
+        listing = await one.list_streams(None)
+        assert [entry["id"] for entry in listing.entries] == ["a"]
+        assert not listing.complete
+        with pytest.raises(DirectoryUnavailableError):
+            await one.cancel("elsewhere", None)
+        own_valkey.start()
+        await until(lambda: gate.link.up)
+        assert (await one.list_streams(None)).complete
+
+
+async def test_rubbish_on_the_bus_is_ignored(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """What others publish on our channel neither answers nor breaks anything."""
+    async with joined(valkey.url, make_gate, Streams("one", a="ann")) as (one, gate):
+        for rubbish in (
+            "",
+            "{",
+            "[]",
+            '{"token": 99}',
+            '{"token": []}',
+            '{"ask": "x", "token": 1}',
+        ):
+            await gate.link.publish(gate.keys.channel(), rubbish)
+        assert (await one.list_streams(None)).complete
+
+
+async def test_the_local_directory_knows_this_process() -> None:
+    """Without sharing, listing and cancelling are the process's own."""
+    directory = LocalDirectory(Streams("here", a="ann", b="bob"))
+    listing = await directory.list_streams("ann")
+    assert ([entry["id"] for entry in listing.entries], listing.complete) == (
+        ["a"],
+        True,
+    )
+    assert await directory.cancel("b", "ann") is None
+    assert await directory.cancel("b", None) == {"id": "b", "cancelled_at": "here"}
+
+
+def test_an_unknown_question_has_no_answer() -> None:
+    """A question of another version is answered with nothing, not with an error."""
+    assert answer(Streams("here", a="ann"), {"ask": "what", "owner": 3}) is None
