@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.exceptions
 
 from trio_ai_stream.lab.clients.acts import Act
 from trio_ai_stream.lab.clients.connection import Connection, ConnectionEndedError
 from trio_ai_stream.lab.clients.http1 import ChatRequest
 from trio_ai_stream.lab.clients.sse import EventParser, Seen
+
+FRAME_HEAD = 9  # bytes
+GOAWAY = 7  # frame type
 
 
 class HTTP2Connection:
@@ -28,6 +32,7 @@ class HTTP2Connection:
         self.h2 = h2.connection.H2Connection(config)
         self.streams: dict[int, HTTP2Stream] = {}
         self._opened = False
+        self._buffer = b""
 
     async def open(self, request: ChatRequest) -> HTTP2Stream:
         """Return a stream for one request; nothing of it is sent before ``start``."""
@@ -52,17 +57,44 @@ class HTTP2Connection:
             self._end_all("closed")
             return
         now = time.monotonic_ns()
-        for event in self.h2.receive_data(data):
-            self._dispatch(event, now)
+        try:
+            for frame in self._frames(data):
+                for event in self.h2.receive_data(frame):
+                    self._dispatch(event, now)
+        except h2.exceptions.ProtocolError as exc:
+            self._end_all(f"protocol error: {exc}")
         if pending := self.h2.data_to_send():
             try:
                 await self.connection.send(pending)
             except ConnectionEndedError as exc:
                 self._end_all(str(exc))
 
+    def _frames(self, data: bytes) -> Iterator[bytes]:
+        """Yield whole frames (RFC 9113, section 4.1: 24 bits of length, 9 of head).
+
+        hyper-h2 takes nothing more after a GOAWAY. The RFC (section 6.8) lets streams up
+        to its last id finish, and a server that drains relies on it, so the connection
+        is reopened for them, between two frames.
+        """
+        self._buffer += data
+        while len(self._buffer) >= FRAME_HEAD:
+            length = FRAME_HEAD + int.from_bytes(self._buffer[:3])
+            if len(self._buffer) < length:
+                return
+            frame, self._buffer = self._buffer[:length], self._buffer[length:]
+            yield frame
+            if frame[3] == GOAWAY and self.unfinished:
+                machine = self.h2.state_machine
+                machine.state = h2.connection.ConnectionState.CLIENT_OPEN
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether any stream is still open."""
+        return any(not stream.seen.over for stream in self.streams.values())
+
     def _dispatch(self, event: h2.events.Event, now: int) -> None:
         if isinstance(event, h2.events.ConnectionTerminated):
-            self._end_all(f"GOAWAY {event.error_code}")
+            self._end_all(f"GOAWAY {event.error_code}", above=event.last_stream_id or 0)
             return
         stream = self.streams.get(getattr(event, "stream_id", 0) or 0)
         if stream is None:
@@ -81,9 +113,9 @@ class HTTP2Connection:
             case h2.events.StreamReset():
                 stream.ended(cut=f"RST_STREAM {event.error_code}")
 
-    def _end_all(self, cut: str) -> None:
-        for stream in self.streams.values():
-            if not stream.seen.over:
+    def _end_all(self, cut: str, *, above: int = 0) -> None:
+        for identifier, stream in self.streams.items():
+            if identifier > above and not stream.seen.over:
                 stream.ended(cut=cut)
 
 
