@@ -1,13 +1,22 @@
-"""The command line: `trio-ai-stream COMMAND`; each command is a few lines here."""
+"""The command line: `trio-ai-stream COMMAND …`; a room parses its own rest."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final, NamedTuple
 
-from trio_ai_stream.settings import Settings, SettingsError, describe, load_settings
+from trio_ai_stream.settings import SettingsError, describe, load_settings
+
+
+class Command(NamedTuple):
+    """One command: its line of help and what runs it with the rest of the line."""
+
+    summary: str
+    run: Callable[[Sequence[str]], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,52 +24,77 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="trio-ai-stream",
         description="A chat-streaming server in which every stream lives in a nursery.",
+        epilog="\n".join(f"  {name:13} {c.summary}" for name, c in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("serve", help="run the server").set_defaults(run=_serve)
-    simulate = commands.add_parser("simulate", help="run the OpenRouter stand-in")
-    simulate.add_argument("arguments", nargs=argparse.REMAINDER)
-    simulate.set_defaults(run=_simulate)
-    commands.add_parser(
-        "check-config", help="print the effective settings, secrets masked"
-    ).set_defaults(run=_check_config)
-    certificate = commands.add_parser(
-        "dev-cert", help="write a certificate for localhost"
-    )
-    certificate.add_argument("folder", nargs="?", default=Path(), type=Path)
-    certificate.set_defaults(run=_dev_cert)
-    arguments = parser.parse_args(argv)
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    words = sys.argv[1:] if argv is None else argv
+    command = parser.parse_args(words[:1]).command
     try:
-        status: int = arguments.run(arguments)
+        return COMMANDS[command].run(words[1:])
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
-    return status
 
 
-def _serve(_arguments: argparse.Namespace) -> int:
-    from trio_ai_stream.server.launch import serve  # noqa: PLC0415  start-up time
-
-    return serve(load_settings())
-
-
-def _simulate(arguments: argparse.Namespace) -> int:
-    from trio_ai_stream.simulator.__main__ import main as simulate  # noqa: PLC0415
-
-    return simulate(arguments.arguments)
+def commands() -> list[str]:
+    """Return the names of all commands."""
+    return list(COMMANDS)
 
 
-def _check_config(_arguments: argparse.Namespace) -> int:
-    settings: Settings = load_settings()
+def _elsewhere(module: str) -> Callable[[Sequence[str]], int]:
+    """Return a command that lives in a room, imported only when it is asked for."""
+
+    def run(words: Sequence[str]) -> int:
+        status: int = importlib.import_module(module).main(words)
+        return status
+
+    return run
+
+
+def _arguments(command: str, words: Sequence[str], **folder: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"trio-ai-stream {command}")
+    for name, text in folder.items():
+        parser.add_argument(name, nargs="?", default=Path(), type=Path, help=text)
+    return parser.parse_args(words)
+
+
+def _serve(words: Sequence[str]) -> int:
+    _arguments("serve", words)
+    settings = load_settings()
+    # Not at the top: the other commands do without the server's rooms.
+    from trio_ai_stream.server.launch import serve
+
+    return serve(settings)
+
+
+def _check_config(words: Sequence[str]) -> int:
+    _arguments("check-config", words)
+    settings = load_settings()
     for name, value in describe(settings).items():
         print(f"{name}={value}")
     print(f"# upstream: {settings.upstream_kind}")
     return 0
 
 
-def _dev_cert(arguments: argparse.Namespace) -> int:
-    from trio_ai_stream.server.certificate import write  # noqa: PLC0415
+def _dev_cert(words: Sequence[str]) -> int:
+    arguments = _arguments("dev-cert", words, folder="where to write (default: here)")
+    from trio_ai_stream.server.certificate import write
 
     certificate, key = write(arguments.folder)
     print(f"TLS_CERT_FILE={certificate}\nTLS_KEY_FILE={key}")
     return 0
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "serve": Command("run the server", _serve),
+    "simulate": Command(
+        "run the OpenRouter stand-in", _elsewhere("trio_ai_stream.simulator.__main__")
+    ),
+    "check-config": Command("print the settings, secrets masked", _check_config),
+    "dev-cert": Command("write a certificate for localhost", _dev_cert),
+    "lab": Command(
+        "measure cancellation, here and in other servers",
+        _elsewhere("trio_ai_stream.lab.__main__"),
+    ),
+}

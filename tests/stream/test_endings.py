@@ -23,7 +23,9 @@ async def end(visit: Visit) -> float:
     return trio.current_time()
 
 
-async def test_a_complete_answer_is_done_and_its_connection_reused(autojump_clock: MockClock) -> None:
+async def test_a_complete_answer_is_done_and_its_connection_reused(
+    autojump_clock: MockClock,
+) -> None:
     """`done` comes once and last, and upstream's connection goes back to the pool."""
     async with world() as w:
         for _ in range(3):
@@ -38,7 +40,9 @@ async def test_a_complete_answer_is_done_and_its_connection_reused(autojump_cloc
         w.assert_clean()
 
 
-async def test_connected_leaves_before_upstream_answers(autojump_clock: MockClock) -> None:
+async def test_connected_leaves_before_upstream_answers(
+    autojump_clock: MockClock,
+) -> None:
     """The first event does not wait for upstream's headers."""
     async with world() as w:
         visit = w.chat("simulator/no-answer")
@@ -60,7 +64,11 @@ TIMED: list[tuple[str, float, Outcome, str]] = [
 
 @pytest.mark.parametrize(("model", "after", "outcome", "error_type"), TIMED)
 async def test_each_budget_ends_its_stream_at_its_time(
-    autojump_clock: MockClock, model: str, after: float, outcome: Outcome, error_type: str
+    autojump_clock: MockClock,
+    model: str,
+    after: float,
+    outcome: Outcome,
+    error_type: str,
 ) -> None:
     """A budget fires at its exact time, closes upstream and tells the client."""
     async with world() as w:
@@ -95,7 +103,12 @@ async def test_no_connection_in_time_is_unreachable(autojump_clock: MockClock) -
 FAULTS: list[tuple[str, Outcome, str, int]] = [
     ("simulator/drop", Outcome.UPSTREAM_FAILED, "upstream_failed", 502),
     ("simulator/truncated", Outcome.UPSTREAM_FAILED, "upstream_failed", 502),
-    ("simulator/default?status=402", Outcome.UPSTREAM_REJECTED, "upstream_payment_required", 502),
+    (
+        "simulator/default?status=402",
+        Outcome.UPSTREAM_REJECTED,
+        "upstream_payment_required",
+        502,
+    ),
     ("simulator/default?status=404", Outcome.UPSTREAM_REJECTED, "not_found", 404),
     ("simulator/default?status=500", Outcome.UPSTREAM_REJECTED, "upstream_error", 502),
 ]
@@ -146,7 +159,11 @@ PHASES = ["simulator/no-answer", "simulator/no-token", "simulator/silent"]
 @pytest.mark.parametrize("model", PHASES)
 @pytest.mark.parametrize(("cause", "outcome", "error_type"), CAUSES)
 async def test_a_cause_from_outside_closes_upstream_at_once(
-    autojump_clock: MockClock, model: str, cause: Any, outcome: Outcome, error_type: str | None
+    autojump_clock: MockClock,
+    model: str,
+    cause: Any,
+    outcome: Outcome,
+    error_type: str | None,
 ) -> None:
     """Whoever ends a stream, in whatever phase: upstream closes in no time at all."""
     async with world() as w:
@@ -177,7 +194,9 @@ async def test_the_first_cause_wins(autojump_clock: MockClock) -> None:
         w.assert_clean()
 
 
-async def test_a_blocked_write_does_not_delay_the_close_of_upstream(autojump_clock: MockClock) -> None:
+async def test_a_blocked_write_does_not_delay_the_close_of_upstream(
+    autojump_clock: MockClock,
+) -> None:
     """Cancelled while the client does not read: upstream is closed in the same step."""
     async with world() as w:
         visit = w.chat("simulator/flood")
@@ -206,7 +225,9 @@ async def test_silence_towards_the_client_is_filled_with_heartbeats(
         assert beats[:4] == pytest.approx([4, 8, 12, 16])
 
 
-async def test_comments_of_upstream_reset_the_idle_budget_only(autojump_clock: MockClock) -> None:
+async def test_comments_of_upstream_reset_the_idle_budget_only(
+    autojump_clock: MockClock,
+) -> None:
     """Upstream's comments keep a stream alive and never reach the client."""
     async with world() as w:
         visit = w.chat("simulator/mumbling")
@@ -217,7 +238,9 @@ async def test_comments_of_upstream_reset_the_idle_budget_only(autojump_clock: M
         await end(visit)
 
 
-async def test_what_upstream_calls_retryable_is_tried_again_before_content(autojump_clock: MockClock) -> None:
+async def test_what_upstream_calls_retryable_is_tried_again_before_content(
+    autojump_clock: MockClock,
+) -> None:
     """Two overloads and then an answer: the client sees only the answer."""
     async with world() as w:
         visit = w.chat("simulator/default?status=503&fail_times=2", max_tokens=3)
@@ -227,7 +250,9 @@ async def test_what_upstream_calls_retryable_is_tried_again_before_content(autoj
         w.assert_clean()
 
 
-async def test_the_permit_comes_back_when_the_body_is_never_entered(autojump_clock: MockClock) -> None:
+async def test_the_permit_comes_back_when_the_body_is_never_entered(
+    autojump_clock: MockClock,
+) -> None:
     """A client that leaves while its request is being admitted leaves nothing behind."""
     async with world() as w:
         for steps in range(12):

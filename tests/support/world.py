@@ -26,6 +26,7 @@ from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.wire.keys import KeyRing
 from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 
 BASE_URL = "http://upstream/api/v1"
@@ -51,7 +52,7 @@ class Visit:
         self.reading.set()
         headers = {"content-type": "application/json", "host": "here"}
         headers |= options.get("headers", {})
-        self.scope = {
+        self.scope: dict[str, Any] = {
             "type": "http",
             "http_version": "1.1",
             "asgi": {"spec_version": "2.1", "version": "3.0"},
@@ -63,7 +64,7 @@ class Visit:
             "root_path": "",
             "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
             "client": ("127.0.0.1", 1234),
-            "server": ("127.0.0.1", 80),
+            "server": options.get("server", ("127.0.0.1", 80)),
             "state": {},
             "extensions": {EXTENSION: self.exchange},
         }
@@ -136,8 +137,10 @@ class World:
         self.records: list[Record] = []
         self.permits = StreamPermits(permits)
         self.transport = Transport(connect=self._connect)
+        settings = load_settings({"RATE_LIMIT": "1000", **(env or {})}, None)
         self.services = Services(
-            settings=load_settings({"RATE_LIMIT": "1000", **(env or {})}, None),
+            settings=settings,
+            keys=KeyRing(settings.api_keys, settings.admin_keys),
             budgets=budgets,
             gate=LocalGate(Quota.per_second(1000), self.permits),
             registry=Registry(),

@@ -1,0 +1,68 @@
+"""Writes what the documents repeat of the code: settings, endings, lifecycle.
+
+`python -m scripts.docs` rewrites the marked parts of README.md and all of .env.example;
+tests/test_docs.py fails when they are not what this would write.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from trio_ai_stream.settings import Settings, describe, load_settings
+from trio_ai_stream.stream.lifecycle import diagram
+from trio_ai_stream.stream.outcome import endings_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def settings_table() -> str:
+    """Return the settings as a Markdown table, in the order of the model."""
+    defaults = describe(load_settings({}, None))
+    lines = ["| setting | default | what it does |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = f"`{defaults[name]}`" if defaults[name] else ""
+        lines.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+def env_example() -> str:
+    """Return `.env.example`: each setting with its default, commented out."""
+    defaults = describe(load_settings({}, None))
+    lines = [
+        "# Copy to .env and uncomment what you change; the environment wins over it.",
+        "# An empty value means unset. Made by `python -m scripts.docs`.",
+    ]
+    for name, field in Settings.model_fields.items():
+        lines += ["", f"# {field.description}", f"# {name}={defaults[name]}"]
+    return "\n".join(lines) + "\n"
+
+
+def readme(text: str) -> str:
+    """Return the README with its marked parts made anew."""
+    parts = {
+        "settings": settings_table(),
+        "endings": endings_table(),
+        "lifecycle": f"```mermaid\n{diagram()}\n```",
+    }
+    for name, part in parts.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"README.md: expected the marks {begin} and {end}")
+        replacement = f"{begin}\n{part}\n{end}"
+        text = pattern.sub(lambda _match, new=replacement: new, text)
+    return text
+
+
+def main() -> int:
+    """Write the documents."""
+    path = ROOT / "README.md"
+    path.write_text(readme(path.read_text()))
+    (ROOT / ".env.example").write_text(env_example())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The house: rooms import only the rooms below them, libraries stay in their room."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "trio_ai_stream"
+# From the top down; a room imports only what stands after it, and itself.
+ORDER = [
+    "__main__",
+    "cli",
+    "lab",
+    "app",
+    "assembly",
+    "chat_client",
+    "http",
+    "server",
+    "simulator",
+    "admission",
+    "upstream",
+    "stream",
+    "wire",
+    "telemetry",
+    "settings",
+]
+# Library: the rooms that import it. The lab has the servers that it compares with.
+HOMES = {
+    "quart": {"http", "lab"},
+    "quart_trio": {"http", "lab"},
+    "quart_cors": {"http"},
+    "quart_schema": {"http"},
+    "hypercorn": {"server", "lab"},
+    "h2": {"server", "lab"},
+    "h11": {"server"},
+    "httpx": {"upstream", "chat_client", "lab"},
+    "httptools": {"upstream", "simulator"},
+    "coredis": {"admission"},
+    "prometheus_client": {"telemetry"},
+    "opentelemetry": {"telemetry"},
+    "matplotlib": {"lab"},
+    "asyncio": {"lab"},
+}
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """The room that a module belongs to."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """All that a module imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_module_keeps_the_rules_of_the_house(path: Path) -> None:
+    """It imports only lower rooms and its room's libraries, and holds one idea."""
+    room = room_of(path)
+    text = path.read_text()
+    if room == "__init__":
+        return
+    below = set(ORDER[ORDER.index(room) :])
+    for name in imports_of(path):
+        if name.startswith("trio_ai_stream."):
+            assert name.split(".")[1] in below, f"{room} imports {name} from above"
+        home = HOMES.get(name.split(".")[0])
+        assert home is None or room in home, f"{room} imports {name}, not at home here"
+    assert len(text.splitlines()) <= 260, "longer than one idea"
+    assert "from trio import" not in text
+    assert ast.get_docstring(ast.parse(text)), "says in a sentence what it is for"
+
+
+def test_the_pure_rooms_neither_wait_nor_log() -> None:
+    """`wire/` has no await, no clock and no log."""
+    for path in (SOURCE / "wire").rglob("*.py"):
+        assert "await " not in path.read_text()
+        assert not imports_of(path) & {"trio", "loguru", "logging", "time"}
+
+
+def test_the_order_is_that_of_the_document() -> None:
+    """docs/architecture.md lists the rooms in the order that is tested here."""
+    document = (SOURCE.parent.parent / "docs" / "architecture.md").read_text()
+    rows = [line.split("`")[1] for line in document.splitlines() if line[:3] == "| `"]
+    listed = [row.rstrip("/").removesuffix(".py") for row in rows]
+    assert [name for name in listed if name in ORDER] == [
+        name for name in ORDER if name in listed
+    ]
+    assert set(ORDER) - set(listed) == {"__main__"}

@@ -1,0 +1,54 @@
+"""README, `.env.example`, packaging and code say the same."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from scripts.docs import ROOT, env_example, readme
+
+from trio_ai_stream.cli import commands
+from trio_ai_stream.settings import Settings
+
+README = (ROOT / "README.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_readmes_tables_are_those_of_the_code() -> None:
+    """Settings, endings and lifecycle in the README are made from the code."""
+    assert readme(README) == README, "run `uv run python -m scripts.docs`"
+
+
+def test_env_example_is_that_of_the_code() -> None:
+    """`.env.example` lists each setting with its default."""
+    text = (ROOT / ".env.example").read_text()
+    assert text == env_example(), "run `uv run python -m scripts.docs`"
+    assert all(f"# {name}=" in text for name in Settings.model_fields)
+
+
+def test_the_python_floor_is_one() -> None:
+    """The README names the Python that the package asks for."""
+    floor = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert f"Python {floor} or newer" in README
+
+
+@pytest.mark.parametrize("command", commands())
+def test_each_command_is_in_the_readme(command: str) -> None:
+    """No command of the command line is left out of the README."""
+    assert f"trio-ai-stream {command}" in README
+
+
+def test_the_gate_runs_the_readmes_test_command_verbatim() -> None:
+    """`.ci/run` and the README name the same command."""
+    command = "pip install uv && uv run pytest"
+    assert command in README
+    assert command in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_link_into_the_project_leads_somewhere() -> None:
+    """No document links to a file that is not there."""
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for part in document.read_text().split("](")[1:]:
+            target = part.split(")")[0].split("#")[0].split(" ")[0]
+            if target and "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"

@@ -1,0 +1,51 @@
+"""Bearer keys: how one is carried, and whether it is known."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from trio_ai_stream.wire.keys import KeyRing, Role, bearer_token
+
+TOKENS: list[tuple[str | None, str | None]] = [
+    ("Bearer abc", "abc"),
+    ("bearer  abc ", "abc"),
+    ("Bearer", None),
+    ("Bearer ", None),
+    ("Bearer a b", None),
+    ("Basic abc", None),
+    ("Bearer \u00e4", None),
+    ("", None),
+    (None, None),
+]
+
+
+@pytest.mark.parametrize(("header", "token"), TOKENS)
+def test_a_token_is_read(header: str | None, token: str | None) -> None:
+    """The scheme is read in any case, a token has no spaces, and nothing else counts."""
+    assert bearer_token(header) == token
+
+
+def test_a_key_or_its_digest_is_known() -> None:
+    """A digest stands for its key; the digest itself opens nothing."""
+    digest = "sha256:" + hashlib.sha256(b"second-key").hexdigest().upper()
+    ring = KeyRing(["first-key", digest], ["admin-key"])
+    assert ring.role("first-key") is Role.CLIENT
+    assert ring.role("second-key") is Role.CLIENT
+    assert ring.role("admin-key") is Role.ADMIN
+    assert ring.role(digest) is None
+    assert ring.role("") is None
+    assert ring.has_admins
+    assert "key" not in repr(ring).removeprefix("<KeyRing")
+
+
+def test_a_key_on_both_lists_is_an_operators() -> None:
+    """The greater right wins."""
+    assert KeyRing(["both-lists"], ["both-lists"]).role("both-lists") is Role.ADMIN
+
+
+def test_a_ring_without_keys_knows_nobody() -> None:
+    """No keys: no token is good, and nobody is an operator."""
+    assert KeyRing().role("anything") is None
+    assert not KeyRing().has_admins

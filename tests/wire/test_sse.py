@@ -1,0 +1,67 @@
+"""The frames of `POST /chat`: what any SSE parser gets back is what went in."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_ai_stream.wire.events import Comment, Item, Reasoning, Usage
+from trio_ai_stream.wire.problems import Problem
+from trio_ai_stream.wire.sse import ChatEncoder, json_text
+
+anything = st.text(st.characters(), max_size=60)
+
+
+def parse(frames: bytes) -> list[dict[str, object]]:
+    """Read frames as a browser does: only CR and LF end a line."""
+    assert b"\r" not in frames
+    blocks = frames.split(b"\n\n")
+    assert blocks.pop() == b""
+    lines = [block.split(b"\n") for block in blocks]
+    assert all(len(block) == 1 for block in lines)
+    return [json.loads(block[0].removeprefix(b"data: ")) for block in lines]
+
+
+@given(st.lists(anything, max_size=5))
+def test_content_survives_byte_for_byte(texts: list[str]) -> None:
+    """Newlines, U+2028, surrogates and all else come back as they were."""
+    items: list[Item] = list(texts)
+    frames, count = ChatEncoder("r").content(items)
+    events = parse(frames)
+    assert count == len(texts)
+    assert [event["content"] for event in events] == texts
+    assert all(list(event)[:3] == ["content", "request_id", "type"] for event in events)
+
+
+@given(anything)
+def test_json_text_is_what_the_standard_library_reads(text: str) -> None:
+    """The fast encoder and the standard one agree on every text."""
+    assert json.loads(json_text(text)) == text
+
+
+def test_reasoning_leaves_only_where_it_was_asked_for() -> None:
+    """Without include_reasoning only content leaves; nothing else ever does."""
+    items: list[Item] = ["a", Reasoning("why"), Comment(), Usage({}), "b"]
+    plain, count = ChatEncoder("r").content(items)
+    assert [e["type"] for e in parse(plain)] == ["content", "content"]
+    assert count == 2
+    asked, count = ChatEncoder("r", include_reasoning=True).content(items)
+    assert [e["type"] for e in parse(asked)] == ["content", "reasoning", "content"]
+    assert count == 3
+
+
+def test_terminal_events_carry_their_fields() -> None:
+    """`done`, `error` and `connected` have the seed's three fields and their own."""
+    encoder = ChatEncoder("r")
+    (done,) = parse(encoder.done(finish_reason="stop", usage=None, generation_id="g"))
+    assert done == {"content": "", "request_id": "r", "type": "done",
+                    "finish_reason": "stop", "usage": None, "generation_id": "g"}  # fmt: skip
+    problem = Problem(429, "too_many", "later", retryable=True, retry_after=2.5)
+    (error,) = parse(encoder.error(problem))
+    assert error == {"content": "later", "request_id": "r", "type": "error",
+                     "error_type": "too_many", "code": 429, "retryable": True,
+                     "retry_after": 2.5}  # fmt: skip
+    (connected,) = parse(encoder.connected(model="m", upstream="simulator"))
+    assert connected["upstream"] == "simulator"
