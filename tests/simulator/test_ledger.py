@@ -42,12 +42,21 @@ async def test_the_first_notice_counts(ledger: Ledger) -> None:
     ledger.gone(record, "fin")
     first = record.client_gone_ns
     ledger.sent(record, 100, 3, 3)
-    ledger.gone(record, "write_error")
+    ledger.gone(record, "rst")
     ledger.close(record, "fault")
     assert (record.gone_how, record.client_gone_ns) == ("fin", first)
     assert record.gone_phase is Phase.STREAMING
     assert (record.events_at_gone, record.events_after_gone) == (2, 3)
     assert record.outcome == "client_gone"
+
+
+async def test_a_fin_with_a_failed_write_was_a_reset(ledger: Ledger) -> None:
+    """A write that failed proves that what the reader took for a FIN was an RST."""
+    record = ledger.open("a")
+    ledger.gone(record, "fin")
+    first = record.client_gone_ns
+    ledger.gone(record, "write_error")
+    assert (record.gone_how, record.client_gone_ns) == ("rst", first)
 
 
 async def test_leaving_after_the_end_is_not_leaving(ledger: Ledger) -> None:
@@ -59,6 +68,15 @@ async def test_leaving_after_the_end_is_not_leaving(ledger: Ledger) -> None:
     assert record.client_gone_ns is None
     assert record.outcome == "finished"
     assert ledger.outcomes == {"finished": 1}
+
+
+async def test_leaving_with_the_last_byte_is_not_leaving(ledger: Ledger) -> None:
+    """A departure seen before the last write returned is taken back: all was sent."""
+    record = ledger.open("a")
+    ledger.gone(record, "fin")
+    ledger.close(record, "finished")
+    assert record.outcome == "finished"
+    assert (record.client_gone_ns, record.gone_how, record.gone_phase) == (None,) * 3
 
 
 async def test_memory_is_bounded(ledger: Ledger) -> None:

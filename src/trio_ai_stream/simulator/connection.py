@@ -140,6 +140,7 @@ class Connection:
             size = RECEIVE if pace is None else pace.read_bytes
             if pace is not None and not request.complete:
                 await trio.sleep(pace.read_ms / 1000)
+        await self._head_received(request)  # it may all have come during the last one
         return True
 
     async def _head_received(self, request: Request) -> None:

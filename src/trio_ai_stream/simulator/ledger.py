@@ -75,8 +75,14 @@ class Ledger:
             self._notify(record)
 
     def gone(self, record: Record, how: GoneHow) -> None:
-        """Stamp the moment the client's going was noticed; the first notice counts."""
+        """Stamp the moment the client's going was noticed; the first notice counts.
+
+        A write that fails as well takes the socket's error away from the reader, which
+        then sees a FIN: it was a reset.
+        """
         if "client_gone" in record.marks or record.outcome != "live":
+            if (record.gone_how, how) == ("fin", "write_error"):
+                record.gone_how = "rst"
             return
         record.gone_how = how
         record.gone_phase = record.phase
@@ -84,11 +90,16 @@ class Ledger:
         self.mark(record, "client_gone")
 
     def close(self, record: Record, outcome: Outcome) -> None:
-        """End a record; it is `finished` if all was sent, whoever left meanwhile."""
+        """End a record; a client that left decides the outcome.
+
+        Unless all was sent: a client may leave as soon as it has the last byte, and
+        the reader may see that before the write returns. That is no departure.
+        """
         if self.live.pop(record.number, None) is None:
             return
-        gone = "client_gone" in record.marks and outcome != "finished"
-        record.outcome = "client_gone" if gone else outcome
+        if outcome == "finished":
+            record.forget_departure()
+        record.outcome = "client_gone" if "client_gone" in record.marks else outcome
         self.outcomes[record.outcome] += 1
         self.events_sent += record.events_sent
         self._ended.append(record)

@@ -94,6 +94,11 @@ class Record:
             self._sends[slot + 1] = self.events_sent
         self.writes += 1
 
+    def forget_departure(self) -> None:
+        """Take back that the client has gone."""
+        self.marks.pop("client_gone", None)
+        self.gone_how = self.gone_phase = self.events_at_gone = None
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as `GET /stats` gives it."""
         flat: dict[str, Any] = {
