@@ -26,8 +26,8 @@ from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport
-from trio_ai_stream.wire.keys import KeyRing
 from trio_ai_stream.wire.exchange import EXTENSION, Exchange
+from trio_ai_stream.wire.keys import KeyRing
 
 BASE_URL = "http://upstream/api/v1"
 BUDGETS = Budgets(

@@ -1,6 +1,11 @@
 """The settings of one process, from the environment and `.env`."""
 
-from trio_ai_stream.settings.loading import SettingsError, describe, load_settings
+from trio_ai_stream.settings.loading import (
+    SettingsError,
+    describe,
+    load_settings,
+    refuse_exposure,
+)
 from trio_ai_stream.settings.model import Settings
 
-__all__ = ["Settings", "SettingsError", "describe", "load_settings"]
+__all__ = ["Settings", "SettingsError", "describe", "load_settings", "refuse_exposure"]

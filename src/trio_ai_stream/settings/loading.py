@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,30 @@ def load_settings(
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def refuse_exposure(settings: Settings) -> None:
+    """Refuse to listen where strangers can connect, if anybody would be served.
+
+    :raises SettingsError: neither API_KEYS nor ALLOW_ANONYMOUS is set, and the address
+        to bind to is not this machine's loopback.
+    """
+    host, _ = settings.bind
+    if settings.loopback_only and not _is_loopback(host):
+        raise SettingsError(
+            [
+                f"HOST: expected 127.0.0.1, ::1 or localhost because there are no"
+                f" API_KEYS, got {host}; set API_KEYS, or ALLOW_ANONYMOUS=1 to serve"
+                " anybody who can connect"
+            ]
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _problem(error: dict[str, Any], values: Mapping[str, str]) -> str:

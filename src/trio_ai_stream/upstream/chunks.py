@@ -28,7 +28,7 @@ from trio_ai_stream.wire.events import (
 class _Delta(Struct):
     content: str | None = None
     reasoning: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: list[Any] | None = None
     refusal: str | None = None
 
 
@@ -73,7 +73,7 @@ def items_of_chunk(payload: bytes, items: list[Item]) -> None:
                 items.append(Reasoning(delta.reasoning))
             if delta.refusal:
                 items.append(delta.refusal)
-            if delta.tool_calls is not None:
+            if delta.tool_calls:
                 items.append(_TOOL_CALL)
         if choice.finish_reason is not None:
             items.append(Finish(choice.finish_reason))

@@ -1,0 +1,107 @@
+"""`POST /v1/chat/completions` with `stream: false`, in memory and on a mock clock."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from tests.support.completions import ask, error_of, over
+from tests.support.world import BUDGETS, world
+from trio.testing import MockClock
+
+from trio_ai_stream.stream.outcome import Outcome
+
+
+async def test_the_document_is_upstreams(autojump_clock: MockClock) -> None:
+    """The answer is upstream's bytes, under its length; the connection is reused."""
+    async with world() as w:
+        for _ in range(2):
+            visit = ask(w, stream=False, max_tokens=7)
+            await over(visit)
+            assert visit.status == 200
+            assert visit.headers["content-type"] == "application/json"
+            assert visit.headers["content-length"] == str(len(visit.body))
+            body = visit.json()
+            assert body["object"] == "chat.completion"
+            assert body["provider"] == "Simulator"
+            assert body["usage"]["completion_tokens"] == 7
+            assert visit.ended.is_set()
+        assert [r.outcome for r in w.records] == [Outcome.COMPLETED] * 2
+        assert [r.completion_tokens for r in w.records] == [7, 7]
+        assert w.transport.statistics().connects == 1
+        w.assert_clean()
+
+
+async def test_stream_left_out_means_one_document(autojump_clock: MockClock) -> None:
+    """As OpenAI has it, `stream` is false where it is absent or null."""
+    async with world() as w:
+        visit = ask(w, stream=None)
+        await over(visit)
+        assert visit.json()["object"] == "chat.completion"
+
+
+async def test_a_slow_answer_may_take_longer_than_a_first_token(
+    autojump_clock: MockClock,
+) -> None:
+    """A whole answer is its own first content: only the deadline bounds it."""
+    async with world() as w:
+        visit = ask(w, "simulator/fast?first_token_ms=60000", stream=False)
+        assert await over(visit) == pytest.approx(60)
+        assert BUDGETS.first_token_s < 60
+        assert visit.status == 200
+
+
+async def test_the_deadline_is_a_true_status(autojump_clock: MockClock) -> None:
+    """An answer that does not come by STREAM_DEADLINE_SECS is 504, not to be retried."""
+    async with world() as w:
+        visit = ask(w, "simulator/no-answer", stream=False)
+        assert await over(visit) == pytest.approx(BUDGETS.deadline_s)
+        assert visit.status == 504
+        assert error_of(visit)["code"] == "deadline_exceeded"
+        assert visit.headers["x-should-retry"] == "false"
+        w.assert_clean()
+
+
+BROKEN = ["drop", "reset", "truncated", "bad-json", "error", "error-bare"]
+
+
+@pytest.mark.parametrize("model", BROKEN)
+async def test_half_a_document_is_no_document(
+    model: str, autojump_clock: MockClock
+) -> None:
+    """Nothing of a broken answer is written: the client gets an error with a status."""
+    async with world() as w:
+        visit = ask(w, f"simulator/{model}", stream=False)
+        await over(visit)
+        assert visit.status in {500, 502}
+        assert error_of(visit)["type"] == "server_error"
+        assert w.record.outcome is Outcome.UPSTREAM_FAILED
+        assert w.record.bytes_out == 0
+        w.assert_clean()
+
+
+async def test_a_cancel_is_told(autojump_clock: MockClock) -> None:
+    """Cancelling by id while the document is waited for is a response of its own."""
+    async with world() as w:
+        visit = ask(w, "simulator/no-answer", stream=False)
+        await trio.sleep(1)
+        (stream,) = w.services.registry
+        stream.stop(Outcome.CANCELLED)
+        await over(visit)
+        assert visit.status == 499
+        assert error_of(visit)["type"] == "cancelled"
+        w.assert_clean()
+
+
+async def test_shutdown_is_told(autojump_clock: MockClock) -> None:
+    """A drain whose budget is spent is 503 with Retry-After, and may be retried."""
+    async with world() as w:
+        visit = ask(w, "simulator/no-answer", stream=False)
+        await trio.sleep(1)
+        w.services.registry.begin_drain()
+        w.services.registry.end_streams()
+        await over(visit)
+        assert visit.status == 503
+        assert error_of(visit)["code"] == "shutting_down"
+        assert visit.headers["retry-after"] == "1"
+        assert visit.headers["x-should-retry"] == "true"
+        w.assert_clean()
