@@ -2,7 +2,8 @@
 
 Events: `snapshot` (whenever something differs from the last one, four times a second at
 most), `ended` (one for each stream that ended since) and at last `bye`, when the server
-drains. One watcher too many gets `bye` under status 503. A snapshot shows streams of this worker process only.
+drains. One watcher too many gets `bye` under status 503. A snapshot shows streams of
+this worker process only, and of them those that the caller may cancel.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ def page_config(settings: Settings) -> dict[str, Any]:
     return {
         "version": version("trio-ai-stream"),
         "upstream": settings.upstream_kind,
+        "key_needed": settings.keys_required,
         "default_model": settings.OPENROUTER_MODEL,
         "max_prompt_length": settings.MAX_PROMPT_LENGTH,
         "budgets": {

@@ -14,11 +14,20 @@ export class Exchange {
   id = null;
   #abort = new AbortController();
   #stoppedAt = null;
-  #cancelled = null;
+  #receipt = null;
+  #stopping = null;
   #started = performance.now();
   #facts = { events: 0, firstMs: null, text: "", upstream: null };
 
   async run(body, show) {
+    const end = await this.#converse(body, show);
+    const endedAt = performance.now();
+    // The answer to the cancel may come after the stream's last event.
+    await this.#stopping;
+    return this.#result(end, endedAt);
+  }
+
+  async #converse(body, show) {
     try {
       const { id, batches } = await startChat(body, this.#abort.signal);
       this.id = id;
@@ -27,28 +36,28 @@ export class Exchange {
       for await (const events of batches) {
         for (const event of events) {
           const end = this.#take(event, show);
-          if (end) return this.#result(end);
+          if (end) return end;
         }
       }
-      return this.#result({ end: "broken", message: "the stream ended without a last event" });
+      return { end: "broken", message: "the stream ended without a last event" };
     } catch (error) {
-      if (this.#stoppedAt !== null) return this.#result({ end: "stopped", hungUp: true });
-      return this.#result({
-        end: "error",
-        status: error.status,
-        type: error.type ?? "connection_lost",
-        message: error.message,
-      });
+      if (this.#stoppedAt !== null) return { end: "stopped", hungUp: true };
+      const { status, type = "connection_lost", message } = error;
+      return { end: "error", status, type, message };
     }
   }
 
   /** Cancel by id; hang up where the server cannot, or does not answer. */
-  async stop() {
+  stop() {
     if (this.#stoppedAt !== null) return;
     this.#stoppedAt = performance.now();
-    if (this.id === null) return this.#abort.abort();
-    this.#cancelled = await cancelStream(this.id);
-    if (!this.#cancelled) this.#abort.abort();
+    if (this.id === null) this.#abort.abort();
+    else this.#stopping = this.#cancel();
+  }
+
+  async #cancel() {
+    this.#receipt = await cancelStream(this.id);
+    if (!this.#receipt) this.#abort.abort();
     else setTimeout(() => this.#abort.abort(), LAST_EVENT_MS);
   }
 
@@ -83,14 +92,14 @@ export class Exchange {
     }
   }
 
-  #result(end) {
-    const now = performance.now();
+  #result(end, now) {
     return {
       ...this.#facts,
       ...end,
       id: this.id,
       totalMs: now - this.#started,
       byMe: this.#stoppedAt !== null,
+      receipt: this.#receipt,
       stopMs: this.#stoppedAt === null ? null : now - this.#stoppedAt,
     };
   }

@@ -9,7 +9,7 @@ import { getConfig, key } from "./server.js";
 
 const STARTERS = [
   ["simulator/default", "A healthy answer", "Tell me about cancel scopes."],
-  ["simulator/endless", "An answer without end: press Esc", "Go on until I stop you."],
+  ["simulator/endless", "An answer without end: stop it", "Go on until I stop you."],
   ["simulator/silent", "Upstream falls silent", "Say five words, then nothing."],
   ["simulator/drop", "Upstream breaks in the middle", "Say five words, then vanish."],
 ];
@@ -44,7 +44,9 @@ async function begin() {
   describeFault();
   live = new LiveView(budgets);
   live.restart();
-  $("prompt").focus();
+  // On a phone the focus would open the keyboard over what there is to read.
+  if (config.key_needed && !key.get()) $("key").focus();
+  else if (wide.matches) $("prompt").focus();
 }
 
 function describeFault() {
@@ -110,10 +112,9 @@ async function finish(answer, result) {
   item.dataset.end = result.end;
   if (result.text) messages.push({ role: "assistant", content: result.text });
   if (result.end === "stopped") {
-    say("Stopped");
     const record = result.id === null ? null : await live.record(result.id);
     item.append(stopCard(result, record));
-    say(`Stopped. Outcome: ${record?.outcome ?? "cancelled"}.`);
+    say(`Stopped. Outcome: ${record?.outcome ?? result.receipt?.outcome ?? "cancelled"}.`);
   } else if (result.end === "done") {
     item.append(doneLine(result));
     say("Answer complete");
@@ -130,14 +131,8 @@ function running(now) {
   const focused = [$("send"), $("stop")].includes(document.activeElement);
   $("send").hidden = now !== null;
   $("stop").hidden = now === null;
-  $("stop").disabled = false;
   $("fresh").disabled = now !== null;
   if (focused) (now ? $("stop") : $("prompt")).focus();
-}
-
-function stop() {
-  $("stop").disabled = true;
-  exchange?.stop();
 }
 
 const say = (text) => ($("status").textContent = text);
@@ -171,9 +166,9 @@ $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && exchange) stop();
+  if (event.key === "Escape") exchange?.stop();
 });
-$("stop").addEventListener("click", stop);
+$("stop").addEventListener("click", () => exchange?.stop());
 $("fault").addEventListener("change", describeFault);
 $("key").addEventListener("change", () => {
   key.set($("key").value);

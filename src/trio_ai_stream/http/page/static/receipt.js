@@ -34,12 +34,16 @@ export function errorCard(result) {
   );
 }
 
-/** The card of an answer that was stopped: what the server did about it. */
+/**
+ * The card of an answer that was stopped: what the server did about it. `record` is the
+ * server's own, from the live view; else the answer to the cancel has to do.
+ */
 export function stopCard(result, record) {
-  const outcome = record?.outcome ?? (result.hungUp ? "client_disconnected" : "cancelled");
-  const closed = record?.upstream_closed_ms;
-  const events = record?.events ?? result.events;
+  const known = record ?? result.receipt;
+  const outcome = known?.outcome ?? (result.hungUp ? "client_disconnected" : "cancelled");
   const told = record ? record.told : !result.hungUp;
+  const after = told && result.stopMs != null ? `${time(result.stopMs)} after you pressed` : "";
+  const span = `in ${time(record?.duration_ms ?? result.totalMs)}`;
   return el(
     "div",
     { class: "card stopped" },
@@ -48,13 +52,14 @@ export function stopCard(result, record) {
       "dl",
       {},
       ...fact("Outcome", el("code", {}, outcome)),
-      ...fact(
-        "Upstream closed",
-        closed == null ? "-" : `${time(closed)} after the stop`,
-        closed == null && !record ? "the server's record did not arrive" : "",
-      ),
-      ...fact("Delivered", count(events, "event"), `in ${time(record?.duration_ms ?? result.totalMs)}`),
-      ...fact("Last event", told ? "error: cancelled" : "none, the line was cut", told && result.stopMs != null ? `${time(result.stopMs)} after you pressed` : ""),
+      ...fact("Upstream closed", ...closing(known)),
+      ...fact("Delivered", count(known?.events ?? result.events, "event"), span),
+      ...fact("Last event", told ? "error: cancelled" : "none, the line was cut", after),
     ),
   );
+}
+
+function closing(known) {
+  if (known?.upstream_closed_ms != null) return [`${time(known.upstream_closed_ms)} after the stop`];
+  return known ? ["it was not open yet"] : ["-", "the server's record did not arrive"];
 }

@@ -52,14 +52,14 @@ async function* parsed(response) {
   }
 }
 
-/** Ask the server to cancel a stream; false when it cannot (then just hang up). */
+/** Ask the server to cancel a stream; its receipt, or null where it cannot. */
 export async function cancelStream(id) {
   try {
     const path = `/streams/${encodeURIComponent(id)}`;
     const response = await fetch(path, { method: "DELETE", headers: headers() });
-    return response.ok;
+    return response.ok ? await response.json() : null;
   } catch {
-    return false;
+    return null;
   }
 }
 
