@@ -33,6 +33,12 @@ class Application:
     stalled: int = 0
     disconnected: int = 0
     finished: int = 0
+    _grown: trio.Event = field(default_factory=trio.Event)
+
+    async def produced(self, size: int) -> None:
+        """Wait until `/flood` has written so many bytes."""
+        while self.produced_bytes < size:
+            await self._grown.wait()
 
     def begin_drain(self) -> None:
         """Refuse what is new."""
@@ -83,6 +89,8 @@ class Application:
             while True:
                 await send(_body(BLOCK))
                 self.produced_bytes += len(BLOCK)
+                self._grown.set()
+                self._grown = trio.Event()
         elif path == "/echo":
             await _reply(send, 200, await _read(receive))
         elif path == "/unread":

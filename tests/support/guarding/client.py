@@ -25,7 +25,11 @@ class Client:
         sock = trio.socket.socket()
         if receive_bytes is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        await sock.connect(("127.0.0.1", port))
+        try:
+            await sock.connect(("127.0.0.1", port))
+        except OSError:
+            sock.close()
+            raise
         return cls(trio.SocketStream(sock))
 
     async def say(self, data: bytes) -> None:

@@ -144,18 +144,21 @@ async def serve_stock_while(
 ) -> None:
     """The same on unguarded Hypercorn; what ends its worker is raised."""
     application = Application()
+    config = config or local_config()
     stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        serve = partial(
-            STOCK,
-            wrap_app(cast("Any", application), 0, "asgi"),
-            config or local_config(),
-            shutdown_trigger=stop.wait,
+    sockets = config.create_sockets()
+    (sock,) = sockets.secure_sockets + sockets.insecure_sockets
+    with sock:
+        sock.listen()
+        server = LocalServer(
+            sock.getsockname()[1], application, Guard(Limits(), application), stop
         )
-        binds = await nursery.start(serve)
-        port = int(binds[0].rpartition(":")[2])
-        await body(LocalServer(port, application, Guard(Limits(), application), stop))
-        nursery.cancel_scope.cancel(reason="the test is over")
+        async with trio.open_nursery() as nursery:
+            app = wrap_app(cast("Any", application), 0, "asgi")
+            serve = partial(STOCK, app, config, sockets=sockets)
+            await nursery.start(partial(serve, shutdown_trigger=stop.wait))
+            await body(server)
+            nursery.cancel_scope.cancel(reason="the test is over")
 
 
 def local_config() -> Config:
