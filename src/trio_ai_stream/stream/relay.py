@@ -121,6 +121,8 @@ class _Conversation:
         watch.waiting_since = trio.current_time()
         source = await self.upstream.open(stream.call)
         stream.hold_upstream(source)
+        if stream.ending is not None:  # it came while this answer was on its way here
+            raise EndStream(stream.ending.outcome)
         stream.step(Event.OPENED)
         watch.waiting_since = None
         await watch.writable()
