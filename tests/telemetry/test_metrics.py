@@ -8,23 +8,29 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
+from tests.telemetry.ended import Ended
 
 from trio_ai_stream.telemetry.families import FAMILIES, Family, Layout
-from trio_ai_stream.telemetry.metrics import Metrics, StreamRecord
+from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.telemetry.sampling import run_sampling
 from trio_ai_stream.telemetry.slots import Slots
 
 WORKER = """
 import sys
 from pathlib import Path
-from trio_ai_stream.telemetry.metrics import Metrics, StreamRecord
+from tests.telemetry.ended import Ended
+from trio_ai_stream.telemetry.metrics import Metrics
 metrics = Metrics(version="1", upstream="simulator", directory=Path(sys.argv[1]))
-metrics.stream_started("chat")
-metrics.stream_started("chat")
-metrics.stream_ended(StreamRecord("chat", "completed", 1.0, 0.2))
+metrics.stream_started("/chat")
+metrics.stream_started("/chat")
+metrics.stream_ended(Ended(first_content_s=0.2))
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -50,6 +56,7 @@ def metrics(directory: Path | None = None) -> Metrics:
 def worker(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(directory)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -65,26 +72,25 @@ def worker(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_streams_life_is_counted() -> None:
     """Start and end of a stream move every number that its record speaks of."""
     subject = metrics()
-    subject.stream_started("chat")
-    assert values(subject)["streams_live", "chat"] == 1
+    subject.stream_started("/chat")
+    assert values(subject)["streams_live", "/chat"] == 1
     subject.content_gap(0.02)
     subject.stream_ended(
-        StreamRecord(
-            "chat",
+        Ended(
             "cancelled",
             duration_s=3.0,
             first_content_s=0.3,
-            cancellation_s=0.002,
+            cancel_latency_s=0.002,
             events=7,
             blocks=4,
-            bytes_sent=900,
-            input_tokens=11,
-            output_tokens=13,
+            bytes_out=900,
+            prompt_tokens=11,
+            completion_tokens=13,
         )
     )
     found = values(subject)
-    assert found["streams_live", "chat"] == 0
-    assert found["streams_total", "chat", "cancelled"] == 1
+    assert found["streams_live", "/chat"] == 0
+    assert found["streams_total", "/chat", "cancelled"] == 1
     assert found["stream_duration_seconds_sum",] == 3.0
     assert found["time_to_first_content_seconds_count",] == 1
     assert found["cancellation_latency_seconds_bucket", "0.0025"] == 1
@@ -101,21 +107,17 @@ def test_a_streams_life_is_counted() -> None:
 def test_a_stream_without_content_has_no_time_to_first_content() -> None:
     """What did not happen is not observed as zero."""
     subject = metrics()
-    subject.stream_started("chat")
-    subject.stream_ended(StreamRecord("chat", "completed", 1.0))
+    subject.stream_started("/chat")
+    subject.stream_ended(Ended())
     found = values(subject)
     assert found["time_to_first_content_seconds_count",] == 0
     assert found["cancellation_latency_seconds_count",] == 0
 
 
 def test_everything_else_is_counted() -> None:
-    """Refusals, connections, the guard, the gate and the log have their numbers."""
+    """Refusals, draining, the gate and the log have their numbers."""
     subject = metrics()
     subject.refused("rate_limit")
-    subject.connection_opened("h2")
-    subject.connection_opened("h2")
-    subject.connection_closed("h2")
-    subject.guard_intervened("late_data")
     subject.draining(active=True)
     subject.gate_fallback(active=True)
     subject.gate_fallback(active=False)
@@ -125,9 +127,6 @@ def test_everything_else_is_counted() -> None:
     subject.log_records_dropped(5)
     found = values(subject)
     assert found["refused_total", "rate_limit"] == 1
-    assert found["connections_open", "h2"] == 1
-    assert found["connections_total", "h2"] == 2
-    assert found["guard_interventions_total", "late_data"] == 1
     assert found["draining",] == 1
     assert found["gate_fallback",] == 0
     assert found["gate_failures_total", "timeout"] == 1
@@ -136,15 +135,43 @@ def test_everything_else_is_counted() -> None:
     assert found["workers",] == 1
 
 
+@dataclass
+class Guard:
+    """A guard's counts."""
+
+    connections_open: int
+    connections_total: int
+    interventions: dict[str, int]
+
+
+async def test_what_others_count_is_brought_in_every_second(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The guard's totals and the loop's lag are there without anybody scraping."""
+    subject = metrics()
+    guard = Guard(3, 5, {"flood": 1})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_sampling, subject, lambda: guard)
+        await trio.testing.wait_all_tasks_blocked()
+        guard = Guard(2, 9, {"flood": 4, "unheard of": 2})
+        await trio.sleep(1.5)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    found = values(subject)
+    assert found["connections_open",] == 2
+    assert found["connections_total",] == 9
+    assert found["guard_interventions_total", "flood"] == 4
+    assert found["guard_interventions_total", "other"] == 2
+    assert found["loop_lag_seconds_count",] == 1
+    assert found["loop_lag_seconds_sum",] == 0
+
+
 def test_an_unknown_label_counts_as_other() -> None:
     """No caller and no client can create a time series."""
     subject = metrics()
     before = len(values(subject))
     subject.refused("no such reason")
-    subject.connection_opened("gopher")
     found = values(subject)
     assert found["refused_total", "other"] == 1
-    assert found["connections_open", "other"] == 1
     assert len(found) == before
 
 
@@ -182,12 +209,12 @@ def test_histograms_are_cumulative_and_complete() -> None:
 def test_workers_add_up(tmp_path: Path) -> None:
     """Any worker's answer is the sum over all living workers."""
     subject = metrics(tmp_path)
-    subject.stream_started("chat")
+    subject.stream_started("/chat")
     with worker(tmp_path), worker(tmp_path):
         found = values(subject)
     assert found["workers",] == 3
-    assert found["streams_live", "chat"] == 3
-    assert found["streams_total", "chat", "completed"] == 2
+    assert found["streams_live", "/chat"] == 3
+    assert found["streams_total", "/chat", "completed"] == 2
     assert found["time_to_first_content_seconds_count",] == 2
     subject.close()
 
@@ -202,8 +229,8 @@ def test_a_killed_worker_leaves_its_counters_and_takes_its_gauges(
         process.wait(timeout=10)
         found = values(subject)
     assert found["workers",] == 1
-    assert found["streams_live", "chat"] == 0
-    assert found["streams_total", "chat", "completed"] == 1
+    assert found["streams_live", "/chat"] == 0
+    assert found["streams_total", "/chat", "completed"] == 1
     subject.close()
 
 
@@ -213,8 +240,8 @@ def test_a_new_worker_adopts_a_dead_ones_file(tmp_path: Path) -> None:
     for round_number in range(1, 4):
         with worker(tmp_path):
             found = values(subject)
-            assert found["streams_total", "chat", "completed"] == round_number
-            assert found["streams_live", "chat"] == 1
+            assert found["streams_total", "/chat", "completed"] == round_number
+            assert found["streams_live", "/chat"] == 1
     assert len(list(tmp_path.glob("metrics-*"))) == 2
     subject.close()
 

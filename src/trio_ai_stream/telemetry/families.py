@@ -17,7 +17,7 @@ from typing import Literal
 PREFIX = "trio_ai_stream_"
 OTHER = "other"
 
-APIS = ("chat", "completions", OTHER)
+ENDPOINTS = ("/chat", "/v1/chat/completions", OTHER)
 OUTCOMES = (
     "completed",
     "client_disconnected",
@@ -45,13 +45,19 @@ REFUSALS = (
     "too_large",
     OTHER,
 )
-PROTOCOLS = ("http/1.1", "h2", "h2c", OTHER)
 INTERVENTIONS = (
+    "application_error",
+    "bad_request",
+    "body_timeout",
     "connection_error",
-    "stalled_write",
-    "late_data",
-    "flow_control",
-    "shutdown_abort",
+    "connection_refused",
+    "flood",
+    "handshake_failed",
+    "head_timeout",
+    "idle_timeout",
+    "pending_overflow",
+    "stream_refused",
+    "write_stall",
     OTHER,
 )
 GATE_FAILURES = ("timeout", "unavailable", "full", OTHER)
@@ -88,12 +94,12 @@ class Family:
 
 
 FAMILIES = (
-    Family("streams_live", "gauge", "Streams alive now.", (("api", APIS),)),
+    Family("streams_live", "gauge", "Streams alive now.", (("endpoint", ENDPOINTS),)),
     Family(
         "streams",
         "counter",
         "Streams that ended, by what ended them.",
-        (("api", APIS), ("outcome", OUTCOMES)),
+        (("endpoint", ENDPOINTS), ("outcome", OUTCOMES)),
     ),
     Family(
         "time_to_first_content_seconds",
@@ -131,13 +137,8 @@ FAMILIES = (
         "Requests refused before a stream began.",
         (("reason", REFUSALS),),
     ),
-    Family(
-        "connections_open",
-        "gauge",
-        "Client connections open now.",
-        (("protocol", PROTOCOLS),),
-    ),
-    Family("connections", "counter", "Client connections.", (("protocol", PROTOCOLS),)),
+    Family("connections_open", "gauge", "Client connections open now."),
+    Family("connections", "counter", "Client connections."),
     Family(
         "guard_interventions",
         "counter",
@@ -156,6 +157,12 @@ FAMILIES = (
         "gate_decision_seconds",
         "histogram",
         "One decision of the shared gate, as this worker waited for it.",
+        bounds=_LATENCY_S,
+    ),
+    Family(
+        "loop_lag_seconds",
+        "histogram",
+        "How late a task that sleeps for a second is woken: the worker's own load.",
         bounds=_LATENCY_S,
     ),
     Family("log_records_dropped", "counter", "Log records dropped: nobody read them."),

@@ -8,32 +8,30 @@ write. There is no global registry: each `Metrics` counts for itself.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
+from trio_ai_stream.telemetry.ended import EndedStream
 from trio_ai_stream.telemetry.exposition import SlotCollector, encode
 from trio_ai_stream.telemetry.families import FAMILIES, Layout
 from trio_ai_stream.telemetry.slots import Slots
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRecord:
-    """What is known of a stream once it has ended; durations in seconds.
+class GuardCounts(Protocol):
+    """What the guard of one process has counted since it started."""
 
-    `first_content_s` is None if no content was written, `cancellation_s` (from the
-    cause to the upstream closed) unless something ended the stream early.
-    """
+    @property
+    def connections_open(self) -> int:
+        """Client connections open now."""
 
-    api: str
-    outcome: str
-    duration_s: float
-    first_content_s: float | None = None
-    cancellation_s: float | None = None
-    events: int = 0
-    blocks: int = 0
-    bytes_sent: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    @property
+    def connections_total(self) -> int:
+        """All client connections."""
+
+    @property
+    def interventions(self) -> Mapping[Any, int]:
+        """What the guard had to end, by kind; see `families.INTERVENTIONS`."""
 
 
 class _Histogram:
@@ -68,52 +66,47 @@ class Metrics:
         self._slots = Slots(self._layout, directory)
         info = {"version": version, "upstream": upstream}
         self._collector = SlotCollector(self._layout, self._slots.totals, info)
-        self._dropped_before = 0
+        self._seen: dict[tuple[str, ...], int] = {}
+        self._loop_lag = self._histogram("loop_lag_seconds")
         self._first_content = self._histogram("time_to_first_content_seconds")
         self._gap = self._histogram("event_gap_seconds")
         self._duration = self._histogram("stream_duration_seconds")
         self._cancellation = self._histogram("cancellation_latency_seconds")
         self._gate_decision = self._histogram("gate_decision_seconds")
 
-    def stream_started(self, api: str) -> None:
+    def stream_started(self, endpoint: str) -> None:
         """Count one live stream; `stream_ended` must follow, however it ends."""
-        self._add("streams_live", api)
+        self._add("streams_live", endpoint)
 
     def content_gap(self, seconds: float) -> None:
         """Observe the time between two writes of content to one client."""
         self._gap.observe(seconds)
 
-    def stream_ended(self, record: StreamRecord) -> None:
+    def stream_ended(self, record: EndedStream) -> None:
         """Count one stream's end, with all that its record holds."""
-        self._add("streams_live", record.api, amount=-1)
-        self._add("streams", record.api, record.outcome)
+        self._add("streams_live", record.endpoint, amount=-1)
+        self._add("streams", record.endpoint, record.outcome)
         self._duration.observe(record.duration_s)
         if record.first_content_s is not None:
             self._first_content.observe(record.first_content_s)
-        if record.cancellation_s is not None:
-            self._cancellation.observe(record.cancellation_s)
-        self._add("sent_bytes", amount=record.bytes_sent)
+        if record.cancel_latency_s is not None:
+            self._cancellation.observe(record.cancel_latency_s)
+        self._add("sent_bytes", amount=record.bytes_out)
         self._add("sent_events", amount=record.events)
         self._add("sent_blocks", amount=record.blocks)
-        self._add("tokens", "input", amount=record.input_tokens)
-        self._add("tokens", "output", amount=record.output_tokens)
+        self._add("tokens", "input", amount=record.prompt_tokens or 0)
+        self._add("tokens", "output", amount=record.completion_tokens or 0)
 
     def refused(self, reason: str) -> None:
         """Count a request refused before a stream; see `families.REFUSALS`."""
         self._add("refused", reason)
 
-    def connection_opened(self, protocol: str) -> None:
-        """Count one open connection; `connection_closed` must follow, with the same."""
-        self._add("connections_open", protocol)
-        self._add("connections", protocol)
-
-    def connection_closed(self, protocol: str) -> None:
-        """Count one open connection less."""
-        self._add("connections_open", protocol, amount=-1)
-
-    def guard_intervened(self, kind: str) -> None:
-        """Count what the guard had to end; see `families.INTERVENTIONS`."""
-        self._add("guard_interventions", kind)
+    def guard_counts(self, counts: GuardCounts) -> None:
+        """Take over what this process's guard has counted since it started."""
+        self._set("connections_open", float(counts.connections_open))
+        self._raise_to("connections", total=counts.connections_total)
+        for kind, total in counts.interventions.items():
+            self._raise_to("guard_interventions", kind, total=total)
 
     def draining(self, *, active: bool) -> None:
         """Say whether this worker is draining."""
@@ -133,8 +126,11 @@ class Metrics:
 
     def log_records_dropped(self, total: int) -> None:
         """Say how many log records this process has dropped since it started."""
-        self._add("log_records_dropped", amount=total - self._dropped_before)
-        self._dropped_before = total
+        self._raise_to("log_records_dropped", total=total)
+
+    def loop_lag(self, seconds: float) -> None:
+        """Observe how late this process's loop was."""
+        self._loop_lag.observe(seconds)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Return content type and body for a scraper that sends `accept`."""
@@ -149,6 +145,12 @@ class Metrics:
 
     def _add(self, name: str, *labels: str, amount: float = 1.0) -> None:
         self._slots.numbers[self._layout.slot(name, *labels)] += amount
+
+    def _raise_to(self, name: str, *labels: str, total: int) -> None:
+        """Add what a total of this process has grown by since it was last told."""
+        before = self._seen.get((name, *labels), 0)
+        self._add(name, *labels, amount=total - before)
+        self._seen[name, *labels] = total
 
     def _set(self, name: str, value: float) -> None:
         self._slots.numbers[self._layout.slot(name)] = value
