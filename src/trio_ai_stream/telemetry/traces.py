@@ -1,0 +1,61 @@
+"""Traces of streams, if somebody collects them: one span for each upstream answer.
+
+The span is made from the stream's own record when the stream has ended, with the times
+that it had; so tracing costs a live stream nothing, and a stream that is cut short in
+any way has its span like every other. `open_tracer` returns the null tracer unless the
+extra `otel` is installed and OpenTelemetry's own environment names a collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Protocol
+
+from loguru import logger
+
+from trio_ai_stream.telemetry.ended import EndedStream
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class Tracer(Protocol):
+    """Records ended streams as spans."""
+
+    def stream_ended(self, record: EndedStream, traceparent: str | None) -> None:
+        """Record one stream; `traceparent` is the client's header (W3C), if any."""
+        ...
+
+    def close(self) -> None:
+        """Send what is left; blocks, so call it in a thread and bound it."""
+        ...
+
+
+class NullTracer:
+    """Records nothing."""
+
+    def stream_ended(self, record: EndedStream, traceparent: str | None) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def open_tracer(environ: Mapping[str, str], *, provider: str, version: str) -> Tracer:
+    """Return the tracer that the environment asks for.
+
+    `provider` names the upstream (`openrouter`, `simulator`). The batches are sent by
+    the exporter's own thread, which only exists where a collector is configured.
+    """
+    wanted = any(environ.get(name) for name in _ENDPOINTS)
+    if not wanted or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return NullTracer()
+    if find_spec("opentelemetry") is None:
+        logger.warning(
+            "a trace collector is configured, but the extra `otel` is not installed",
+            event="traces_unavailable",
+        )
+        return NullTracer()
+    from trio_ai_stream.telemetry import otel
+
+    return otel.SpanTracer(otel.exporting_provider(version), provider)

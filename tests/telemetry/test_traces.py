@@ -1,0 +1,133 @@
+"""Traces: what a span says of a stream, and that there is none unless asked for."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from tests.telemetry.ended import Ended
+
+from trio_ai_stream.telemetry.families import OTHER, OUTCOMES
+from trio_ai_stream.telemetry.otel import NO_ERROR, SpanTracer
+from trio_ai_stream.telemetry.traces import NullTracer, open_tracer
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def span_of(record: Ended, traceparent: str | None = None) -> ReadableSpan:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = SpanTracer(provider, "simulator")
+    tracer.stream_ended(record, traceparent)
+    tracer.close()
+    (span,) = exporter.get_finished_spans()
+    return span
+
+
+def test_a_span_follows_the_genai_conventions() -> None:
+    """Name, kind, duration and attributes are the conventions' own."""
+    span = span_of(
+        Ended(
+            duration_s=2.5,
+            first_content_s=0.25,
+            finish_reason="stop",
+            generation_id="gen-1",
+            prompt_tokens=3,
+            completion_tokens=5,
+            events=7,
+        )
+    )
+    assert span.name == "chat maker/model"
+    assert span.kind is SpanKind.CLIENT
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.end_time - span.start_time == 2_500_000_000
+    assert dict(span.attributes or {}) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "simulator",
+        "gen_ai.request.model": "maker/model",
+        "gen_ai.request.stream": True,
+        "gen_ai.response.id": "gen-1",
+        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.response.time_to_first_chunk": 0.25,
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.usage.output_tokens": 5,
+        "gateway.stream.outcome": "completed",
+        "gateway.stream.events": 7,
+        "gateway.request_id": "r-1",
+    }
+
+
+@pytest.mark.parametrize("outcome", [name for name in OUTCOMES if name != OTHER])
+def test_only_failures_are_errors(outcome: str) -> None:
+    """What the client chose leaves the status unset; what failed names its outcome."""
+    span = span_of(Ended(outcome=outcome, cancel_latency_s=0.001))
+    attributes = dict(span.attributes or {})
+    assert attributes["gateway.stream.outcome"] == outcome
+    if outcome in NO_ERROR:
+        assert span.status.status_code is StatusCode.UNSET
+        assert "error.type" not in attributes
+    else:
+        assert span.status.status_code is StatusCode.ERROR
+        assert attributes["error.type"] == outcome
+
+
+def test_a_span_is_the_child_of_the_callers() -> None:
+    """The client's traceparent is the parent; rubbish in its place is ignored."""
+    child, orphan = span_of(Ended(), PARENT), span_of(Ended(), "rubbish")
+    assert child.parent is not None
+    assert f"{child.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert f"{child.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+    assert orphan.parent is None
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"}],
+)
+def test_without_a_collector_nothing_is_traced(environ: dict[str, str]) -> None:
+    """The null tracer stands where OpenTelemetry is not configured or is disabled."""
+    tracer = open_tracer(environ, provider="simulator", version="1")
+    assert isinstance(tracer, NullTracer)
+    tracer.stream_ended(Ended(), None)
+    tracer.close()
+
+
+def test_spans_reach_the_configured_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a collector in the environment a stream's span is posted to it."""
+    posted: list[tuple[str, bytes]] = []
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            posted.append((self.path, self.rfile.read(length)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+        tracer = open_tracer(environ, provider="simulator", version="1")
+        tracer.stream_ended(Ended(), PARENT)
+        tracer.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    ((path, body),) = posted
+    assert path == "/v1/traces"
+    assert b"chat maker/model" in body
