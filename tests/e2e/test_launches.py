@@ -1,0 +1,119 @@
+"""Both launches, as a user runs them: real processes, real curl, three transports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.process import HYPERCORN, SERVE, curl, server
+from trio_ai_stream.simulator.server import Simulator
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("curl") is None, reason="curl is not installed"
+)
+APP = "trio_ai_stream.app:app"
+SECRET, PROMPT = "sk-or-v1-very-secret", "the weather is nobody's business"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `dev-cert` writes."""
+    from trio_ai_stream.server.certificate import write
+
+    folder: Path = tmp_path_factory.mktemp("certificate")
+    write(folder)
+    return folder
+
+
+@pytest.mark.parametrize("launch", ["serve", "hypercorn"])
+async def test_both_launches_serve_http1_h2c_and_h2(
+    launch: str, certificate: Path
+) -> None:
+    """One port takes HTTP/1.1 and h2c; with a certificate it is h2 by ALPN."""
+    pair = {
+        "cert": str(certificate / "dev-cert.pem"),
+        "key": str(certificate / "dev-key.pem"),
+    }
+    plain, tls = SERVE, SERVE
+    env = {}
+    if launch == "serve":
+        env = {"TLS_CERT_FILE": pair["cert"], "TLS_KEY_FILE": pair["key"]}
+    else:
+        plain = [*HYPERCORN, "-b", "127.0.0.1:0", APP]
+        tls = [*HYPERCORN, "-b", "127.0.0.1:0", "--certfile", pair["cert"],
+               "--keyfile", pair["key"], APP]  # fmt: skip
+    chat = {"prompt": "hi", "max_tokens": 3}
+    with trio.fail_after(90):
+        async with server(plain) as running:
+            url = f"http://127.0.0.1:{running.port}/chat"
+            for option, version in [
+                ("--http1.1", "1.1"),
+                ("--http2-prior-knowledge", "2"),
+            ]:
+                answer = await curl(option, url, data=chat)
+                assert answer.startswith(f"HTTP/{version} 200")
+                assert answer.count('"type":"content"') == 3
+                assert '"type":"done"' in answer
+            assert await running.stop() == 0
+            assert [r["outcome"] for r in running.ended()] == ["completed"] * 2
+        async with server(tls, **env) as running:
+            url = f"https://127.0.0.1:{running.port}/chat"
+            root = str(certificate / "dev-ca.pem")
+            answer = await curl("--cacert", root, url, data=chat)
+            assert answer.startswith("HTTP/2 200")
+            assert '"type":"done"' in answer
+            assert "strict-transport-security" in answer
+            assert await running.stop() == 0
+
+
+async def test_neither_key_nor_prompt_nor_content_is_in_any_record() -> None:
+    """The whole log, at its most talkative, holds no secret and no word of a chat."""
+    env = {
+        "LOG_LEVEL": "TRACE",
+        "UPSTREAM": "openrouter",
+        "OPENROUTER_API_KEY": SECRET,
+        "FIRST_TOKEN_TIMEOUT_SECS": "5",
+    }
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            env["OPENROUTER_BASE_URL"] = (
+                await nursery.start(Simulator().serve)
+            ).base_url
+            async with server(SERVE, **env) as running:
+                url = f"http://127.0.0.1:{running.port}/chat"
+                for model in [
+                    "echo",
+                    "drop",
+                    "default?status=401",
+                    "default?status=400",
+                ]:
+                    body = {"prompt": PROMPT, "model": f"simulator/{model}"}
+                    await curl(url, data=body)
+                await curl(url, data={"prompt": PROMPT, "temperature": PROMPT})
+                await curl(url, data={"prompt": PROMPT, PROMPT: 1})
+                await running.stop()
+            nursery.cancel_scope.cancel(reason="test over")
+            log = "\n".join(running.lines)
+            assert len(running.ended()) == 4
+    assert "stream ended" in log
+    for hidden in [SECRET, PROMPT, *PROMPT.split()[3:]]:
+        assert hidden not in log
+
+
+async def test_bad_settings_are_named_at_once() -> None:
+    """Either launch refuses bad settings before it listens."""
+    environment = {**os.environ, "RATE_LIMIT": "fast", "PORT": "x", "LOG_LEVEL": "?"}
+    # Hypercorn's own parent forgets its worker's exit status (run.py, 0.18): 0.
+    for command, status in ((SERVE, 2), ([*HYPERCORN, APP], 0)):
+        with trio.fail_after(30):
+            done = await trio.run_process(
+                command, env=environment, capture_stderr=True, check=False
+            )
+        text = done.stderr.decode()
+        assert done.returncode == status
+        assert all(name in text for name in ["RATE_LIMIT", "PORT", "LOG_LEVEL"])
+        assert "Traceback" not in text
