@@ -33,12 +33,27 @@ class Application:
     stalled: int = 0
     disconnected: int = 0
     finished: int = 0
-    _grown: trio.Event = field(default_factory=trio.Event)
+    torn: int = 0
+    _changed: trio.Event = field(default_factory=trio.Event)
 
     async def produced(self, size: int) -> None:
         """Wait until `/flood` has written so many bytes."""
         while self.produced_bytes < size:
-            await self._grown.wait()
+            await self._changed.wait()
+
+    async def gone(self, count: int = 1) -> None:
+        """Wait until so many requests were told that their client is gone."""
+        while self.disconnected < count:
+            await self._changed.wait()
+
+    async def tore(self) -> None:
+        """Wait until `/torn` has cancelled a send that waited."""
+        while not self.torn:
+            await self._changed.wait()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
     def begin_drain(self) -> None:
         """Refuse what is new."""
@@ -75,6 +90,7 @@ class Application:
         exchange = scope["extensions"].get(EXTENSION)
         if exchange is not None and exchange.stalled:
             self.stalled += 1
+        self._change()
         nursery.cancel_scope.cancel(reason="client gone")
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -89,8 +105,9 @@ class Application:
             while True:
                 await send(_body(BLOCK))
                 self.produced_bytes += len(BLOCK)
-                self._grown.set()
-                self._grown = trio.Event()
+                self._change()
+        elif path == "/torn":
+            await self._tear(send)
         elif path == "/echo":
             await _reply(send, 200, await _read(receive))
         elif path == "/unread":
@@ -106,6 +123,17 @@ class Application:
             raise RuntimeError("the application failed midway, as asked")
         else:
             await _reply(send, 200, path.encode())
+
+    async def _tear(self, send: Send) -> None:
+        """Send blocks until one has to wait, cancel that, and say the end."""
+        await _head(send)
+        while not self.torn:
+            with trio.move_on_after(0.2) as scope:
+                await send(_body(BLOCK))
+            self.torn += scope.cancelled_caught
+        self._change()
+        await send(_body(b"the end"))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _stream(self, send: Send, count: int, every_s: float) -> None:
         """Send `count` events; on `end_streams` a terminal one instead of the rest."""

@@ -169,13 +169,11 @@ class Connection(TCPServer):
         self.intervened(_EXPIRED[self.phase])
         if self.http is None:
             self.end(lingering=False)
-            return
-        if self.phase is Phase.IDLE:
+        elif self.phase is Phase.IDLE:
             self.http.begin_drain()
+            self.end(lingering=True)
         else:
             self.http.too_slow()
-        if self.phase is not Phase.BODY or not self.live:
-            self.end(lingering=True)
 
     # What the protocols and the transport call; all synchronous.
 

@@ -1,0 +1,206 @@
+"""Every wait that a client can cause has an end (promise 3)."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from tests.support.guarding import frames as f
+from tests.support.guarding.client import Client, get, status_of
+from tests.support.guarding.servers import LocalServer, local_config, serve_while
+
+from trio_ai_stream.server.limits import Limits
+
+POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf"
+H2_POST = f.hello() + f.request(1, b"/echo", method=b"POST", end=False)
+
+EXPIRES: dict[str, tuple[dict[str, float], bytes, int, str]] = {
+    "nothing": ({"head_read_s": 0.2}, b"", 0, "head_timeout"),
+    "half a head": (
+        {"head_read_s": 0.2},
+        b"GET / HTTP/1.1\r\nHost",
+        408,
+        "head_timeout",
+    ),
+    "half a preface": ({"head_read_s": 0.2}, f.PREFACE[:9], 0, "head_timeout"),
+    "half a body": ({"body_read_s": 0.2}, POST, 408, "body_timeout"),
+    "idle": ({"keep_alive_s": 0.2}, get("/ok"), 200, "idle_timeout"),
+    "idle after HTTP/1 bytes": (
+        {"keep_alive_s": 9, "head_read_s": 0.2},
+        get("/ok") + b"GET /",
+        200,
+        "head_timeout",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPIRES)
+async def test_a_client_that_says_too_little_is_let_go(name: str) -> None:
+    """Head, body and idleness each have a time, told by 408 where HTTP can."""
+    limits, data, status, intervention = EXPIRES[name]
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(data)
+            answer = await client.read_to_end()
+            assert status_of(answer) == status
+            last = re.findall(rb"HTTP/1\.1 (\d{3})", answer)[-1:]
+            assert last in ([], [b"408"], [b"200"])
+        assert server.guard.tally.interventions[intervention] == 1  # type: ignore[index]
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(**limits))
+
+
+async def test_a_slow_loris_gains_nothing_by_dripping() -> None:
+    """The head's time runs from its first byte, however often another one comes."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            began = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_drip, client)
+                await client.read_to_end()
+                nursery.cancel_scope.cancel(reason="closed by the server")
+            assert 0.2 <= trio.current_time() - began < 2
+            assert status_of(client.received) == 408
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(head_read_s=0.3))
+
+
+async def _drip(client: Client) -> None:
+    await client.say(b"GET / HTTP/1.1\r\n")
+    while not client.ended:
+        await client.say(b"X: y\r\n")
+        await trio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        f.hello(),
+        f.hello() + f.request(1, b"/ok"),
+        f.hello() + f.request(1, b"/stream?n=9&every=1") + f.reset(1),
+    ],
+    ids=["no request", "a finished request", "a reset request"],
+)
+async def test_an_idle_h2c_connection_is_closed(data: bytes) -> None:
+    """Idleness is counted from the last stream's end, however it ended."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(data)
+            await client.read_to_end()
+            assert f.Seen("goaway", 0, 0) in f.parse(client.received)
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(keep_alive_s=0.2))
+
+
+async def test_a_slow_body_over_http2_ends_its_stream_only() -> None:
+    """The overdue stream gets 408, its neighbour goes on to its end."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(H2_POST + f.request(3, b"/stream?n=5&every=0.1"))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 3))
+            assert f.status(seen, 1) == 408
+            assert f.body(seen, 3).count(b"data: ") == 5
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(body_read_s=0.2))
+
+
+async def test_a_connection_too_many_is_refused() -> None:
+    """It gets 503 at once; one that ends makes room."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as first:
+            await first.say(get("/ok"))
+            await first.read_until(lambda data: data.endswith(b"/ok"))
+            async with await Client.connect(server.port) as second:
+                assert status_of(await second.read_to_end()) == 503
+        async with await Client.connect(server.port) as third:
+            await third.say(get("/ok", "Connection: close"))
+            assert status_of(await third.read_to_end()) in {200, 503}
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(connections=1))
+
+
+async def test_a_connection_has_a_last_request() -> None:
+    """HTTP/1.1 says `Connection: close` with it, HTTP/2 sends GOAWAY."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/ok") * 3)
+            answer = await client.read_to_end()
+            assert answer.count(b"HTTP/1.1 200") == 2
+            assert answer.lower().count(b"connection: close") == 1
+        async with await Client.connect(server.port) as client:
+            await client.say(f.hello() + b"".join(f.request(n) for n in (1, 3, 5)))
+            await client.read_to_end()
+            seen = f.parse(client.received)
+            assert [f.status(seen, n) for n in (1, 3, 5)] == [200, 200, 0]
+            assert f.Seen("reset", 5, 7) in seen
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(requests_per_connection=2))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"])
+async def test_a_tls_handshake_has_a_time(data: bytes, tmp_path: Any) -> None:
+    """A client that does not finish it, or speaks no TLS, is closed."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(data)
+            await client.read_to_end()
+        assert server.guard.tally.interventions["handshake_failed"] == 1
+
+    with trio.fail_after(5):
+        await serve_while(
+            body, limits=_limits(tls_handshake_s=0.2), config=_tls(tmp_path)[0]
+        )
+
+
+async def test_h1_and_h2_over_tls(tmp_path: Any) -> None:
+    """ALPN chooses; a stream is complete over both."""
+    config, context = _tls(tmp_path)
+
+    async def body(server: LocalServer) -> None:
+        for protocol in ("http/1.1", "h2"):
+            context.set_alpn_protocols([protocol])
+            tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
+            stream = trio.SSLStream(tcp, context, server_hostname="localhost")
+            path = "/stream?n=3&every=0"
+            hello = f.hello() + f.request(1, path.encode())
+            await stream.send_all(hello if protocol == "h2" else get(path))
+            received = b""
+            while b"data: 2" not in received:
+                received += await stream.receive_some()
+            await trio.aclose_forcefully(stream)
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(), config=config)
+
+
+def _limits(**changes: Any) -> Limits:
+    return Limits(**{"linger_s": 0.2, "drain_s": 0.2, **changes})
+
+
+def _tls(folder: Any) -> tuple[Any, ssl.SSLContext]:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    config = local_config()
+    config.certfile, config.keyfile = str(folder / "cert.pem"), str(folder / "key.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return config, context

@@ -1,0 +1,165 @@
+"""Writes wait for the client only so long, and never leave half a message behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from tests.support.guarding import frames as f
+from tests.support.guarding.application import BLOCK
+from tests.support.guarding.client import Client, get
+from tests.support.guarding.servers import LocalServer, serve_while
+
+from trio_ai_stream.server.limits import Limits
+
+CLOSED_WINDOW = f.hello(INITIAL_WINDOW_SIZE=0)
+
+
+async def test_a_client_that_stops_reading_is_cut_off() -> None:
+    """After `write_stall_s` the connection is reset and its exchange marked stalled."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port, receive_bytes=4096) as client:
+            await client.say(get("/flood"))
+            await server.application.gone()
+            assert server.application.stalled == 1
+            assert server.guard.tally.interventions["write_stall"] == 1
+            assert server.application.produced_bytes < 4_000_000
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(write_stall_s=0.3))
+
+
+async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
+    """What counts is progress: any byte acknowledged starts the time again."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port, receive_bytes=4096) as client:
+            await client.say(get("/flood"))
+            with trio.move_on_after(1.5):
+                while True:
+                    await client.stream.receive_some(8192)
+                    await trio.sleep(0.05)
+            assert server.application.disconnected == 0
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(write_stall_s=0.4))
+
+
+async def test_a_closed_window_holds_one_message() -> None:
+    """Backpressure reaches the application: what it has sent is what was taken."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            streams = range(1, 41, 2)
+            requests = b"".join(f.request(n, b"/flood") for n in streams)
+            await client.say(CLOSED_WINDOW + requests)
+            await client.frames_until(lambda seen: f.status(seen, 39) == 200)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert server.application.produced_bytes == 0
+            await client.say(f.credit(1, len(BLOCK)) + f.credit(0, len(BLOCK)))
+            await server.application.produced(len(BLOCK))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert server.application.produced_bytes == len(BLOCK)
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(write_stall_s=9))
+
+
+async def test_a_closed_window_ends_its_stream_not_its_neighbour() -> None:
+    """The stalled stream is reset; one whose window is open goes on to its end."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(CLOSED_WINDOW + f.request(1, b"/flood"))
+            await client.say(f.request(3, b"/stream?n=6&every=0.1") + f.credit(3, 999))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 3))
+            assert f.Seen("reset", 1, 8) in seen
+            assert f.body(seen, 3).count(b"data: ") == 6
+        await server.application.gone()
+        assert server.application.stalled == 1
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(write_stall_s=0.3))
+
+
+async def test_connection_credit_alone_buys_no_time() -> None:
+    """A stream that may not send is stalled, however often other credit comes."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(CLOSED_WINDOW + f.request(1, b"/flood"))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_give, client)
+                seen = await client.frames_until(lambda seen: f.ended(seen, 1))
+                nursery.cancel_scope.cancel(reason="reset")
+            assert f.Seen("reset", 1, 8) in seen
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(write_stall_s=0.3))
+
+
+async def _give(client: Client) -> None:
+    while True:
+        await client.say(f.credit(0, 1))
+        await trio.sleep(0.05)
+
+
+async def test_an_http2_client_that_stops_reading_is_cut_off() -> None:
+    """With windows wide open it is the socket that stalls, and all streams with it."""
+
+    async def body(server: LocalServer) -> None:
+        hello = f.hello(INITIAL_WINDOW_SIZE=2**31 - 1) + f.credit(0, 2**31 - 65_536)
+        async with await Client.connect(server.port, receive_bytes=4096) as client:
+            await client.say(hello + f.request(1, b"/flood") + f.request(3, b"/flood"))
+            await server.application.gone(2)
+            assert server.application.stalled == 2
+            assert server.application.produced_bytes < 4_000_000
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(write_stall_s=0.3))
+
+
+async def test_a_cancelled_send_leaves_no_torn_message_over_http1() -> None:
+    """A write that is cancelled while the client is slow is completed by the next."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port, receive_bytes=65_536) as client:
+            await client.say(get("/torn"))
+            answer = await client.read_until(lambda data: data.endswith(b"0\r\n\r\n"))
+            *blocks, end, nothing = _chunks(answer.partition(b"\r\n\r\n")[2])
+            assert (set(blocks), end, nothing) == ({len(BLOCK)}, len(b"the end"), 0)
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(write_stall_s=3))
+
+
+async def test_a_cancelled_send_leaves_no_torn_message_over_http2() -> None:
+    """What the window did not let out is sent in front of the next message."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(f.hello(INITIAL_WINDOW_SIZE=1000))
+            await client.say(f.request(1, b"/torn"))
+            await server.application.tore()
+            await client.say(f.credit(1, 10_000_000) + f.credit(0, 10_000_000))
+            seen = await client.frames_until(lambda s: b"the end" in f.body(s, 1))
+            blocks, rest = divmod(len(f.body(seen, 1)), len(BLOCK))
+            assert (blocks, rest) == (1, len(b"the end"))
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(write_stall_s=3))
+
+
+def _chunks(body: bytes) -> list[int]:
+    """Return the sizes of the chunks in a complete chunked body."""
+    sizes = []
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        sizes.append(int(size, 16))
+        body = body[sizes[-1] + 2 :]
+    return sizes
+
+
+def _limits(**changes: Any) -> Limits:
+    return Limits(**{"linger_s": 0.2, "drain_s": 0.2, **changes})
