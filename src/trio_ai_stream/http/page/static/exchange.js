@@ -7,7 +7,7 @@ import { cancelStream, startChat } from "./server.js";
 const LAST_EVENT_MS = 2000;
 
 /**
- * Run one exchange. `show` has content(text), began(event) and nothing else; the result
+ * Run one exchange. `show` takes began(event), content(text) and reasoning(text); the result
  * says all: {id, end: "done"|"error"|"stopped"|"broken", ...}.
  */
 export class Exchange {

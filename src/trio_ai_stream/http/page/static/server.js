@@ -3,6 +3,8 @@
 import { readEvents } from "./sse.js";
 
 const KEY = "trio-ai-stream key";
+// A cancel takes a few milliseconds; a server that cannot answer is hung up on.
+const CANCEL_MS = 3000;
 
 export const key = {
   get: () => sessionStorage.getItem(KEY) ?? "",
@@ -56,7 +58,8 @@ async function* parsed(response) {
 export async function cancelStream(id) {
   try {
     const path = `/streams/${encodeURIComponent(id)}`;
-    const response = await fetch(path, { method: "DELETE", headers: headers() });
+    const signal = AbortSignal.timeout(CANCEL_MS);
+    const response = await fetch(path, { method: "DELETE", headers: headers(), signal });
     return response.ok ? await response.json() : null;
   } catch {
     return null;

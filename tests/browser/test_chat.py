@@ -1,0 +1,216 @@
+"""The chat of the page, in a real browser against a real server."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Open, ServerProcess, ask, finished, until
+
+
+def test_an_answer_appears_word_by_word(visit: Open) -> None:
+    """Text is on the screen, and grows, while the stream is still running."""
+    page = visit()
+    answer = ask(page, "Slowly, please.", "simulator/slow")
+    body = answer.locator(".body")
+    expect(body).to_have_text(re.compile(r"\w"))
+    early = body.inner_text()
+    until(lambda: len(body.inner_text()) > len(early))
+    expect(answer).to_have_attribute("aria-busy", "true")
+    page.keyboard.press("Escape")
+    finished(answer)
+
+
+def test_a_whole_answer_says_how_it_went(visit: Open) -> None:
+    """Under a completed answer stand outcome, events and tokens."""
+    answer = finished(ask(visit(), "Hello."))
+    expect(answer.locator(".line")).to_have_text(
+        re.compile(r"simulator · completed · first word .* · \d+ events .* \d+ tokens")
+    )
+
+
+@pytest.mark.parametrize("way", ["escape", "button"])
+def test_stop_shows_what_the_server_did(
+    visit: Open, server: ServerProcess, way: str
+) -> None:
+    """Stop cancels by id; outcome, time to upstream's close and events are shown."""
+    page = visit()
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    if way == "escape":
+        page.keyboard.press("Escape")
+    else:
+        page.get_by_role("button", name="Stop").click()
+    card = finished(answer).locator(".card.stopped")
+    expect(card).to_contain_text("You stopped this answer")
+    record = server.ended(answer.get_attribute("data-request") or "")
+    assert record["outcome"] == "cancelled"
+    assert 0 <= record["cancel_latency_ms"] < 1000
+    expect(card.locator("dd").nth(0)).to_have_text("cancelled")
+    expect(card.locator("dd").nth(1)).to_have_text(re.compile("ms after the stop"))
+    events = f"{record['events']:,} event"
+    expect(card.locator("dd").nth(2)).to_have_text(re.compile(events))
+    expect(card.locator("dd").nth(3)).to_contain_text("error: cancelled")
+    expect(page.get_by_role("status")).to_have_text("Stopped. Outcome: cancelled.")
+
+
+def test_stop_before_upstream_has_answered(visit: Open, server: ServerProcess) -> None:
+    """A stream that has nothing yet is stopped as well, and the page says so."""
+    page = visit()
+    answer = ask(page, "Are you there?", "simulator/no-answer")
+    expect(answer).to_have_attribute("data-request", re.compile("."))
+    page.keyboard.press("Escape")
+    card = finished(answer).locator(".card.stopped")
+    expect(card).to_contain_text("upstream had not answered yet")
+    record = server.ended(answer.get_attribute("data-request") or "")
+    assert record["outcome"] == "cancelled"
+
+
+def test_where_a_cancel_fails_the_page_hangs_up(
+    visit: Open, server: ServerProcess
+) -> None:
+    """Without DELETE (a proxy may refuse it) Stop closes the request itself."""
+    page = visit()
+    page.route("**/streams/*", lambda route: route.fulfill(status=404, body="{}"))
+    page.unroute("**/streams/live")
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    page.keyboard.press("Escape")
+    finished(answer)
+    record = server.ended(answer.get_attribute("data-request") or "")
+    assert record["outcome"] == "client_disconnected"
+    expect(answer.locator(".card.stopped")).to_contain_text("client_disconnected")
+
+
+def sent_bodies(page: Page) -> list[dict[str, Any]]:
+    """Collect what the page sends to `/chat`."""
+    bodies: list[dict[str, Any]] = []
+    page.on(
+        "request",
+        lambda request: (
+            bodies.append(request.post_data_json)
+            if request.url.endswith("/chat")
+            else None
+        ),
+    )
+    return bodies
+
+
+def test_the_conversation_so_far_is_sent(visit: Open) -> None:
+    """The second question carries the first and its answer."""
+    page = visit()
+    bodies = sent_bodies(page)
+    finished(ask(page, "First.", "simulator/echo"))
+    finished(ask(page, "Second.", "simulator/echo"))
+    assert [m["role"] for m in bodies[1]["messages"]] == ["user", "assistant", "user"]
+    assert [m["content"] for m in bodies[1]["messages"]] == [
+        "First.",
+        "First.",
+        "Second.",
+    ]
+
+
+def test_what_does_not_fit_is_left_out_from_the_start(visit: Open) -> None:
+    """Beyond MAX_PROMPT_LENGTH the oldest messages stay behind, and it is said."""
+    page = visit()
+    bodies = sent_bodies(page)
+    finished(ask(page, "a" * 1900, "simulator/echo"))
+    answer = finished(ask(page, "b" * 1900, "simulator/echo"))
+    assert [m["content"][0] for m in bodies[1]["messages"]] == ["a", "b"]
+    expect(answer).to_contain_text("1 older left out")
+
+
+def test_a_new_chat_forgets(visit: Open) -> None:
+    """After New chat the next question stands alone."""
+    page = visit()
+    bodies = sent_bodies(page)
+    finished(ask(page, "First.", "simulator/echo"))
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator("#messages li")).to_have_count(0)
+    finished(ask(page, "Second.", "simulator/echo"))
+    assert [m["content"] for m in bodies[1]["messages"]] == ["Second."]
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("simulator/error", "error_chunk"),
+        ("simulator/drop", "upstream_failed"),
+        ("simulator/truncated", "upstream_failed"),
+        ("simulator/bad-request", "400"),
+    ],
+)
+def test_a_fault_is_shown_with_what_came_before_it(
+    visit: Open, model: str, told: str
+) -> None:
+    """The card names the error; the words that did come stay."""
+    answer = finished(ask(visit(), "Fail, please.", model))
+    expect(answer.locator(".card.failed .title")).to_have_text(re.compile(r"\(\d+\)$"))
+    expect(answer).to_have_attribute("data-end", "error")
+    has_words = bool(answer.locator(".body").inner_text())
+    assert has_words is (told != "400")
+
+
+def test_the_simulator_is_announced(visit: Open) -> None:
+    """Nobody takes the simulator for a model, and each of its faults is in the menu."""
+    page = visit()
+    note = page.get_by_role("note")
+    expect(note).to_contain_text("No model answers here")
+    expect(note).to_be_in_viewport()
+    menu = page.locator("#fault option").all_inner_texts()
+    assert {"default", "endless", "drop", "rate-limited"} <= set(menu)
+    page.locator("#fault").select_option("simulator/drop")
+    expect(page.locator("#hint")).to_contain_text("closed in mid-body")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<img src=x onerror=alert(1)>",
+        "<script>document.title='taken'</script>",
+        "**<b onclick=alert(1)>bold</b>** and `<i>code</i>`",
+        "```html\n<svg onload=alert(1)></svg>\n```",
+        "# <a href=javascript:alert(1)>heading</a>",
+        "- <iframe src=//example.invalid></iframe>",
+    ],
+)
+def test_an_answer_is_never_markup(visit: Open, text: str) -> None:
+    """What a model (or a user) writes as HTML is shown as text."""
+    page = visit()
+    answer = finished(ask(page, text, "simulator/echo"))
+    made = answer.locator(".body *").evaluate_all("all => all.map(e => e.localName)")
+    assert set(made) <= {"p", "code", "strong", "pre", "ul", "li"}
+    expect(answer.locator(".body")).to_contain_text("<")
+    assert page.title() == "trio-ai-stream"
+
+
+def test_keyboard_alone_is_enough(visit: Open) -> None:
+    """Shift+Enter makes a line, Enter sends, Esc stops, and the focus is never lost."""
+    page = visit()
+    expect(page.locator("#prompt")).to_be_focused()
+    page.locator("#fault").select_option("simulator/endless")
+    page.locator("#prompt").focus()
+    page.keyboard.type("one")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("two")
+    page.keyboard.press("Enter")
+    expect(page.locator(".user")).to_have_text("one\ntwo")
+    expect(page.locator("#prompt")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Stop")).to_be_focused()
+    page.keyboard.press("Enter")
+    finished(page.locator(".assistant"))
+    expect(page.locator("#prompt")).to_be_focused()
+    outline = page.locator("#prompt").evaluate("e => getComputedStyle(e).outlineStyle")
+    assert outline == "solid"
+
+
+def test_the_first_tab_leads_to_the_message_box(visit: Open) -> None:
+    """A skip link comes first."""
+    page = visit(width=375)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the message box")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the message box")).to_be_in_viewport()
