@@ -186,6 +186,25 @@ async def test_a_slow_read_paces_the_body(
     assert took == pytest.approx(0.9)  # the first read took 2048 bytes
 
 
+async def test_a_request_that_comes_during_an_answer_is_the_next(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A whole request sent before the last answer ended is answered after it."""
+    simulator = Simulator()
+    async with trio.open_nursery() as nursery:
+        client = in_memory(nursery, simulator)
+        other = Client(client.stream)
+        await client.send(body=body_of("simulator/fast?done_ms=1000&chunks=1"))
+        await simulator.ledger.wait_for(None, "finish_sent")
+        body = body_of("simulator/fast?chunks=2")
+        await other.send(body=body, headers={"x-request-id": "next"})
+        assert (await client.read()).complete
+        record = await simulator.ledger.wait_for("next", "ended")
+        assert (record.outcome, record.tokens_sent) == ("finished", 2)
+        assert len((await other.read()).events) == 4
+        nursery.cancel_scope.cancel(reason="answered")
+
+
 @pytest.mark.parametrize("leave_at", [n * 0.0025 for n in range(30)])
 async def test_a_cancel_at_any_time_leaves_no_task(
     leave_at: float, autojump_clock: trio.testing.MockClock
