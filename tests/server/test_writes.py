@@ -126,6 +126,7 @@ async def test_a_cancelled_send_leaves_no_torn_message_over_http1() -> None:
     async def body(server: LocalServer) -> None:
         async with await Client.connect(server.port, receive_bytes=65_536) as client:
             await client.say(get("/torn"))
+            await server.application.tore()
             answer = await client.read_until(lambda data: data.endswith(b"0\r\n\r\n"))
             *blocks, end, nothing = _chunks(answer.partition(b"\r\n\r\n")[2])
             assert (set(blocks), end, nothing) == ({len(BLOCK)}, len(b"the end"), 0)
