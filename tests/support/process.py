@@ -41,6 +41,7 @@ class ServerProcess:
                 if match := _RUNNING.search(line):
                     self.port = int(match[3])
                     self.running.set()
+        self.running.set()  # it has ended: whoever waits reads why in `lines`
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -61,7 +62,7 @@ class ServerProcess:
 async def server(
     command: Sequence[str] = SERVE, **env: str
 ) -> AsyncIterator[ServerProcess]:
-    """Start a server on a free port and wait until it listens; end it with the block."""
+    """Start a server on a free port, wait until it listens; end it with the block."""
     environment = {**os.environ, "PORT": "0", "LOG_FORMAT": "json", **env}
     async with trio.open_nursery() as nursery:
         start = partial(
@@ -72,6 +73,7 @@ async def server(
         nursery.start_soon(running.read_log)
         with trio.fail_after(30):
             await running.running.wait()
+        assert running.port, "the server did not start:\n" + "\n".join(running.lines)
         yield running  # the nursery's block: a context manager made for it
         if process.returncode is None:
             process.kill()

@@ -1,7 +1,7 @@
 """The whole application in memory: real Quart, real transport, real simulator.
 
-The client's side is ASGI, upstream's side is a pair of memory streams, time is Trio's mock
-clock: so a test asserts exact times, and nothing here is a fake of our own parts.
+The client's side is ASGI, upstream's side is a pair of memory streams, time is Trio's
+mock clock: so a test asserts exact times, and nothing here is a fake of our own parts.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 from trio_ai_stream.wire.keys import KeyRing
 
 BASE_URL = "http://upstream/api/v1"
-BUDGETS = Budgets(
-    first_token_s=20, idle_s=10, deadline_s=100, heartbeat_s=4, write_s=2
-)
+BUDGETS = Budgets(first_token_s=20, idle_s=10, deadline_s=100, heartbeat_s=4, write_s=2)
 
 
 class Visit:
@@ -183,7 +181,9 @@ class World:
         return record
 
     def assert_clean(self) -> None:
-        """Nothing is held any more: no permit, no entry, no live upstream connection."""
+        """Nothing is held any more: no permit, no entry, no live upstream
+        connection.
+        """
         assert self.permits.statistics().held == 0
         assert len(self.services.registry) == 0
         assert self.transport.statistics().live == 0
