@@ -1,0 +1,45 @@
+"""The page of a server that wants a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Open, ServerProcess, ask, finished
+
+KEY = "a-key-for-this-test-of-the-page"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with one key."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    process = ServerProcess(log, API_KEYS=KEY)
+    yield process
+    process.stop()
+
+
+def test_without_a_key_the_page_asks_for_one(visit: Open) -> None:
+    """The page itself opens, its key field has the focus, and `/chat` says 401."""
+    page = visit()
+    expect(page.locator("#key")).to_be_focused()
+    expect(page.locator("#link")).to_have_text("needs the API key")
+    answer = finished(ask(page, "Hello."))
+    expect(answer.locator(".card.failed")).to_contain_text("missing_api_key (401)")
+
+
+def test_with_its_key_all_works_and_the_key_stays_in_the_tab(visit: Open) -> None:
+    """The key goes into sessionStorage only, and the live view follows with it."""
+    page = visit()
+    page.locator("#key").fill(KEY)
+    page.locator("#key").press("Tab")
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    answer = finished(ask(page, "Hello."))
+    expect(answer).to_have_attribute("data-end", "done")
+    assert KEY in page.evaluate("Object.values(sessionStorage)")
+    assert page.evaluate("localStorage.length + document.cookie.length") == 0
+    page.reload()
+    expect(page.locator("#key")).to_have_value(KEY)
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")

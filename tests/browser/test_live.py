@@ -1,0 +1,79 @@
+"""The live view in the page: trees of tasks while streams run, endings afterwards."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Open, ServerProcess, ask, finished
+
+
+def test_a_running_stream_is_a_tree_of_tasks_and_scopes(
+    visit: Open, server: ServerProcess
+) -> None:
+    """While it streams its nurseries, tasks, scopes and deadlines are shown."""
+    page = visit()
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    stream = page.locator(".stream[data-state=streaming]")
+    expect(stream).to_have_count(1)
+    request_id = answer.get_attribute("data-request") or ""
+    expect(stream).to_have_attribute("data-id", request_id)
+    expect(page.locator("#live-count")).to_have_text("1")
+    expect(stream.locator(".nursery .name")).to_have_text(
+        ["request nursery", "stream nursery"]
+    )
+    expect(stream.locator(".nursery .task > code")).to_have_text(
+        ["Connection._listen", "watch"]
+    )
+    expect(stream.locator(".scope > span:first-child")).to_have_text(
+        ["stop", "deadline", "idle"]
+    )
+    expect(stream.locator("[data-label=idle] .left")).to_have_text(
+        re.compile(r"^(60\.0|59\.\d) s$")
+    )
+    page.keyboard.press("Escape")
+    finished(answer)
+    expect(page.locator(".stream")).to_have_count(0)
+    expect(page.locator("#live-count")).to_have_text("0")
+    expect(page.locator("#live-ended li").first).to_contain_text("cancelled")
+
+
+def test_a_waiting_stream_shows_its_first_token_budget(visit: Open) -> None:
+    """Before the first content the first-token scope counts down, not the idle one."""
+    page = visit()
+    answer = ask(page, "Think.", "simulator/no-token")
+    stream = page.locator(".stream[data-state=waiting]")
+    labels = stream.locator(".scope > span:first-child")
+    expect(labels).to_have_text(["stop", "deadline", "first token"])
+    left = stream.locator("[data-label=first_token] .left")
+    expect(left).to_have_text(re.compile(r"^1(19|18)\.\d s$"))
+    before = left.inner_text()
+    expect(left).not_to_have_text(before)
+    page.keyboard.press("Escape")
+    finished(answer)
+
+
+def test_another_visitor_sees_the_stream_come_and_go(visit: Open) -> None:
+    """The view is the server's, not the page's own memory."""
+    watcher, talker = visit(), visit()
+    answer = ask(talker, "Go on for ever.", "simulator/endless")
+    expect(watcher.locator(".stream[data-state=streaming]")).to_have_count(1)
+    talker.close()
+    expect(watcher.locator(".stream")).to_have_count(0)
+    ended = watcher.locator("#live-ended li").first
+    expect(ended).to_contain_text("client_disconnected")
+    expect(ended).to_contain_text("upstream closed in")
+    assert answer is not None
+
+
+def test_the_page_reconnects_to_a_restarted_server(visit: Open) -> None:
+    """When the live view breaks off, the page says so and tries again."""
+    page = visit()
+    page.context.set_offline(True)
+    page.route("**/streams/live", lambda route: route.abort())
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#link")).to_have_attribute("data-state", "lost")
+    page.unroute("**/streams/live")
+    page.context.set_offline(False)
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")

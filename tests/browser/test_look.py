@@ -1,0 +1,124 @@
+"""How the page looks: narrow and wide, dark and light, without motion, by the policy."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Open, ServerProcess, ask, finished
+
+CODE = "Look:\n\n```text\n" + "wide " * 80 + "\n```\n\n" + "unbroken" * 60
+# Pairs of custom properties that stand on each other as text and ground.
+PAIRS = [
+    ("ink", "paper"),
+    ("ink", "sheet"),
+    ("ink", "wash"),
+    ("soft", "paper"),
+    ("soft", "sheet"),
+    ("soft", "sunk"),
+    ("accent", "paper"),
+    ("accent", "sheet"),
+    ("accent", "sunk"),
+    ("accent", "wash"),
+    ("on-accent", "accent"),
+    ("good", "sheet"),
+    ("good", "sunk"),
+    ("wait", "sheet"),
+    ("bad", "bad-wash"),
+    ("bad", "sunk"),
+    ("bad", "sheet"),
+    ("soft", "bad-wash"),
+    ("warn-ink", "warn-wash"),
+]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 768, 1280])
+def test_nothing_scrolls_sideways(visit: Open, width: int, scheme: str) -> None:
+    """With wide code and endless words in it the page is as wide as the screen."""
+    page = visit(width=width, color_scheme=scheme)
+    finished(ask(page, CODE, "simulator/echo"))
+    finished(ask(page, "Fail.", "simulator/bad-request"))
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for part in ("#scroll", "#composer", ".live-body"):
+        wider = page.locator(part).evaluate("e => e.scrollWidth - e.clientWidth")
+        assert wider <= 0, part
+    expect(page.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
+
+
+def test_on_a_phone_the_live_view_folds_away(visit: Open) -> None:
+    """On a narrow screen the running streams open on demand, on a wide one they stand."""
+    phone = visit(width=375)
+    note = phone.get_by_text("Nothing runs")
+    expect(note).to_be_hidden()
+    phone.get_by_text("Running streams").click()
+    expect(note).to_be_visible()
+    expect(visit(width=1280).get_by_text("Nothing runs")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(visit: Open, scheme: str) -> None:
+    """Every pair of text and ground has a contrast of 4.5 at least (WCAG 2.2, 1.4.3)."""
+    page = visit(color_scheme=scheme)
+    names = {name for pair in PAIRS for name in pair}
+    colours = {
+        name: page.evaluate(
+            "name => getComputedStyle(document.documentElement).getPropertyValue(name)",
+            f"--{name}",
+        )
+        for name in names
+    }
+    weak = {
+        pair: round(contrast(colours[pair[0]], colours[pair[1]]), 2)
+        for pair in PAIRS
+        if contrast(colours[pair[0]], colours[pair[1]]) < 4.5
+    }
+    assert not weak
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two `#rrggbb` (WCAG 2.2, relative luminance)."""
+    light, dark = sorted([luminance(one), luminance(other)], reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of `#rrggbb`."""
+    match = re.fullmatch(r"\s*#(\w\w)(\w\w)(\w\w)\s*", colour)
+    assert match is not None, colour
+    parts = [int(part, 16) / 255 for part in match.groups()]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_nothing_moves_for_those_who_asked(visit: Open) -> None:
+    """With reduced motion neither cursor nor bars are animated."""
+    page = visit(reduced_motion="reduce")
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    bar = page.locator(".stream .bar > span").first
+    expect(bar).to_have_css("transition-property", "none")
+    expect(page.locator(".stream .state")).to_have_css("animation-name", "none")
+    page.keyboard.press("Escape")
+    finished(answer)
+
+
+def test_the_policy_holds_and_nothing_comes_from_elsewhere(
+    visit: Open, server: ServerProcess
+) -> None:
+    """An inline script does not run, and every request goes to the page's own server."""
+    page = visit()
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    response = page.reload()
+    assert response is not None
+    policy = response.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    assert "unsafe" not in policy
+    finished(ask(page, "Hello."))
+    assert requested
+    assert {url for url in requested if not url.startswith(server.url)} == set()
