@@ -108,7 +108,7 @@ async def test_bad_settings_are_named_at_once() -> None:
     """Either launch refuses bad settings before it listens."""
     environment = {**os.environ, "RATE_LIMIT": "fast", "PORT": "x", "LOG_LEVEL": "?"}
     # Hypercorn's own parent forgets its worker's exit status (run.py, 0.18): 0.
-    for command, status in ((SERVE, 2), ([*HYPERCORN, APP], 0)):
+    for command, status in ((SERVE, 2), ([*HYPERCORN, "-b", "127.0.0.1:0", APP], 0)):
         with trio.fail_after(30):
             done = await trio.run_process(
                 command, env=environment, capture_stderr=True, check=False

@@ -181,9 +181,7 @@ class World:
         return record
 
     def assert_clean(self) -> None:
-        """Nothing is held any more: no permit, no entry, no live upstream
-        connection.
-        """
+        """Nothing is held: no permit, no entry, no upstream connection."""
         assert self.permits.statistics().held == 0
         assert len(self.services.registry) == 0
         assert self.transport.statistics().live == 0
