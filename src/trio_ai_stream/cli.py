@@ -9,7 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from trio_ai_stream.settings import SettingsError, describe, load_settings
+from trio_ai_stream.settings import (
+    SettingsError,
+    describe,
+    load_settings,
+    refuse_exposure,
+)
 
 
 class Command(NamedTuple):
@@ -62,6 +67,7 @@ def _arguments(command: str, words: Sequence[str], **folder: str) -> argparse.Na
 def _serve(words: Sequence[str]) -> int:
     _arguments("serve", words)
     settings = load_settings()
+    refuse_exposure(settings)
     # Not at the top: the other commands do without the server's rooms.
     from trio_ai_stream.server.launch import serve
 

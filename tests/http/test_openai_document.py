@@ -51,7 +51,7 @@ async def test_a_slow_answer_may_take_longer_than_a_first_token(
 
 
 async def test_the_deadline_is_a_true_status(autojump_clock: MockClock) -> None:
-    """An answer that does not come by STREAM_DEADLINE_SECS is 504, not to be retried."""
+    """An answer that does not come by STREAM_DEADLINE_SECS is 504 and final."""
     async with world() as w:
         visit = ask(w, "simulator/no-answer", stream=False)
         assert await over(visit) == pytest.approx(BUDGETS.deadline_s)

@@ -14,12 +14,14 @@ from trio_ai_stream.http import errors, headers
 from trio_ai_stream.http.admission import admit_request
 from trio_ai_stream.http.chat import chat_blueprint
 from trio_ai_stream.http.connection import Connection
+from trio_ai_stream.http.documentation import documentation_blueprint
 from trio_ai_stream.http.health import health_blueprint
 from trio_ai_stream.http.keys import PROBES, check_client
 from trio_ai_stream.http.lifespan import Lifespan
 from trio_ai_stream.http.live import live_blueprint
 from trio_ai_stream.http.models import models_blueprint
 from trio_ai_stream.http.openai import openai_blueprint
+from trio_ai_stream.http.openapi import add_openapi
 from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.page.blueprint import page_blueprint
 from trio_ai_stream.http.services import Services
@@ -59,14 +61,16 @@ class Application(QuartTrio):
         self.register_blueprint(models_blueprint(services))
         self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(health_blueprint(services))
+        self.register_blueprint(documentation_blueprint())
         self.register_blueprint(live_blueprint(services))
         self.register_blueprint(page_blueprint(services))
+        add_openapi(self, settings)
         if settings.CORS_ALLOW_ORIGINS:
             cors(
                 self,
                 allow_origin=list(settings.CORS_ALLOW_ORIGINS),
                 allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
-                allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+                allow_headers="*",  # SDKs send many of their own: x-stainless-*
                 expose_headers=["X-Request-ID", "Retry-After", "RateLimit"],
             )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quart import Blueprint
+from quart_schema import document_request
 
 from trio_ai_stream.http.admission import admit_stream, read_json_body
 from trio_ai_stream.http.connection import Send, StreamResponse
 from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.openapi import document_events
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.writer import Writer
 from trio_ai_stream.stream.outcome import Ending
@@ -17,7 +19,7 @@ from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.upstream.requests import chat_call
 from trio_ai_stream.wire import sse
 from trio_ai_stream.wire.events import Item
-from trio_ai_stream.wire.requests import parse_chat_request
+from trio_ai_stream.wire.requests import ChatRequest, parse_chat_request
 
 
 def chat_blueprint(services: Services) -> Blueprint:
@@ -26,7 +28,16 @@ def chat_blueprint(services: Services) -> Blueprint:
     settings = services.settings
 
     @blueprint.post("/chat")
+    @document_request(ChatRequest)
+    @document_events(
+        "Events of type `connected`, `content`, `reasoning`, and at last `done` or"
+        " `error`, each a JSON object with `content`, `request_id` and `type`."
+    )
     async def chat() -> StreamResponse:
+        """Stream one answer.
+
+        Leaving ends everything that the request started, upstream's work included.
+        """
         body = await read_json_body()
         request = parse_chat_request(body, max_prompt_length=settings.MAX_PROMPT_LENGTH)
         incoming = Incoming.current()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-import msgspec
 from loguru import logger
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
 from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.wire import openai_errors, sse
 from trio_ai_stream.wire.documents import ErrorDocument
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
@@ -43,8 +43,7 @@ def render(problem: Problem) -> Response:
 
 def _openai(problem: Problem) -> Response:
     status = openai_errors.status_of(problem)
-    response = Response(openai_errors.error_body(problem), status)
-    response.headers["Content-Type"] = "application/json"
+    response = json_response(openai_errors.error_body(problem), status)
     for name, value in openai_errors.error_headers(problem):
         response.headers[name] = value
     return response
@@ -67,9 +66,7 @@ def _document(problem: Problem) -> Response:
         request_id=Incoming.current().request_id,
         timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
-    response = Response(msgspec.json.encode(error), problem.status)
-    response.headers["Content-Type"] = "application/json"
-    return response
+    return json_response(error, problem.status)
 
 
 async def _refused(exc: Refused) -> Response:

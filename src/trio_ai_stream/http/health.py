@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from quart import Blueprint
+from quart import Blueprint, Response
+from quart_schema import document_response
 
+from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.http.services import Services
+from trio_ai_stream.wire.documents import Health, Readiness
 
 
 def health_blueprint(services: Services) -> Blueprint:
@@ -15,16 +18,22 @@ def health_blueprint(services: Services) -> Blueprint:
     release = version("trio-ai-stream")
 
     @blueprint.get("/health")
-    async def health() -> dict[str, object]:
-        return {
-            "status": "ok",
-            "version": release,
-            "upstream": services.settings.upstream_kind,
-            "live_streams": len(services.registry),
-        }
+    @document_response(Health)
+    async def health() -> Response:
+        """Say that the process is alive; needs no key."""
+        document = Health(
+            status="ok",
+            version=release,
+            upstream=services.settings.upstream_kind,
+            live_streams=len(services.registry),
+        )
+        return json_response(document)
 
     @blueprint.get("/ready")
-    async def ready() -> tuple[dict[str, object], int]:
+    @document_response(Readiness)
+    @document_response(Readiness, 503)
+    async def ready() -> Response:
+        """Say whether the server takes new streams; needs no key."""
         reasons = []
         if services.registry.draining.is_set():
             reasons.append("the server is draining")
@@ -32,7 +41,8 @@ def health_blueprint(services: Services) -> Blueprint:
             reasons.append("upstream is not there yet")
         elif services.upstream.rejected_key:
             reasons.append("upstream rejected OPENROUTER_API_KEY")
-        status = "not ready" if reasons else "ready"
-        return {"status": status, "reasons": reasons}, 503 if reasons else 200
+        if reasons:
+            return json_response(Readiness("not ready", reasons), 503)
+        return json_response(Readiness("ready", reasons))
 
     return blueprint

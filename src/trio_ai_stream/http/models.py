@@ -7,11 +7,18 @@ from typing import Final
 import msgspec
 import trio
 from quart import Blueprint, Response
+from quart_schema import document_response
 
+from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.wire.openai_models import ModelList, model_list
+from trio_ai_stream.wire.openai_models import (
+    ModelDocument,
+    ModelList,
+    ModelListDocument,
+    model_list,
+)
 from trio_ai_stream.wire.problems import Fault, Problem, Refused
 
 FRESH_S: Final = 60.0
@@ -39,16 +46,20 @@ def models_blueprint(services: Services) -> Blueprint:
         return await catalogue.current(services.upstream)
 
     @blueprint.get("/v1/models")
+    @document_response(ModelListDocument)
     async def models() -> Response:
-        return _json((await current()).document)
+        """List upstream's models."""
+        return json_response((await current()).document)
 
     @blueprint.get("/v1/models/<path:model>")
+    @document_response(ModelDocument)
     async def one_model(model: str) -> Response:
+        """Describe one of upstream's models."""
         found = (await current()).models.get(model)
         if found is None:
             message = "upstream lists no model of this name; see /v1/models"
             raise Refused(Problem(404, "model_not_found", message, field="model"))
-        return _json(msgspec.json.encode(found))
+        return json_response(msgspec.json.encode(found))
 
     return blueprint
 
@@ -91,9 +102,3 @@ async def _fetch(upstream: OpenRouter) -> ModelList:
         raise Refused(TIMED_OUT) from exc
     except ValueError as exc:
         raise Refused(MALFORMED) from exc
-
-
-def _json(body: bytes) -> Response:
-    response = Response(body)
-    response.headers["Content-Type"] = "application/json"
-    return response

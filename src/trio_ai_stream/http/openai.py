@@ -6,16 +6,19 @@ import dataclasses
 import math
 
 from quart import Blueprint
+from quart_schema import document_request, document_response
 
 from trio_ai_stream.http.admission import admit_stream, read_json_body
 from trio_ai_stream.http.connection import Send, StreamResponse
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openai_clients import DocumentClient, EventClient
+from trio_ai_stream.http.openapi import document_events
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.writer import Writer
 from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.source import Call
-from trio_ai_stream.wire.openai_requests import parse_completion
+from trio_ai_stream.wire.documents import CompletionDocument
+from trio_ai_stream.wire.openai_requests import CompletionRequest, parse_completion
 
 ENDPOINT = "/v1/chat/completions"
 
@@ -29,7 +32,17 @@ def openai_blueprint(services: Services) -> Blueprint:
     whole_budgets = dataclasses.replace(services.budgets, first_token_s=math.inf)
 
     @blueprint.post(ENDPOINT)
+    @document_request(CompletionRequest)
+    @document_response(CompletionDocument)
+    @document_events(
+        "Without `stream` upstream's answer as one document; with it upstream's"
+        " chunks, and at last `[DONE]` or a chunk with `error`."
+    )
     async def completions() -> StreamResponse:
+        """Complete a chat, as OpenAI's API does it.
+
+        Fields that are not named here reach upstream unchanged.
+        """
         body = await read_json_body()
         completion = parse_completion(
             body,

@@ -6,11 +6,12 @@ address is the owner. What the caller may not see is not there: 404, not 403.
 
 from __future__ import annotations
 
-import msgspec
 import trio
 from quart import Blueprint, Response
+from quart_schema import document_response
 
 from trio_ai_stream.http.keys import whose_streams
+from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.stream.stream import Stream
@@ -26,17 +27,21 @@ def streams_blueprint(services: Services) -> Blueprint:
     registry = services.registry
 
     @blueprint.get("/streams")
+    @document_response(StreamList)
     async def streams() -> Response:
+        """List the live streams that the caller may see: its own, or all."""
         sees = whose_streams()
         seen = [describe(stream) for stream in registry if sees(stream.owner)]
-        return _json(StreamList(seen))
+        return json_response(StreamList(seen))
 
     @blueprint.delete("/streams/<request_id>")
+    @document_response(Cancellation)
     async def cancel(request_id: str) -> Response:
+        """Cancel a live stream; its own client gets an error, type `cancelled`."""
         stream = registry.get(request_id)
         if stream is None or not whose_streams()(stream.owner):
             raise Refused(NO_STREAM)
-        return _json(cancel_stream(stream))
+        return json_response(cancel_stream(stream))
 
     return blueprint
 
@@ -76,10 +81,3 @@ def cancel_stream(stream: Stream) -> Cancellation:
             else round(1000 * (closed_at - stream.ending.at), 3)
         ),
     )
-
-
-def _json(document: msgspec.Struct) -> Response:
-    response = Response(msgspec.json.encode(document))
-    response.headers["Content-Type"] = "application/json"
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -30,6 +30,14 @@ class OpenAIErrorDocument(Struct, frozen=True):
     """A refusal, or a mistake of the server's or of upstream's."""
 
     error: OpenAIError
+
+
+class CompletionDocument(Struct, frozen=True):
+    """A whole answer, as upstream gave it; the further fields are OpenAI's."""
+
+    id: str
+    object: str
+    choices: list[dict[str, Any]]
 
 
 class StreamDocument(Struct, frozen=True):

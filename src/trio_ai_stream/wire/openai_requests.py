@@ -13,21 +13,27 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from trio_ai_stream.wire.validation import ModelName, check_length, check_text, decode
+from trio_ai_stream.wire.validation import (
+    ModelName,
+    Text,
+    check_length,
+    check_text,
+    decode,
+)
 
 
 class ContentPart(Struct, frozen=True):
     """A part of a message: a text, or whatever else upstream takes."""
 
     type: str
-    text: str | None = None
+    text: Text | None = None
 
 
 class CompletionMessage(Struct, frozen=True):
     """One message of the conversation; further fields pass through."""
 
     role: str
-    content: str | list[ContentPart] | None = None
+    content: Text | list[ContentPart] | None = None
 
     def texts(self) -> Iterator[str]:
         """Yield each text of the message."""

@@ -8,26 +8,32 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from trio_ai_stream.wire.problems import invalid
-from trio_ai_stream.wire.validation import ModelName, check_length, check_text, decode
+from trio_ai_stream.wire.validation import (
+    ModelName,
+    Text,
+    check_length,
+    check_text,
+    decode,
+)
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str
+    content: Text
 
 
 class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What `POST /chat` takes: `prompt` or `messages`, and sampling options."""
 
-    prompt: str | UnsetType = UNSET
+    prompt: Text | UnsetType = UNSET
     messages: Annotated[list[Message], Meta(min_length=1)] | UnsetType = UNSET
     model: ModelName | UnsetType = UNSET
     temperature: Annotated[float, Meta(ge=0, le=2)] | UnsetType = UNSET
     top_p: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
     max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | UnsetType = UNSET
-    stop: str | Annotated[list[str], Meta(max_length=4)] | UnsetType = UNSET
+    stop: Text | Annotated[list[Text], Meta(max_length=4)] | UnsetType = UNSET
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | UnsetType = UNSET
     include_reasoning: bool = False
 

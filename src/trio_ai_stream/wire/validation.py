@@ -16,7 +16,15 @@ from trio_ai_stream.wire.problems import Problem, Refused, invalid
 # can spell ("\ud800") but UTF-8 cannot carry.
 FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
-ModelName = Annotated[str, Meta(min_length=1, max_length=200)]
+# The same for readers of the OpenAPI file, as documentation: `check_text` says by name
+# and position what is wrong, which a pattern's failure does not.
+_ALLOWED: Final = {
+    "pattern": r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\ud800-\udfff]*$"
+}
+Text = Annotated[str, Meta(extra_json_schema=_ALLOWED)]
+ModelName = Annotated[
+    str, Meta(min_length=1, max_length=200, extra_json_schema=_ALLOWED)
+]
 T = TypeVar("T")
 
 

@@ -1,0 +1,144 @@
+"""`GET /openapi.json`: OpenAPI 3.1, made by quart-schema from what the routes say.
+
+A route is in it once it says what it answers. The models of bodies are the ones that
+requests are validated with; what every endpoint may answer besides, refusals and
+streams, is added here once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import Any, Final, TypeVar
+
+import msgspec
+from quart_schema import HttpSecurityScheme, Info, QuartSchema
+from quart_schema.openapi import OpenAPIProvider
+from quart_schema.validation import QUART_SCHEMA_RESPONSE_ATTRIBUTE
+from quart_trio import QuartTrio
+from werkzeug.routing import Rule
+
+from trio_ai_stream.http.keys import PROBES
+from trio_ai_stream.settings import Settings
+from trio_ai_stream.wire.documents import ErrorDocument, OpenAIErrorDocument
+from trio_ai_stream.wire.requests import ChatRequest
+
+PATH: Final = "/openapi.json"
+_STREAM_ATTRIBUTE: Final = "_trio_ai_stream_events"
+_REF: Final = "#/components/schemas/{name}"
+_EVENTS: Final = "text/event-stream"
+Route = TypeVar("Route", bound=Callable[..., Any])
+
+INFO: Final = Info(
+    title="trio-ai-stream",
+    version=version("trio-ai-stream"),
+    summary="Chat streams that end when their client goes, and say why they ended.",
+)
+
+
+def document_events(description: str) -> Callable[[Route], Route]:
+    """Say that a route answers with server-sent events, and with which."""
+
+    def mark(route: Route) -> Route:
+        setattr(route, _STREAM_ATTRIBUTE, description)
+        return route
+
+    return mark
+
+
+class Provider(OpenAPIProvider):
+    """Quart-schema's document with our streams and refusals; made once."""
+
+    _made: dict[str, Any] | None = None
+
+    def schema(self) -> dict[str, Any]:
+        """Return the document."""
+        if self._made is None:
+            self._made = _finished(super().schema())
+        return self._made
+
+    def generate_rules(self) -> Iterable[Rule]:
+        """Yield the routes that say what they answer, in the order of their paths."""
+        views = self._app.view_functions
+        for rule in sorted(self._app.url_map.iter_rules(), key=lambda rule: rule.rule):
+            view = views[rule.endpoint]
+            if hasattr(view, QUART_SCHEMA_RESPONSE_ATTRIBUTE) or hasattr(
+                view, _STREAM_ATTRIBUTE
+            ):
+                yield rule
+
+    def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the operations of a route, and the models they name."""
+        paths, components = super().build_paths(rule)
+        view = self._app.view_functions[rule.endpoint]
+        events = getattr(view, _STREAM_ATTRIBUTE, None)
+        for path, operations in paths.items():
+            for operation in operations.values():
+                _complete(path, operation, events)
+                _share_models(operation, components)
+        return paths, components
+
+
+def add_openapi(app: QuartTrio, settings: Settings) -> None:
+    """Serve the document; its routes must have been registered, or be soon."""
+    QuartSchema(
+        app,
+        openapi_path=PATH,
+        redoc_ui_path=None,
+        scalar_ui_path=None,
+        swagger_ui_path=None,
+        info=INFO,
+        conversion_preference="msgspec",
+        openapi_provider_class=Provider,
+        security_schemes={"bearer": HttpSecurityScheme(scheme="bearer")},
+        security=[{"bearer": []}] if settings.keys_required else None,
+    )
+
+
+def _complete(path: str, operation: dict[str, Any], events: str | None) -> None:
+    operation["description"] = operation["description"].strip()
+    responses = {str(k): v for k, v in sorted(operation["responses"].items())}
+    if "requestBody" in operation:
+        operation["requestBody"]["required"] = True
+    if events is not None:
+        ok = responses.setdefault("200", {"description": "", "content": {}})
+        ok["description"] = events
+        ok["content"][_EVENTS] = {"schema": {"type": "string"}}
+    if path in PROBES:
+        operation["security"] = []
+    else:
+        responses["default"] = _refusal(path)
+    operation["responses"] = responses
+
+
+def _share_models(operation: dict[str, Any], components: dict[str, Any]) -> None:
+    """Move models that are written out in an operation to the shared ones."""
+    bodies = [*operation["responses"].values(), operation.get("requestBody", {})]
+    for body in bodies:
+        for value in body.get("content", {}).values():
+            if name := value["schema"].get("title"):
+                components[name] = value["schema"]
+                value["schema"] = {"$ref": _REF.format(name=name)}
+
+
+def _refusal(path: str) -> dict[str, Any]:
+    model = OpenAIErrorDocument if path.startswith("/v1/") else ErrorDocument
+    schema = {"$ref": _REF.format(name=model.__name__)}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if model is ErrorDocument:
+        # A client that accepts a stream gets its refusal as a stream of one event.
+        content[_EVENTS] = {"schema": {"type": "string"}}
+    return {"description": "A refusal, under its true status.", "content": content}
+
+
+def _finished(document: dict[str, Any]) -> dict[str, Any]:
+    """Add what quart-schema leaves out: shared models, and what a body must have."""
+    models = [ErrorDocument, OpenAIErrorDocument]
+    _, components = msgspec.json.schema_components(models, ref_template=_REF)
+    schemas = {**document["components"]["schemas"], **components}
+    # A type cannot say that one of two fields must be there.
+    either = [{"required": ["prompt"]}, {"required": ["messages"]}]
+    schemas[ChatRequest.__name__]["oneOf"] = either
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    document["paths"] = dict(document["paths"])
+    return document
