@@ -168,7 +168,8 @@ class Application:
 
 
 async def _head(send: Send, status: int = 200) -> None:
-    headers = [(b"content-type", b"text/event-stream")]
+    pid = b"%d" % os.getpid()
+    headers = [(b"content-type", b"text/event-stream"), (b"x-pid", pid)]
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 

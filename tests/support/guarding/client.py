@@ -54,6 +54,10 @@ class Client:
         """Return all that comes until the server closes."""
         return await self.read_until(lambda _: False)
 
+    async def read_to_end_of_stream(self) -> bytes:
+        """Return all that comes until a chunked body ends, or the connection does."""
+        return await self.read_until(lambda data: data.endswith(b"0\r\n\r\n"))
+
     async def frames_until(
         self, done: Callable[[list[frames.Seen]], bool]
     ) -> list[frames.Seen]:

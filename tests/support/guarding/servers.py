@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 
 import hypercorn.trio.run
 import trio
+import trio.testing
 from hypercorn.config import Config
 from hypercorn.utils import wrap_app
 from tests.support.guarding.application import Application
@@ -114,6 +115,11 @@ class LocalServer:
     application: Application
     guard: Guard
     stop: trio.Event
+
+    async def draining(self) -> None:
+        """Wait until the application has been told to drain."""
+        while not self.application.draining:
+            await trio.testing.wait_all_tasks_blocked()
 
 
 async def serve_while(

@@ -1,0 +1,129 @@
+"""A drain tells every client in the words of its protocol, and ends by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from tests.support.guarding import frames as f
+from tests.support.guarding.client import Client, events_of, get, status_of
+from tests.support.guarding.servers import LocalServer, serve_while
+
+from trio_ai_stream.server.limits import Limits
+
+
+async def test_open_connections_get_503_and_close() -> None:
+    """During the drain an open connection's next request is its last."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/ok"))
+            await client.read_until(lambda data: data.endswith(b"/ok"))
+            client.received = b""
+            async with await Client.connect(server.port) as live:
+                await live.say(get("/stream?n=5&every=0.1"))
+                await live.read_until(lambda data: b"data: 0" in data)
+                server.stop.set()
+                await server.draining()
+                await client.say(get("/ok"))
+                answer = await client.read_to_end()
+                assert status_of(answer) == 503
+                assert b"connection: close" in answer.lower()
+                assert len(events_of(await live.read_to_end())) == 5
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
+async def test_new_connections_are_refused() -> None:
+    """Nobody queues where nobody will look."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as live:
+            await live.say(get("/stream?n=5&every=0.1"))
+            await live.read_until(lambda data: b"data: 0" in data)
+            server.stop.set()
+            await server.draining()
+            refused = False
+            try:
+                async with await Client.connect(server.port) as late:
+                    refused = not await late.read_to_end()
+            except ConnectionRefusedError:
+                refused = True
+            assert refused
+            assert len(events_of(await live.read_to_end())) == 5
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
+async def test_http2_gets_goaway_at_once_and_live_streams_go_on() -> None:
+    """A stream opened after the GOAWAY is refused, which makes it safe to try again."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(f.hello() + f.request(1, b"/stream?n=5&every=0.1"))
+            await client.frames_until(lambda seen: b"data: 0" in f.body(seen, 1))
+            server.stop.set()
+            seen = await client.frames_until(lambda s: f.Seen("goaway", 0) in s)
+            assert b"data: 4" not in f.body(seen, 1)
+            await client.say(f.request(3))
+            await client.read_to_end()
+            seen = f.parse(client.received)
+            assert f.Seen("reset", 3, 7) in seen
+            assert f.body(seen, 1).count(b"data: ") == 5
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
+async def test_the_drain_ends_with_its_last_exchange() -> None:
+    """An idle connection and one that has said nothing do not hold it."""
+
+    async def body(server: LocalServer) -> None:
+        async with (
+            await Client.connect(server.port) as idle,
+            await Client.connect(server.port) as mute,
+            await Client.connect(server.port) as live,
+        ):
+            await idle.say(get("/ok"))
+            await idle.read_until(lambda data: data.endswith(b"/ok"))
+            await live.say(get("/stream?n=3&every=0.1"))
+            await live.read_until(lambda data: b"data: 0" in data)
+            began = trio.current_time()
+            server.stop.set()
+            await live.read_to_end()
+            await idle.read_to_end()
+            await mute.read_to_end()
+            assert trio.current_time() - began < 1.5
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(drain_s=60))
+
+
+async def test_the_drain_ends_whatever_clients_do() -> None:
+    """A silent stream says its last words; one that can't be told is cut."""
+
+    async def body(server: LocalServer) -> None:
+        async with (
+            await Client.connect(server.port) as silent,
+            await Client.connect(server.port, receive_bytes=4096) as stalled,
+        ):
+            await silent.say(get("/stream?n=2&every=60"))
+            await stalled.say(get("/flood"))
+            await silent.read_until(lambda data: b"data: 0" in data)
+            await stalled.read_until(lambda data: b"200" in data)
+            began = trio.current_time()
+            server.stop.set()
+            answer = await silent.read_to_end()
+            assert events_of(answer) == [b"0", b"shutting_down"]
+            assert answer.endswith(b"0\r\n\r\n")
+            await server.application.gone()
+            assert trio.current_time() - began < 0.3 + 2
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(drain_s=0.3))
+
+
+def _limits(**changes: Any) -> Limits:
+    return Limits(**{"linger_s": 0.2, "drain_s": 5, **changes})

@@ -1,0 +1,134 @@
+"""The end of a connection is seen at once, and what is read ahead is bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from tests.support.guarding import frames as f
+from tests.support.guarding.client import Client, events_of, get
+from tests.support.guarding.servers import LocalServer, serve_while
+
+from trio_ai_stream.server.limits import Limits
+
+SILENT = "/stream?n=2&every=60"
+
+
+@pytest.mark.parametrize("behind", [b"", get("/ok"), get("/ok") * 20, b"\0\0"])
+@pytest.mark.parametrize("how", ["shut", "close", "reset"])
+async def test_the_end_of_a_connection_ends_its_exchange(
+    behind: bytes, how: str
+) -> None:
+    """FIN, half-close and RST are told at once, also behind pipelined bytes."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get(SILENT) + behind)
+            await client.read_until(lambda data: b"data: 0" in data)
+            if how == "shut":
+                await client.stream.send_eof()
+            elif how == "reset":
+                client.reset()
+            else:
+                client.stream.socket.close()
+            with trio.fail_after(0.5):
+                await server.application.gone()
+        assert server.application.stalled == 0
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    """What was read ahead during a stream is served after it."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/stream?n=3&every=0.05"))
+            await client.read_until(lambda data: b"data: 0" in data)
+            await client.say(get("/second") + get("/third", "Connection: close"))
+            answer = await client.read_to_end()
+            assert events_of(answer) == [b"0", b"1", b"2"]
+            assert answer.index(b"/second") < answer.index(b"/third")
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
+async def test_reading_ahead_is_bounded() -> None:
+    """Past the bound the client's bytes stay in its own socket; then all are served."""
+    count = 400
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/stream?n=2&every=0.3"))
+            await client.read_until(lambda data: b"data: 0" in data)
+            async with trio.open_nursery() as nursery:
+                more = get("/ok") * count + get("/last", "Connection: close")
+                nursery.start_soon(client.say, more)
+                answer = await client.read_to_end()
+            assert answer.count(b"HTTP/1.1 200") == count + 2
+
+    with trio.fail_after(10):
+        limits = _limits(read_ahead_bytes=2048, requests_per_connection=9999)
+        await serve_while(body, limits=limits)
+
+
+async def test_an_early_refusal_leaves_no_task_behind() -> None:
+    """A refused upload ends its connection; nobody waits in it for ever."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            post = b"POST /unread?after=0.1 HTTP/1.1\r\nHost: t\r\n"
+            await client.say(post + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(30):
+                await client.say(b"1000\r\n" + bytes(4096) + b"\r\n")
+            assert b"too large" in await client.read_to_end()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert server.guard.tally.connections_open == 0
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(body_queue_bytes=8192))
+
+
+async def test_an_upload_over_http2_waits_for_the_application() -> None:
+    """A client gets credit as its body is read, not as it arrives."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            unread = f.request(1, b"/unread?after=0.3", method=b"POST", end=False)
+            await client.say(f.hello() + unread + f.data(1, bytes(16_000)) * 4)
+            seen = await client.frames_until(lambda seen: f.status(seen, 1) == 413)
+            assert not any(one.kind == "credit" for one in seen[:-2])
+            await client.say(f.request(3, b"/echo", method=b"POST", end=False))
+            await client.say(f.data(3, bytes(16_000), end=True))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 3))
+            assert len(f.body(seen, 3)) == 16_000
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
+async def test_a_refused_upload_over_http2_is_dropped_up_to_a_bound() -> None:
+    """Late DATA is acknowledged and dropped; past `discard_bytes` it is reset."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            refused = f.request(1, b"/unread", method=b"POST", end=False)
+            await client.say(f.hello() + refused)
+            await client.frames_until(lambda seen: f.ended(seen, 1))
+            for _ in range(8):
+                await client.say(f.data(1, bytes(8000)))
+            seen = await client.frames_until(lambda seen: f.Seen("reset", 1) in seen)
+            assert f.status(seen, 1) == 413
+            await client.say(f.request(3, b"/ok"))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 3))
+            assert f.status(seen, 3) == 200
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(discard_bytes=20_000))
+
+
+def _limits(**changes: Any) -> Limits:
+    return Limits(**{"linger_s": 0.2, "drain_s": 0.2, **changes})
