@@ -142,9 +142,24 @@ async def serving(handler: Handler, *, tls: bool = False) -> AsyncIterator[Serve
             server.changed.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        await nursery.start(trio.serve_listeners, serve, [listener])
         yield server
         nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@asynccontextmanager
+async def unanswering() -> AsyncIterator[int]:
+    """Yield a port of 127.0.0.2 whose kernel leaves every SYN unanswered."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(trio.socket.socket())
+        await listener.bind(("127.0.0.2", 0))
+        listener.listen(0)  # once this queue is full, no SYN is answered
+        address = listener.getsockname()
+        for _ in range(3):
+            filler = stack.enter_context(trio.socket.socket())
+            with trio.move_on_after(0.05):
+                await filler.connect(address)
+        yield address[1]
 
 
 @asynccontextmanager

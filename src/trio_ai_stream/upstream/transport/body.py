@@ -69,21 +69,10 @@ class Body(httpx.AsyncByteStream):
             if self._read_s != math.inf:
                 return await self._receive_within_budget()
             link = self._connection.link
-            parser = self._parser
             while True:
                 await link.wait()
-                data = link.take()
-                if data is None:
-                    continue
-                if data:
-                    block = parser.feed(data)
-                else:
-                    parser.feed_end()
-                    block = b""
-                if parser.complete:
-                    self._end()
-                    return block
-                if block:
+                block = self._take()
+                if block or self._state is not _State.READING:
                     return block
         except Exception as exc:
             self.abort()
@@ -134,12 +123,28 @@ class Body(httpx.AsyncByteStream):
 
     async def _receive_within_budget(self) -> bytes:
         """As `receive`, with a scope: the price of a read budget of httpx's."""
-        budget, self._read_s = self._read_s, math.inf
-        try:
-            with trio.fail_after(budget):
-                return await self.receive()
-        finally:
-            self._read_s = budget
+        with trio.fail_after(self._read_s) as patience:
+            while True:
+                await self._connection.link.wait()
+                block = self._take()
+                if block or self._state is not _State.READING:
+                    return block
+                patience.deadline = trio.current_time() + self._read_s
+
+    def _take(self) -> bytes:
+        """Take what has arrived; b"" if it held no body, or ended it."""
+        data = self._connection.link.take()
+        if data is None:
+            return b""
+        parser = self._parser
+        if data:
+            block = parser.feed(data)
+        else:
+            parser.feed_end()
+            block = b""
+        if parser.complete:
+            self._end()
+        return block
 
     def _end(self) -> None:
         connection = self._connection

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 import httpx
 import trio
 
+from trio_ai_stream.upstream.transport.closing import ClosedLink
 from trio_ai_stream.upstream.transport.dial import DialReport, Origin
 from trio_ai_stream.upstream.transport.errors import Phase
 from trio_ai_stream.upstream.transport.limits import TransportLimits
 from trio_ai_stream.upstream.transport.link import Link
 from trio_ai_stream.upstream.transport.message import Message
 from trio_ai_stream.upstream.transport.parser import ResponseParser
+
+CLOSED_LINK = ClosedLink()
+"""The link of every connection that was closed."""
 
 _LAST_WORDS_S = 1.0
 """How long upstream's answer may take once sending to it has failed."""
@@ -101,6 +105,7 @@ class Connection:
     def close(self) -> None:
         """Close the socket at once and let go of the parser. Idempotent."""
         self.link.close()
+        self.link = CLOSED_LINK
         if self.parser is not None:
             self.parser.release()
 

@@ -18,11 +18,10 @@ from typing import Protocol
 
 import trio
 
+from trio_ai_stream.upstream.transport.closing import CLOSED, closer, wait_closed
 from trio_ai_stream.upstream.transport.limits import BLOCK_BYTES
 
 Wait = Callable[[], Awaitable[None]]
-
-_CLOSED = "this connection was closed on our side"
 
 
 class Buffers:
@@ -38,8 +37,10 @@ class Buffers:
 class Link(Protocol):
     """An open connection; one task may read while another one writes."""
 
-    wait: Wait
-    """Wait until `take` may have something. Cancellation: nothing is lost."""
+    @property
+    def wait(self) -> Wait:
+        """Wait until `take` may have something. Cancellation: nothing is lost."""
+        ...
 
     @property
     def sent(self) -> int:
@@ -141,7 +142,7 @@ class SocketLink:
 
     def _open_fd(self) -> int:
         if self._fd < 0:
-            raise trio.ClosedResourceError(_CLOSED)
+            raise trio.ClosedResourceError(CLOSED)
         return self._fd
 
 
@@ -183,42 +184,8 @@ class StreamLink:
         self._close()
 
 
-async def wait_closed() -> None:
-    """Refuse to wait for a link that was closed on this side."""
-    raise trio.ClosedResourceError(_CLOSED)
-
-
 def readable(fd: int) -> bool:
     """Tell, without waiting, whether a socket has data, its end or an error."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def closer(stream: trio.abc.AsyncResource) -> Callable[[], None]:
-    """Find the plain call that closes a stream at once, through its wrappers.
-
-    Errors: `TypeError` for a stream that can only be closed with an await: a cancelled
-    task could not close it without waiting.
-    """
-    if isinstance(stream, trio.SocketStream):
-        return stream.socket.close
-    if isinstance(stream, trio.SSLStream):
-        return closer(stream.transport_stream)
-    if isinstance(stream, trio.StapledStream):
-        close_send = closer(stream.send_stream)
-        close_receive = closer(stream.receive_stream)
-
-        def close_both() -> None:
-            close_send()
-            close_receive()
-
-        return close_both
-    close = getattr(stream, "close", None)
-    if not callable(close):
-        raise TypeError(
-            "expected a stream with a plain close() method, got "
-            f"{type(stream).__name__}; give it one that closes without waiting"
-        )
-    found: Callable[[], None] = close
-    return found

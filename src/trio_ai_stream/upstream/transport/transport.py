@@ -165,8 +165,9 @@ class Transport(httpx.AsyncBaseTransport):
         try:
             first = await connection.exchange(message, budgets, self._limits)
         except Exception as exc:
+            again = _may_retry(connection, message, exc)
             self._pool.discard(connection)
-            if _may_retry(connection, message, exc):
+            if again:
                 return None
             reraise(exc, connection.phase)
         except BaseException:

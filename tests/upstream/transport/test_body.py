@@ -1,0 +1,244 @@
+"""The body: blocks, draining, aborting, fairness and bounds."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+import trio.testing
+from tests.upstream.transport.servers import (
+    CHUNKED,
+    OK,
+    Peer,
+    answering,
+    client_of,
+    forever,
+    in_memory,
+    serving,
+)
+
+URL = "http://host/"
+both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+
+
+async def test_a_block_is_all_that_has_arrived() -> None:
+    """Events that arrived together come as one block; one that is alone comes alone."""
+    more = trio.Event()
+
+    async def handle(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED + b"1\r\na\r\n1\r\nb\r\n")
+        await more.wait()
+        await peer.send(b"1\r\nc\r\n")
+        await trio.sleep_forever()
+
+    async with (
+        in_memory(handle) as (client, _),
+        client.stream("GET", URL) as response,
+    ):
+        body = response.extensions["body"]
+        assert await body.receive() == b"ab"
+        more.set()
+        assert await body.receive() == b"c"
+
+
+async def test_a_split_chunk_never_gives_an_empty_block() -> None:
+    """Bytes of framing alone are no block: receive waits for more."""
+
+    async def handle(peer: Peer) -> None:
+        await peer.request()
+        for byte in CHUNKED + b"2;ext=1\r\nab\r\n0\r\nX: y\r\n\r\n":
+            await peer.send(bytes([byte]))
+            await trio.testing.wait_all_tasks_blocked()
+
+    async with (
+        in_memory(handle) as (client, _),
+        client.stream("GET", URL) as response,
+    ):
+        body = response.extensions["body"]
+        assert [await body.receive() for _ in range(4)] == [b"a", b"b", b"", b""]
+        assert body.trailers == [(b"X", b"y")]
+
+
+@both
+async def test_blocks_are_bounded_and_nothing_is_read_ahead(tls: bool) -> None:
+    """A block is at most 64 KiB; the rest waits in the kernel and then upstream."""
+    sent = 0
+
+    async def firehose(peer: Peer) -> None:
+        nonlocal sent
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            await peer.send(bytes(65_536))
+            sent += 65_536
+
+    with trio.fail_after(20):
+        async with (
+            serving(firehose, tls=tls) as server,
+            client_of() as (client, _),
+            client.stream("GET", server.url) as response,
+        ):
+            body = response.extensions["body"]
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert sent < 16_000_000  # the kernel's buffers, no more
+            blocks = [await body.receive() for _ in range(500)]
+            assert max(map(len, blocks)) <= 65_536
+            assert sum(map(len, blocks)) > 1_000_000
+
+
+@both
+async def test_a_firehose_lets_other_tasks_run(tls: bool) -> None:
+    """Every block has a schedule point, so one stream cannot starve the others."""
+    ticks = 0
+
+    async def firehose(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            await peer.send(bytes(1_000_000))
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await trio.lowlevel.checkpoint()
+            ticks += 1
+
+    with trio.fail_after(20):
+        async with (
+            serving(firehose, tls=tls) as server,
+            client_of() as (client, _),
+            client.stream("GET", server.url) as response,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(tick)
+            await trio.lowlevel.checkpoint()
+            before = ticks
+            for _ in range(200):
+                await response.extensions["body"].receive()
+            assert ticks - before >= 199
+            nursery.cancel_scope.cancel(reason="seen enough")
+
+
+async def test_receive_is_a_checkpoint_at_every_state() -> None:
+    """Waiting, ready, or at the end: receive always lets others run."""
+    answer = CHUNKED + b"1\r\na\r\n0\r\n\r\n"
+    async with (
+        in_memory(answering(answer)) as (client, _),
+        client.stream("GET", URL) as response,
+    ):
+        body = response.extensions["body"]
+        for expected in (b"a", b"", b""):
+            with trio.testing.assert_checkpoints():
+                assert await body.receive() == expected
+
+
+async def test_drain_tells_whether_the_connection_is_kept() -> None:
+    """True when the next request may use it, False when the response ended it."""
+    closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    for answer, kept in ((OK, True), (closing, False)):
+        async with (
+            in_memory(forever(answer)) as (client, _),
+            client.stream("GET", URL) as response,
+        ):
+            body = response.extensions["body"]
+            assert await body.drain() is kept
+            assert await body.drain() is kept
+            assert await body.receive() == b""
+
+
+async def test_abort_closes_at_once_and_is_idempotent() -> None:
+    """The socket is closed before abort returns; afterwards the body says so."""
+
+    async def handle(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED)
+        await peer.more()
+
+    with trio.fail_after(10):
+        async with serving(handle) as server, client_of() as (client, transport):
+            async with client.stream("GET", server.url) as response:
+                body = response.extensions["body"]
+                body.abort()
+                body.abort()
+                assert transport.statistics().live == 0
+                assert transport.statistics().aborts == 1
+                with pytest.raises(httpx.StreamClosed):
+                    await body.receive()
+                assert await body.drain() is False
+            await server.wait_open(0)
+
+
+async def test_abort_after_the_end_keeps_the_connection() -> None:
+    """What has ended cannot be aborted: the connection stays in the pool."""
+    async with (
+        in_memory(forever(OK)) as (client, transport),
+        client.stream("GET", URL) as response,
+    ):
+        body = response.extensions["body"]
+        await body.drain()
+        body.abort()
+        assert transport.statistics().idle == 1
+
+
+@both
+async def test_abort_from_another_task_wakes_the_reader(tls: bool) -> None:
+    """Whoever waits in receive is told with a ReadError, at once."""
+
+    async def handle(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED)
+        await peer.more()
+
+    with trio.fail_after(10):
+        async with (
+            serving(handle, tls=tls) as server,
+            client_of() as (client, _),
+            client.stream("GET", server.url) as response,
+            trio.open_nursery() as nursery,
+        ):
+            body = response.extensions["body"]
+
+            async def read() -> None:
+                with pytest.raises(httpx.ReadError):
+                    await body.receive()
+                nursery.cancel_scope.cancel(reason="told")
+
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            body.abort()
+
+
+async def test_a_cancelled_receive_closes_before_it_leaves() -> None:
+    """When Cancelled comes out of receive, the socket is closed already."""
+
+    async def handle(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED)
+        await peer.more()
+
+    with trio.fail_after(10):
+        async with (
+            serving(handle) as server,
+            client_of() as (client, transport),
+            client.stream("GET", server.url) as response,
+        ):
+            body = response.extensions["body"]
+            with trio.move_on_after(0.01):
+                await body.receive()
+            assert repr(body) == "<Body aborted>"
+            assert transport.statistics().live == 0
+            await server.wait_open(0)
+
+
+async def test_the_ordinary_httpx_api_works_on_the_same_response() -> None:
+    """aiter_raw, aiter_bytes, aiter_lines and aread see the body as usual."""
+    answer = CHUNKED + b"4\r\na\nb\n\r\n2\r\nc\n\r\n0\r\n\r\n"
+    async with in_memory(forever(answer)) as (client, _):
+        async with client.stream("GET", URL) as response:
+            assert b"".join([raw async for raw in response.aiter_raw()]) == b"a\nb\nc\n"
+        async with client.stream("GET", URL) as response:
+            assert [line async for line in response.aiter_lines()] == ["a", "b", "c"]
+        async with client.stream("GET", URL) as response:
+            assert await response.aread() == b"a\nb\nc\n"
+            assert response.is_closed
