@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import trio
 from loguru import logger
 
 from trio_ai_stream.admission.decision import Quota
+from trio_ai_stream.admission.directory import LocalDirectory
 from trio_ai_stream.admission.gate import LocalGate
 from trio_ai_stream.admission.permits import StreamPermits
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.services import Services
+from trio_ai_stream.server.guard import counters
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.stream.budgets import Budgets
+from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
+from trio_ai_stream.telemetry.sampling import run_sampling
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport
 from trio_ai_stream.upstream.transport.dial import Connect
@@ -29,6 +36,13 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
 
     `connect` stands for the network to upstream, if it is given: the sweep's is memory.
     """
+    run_directory = join_run_directory()
+    metrics = Metrics(
+        version=version("trio-ai-stream"),
+        upstream=settings.upstream_kind,
+        directory=None if run_directory is None else run_directory.path,
+    )
+    registry = Registry()
     services = Services(
         settings=settings,
         budgets=Budgets(
@@ -42,11 +56,18 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
             Quota.per_second(settings.RATE_LIMIT),
             StreamPermits(settings.MAX_CONCURRENT_STREAMS),
         ),
-        registry=Registry(),
+        registry=registry,
+        directory=LocalDirectory(LiveStreams(registry)),
         observe=log_record,
+        metrics=metrics,
         keys=KeyRing(settings.api_keys, settings.admin_keys),
     )
-    return Application(services, partial(start_services, services, connect))
+
+    async def start(nursery: trio.Nursery) -> None:
+        await start_services(services, connect, nursery)
+        nursery.start_soon(count, services, run_directory, name="metrics")
+
+    return Application(services, start)
 
 
 async def start_services(
@@ -79,6 +100,20 @@ async def start_services(
     )
     services.upstream = upstream
     nursery.start_soon(_close_with_nursery, upstream, name="upstream")
+
+
+async def count(services: Services, run_directory: RunDirectory | None) -> None:
+    """Keep the metrics current; when the worker ends, leave the other workers' sums."""
+    metrics = services.metrics
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_sampling, metrics, counters)
+            await services.registry.draining.wait()
+            metrics.draining(active=True)
+    finally:
+        metrics.close()
+        if run_directory is not None:
+            run_directory.close()
 
 
 async def _close_with_nursery(upstream: OpenRouter) -> None:

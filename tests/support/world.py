@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from trio_ai_stream.admission.decision import Quota
+from trio_ai_stream.admission.directory import LocalDirectory
 from trio_ai_stream.admission.gate import LocalGate
 from trio_ai_stream.admission.permits import StreamPermits
 from trio_ai_stream.http.application import Application
@@ -22,8 +23,10 @@ from trio_ai_stream.http.services import Services
 from trio_ai_stream.settings import load_settings
 from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.stream.budgets import Budgets
+from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport
 from trio_ai_stream.wire.exchange import EXTENSION, Exchange
@@ -136,13 +139,16 @@ class World:
         self.permits = StreamPermits(permits)
         self.transport = Transport(connect=self._connect)
         settings = load_settings({"RATE_LIMIT": "1000", **(env or {})}, None)
+        registry = Registry()
         self.services = Services(
             settings=settings,
             keys=KeyRing(settings.api_keys, settings.admin_keys),
             budgets=budgets,
             gate=LocalGate(Quota.per_second(1000), self.permits),
-            registry=Registry(),
+            registry=registry,
+            directory=LocalDirectory(LiveStreams(registry)),
             observe=self.records.append,
+            metrics=Metrics(version="test", upstream="simulator"),
             upstream=OpenRouter(
                 self.transport,
                 base_url=BASE_URL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quart import request
 
+from trio_ai_stream.admission import permits
 from trio_ai_stream.admission.decision import Decision
 from trio_ai_stream.admission.permits import Permit
 from trio_ai_stream.http.incoming import Incoming
@@ -64,20 +65,12 @@ async def admit_stream(
     # No checkpoint from here to the end: a cancel cannot come between taking the permit
     # and handing it to the request.
     if not isinstance(permit, Permit):
-        raise Refused(
-            Problem(
-                503,
-                "too_many_streams",
-                f"the server has its {permit.limit} streams; try again later",
-                Fault.SERVER,
-                retryable=True,
-                retry_after=permit.retry_after_s,
-            )
-        )
+        raise Refused(_no_permit(permit))
 
     def closed(stream: Stream, record: Record) -> None:
         permit.release()
         services.registry.remove(stream)
+        services.metrics.stream_ended(record)
         services.observe(record)
         services.watchers.stream_ended(record)
 
@@ -90,13 +83,45 @@ async def admit_stream(
         endpoint=endpoint,
         owner=incoming.client_id,
         on_close=closed,
+        on_gap=services.metrics.content_gap,
     )
     services.registry.add(stream)
+    services.metrics.stream_started(endpoint)
     incoming.stream = stream
     return stream
 
 
+def _no_permit(refused: permits.Refused) -> Problem:
+    status, error_type, message = {
+        "server": (
+            503,
+            "too_many_streams",
+            f"the server has its {refused.limit} streams; try again later",
+        ),
+        "client": (
+            429,
+            "too_many_streams_of_client",
+            f"this client has its {refused.limit} streams; end one, or try again later",
+        ),
+        "gate": (
+            503,
+            "limits_unavailable",
+            "the server cannot check its limits now; try again later",
+        ),
+    }[refused.scope]
+    return Problem(
+        status,
+        error_type,
+        message,
+        Fault.CALLER if refused.scope == "client" else Fault.SERVER,
+        retryable=True,
+        retry_after=refused.retry_after_s,
+    )
+
+
 def _too_many(decision: Decision) -> Problem:
+    if decision.unavailable:
+        return _no_permit(permits.Refused("gate", 0, decision.retry_after_s))
     return Problem(
         429,
         "too_many_requests",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -19,6 +20,7 @@ from trio_ai_stream.http.health import health_blueprint
 from trio_ai_stream.http.keys import PROBES, check_client
 from trio_ai_stream.http.lifespan import Lifespan
 from trio_ai_stream.http.live import live_blueprint
+from trio_ai_stream.http.metrics import count_refusal, metrics_blueprint
 from trio_ai_stream.http.models import models_blueprint
 from trio_ai_stream.http.openai import openai_blueprint
 from trio_ai_stream.http.openapi import add_openapi
@@ -53,7 +55,7 @@ class Application(QuartTrio):
         self.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
         self.config["BODY_TIMEOUT"] = settings.READ_TIMEOUT_SECS
         self.config["RESPONSE_TIMEOUT"] = None  # budgets and the guard bound responses
-        errors.register(self)
+        errors.register(self, partial(count_refusal, services.metrics))
         headers.register(self)
         self.before_request(self._admit)
         self.register_blueprint(chat_blueprint(services))
@@ -61,6 +63,7 @@ class Application(QuartTrio):
         self.register_blueprint(models_blueprint(services))
         self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(health_blueprint(services))
+        self.register_blueprint(metrics_blueprint(services))
         self.register_blueprint(documentation_blueprint())
         self.register_blueprint(live_blueprint(services))
         self.register_blueprint(page_blueprint(services))

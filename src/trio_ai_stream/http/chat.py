@@ -10,7 +10,7 @@ from quart_schema import document_request
 from trio_ai_stream.http.admission import admit_stream, read_json_body
 from trio_ai_stream.http.connection import Send, StreamResponse
 from trio_ai_stream.http.incoming import Incoming
-from trio_ai_stream.http.openapi import document_events
+from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.writer import Writer
 from trio_ai_stream.stream.outcome import Ending
@@ -29,7 +29,7 @@ def chat_blueprint(services: Services) -> Blueprint:
 
     @blueprint.post("/chat")
     @document_request(ChatRequest)
-    @document_events(
+    @document_text(
         "Events of type `connected`, `content`, `reasoning`, and at last `done` or"
         " `error`, each a JSON object with `content`, `request_id` and `type`."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -19,10 +20,25 @@ from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 _CHALLENGE = 'Bearer realm="trio-ai-stream"'
 
 
-def register(app: Quart) -> None:
-    """Give every error its shape, Quart's own 404 and 405 included."""
-    app.register_error_handler(Refused, _refused)
-    app.register_error_handler(HTTPException, _http_error)
+def register(app: Quart, on_refusal: Callable[[Problem], None]) -> None:
+    """Give every error its shape, Quart's own 404 and 405 included; tell of each."""
+
+    # Coroutines, because Quart runs a plain function in a thread.
+    async def refused(exc: Refused) -> Response:
+        on_refusal(exc.problem)
+        return render(exc.problem)
+
+    async def http_error(exc: HTTPException) -> Response:
+        problem = _problem_of(exc)
+        on_refusal(problem)
+        response = render(problem)
+        for name, value in exc.get_headers():
+            if name.lower() == "allow":
+                response.headers[name] = value
+        return response
+
+    app.register_error_handler(Refused, refused)
+    app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(Exception, _bug)
 
 
@@ -69,12 +85,7 @@ def _document(problem: Problem) -> Response:
     return json_response(error, problem.status)
 
 
-async def _refused(exc: Refused) -> Response:
-    # A coroutine, because Quart runs a plain function in a thread.
-    return render(exc.problem)
-
-
-async def _http_error(exc: HTTPException) -> Response:
+def _problem_of(exc: HTTPException) -> Problem:
     """Translate what Quart and Werkzeug raise: 404, 405, 413 and their like."""
     status = HTTPStatus(exc.code or 500)
     error_type = {
@@ -90,11 +101,7 @@ async def _http_error(exc: HTTPException) -> Response:
         408: "the request's body did not arrive in time",
         413: "the request's body is larger than MAX_BODY_BYTES",
     }.get(status, status.phrase)
-    response = render(Problem(status, error_type, message, fault))
-    for name, value in exc.get_headers():
-        if name.lower() == "allow":
-            response.headers[name] = value
-    return response
+    return Problem(status, error_type, message, fault)
 
 
 async def _bug(exc: Exception) -> Response:

@@ -69,11 +69,16 @@ def require_operator(services: Services) -> None:
         raise Refused(OPERATORS_ONLY)
 
 
-def whose_streams() -> Callable[[str], bool]:
-    """Return which owners' streams the caller may see and cancel."""
+def visible_owner() -> str | None:
+    """Return the owner whose streams the caller may see and cancel; None for all."""
     incoming = Incoming.current()
-    everything, client_id = incoming.role is Role.ADMIN, incoming.client_id
-    return lambda owner: everything or owner == client_id
+    return None if incoming.role is Role.ADMIN else incoming.client_id
+
+
+def whose_streams() -> Callable[[str], bool]:
+    """Return which owners' streams the caller may see, for as long as it watches."""
+    visible = visible_owner()
+    return lambda owner: visible in {None, owner}
 
 
 def _unauthorized(token: str | None) -> Problem:

@@ -17,6 +17,7 @@ from quart import Blueprint, Response, request
 from trio_ai_stream.http.connection import Send, StreamResponse
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.keys import whose_streams
+from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.watchers import Watcher, ended_view
 from trio_ai_stream.http.writer import Writer
@@ -34,7 +35,9 @@ def live_blueprint(services: Services) -> Blueprint:
     blueprint = Blueprint("live", __name__)
 
     @blueprint.get("/streams/live")
+    @document_text("Events of type `snapshot`, `ended` and at last `bye`.")
     async def live() -> Response:
+        """Watch the live streams of this process as trees of tasks and deadlines."""
         if request.method == "HEAD":
             return Response("", content_type=CONTENT_TYPE)
         incoming = Incoming.current()

@@ -12,7 +12,7 @@ from trio_ai_stream.http.admission import admit_stream, read_json_body
 from trio_ai_stream.http.connection import Send, StreamResponse
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openai_clients import DocumentClient, EventClient
-from trio_ai_stream.http.openapi import document_events
+from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.writer import Writer
 from trio_ai_stream.stream.relay import relay
@@ -34,7 +34,7 @@ def openai_blueprint(services: Services) -> Blueprint:
     @blueprint.post(ENDPOINT)
     @document_request(CompletionRequest)
     @document_response(CompletionDocument)
-    @document_events(
+    @document_text(
         "Without `stream` upstream's answer as one document; with it upstream's"
         " chunks, and at last `[DONE]` or a chunk with `error`."
     )

@@ -14,7 +14,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 from quart_schema import HttpSecurityScheme, Info, QuartSchema
 from quart_schema.openapi import OpenAPIProvider
-from quart_schema.validation import QUART_SCHEMA_RESPONSE_ATTRIBUTE
+from quart_schema.validation import (
+    QUART_SCHEMA_REQUEST_ATTRIBUTE,
+    QUART_SCHEMA_RESPONSE_ATTRIBUTE,
+)
 from quart_trio import QuartTrio
 from werkzeug.routing import Rule
 
@@ -24,7 +27,7 @@ from trio_ai_stream.wire.documents import ErrorDocument, OpenAIErrorDocument
 from trio_ai_stream.wire.requests import ChatRequest
 
 PATH: Final = "/openapi.json"
-_STREAM_ATTRIBUTE: Final = "_trio_ai_stream_events"
+_TEXT_ATTRIBUTE: Final = "_trio_ai_stream_text"
 _REF: Final = "#/components/schemas/{name}"
 _EVENTS: Final = "text/event-stream"
 Route = TypeVar("Route", bound=Callable[..., Any])
@@ -36,11 +39,11 @@ INFO: Final = Info(
 )
 
 
-def document_events(description: str) -> Callable[[Route], Route]:
-    """Say that a route answers with server-sent events, and with which."""
+def document_text(description: str, *media_types: str) -> Callable[[Route], Route]:
+    """Say that a route answers with text of these types, else with events."""
 
     def mark(route: Route) -> Route:
-        setattr(route, _STREAM_ATTRIBUTE, description)
+        setattr(route, _TEXT_ATTRIBUTE, (description, media_types or (_EVENTS,)))
         return route
 
     return mark
@@ -54,29 +57,38 @@ class Provider(OpenAPIProvider):
     def schema(self) -> dict[str, Any]:
         """Return the document."""
         if self._made is None:
-            self._made = _finished(super().schema())
+            self._made = _finished(super().schema(), self._models())
         return self._made
 
     def generate_rules(self) -> Iterable[Rule]:
         """Yield the routes that say what they answer, in the order of their paths."""
         views = self._app.view_functions
+        attributes = (QUART_SCHEMA_RESPONSE_ATTRIBUTE, _TEXT_ATTRIBUTE)
         for rule in sorted(self._app.url_map.iter_rules(), key=lambda rule: rule.rule):
             view = views[rule.endpoint]
-            if hasattr(view, QUART_SCHEMA_RESPONSE_ATTRIBUTE) or hasattr(
-                view, _STREAM_ATTRIBUTE
-            ):
+            if any(hasattr(view, attribute) for attribute in attributes):
                 yield rule
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the operations of a route, and the models they name."""
         paths, components = super().build_paths(rule)
         view = self._app.view_functions[rule.endpoint]
-        events = getattr(view, _STREAM_ATTRIBUTE, None)
+        text = getattr(view, _TEXT_ATTRIBUTE, None)
         for path, operations in paths.items():
             for operation in operations.values():
-                _complete(path, operation, events)
-                _share_models(operation, components)
+                _complete(path, operation, text)
+                _refer_to_models(operation)
         return paths, components
+
+    def _models(self) -> list[type]:
+        """Return the models of all routes: quart-schema forgets those within others."""
+        models: list[type] = [ErrorDocument, OpenAIErrorDocument]
+        for view in self._app.view_functions.values():
+            if request := getattr(view, QUART_SCHEMA_REQUEST_ATTRIBUTE, None):
+                models.append(request[0])
+            responses = getattr(view, QUART_SCHEMA_RESPONSE_ATTRIBUTE, {})
+            models += [model for model, _headers in responses.values()]
+        return models
 
 
 def add_openapi(app: QuartTrio, settings: Settings) -> None:
@@ -95,15 +107,18 @@ def add_openapi(app: QuartTrio, settings: Settings) -> None:
     )
 
 
-def _complete(path: str, operation: dict[str, Any], events: str | None) -> None:
+def _complete(
+    path: str, operation: dict[str, Any], text: tuple[str, Iterable[str]] | None
+) -> None:
     operation["description"] = operation["description"].strip()
     responses = {str(k): v for k, v in sorted(operation["responses"].items())}
     if "requestBody" in operation:
         operation["requestBody"]["required"] = True
-    if events is not None:
-        ok = responses.setdefault("200", {"description": "", "content": {}})
-        ok["description"] = events
-        ok["content"][_EVENTS] = {"schema": {"type": "string"}}
+    if text is not None:
+        ok = responses.setdefault("200", {"content": {}})
+        ok["description"], media_types = text
+        for media_type in media_types:
+            ok["content"][media_type] = {"schema": {"type": "string"}}
     if path in PROBES:
         operation["security"] = []
     else:
@@ -111,13 +126,12 @@ def _complete(path: str, operation: dict[str, Any], events: str | None) -> None:
     operation["responses"] = responses
 
 
-def _share_models(operation: dict[str, Any], components: dict[str, Any]) -> None:
-    """Move models that are written out in an operation to the shared ones."""
+def _refer_to_models(operation: dict[str, Any]) -> None:
+    """Replace models that are written out in an operation by references."""
     bodies = [*operation["responses"].values(), operation.get("requestBody", {})]
     for body in bodies:
         for value in body.get("content", {}).values():
             if name := value["schema"].get("title"):
-                components[name] = value["schema"]
                 value["schema"] = {"$ref": _REF.format(name=name)}
 
 
@@ -131,11 +145,9 @@ def _refusal(path: str) -> dict[str, Any]:
     return {"description": "A refusal, under its true status.", "content": content}
 
 
-def _finished(document: dict[str, Any]) -> dict[str, Any]:
+def _finished(document: dict[str, Any], models: list[type]) -> dict[str, Any]:
     """Add what quart-schema leaves out: shared models, and what a body must have."""
-    models = [ErrorDocument, OpenAIErrorDocument]
-    _, components = msgspec.json.schema_components(models, ref_template=_REF)
-    schemas = {**document["components"]["schemas"], **components}
+    _, schemas = msgspec.json.schema_components(models, ref_template=_REF)
     # A type cannot say that one of two fields must be there.
     either = [{"required": ["prompt"]}, {"required": ["messages"]}]
     schemas[ChatRequest.__name__]["oneOf"] = either

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from trio_ai_stream.admission.directory import StreamDirectory
 from trio_ai_stream.admission.gate import Gate
 from trio_ai_stream.http.watchers import Watchers
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.wire.keys import KeyRing
 
@@ -23,7 +25,9 @@ class Services:
     budgets: Budgets
     gate: Gate
     registry: Registry
+    directory: StreamDirectory
     observe: Callable[[Record], None]
+    metrics: Metrics
     keys: KeyRing = field(default_factory=KeyRing)
     upstream: OpenRouter | None = None
     watchers: Watchers = field(default_factory=Watchers)

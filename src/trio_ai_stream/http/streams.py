@@ -6,78 +6,56 @@ address is the owner. What the caller may not see is not there: 404, not 403.
 
 from __future__ import annotations
 
-import trio
+from typing import Final
+
+import msgspec
 from quart import Blueprint, Response
 from quart_schema import document_response
 
-from trio_ai_stream.http.keys import whose_streams
+from trio_ai_stream.admission.directory import DirectoryUnavailableError
+from trio_ai_stream.http.keys import visible_owner
 from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.stream.outcome import Outcome
-from trio_ai_stream.stream.stream import Stream
-from trio_ai_stream.wire.documents import Cancellation, StreamDocument, StreamList
-from trio_ai_stream.wire.problems import Problem, Refused
+from trio_ai_stream.wire.documents import Cancellation, StreamList
+from trio_ai_stream.wire.problems import Fault, Problem, Refused
 
-NO_STREAM = Problem(404, "not_found", "there is no live stream of this id")
+NO_STREAM: Final = Problem(404, "not_found", "there is no live stream of this id")
+UNKNOWN: Final = Problem(
+    503,
+    "streams_unavailable",
+    "the process that has this stream, if any does, did not answer in time",
+    Fault.SERVER,
+    retryable=True,
+    retry_after=1,
+)
 
 
 def streams_blueprint(services: Services) -> Blueprint:
     """Return the blueprint with `GET /streams` and `DELETE /streams/{request_id}`."""
     blueprint = Blueprint("streams", __name__)
-    registry = services.registry
+    directory = services.directory
 
     @blueprint.get("/streams")
     @document_response(StreamList)
     async def streams() -> Response:
-        """List the live streams that the caller may see: its own, or all."""
-        sees = whose_streams()
-        seen = [describe(stream) for stream in registry if sees(stream.owner)]
-        return json_response(StreamList(seen))
+        """List the live streams that the caller may see: its own, or all.
+
+        `complete` is false if a process did not answer in time.
+        """
+        listing = await directory.list_streams(visible_owner())
+        document = {"streams": listing.entries, "complete": listing.complete}
+        return json_response(msgspec.json.encode(document))
 
     @blueprint.delete("/streams/<request_id>")
     @document_response(Cancellation)
     async def cancel(request_id: str) -> Response:
         """Cancel a live stream; its own client gets an error, type `cancelled`."""
-        stream = registry.get(request_id)
-        if stream is None or not whose_streams()(stream.owner):
+        try:
+            cancelled = await directory.cancel(request_id, visible_owner())
+        except DirectoryUnavailableError as exc:
+            raise Refused(UNKNOWN) from exc
+        if cancelled is None:
             raise Refused(NO_STREAM)
-        return json_response(cancel_stream(stream))
+        return json_response(msgspec.json.encode(cancelled))
 
     return blueprint
-
-
-def describe(stream: Stream) -> StreamDocument:
-    """Return what is to be seen of a stream now."""
-    first = stream.first_content_at
-    return StreamDocument(
-        id=stream.request_id,
-        client=stream.owner,
-        model=stream.call.model,
-        endpoint=stream.endpoint,
-        state=stream.state.value,
-        age_s=round(trio.current_time() - stream.began_at, 3),
-        first_content_s=None if first is None else round(first - stream.began_at, 3),
-        attempts=stream.attempts,
-        events=stream.events,
-        bytes=stream.bytes_out,
-        outcome=None if stream.ending is None else stream.ending.outcome.value,
-    )
-
-
-def cancel_stream(stream: Stream) -> Cancellation:
-    """Cancel a stream; one that is ending already keeps its outcome."""
-    state = stream.state
-    stream.stop(Outcome.CANCELLED, detail="DELETE /streams")
-    assert stream.ending is not None
-    closed_at = stream.upstream_closed_at
-    return Cancellation(
-        id=stream.request_id,
-        outcome=stream.ending.outcome.value,
-        state=state.value,
-        events=stream.events,
-        upstream_closed_ms=(
-            None
-            if closed_at is None
-            else round(1000 * (closed_at - stream.ending.at), 3)
-        ),
-    )

@@ -147,6 +147,8 @@ class _Conversation:
     async def _pass_block(self, source: Source) -> None:
         """Relay one block: all that has arrived, in one write."""
         stream, watch, transcript = self.stream, self.watch, self.transcript
+        if stream.ending is not None:  # it came while this task was due to run
+            raise EndStream(stream.ending.outcome)
         watch.waiting_since = trio.current_time()
         items = await source.receive()
         watch.waiting_since = None
@@ -164,6 +166,7 @@ class _Conversation:
             events, size = await self.client.deliver(items)
             if size:
                 watch.sent_at = trio.current_time()
+                stream.note_delivery(watch.sent_at)
                 stream.events += events
                 stream.blocks += 1
                 stream.bytes_out += size

@@ -34,6 +34,7 @@ class Stream:
         endpoint: str,
         owner: str,
         on_close: Callable[[Stream, Record], None],
+        on_gap: Callable[[float], None],
     ) -> None:
         self.call = call
         self.budgets = budgets
@@ -57,7 +58,9 @@ class Stream:
         self.nursery: trio.Nursery | None = None
         self.watch: Watch | None = None
         self.scopes: dict[str, trio.CancelScope] = {"stop": self.stop_scope}
+        self._delivered_at: float | None = None
         self._on_close = on_close
+        self._on_gap = on_gap
 
     @property
     def request_id(self) -> str:
@@ -72,6 +75,12 @@ class Stream:
     def __repr__(self) -> str:
         end = f" {self.ending.outcome}" if self.ending else ""
         return f"<Stream {self.request_id} {self.state}{end} events={self.events}>"
+
+    def note_delivery(self, now: float) -> None:
+        """Take note of a write of content; tell the time since the last one."""
+        if self._delivered_at is not None:
+            self._on_gap(now - self._delivered_at)
+        self._delivered_at = now
 
     def step(self, event: Event) -> None:
         """Follow the lifecycle table.

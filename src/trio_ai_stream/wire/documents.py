@@ -57,9 +57,10 @@ class StreamDocument(Struct, frozen=True):
 
 
 class StreamList(Struct, frozen=True):
-    """The live streams that the caller may see."""
+    """The live streams that the caller may see; `complete` if everybody answered."""
 
     streams: list[StreamDocument]
+    complete: bool
 
 
 class Cancellation(Struct, frozen=True):
