@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from trio_ai_stream.lab.clients.acts import Transport
 from trio_ai_stream.lab.clients.http1 import ChatRequest
@@ -36,9 +39,21 @@ class Adapter:
     requires: tuple[str, ...] = ()
     package: str | None = None
     ready_within_s: float = 20.0
+    interpreter_env: str | None = None
+
+    @property
+    def interpreter(self) -> str:
+        """The Python that runs it: this one, or what ``interpreter_env`` names.
+
+        A server that pins the versions of half the others needs an environment of its
+        own.
+        """
+        return os.environ.get(self.interpreter_env or "") or sys.executable
 
     def missing(self) -> str | None:
         """Return why this server cannot be started here, ``None`` if it can."""
+        if self.interpreter != sys.executable:
+            return None
         absent = [name for name in self.requires if not importlib.util.find_spec(name)]
         if not absent:
             return None
@@ -48,6 +63,8 @@ class Adapter:
         """Return the version of the package that the server is known by."""
         if self.package is None:
             return None
+        if self.interpreter != sys.executable:
+            return _version_elsewhere(self.interpreter, self.package)
         try:
             return importlib.metadata.version(self.package)
         except importlib.metadata.PackageNotFoundError:
@@ -55,7 +72,7 @@ class Adapter:
 
     def command(self, *, port: int, upstream: str) -> tuple[list[str], dict[str, str]]:
         """Return the argument list and the additions to the environment."""
-        known = {"{python}": sys.executable, "{port}": str(port)}
+        known = {"{python}": self.interpreter, "{port}": str(port)}
         known["{upstream}"] = upstream
 
         def fill(text: str) -> str:
@@ -70,3 +87,13 @@ class Adapter:
         """Return the chat request that asks for a script of the simulator."""
         body = self.body.replace("{model}", model).encode()
         return ChatRequest(path=self.path, body=body, headers=self.headers)
+
+
+@cache
+def _version_elsewhere(interpreter: str, package: str) -> str | None:
+    program = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+    asked = subprocess.run(  # noqa: S603 - no shell, a fixed program
+        [interpreter, "-c", program, package],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    return asked.stdout.strip() or None

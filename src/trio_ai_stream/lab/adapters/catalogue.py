@@ -7,12 +7,16 @@ facts/httpx.md measures, do not stand between a cancel and what is measured here
 
 from __future__ import annotations
 
+import secrets
+from pathlib import Path
+
 from trio_ai_stream.lab.adapters.adapter import Adapter
 from trio_ai_stream.lab.clients.acts import Transport
 
 APPS = "trio_ai_stream.lab.adapters.apps"
 UPSTREAM_ENV = {"UPSTREAM_URL": "{upstream}"}
 DUMMY_KEY = "lab-key"  # the simulator takes any key; servers insist on one
+LITELLM_KEY = f"sk-{secrets.token_hex(32)}"  # it refuses to start with a weak one
 
 
 def _hypercorn(app: str, worker: str) -> tuple[str, ...]:
@@ -97,10 +101,10 @@ LITELLM = Adapter(
     name="litellm",
     title="LiteLLM proxy",
     argv=(
-        *("{python}", "-m", f"{APPS}.litellm_proxy"),
+        *("{python}", str(Path(__file__).parent / "apps" / "litellm_proxy.py")),
         *("--host", "127.0.0.1", "--port", "{port}"),
     ),
-    env=UPSTREAM_ENV,
+    env={**UPSTREAM_ENV, "LITELLM_MASTER_KEY": LITELLM_KEY},
     path="/v1/chat/completions",
     body=(
         '{"model":"{model}","stream":true,'
@@ -108,11 +112,12 @@ LITELLM = Adapter(
     ),
     headers={
         "content-type": "application/json",
-        "authorization": f"Bearer {DUMMY_KEY}",
+        "authorization": f"Bearer {LITELLM_KEY}",
     },
     requires=("litellm", "uvicorn", "fastapi"),
     package="litellm",
     ready_within_s=90.0,
+    interpreter_env="LAB_LITELLM_PYTHON",
 )
 
 ADAPTERS = {

@@ -72,9 +72,9 @@ class HTTP2Connection:
     def _frames(self, data: bytes) -> Iterator[bytes]:
         """Yield whole frames (RFC 9113, section 4.1: 24 bits of length, 9 of head).
 
-        hyper-h2 takes nothing more after a GOAWAY. The RFC (section 6.8) lets streams up
-        to its last id finish, and a server that drains relies on it, so the connection
-        is reopened for them, between two frames.
+        hyper-h2 takes nothing more after a GOAWAY. The RFC (section 6.8) lets streams
+        up to its last id finish, and a server that drains relies on it, so the
+        connection is reopened for them, between two frames.
         """
         self._buffer += data
         while len(self._buffer) >= FRAME_HEAD:

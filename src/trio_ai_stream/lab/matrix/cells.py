@@ -25,7 +25,8 @@ class Site(enum.StrEnum):
     """Which configuration of the server a cell needs."""
 
     PATIENT = "patient"  # budgets longer than any run
-    HASTY = "hasty"  # every budget a fraction of a second
+    HASTY = "hasty"  # every budget of upstream a fraction of a second
+    STALLING = "stalling"  # the budget of a write a fraction of a second
     UNCONNECTED = "unconnected"  # upstream takes no connection
     HASTY_UNCONNECTED = "hasty-unconnected"
     DRAINING = "draining"  # a short drain; ends with each run
@@ -79,7 +80,7 @@ def _client_cell(act: Act, scene: Scene, transport: Transport) -> Cell:
     if scene is CONNECTING:
         site = Site.UNCONNECTED
     elif stalls:
-        site = Site.HASTY
+        site = Site.STALLING
     return Cell(
         cause=act.value,
         phase=scene.name,

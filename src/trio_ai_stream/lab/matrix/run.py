@@ -92,7 +92,7 @@ class _Campaign:
     async def _cell(self, arena: Arena, log: Log, cell: Cell) -> None:
         self.progress.advance(f"{cell.cause}, {cell.phase}, {cell.transport}")
         run_one = runner_of(cell)
-        alone = cell.cause in ACTS and cell.site is not Site.HASTY
+        alone = cell.cause in ACTS and cell.site is not Site.STALLING
         slots = trio.CapacityLimiter(1 if alone else AT_ONCE)
 
         async def one() -> None:

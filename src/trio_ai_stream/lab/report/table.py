@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from trio_ai_stream.lab.records import RunRecord
 from trio_ai_stream.lab.report.summary import TIMES, Cell, cells, tally
-from trio_ai_stream.lab.statistics import Summary, tied
+from trio_ai_stream.lab.statistics import MINIMUM_N_FOR_P99, Summary, tied
 
 TIME_NAMES = {
     "t_up": "upstream notices",
@@ -35,6 +35,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+Table = tuple[str, list[tuple[str, ...]]]
 HEAD = ("server", "p50 ms", "95 % CI", "p90", "p99", "max", "n", "unseen", "wasted",
         "verdict")  # fmt: skip
 
@@ -46,8 +47,8 @@ def interval(summary: Summary) -> str:
 
 
 def _verdict(cell: Cell, fastest: Cell, time: str) -> str:
-    if fastest.summary(time).p50 is None:
-        return ""
+    if fastest.summary(time).p50 is None or cell.runs[0].samples:
+        return ""  # the streams of one burst are not independent: no claim is made
     if cell is fastest:
         return "lowest median"
     same = tied(cell.summary(time).p50_interval, fastest.summary(time).p50_interval)
@@ -57,7 +58,7 @@ def _verdict(cell: Cell, fastest: Cell, time: str) -> str:
 def _row(cell: Cell, fastest: Cell, time: str) -> tuple[str, ...]:
     summary = cell.summary(time)
     wasted = [run.tokens["wasted"] for run in cell.runs if "wasted" in run.tokens]
-    withheld = "n < 100" if summary.n < 100 else "not seen"
+    withheld = "n < 100" if summary.n < MINIMUM_N_FOR_P99 else "not seen"
     return (
         cell.key[2],
         milliseconds(summary.p50),
@@ -86,20 +87,38 @@ def _median(cell: Cell, time: str) -> float:
     return float("inf") if median is None else median
 
 
-def latency_tables(
-    runs: Sequence[RunRecord],
-) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Return a title and rows for each time and cell, servers by rising median."""
-    tables = []
+def latency_tables(runs: Sequence[RunRecord]) -> list[Table]:
+    """Return the tables of what was compared, then those of what was not.
+
+    Cells that differ only in the server make one table each, servers by rising median;
+    the others make one table for each experiment and server.
+    """
+    compared: list[Table] = []
+    alone: dict[tuple[str, str], list[tuple[str, ...]]] = {}
     found = cells(runs)
     for time in TIMES:
         for key, group in _contested(found, time).items():
+            if len(group) == 1:
+                owner = (key[1], group[0].key[2])
+                alone.setdefault(owner, []).append(_lone_row(group[0], time))
+                continue
             group.sort(key=lambda cell: _median(cell, time))
             _, experiment, cause, phase, transport, _ = key
             title = f"{experiment}: {cause}, {phase}, {transport}: {TIME_NAMES[time]}"
             body = [_row(cell, group[0], time) for cell in group]
-            tables.append((title, [HEAD, *body]))
-    return tables
+            compared.append((title, [HEAD, *body]))
+    lone = [
+        (f"{experiment}: {server}", [LONE_HEAD, *rows])
+        for (experiment, server), rows in alone.items()
+    ]
+    return [*compared, *lone]
+
+
+LONE_HEAD = ("time", "cause", "phase", "transport", *HEAD[1:-1])
+
+
+def _lone_row(cell: Cell, time: str) -> tuple[str, ...]:
+    return (TIME_NAMES[time], *cell.key[3:6], *_row(cell, cell, time)[1:-1])
 
 
 def verdict_table(runs: Sequence[RunRecord]) -> list[tuple[str, ...]]:

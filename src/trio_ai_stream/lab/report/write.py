@@ -10,6 +10,7 @@ from trio_ai_stream.lab.records import RunRecord
 from trio_ai_stream.lab.report import over_time, plots
 from trio_ai_stream.lab.report.page import page
 from trio_ai_stream.lab.report.perfetto import chrome_trace, trace_of
+from trio_ai_stream.lab.report.single import burst_table, stalled_table
 from trio_ai_stream.lab.report.summary import summary_csv
 from trio_ai_stream.lab.report.table import columns, latency_tables, verdict_table
 from trio_ai_stream.lab.report.theme import save
@@ -36,13 +37,13 @@ def _median_runs(runs: Sequence[RunRecord]) -> dict[str, RunRecord]:
     """Choose, for each server, the run of median notice latency: a typical cancel."""
     chosen = {}
     for server in dict.fromkeys(run.sut.name for run in runs):
-        seen = []
-        for run in runs:
+        seen = {}
+        for number, run in enumerate(runs):
             latency = run.latency("t_up")
             if run.sut.name == server and latency and latency[1] and not run.samples:
-                seen.append((latency[0], run.run_id, run))
+                seen[latency[0], number] = run
         if seen:
-            chosen[server] = sorted(seen)[len(seen) // 2][2]
+            chosen[server] = seen[sorted(seen)[len(seen) // 2]]
     return chosen
 
 
@@ -69,7 +70,12 @@ def write_report(
         (folder / f"{name}.trace.json").write_text(chrome_trace(trace))
     for server, run in _median_runs(runs).items():
         (folder / f"{server}.trace.json").write_text(chrome_trace(trace_of(run)))
-    tables = [*latency_tables(runs), ("all cells", verdict_table(runs))]
+    tables = [
+        *latency_tables(runs),
+        *burst_table(runs),
+        *stalled_table(runs),
+        ("all cells", verdict_table(runs)),
+    ]
     html = page(tables, figures, manifest)
     (folder / "report.html").write_text(html, encoding="utf-8")
     return "\n\n".join(f"{title}\n{columns(rows)}" for title, rows in tables)
