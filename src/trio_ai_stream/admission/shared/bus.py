@@ -12,6 +12,7 @@ second, shielded, whenever it is closed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -89,16 +90,24 @@ class Bus:
     async def run(
         self, client: Client, /, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Listen and answer until cancelled; started once subscribed."""
-        pool = client.connection_pool
-        async with pool.acquire() as connection, trio.open_nursery() as nursery:
-            try:
-                await nursery.start(self._listen, connection)
-                task_status.started()
-                await self._ping(connection)
-            finally:
-                # Its subscriptions must not go back into the pool.
-                connection.invalidate("no longer listening")
+        """Listen and answer until cancelled; started once subscribed.
+
+        :raises Unavailable: no subscription in time, or it fell silent later.
+        """
+        with trio.move_on_after(self._timeout_s) as starting:
+            async with (
+                client.connection_pool.acquire() as connection,
+                trio.open_nursery() as nursery,
+            ):
+                try:
+                    await nursery.start(self._listen, connection)
+                    starting.deadline = math.inf
+                    task_status.started()
+                    await self._ping(connection)
+                finally:
+                    # Its subscriptions must not go back into the pool.
+                    connection.invalidate("no longer listening")
+        raise Unavailable("timeout", "subscribing")
 
     async def _listen(
         self, connection: BaseConnection, *, task_status: trio.TaskStatus[None]

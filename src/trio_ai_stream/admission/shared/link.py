@@ -33,9 +33,6 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 """Pauses between probes: doubled from the first to the longest, with jitter."""
 
-_PROBE_BUDGET = 8
-"""Timeouts that a probe may take: connecting, TLS, hello, heartbeat, permits."""
-
 
 class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is raised
     """No answer from Valkey, and why."""
@@ -46,7 +43,10 @@ class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is ra
 
 
 class Work(Protocol):
-    """Background work on one connection; it is up once all have started."""
+    """Background work on one connection, which is up once all have started.
+
+    Starting is bounded in time: it raises `Unavailable` rather than wait.
+    """
 
     def __call__(
         self, client: Client, /, *, task_status: trio.TaskStatus[None]
@@ -78,6 +78,11 @@ class Link:
         self._reason: Unavailable | None = None
         self._known_up = False
         self.up = False
+        # Made once, for it reads all authorities from the disk; and by us, because
+        # coredis' own default for rediss:// does not check the host's name.
+        self._tls: dict[str, Any] = {}
+        if urlsplit(url).scheme == "rediss":
+            self._tls["ssl_context"] = ssl.create_default_context()
         secret = urlsplit(url).password
         if secret:
             register_secret(secret)
@@ -149,9 +154,8 @@ class Link:
         try:
             async with self._open() as client, trio.open_nursery() as nursery:
                 self._client = client
-                with trio.fail_after(self._timeout_s * _PROBE_BUDGET):
-                    for part in work:
-                        await nursery.start(part, client)
+                for part in work:  # each bounds its own start
+                    await nursery.start(part, client)
                 came_up = True
                 self._changed(None)
                 await self._lost.wait()
@@ -183,10 +187,6 @@ class Link:
         return reason
 
     def _open(self) -> Client:
-        # Hostnames are checked: coredis' own default for rediss:// does not.
-        tls: dict[str, Any] = {}
-        if urlsplit(self._url).scheme == "rediss":
-            tls["ssl_context"] = ssl.create_default_context()
         return coredis.Redis.from_url(
             self._url,
             decode_responses=False,
@@ -194,7 +194,7 @@ class Link:
             retry_policy=NoRetryPolicy(),
             connect_timeout=self._timeout_s,
             verify_version=False,
-            **tls,
+            **self._tls,
         )
 
 
