@@ -172,7 +172,8 @@ class Connection:
                 nursery.cancel_scope.cancel(reason="upstream answered early")
         if parser.head is not None:
             return first
-        if self._failure is not None:
+        if not self._whole:
+            # Either task may be the first to notice that upstream closed.
             self.phase = Phase.WRITE
         failure, self._failure = self._failure or unread or trio.TooSlowError(), None
         try:

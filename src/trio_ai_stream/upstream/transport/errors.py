@@ -46,6 +46,8 @@ _TABLE: dict[Phase, tuple[tuple[type[Exception], type[httpx.TransportError]], ..
     Phase.WRITE: (
         (trio.TooSlowError, httpx.WriteTimeout),
         (InvalidRequestError, httpx.LocalProtocolError),
+        (UnexpectedEndError, httpx.WriteError),  # closed before it had our request
+        (InvalidResponseError, httpx.RemoteProtocolError),
         *((kind, httpx.WriteError) for kind in _BROKEN),
     ),
     Phase.READ: (
