@@ -94,6 +94,10 @@ def _dev_cert(words: Sequence[str]) -> int:
 
 COMMANDS: Final[dict[str, Command]] = {
     "serve": Command("run the server", _serve),
+    "chat": Command(
+        "ask a server, from the terminal",
+        _elsewhere("trio_ai_stream.chat_client.command"),
+    ),
     "simulate": Command(
         "run the OpenRouter stand-in", _elsewhere("trio_ai_stream.simulator.__main__")
     ),

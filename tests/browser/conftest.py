@@ -6,20 +6,13 @@ in the page stands outside its content security policy, except for `wait_for_fun
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, sync_playwright
+from tests.support.serving import ServerProcess
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
@@ -31,58 +24,6 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_S = 30
-T = TypeVar("T")
-
-
-class ServerProcess:
-    """`trio-ai-stream serve` with the embedded simulator, on a free port."""
-
-    def __init__(self, log: Path, **env: str) -> None:
-        self._log = log
-        settings = {"PORT": "0", "LOG_FORMAT": "json", "UPSTREAM": "simulator"}
-        environ = {**os.environ, **settings, "RATE_LIMIT": "10000", **env}
-        with log.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "trio_ai_stream", "serve"],
-                env=environ,
-                cwd=log.parent,
-                stderr=stderr,
-            )
-        self.url = until(self._address)
-
-    def _address(self) -> str:
-        assert self._process.poll() is None, self._log.read_text()
-        match = re.search(r"Running on (http://[^ ]+) ", self._log.read_text())
-        return match[1] if match else ""
-
-    def ended(self, request_id: str) -> dict[str, Any]:
-        """Return the one record of a stream, once it is there."""
-
-        def found() -> dict[str, Any]:
-            lines = self._log.read_text().splitlines()
-            records = [json.loads(line) for line in lines if "stream_ended" in line]
-            return next((r for r in records if r["request_id"] == request_id), {})
-
-        return until(found)
-
-    def stop(self) -> None:
-        """End the process; it may still drain, but not for long."""
-        self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def until(look: Callable[[], T]) -> T:
-    """Return what `look` finds, as soon as it finds something."""
-    give_up_at = time.monotonic() + PATIENCE_S
-    while not (found := look()):
-        assert time.monotonic() < give_up_at, "what was waited for did not come"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture(scope="module")

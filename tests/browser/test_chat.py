@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
-
-from tests.browser.conftest import Open, ServerProcess, ask, finished, until
+from playwright.sync_api import Page, Request, expect
+from tests.browser.conftest import Open, ask, finished
+from tests.support.serving import ServerProcess, until
 
 
 def test_an_answer_appears_word_by_word(visit: Open) -> None:
@@ -88,14 +88,12 @@ def test_where_a_cancel_fails_the_page_hangs_up(
 def sent_bodies(page: Page) -> list[dict[str, Any]]:
     """Collect what the page sends to `/chat`."""
     bodies: list[dict[str, Any]] = []
-    page.on(
-        "request",
-        lambda request: (
-            bodies.append(request.post_data_json)
-            if request.url.endswith("/chat")
-            else None
-        ),
-    )
+
+    def collect(request: Request) -> None:
+        if request.url.endswith("/chat"):
+            bodies.append(request.post_data_json or {})
+
+    page.on("request", collect)
     return bodies
 
 
@@ -135,23 +133,23 @@ def test_a_new_chat_forgets(visit: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "told", "words"),
     [
-        ("simulator/error", "error_chunk"),
-        ("simulator/drop", "upstream_failed"),
-        ("simulator/truncated", "upstream_failed"),
-        ("simulator/bad-request", "400"),
+        ("simulator/error", "upstream_unavailable (502)", 5),
+        ("simulator/drop", "upstream_failed (502)", 5),
+        ("simulator/truncated", "upstream_failed (502)", 5),
+        ("simulator/no-credit", "upstream_payment_required (502)", 0),
     ],
 )
 def test_a_fault_is_shown_with_what_came_before_it(
-    visit: Open, model: str, told: str
+    visit: Open, model: str, told: str, words: int
 ) -> None:
     """The card names the error; the words that did come stay."""
     answer = finished(ask(visit(), "Fail, please.", model))
-    expect(answer.locator(".card.failed .title")).to_have_text(re.compile(r"\(\d+\)$"))
     expect(answer).to_have_attribute("data-end", "error")
-    has_words = bool(answer.locator(".body").inner_text())
-    assert has_words is (told != "400")
+    expect(answer.locator(".card.failed .title")).to_have_text(told)
+    expect(answer.locator(".card.failed dd")).to_contain_text(f"{words} events in")
+    assert bool(answer.locator(".body").inner_text()) is (words > 0)
 
 
 def test_the_simulator_is_announced(visit: Open) -> None:

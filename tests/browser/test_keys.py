@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
-
-from tests.browser.conftest import Open, ServerProcess, ask, finished
+from tests.browser.conftest import Open, ask, finished
+from tests.support.serving import ServerProcess
 
 KEY = "a-key-for-this-test-of-the-page"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from playwright.sync_api import expect
-
-from tests.browser.conftest import Open, ServerProcess, ask, finished
+from tests.browser.conftest import Open, ask, finished
+from tests.support.serving import ServerProcess
 
 
 def test_a_running_stream_is_a_tree_of_tasks_and_scopes(

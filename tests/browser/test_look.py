@@ -1,4 +1,4 @@
-"""How the page looks: narrow and wide, dark and light, without motion, by the policy."""
+"""How the page looks: narrow or wide, dark or light, without motion, by the policy."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-
-from tests.browser.conftest import Open, ServerProcess, ask, finished
+from tests.browser.conftest import Open, ask, finished
+from tests.support.serving import ServerProcess
 
 CODE = "Look:\n\n```text\n" + "wide " * 80 + "\n```\n\n" + "unbroken" * 60
 # Pairs of custom properties that stand on each other as text and ground.
@@ -49,7 +49,7 @@ def test_nothing_scrolls_sideways(visit: Open, width: int, scheme: str) -> None:
 
 
 def test_on_a_phone_the_live_view_folds_away(visit: Open) -> None:
-    """On a narrow screen the running streams open on demand, on a wide one they stand."""
+    """On a narrow screen the running streams open on demand."""
     phone = visit(width=375)
     note = phone.get_by_text("Nothing runs")
     expect(note).to_be_hidden()
@@ -60,12 +60,12 @@ def test_on_a_phone_the_live_view_folds_away(visit: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(visit: Open, scheme: str) -> None:
-    """Every pair of text and ground has a contrast of 4.5 at least (WCAG 2.2, 1.4.3)."""
+    """Each pair of text and ground has a contrast of 4.5 at least (WCAG 2.2, 1.4.3)."""
     page = visit(color_scheme=scheme)
     names = {name for pair in PAIRS for name in pair}
     colours = {
         name: page.evaluate(
-            "name => getComputedStyle(document.documentElement).getPropertyValue(name)",
+            "name => getComputedStyle(document.body).getPropertyValue(name)",
             f"--{name}",
         )
         for name in names
@@ -110,7 +110,7 @@ def test_nothing_moves_for_those_who_asked(visit: Open) -> None:
 def test_the_policy_holds_and_nothing_comes_from_elsewhere(
     visit: Open, server: ServerProcess
 ) -> None:
-    """An inline script does not run, and every request goes to the page's own server."""
+    """The policy allows nothing unsafe; every request goes to the page's own server."""
     page = visit()
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page
-
 from tests.browser.conftest import Open
 
 PARSE = """async (ways) => {
@@ -23,7 +22,7 @@ BLOCKS = """async (text) => {
 }"""
 GROW = """async (text) => {
     const { Rendering } = await import("/page/render.js");
-    const [whole, grown] = [document.createElement("div"), document.createElement("div")];
+    const [whole, grown] = ["div", "div"].map((tag) => document.createElement(tag));
     const all = new Rendering(whole, () => {});
     all.append(text);
     all.flush();
@@ -93,7 +92,9 @@ def test_text_is_cut_into_blocks(page: Page, text: str, kinds: list[str]) -> Non
 
 def test_text_that_grows_ends_up_as_text_that_came_at_once(page: Page) -> None:
     """However an answer arrives, it is rendered the same."""
-    text = "# T\nHi `x` **y**\n\n```python\na = 1\n\nb\n```\n1. one\n2. two\n\n- three\nend"
+    text = (
+        "# T\nHi `x` **y**\n\n```python\na = 1\n\nb\n```\n1. one\n2. two\n\n- last\nend"
+    )
     whole, grown = page.evaluate(GROW, text)
     assert whole == grown
     assert "<pre" in whole

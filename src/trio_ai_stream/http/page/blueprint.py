@@ -1,4 +1,4 @@
-"""`GET /`: the page; `GET /page/…`: its files; `GET /page/config`: what it must know."""
+"""`GET /`: the page; `/page/…`: its files; `/page/config`: what it must know."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""`trio-ai-stream chat`: a terminal client for any server that speaks `POST /chat`."""

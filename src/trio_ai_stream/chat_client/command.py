@@ -1,0 +1,126 @@
+"""The command line of the client: options in, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import httpx
+import trio
+
+from trio_ai_stream.chat_client.exchange import Ending, Exchange
+from trio_ai_stream.chat_client.screen import Screen
+from trio_ai_stream.upstream.transport import Transport
+
+URL_VARIABLE: Final = "TRIO_AI_STREAM_URL"
+# An argument can be read by everybody on the machine; the environment cannot.
+KEY_VARIABLE: Final = "TRIO_AI_STREAM_KEY"
+CONNECT_S: Final = 10.0
+
+
+def main(words: Sequence[str]) -> int:
+    """Ask one question and show the answer as it comes.
+
+    Returns 0 when the answer is whole, 1 when it failed, 2 for bad usage, 130 when it
+    was cancelled.
+    """
+    parser = _parser()
+    options = parser.parse_args(words)
+    prompt = options.prompt
+    if prompt == "-":
+        if sys.stdin.isatty():
+            parser.error("expected a prompt, as an argument or on stdin")
+        prompt = sys.stdin.read()
+    screen = Screen(raw=options.json)
+    ending = trio.run(_chat, options, _body(options, prompt), screen)
+    try:
+        screen.end(ending.line)
+    except BrokenPipeError:
+        # Python would flush stdout once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ending.code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trio-ai-stream chat",
+        description="Ask a server of this kind; Ctrl-C cancels and says what it did.",
+    )
+    parser.add_argument(
+        "prompt", nargs="?", default="-", help="what to ask; - reads it from stdin"
+    )
+    parser.add_argument(
+        "--url",
+        type=_url,
+        default=os.environ.get(URL_VARIABLE, "http://127.0.0.1:8080"),
+        help=f"the server (or ${URL_VARIABLE}; default http://127.0.0.1:8080)",
+    )
+    parser.add_argument(
+        "--key",
+        default=os.environ.get(KEY_VARIABLE, ""),
+        help=f"its API key (better: ${KEY_VARIABLE})",
+    )
+    parser.add_argument("--model", help="the model, if not the server's own choice")
+    parser.add_argument("--system", help="a system message before the prompt")
+    parser.add_argument(
+        "--json", action="store_true", help="print the events, a line of JSON each"
+    )
+    return parser
+
+
+def _url(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise argparse.ArgumentTypeError(f"expected http://… or https://…, got {text}")
+    return url
+
+
+def _body(options: argparse.Namespace, prompt: str) -> dict[str, Any]:
+    messages = [{"role": "system", "content": options.system}] if options.system else []
+    messages.append({"role": "user", "content": prompt})
+    model = {"model": options.model} if options.model else {}
+    return {"messages": messages, **model}
+
+
+async def _chat(
+    options: argparse.Namespace, body: dict[str, Any], screen: Screen
+) -> Ending:
+    """Run the exchange; signals are handled from before the first byte is sent."""
+
+    def show(event: dict[str, Any]) -> None:
+        if event.get("type") == "connected" and event.get("upstream") == "simulator":
+            screen.warn_of_simulator()
+        screen.event(event)
+
+    headers = {"Authorization": f"Bearer {options.key}"} if options.key else {}
+    client = httpx.AsyncClient(
+        transport=Transport(),
+        base_url=options.url,
+        headers={"Accept-Encoding": "identity", **headers},
+        timeout=httpx.Timeout(None, connect=CONNECT_S),
+        trust_env=False,
+    )
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with client, trio.open_nursery() as nursery:
+            exchange = Exchange(client, show)
+            nursery.start_soon(_obey, signals, exchange, nursery)
+            ending = await exchange.run(body)
+            nursery.cancel_scope.cancel(reason="the exchange is over")
+    return ending
+
+
+async def _obey(
+    signals: AsyncIterator[int], exchange: Exchange, nursery: trio.Nursery
+) -> None:
+    """Cancel politely on the first signal, hang up on the second."""
+    await anext(signals)
+    nursery.start_soon(exchange.cancel)
+    await anext(signals)
+    exchange.hang_up()

@@ -1,0 +1,160 @@
+"""One request and its answer, with a way to cancel it from another task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import httpx
+import msgspec
+import trio
+
+from trio_ai_stream.chat_client.events import EventReader, NotAStreamError
+
+# The answer to a cancel, and then the stream's last event, are milliseconds away.
+CANCEL_S: Final = 2.0
+MAX_ERROR_BYTES: Final = 65536
+
+
+class ExitCode(IntEnum):
+    """What the program's end says; 2, for bad usage, is argparse's own."""
+
+    DONE = 0
+    FAILED = 1
+    CANCELLED = 130  # as a shell reports SIGINT
+
+
+@dataclass
+class Ending:
+    """How the exchange ended; `line` is for a person."""
+
+    code: ExitCode
+    line: str
+
+
+class Exchange:
+    """One `POST /chat`; `run` it once."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, show: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._client = client
+        self._show = show
+        self._began_at = trio.current_time()
+        self._reading = trio.CancelScope()
+        self._request_id: str | None = None
+        self._cancelled = False
+        self._receipt: dict[str, Any] | None = None
+        self._answered = trio.Event()
+        self._events = 0
+
+    async def run(self, body: dict[str, Any]) -> Ending:
+        """Send `body`, show every event, return how it ended.
+
+        *Cancellation:* closes the connection at once, which ends the stream upstream.
+        """
+        ending: Ending | None = None
+        try:
+            with self._reading:
+                ending = await self._converse(body)
+        except (httpx.HTTPError, NotAStreamError) as exc:
+            ending = self._failed("connection", str(exc) or type(exc).__name__)
+        except BrokenPipeError:
+            return Ending(ExitCode.FAILED, "nobody reads the answer any more")
+        if ending is None and not self._cancelled:
+            return self._failed("connection", "it ended without a last event")
+        if ending is not None and (ending.code is ExitCode.DONE or not self._cancelled):
+            return ending
+        with trio.move_on_after(CANCEL_S):
+            await self._answered.wait()
+        return Ending(ExitCode.CANCELLED, self._cancel_line())
+
+    async def cancel(self) -> None:
+        """Cancel by id, so that the server can say what it did; else hang up."""
+        self._cancelled = True
+        if self._request_id is not None:
+            with trio.move_on_after(CANCEL_S):
+                self._receipt = await self._delete(self._request_id)
+        self._answered.set()
+        if self._receipt is None:
+            self.hang_up()
+        else:
+            self._reading.deadline = trio.current_time() + CANCEL_S
+
+    def hang_up(self) -> None:
+        """Close the connection now."""
+        self._cancelled = True
+        self._answered.set()
+        self._reading.cancel(reason="hang up")
+
+    async def _converse(self, body: dict[str, Any]) -> Ending | None:
+        content = msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        reader = EventReader()
+        async with self._client.stream(
+            "POST", "/chat", content=content, headers=headers
+        ) as response:
+            if response.status_code != 200:
+                return await self._refused(response)
+            self._request_id = response.headers.get("x-request-id")
+            async for block in response.aiter_raw():
+                for event in reader.feed(block):
+                    if ending := self._take(event):
+                        return ending
+        return None
+
+    def _take(self, event: dict[str, Any]) -> Ending | None:
+        self._show(event)
+        match event.get("type"):
+            case "connected":
+                self._request_id = self._request_id or event.get("request_id")
+            case "content":
+                self._events += 1
+            case "done":
+                finish = event.get("finish_reason")
+                reason = f", finish reason {finish}" if finish else ""
+                return Ending(ExitCode.DONE, f"completed: {self._delivered()}{reason}")
+            case "error":
+                name = f"{event.get('error_type')} ({event.get('code')})"
+                return self._failed(name, str(event.get("content", "")))
+        return None
+
+    async def _refused(self, response: httpx.Response) -> Ending:
+        body = b""
+        async for block in response.aiter_raw():
+            body += block
+            if len(body) > MAX_ERROR_BYTES:
+                break
+        try:
+            document = msgspec.json.decode(body, type=dict[str, Any])
+        except ValueError:
+            document = {}
+        name = f"{document.get('error_type', 'refused')} ({response.status_code})"
+        return self._failed(name, str(document.get("message", "no reason was given")))
+
+    async def _delete(self, request_id: str) -> dict[str, Any] | None:
+        try:
+            response = await self._client.delete(f"/streams/{request_id}")
+            if response.status_code == 200:
+                return msgspec.json.decode(response.content, type=dict[str, Any])
+        except (httpx.HTTPError, ValueError):
+            pass
+        return None
+
+    def _failed(self, name: str, message: str) -> Ending:
+        return Ending(ExitCode.FAILED, f"{name}: {message}; {self._delivered()}")
+
+    def _cancel_line(self) -> str:
+        if self._receipt is None:
+            return f"hung up: {self._delivered()}"
+        closed = self._receipt.get("upstream_closed_ms")
+        took = "had not answered" if closed is None else f"closed in {closed:g} ms"
+        outcome = self._receipt.get("outcome")
+        return f"{outcome}: upstream {took}, {self._delivered()}"
+
+    def _delivered(self) -> str:
+        seconds = trio.current_time() - self._began_at
+        plural = "" if self._events == 1 else "s"
+        return f"{self._events} event{plural} in {seconds:.2f} s"

@@ -1,0 +1,146 @@
+"""`trio-ai-stream chat` as a process, against a real server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import IO
+
+import pytest
+from tests.support.serving import ServerProcess
+
+CHAT = [sys.executable, "-m", "trio_ai_stream", "chat"]
+KEY = "a-key-for-this-test-of-the-client"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with one key."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    process = ServerProcess(log, API_KEYS=KEY)
+    yield process
+    process.stop()
+
+
+def chat(
+    server: ServerProcess, *words: str, text: str | None = None, key: str = KEY
+) -> subprocess.CompletedProcess[str]:
+    """Run the client to its end."""
+    environ = {"TRIO_AI_STREAM_URL": server.url, "TRIO_AI_STREAM_KEY": key}
+    return subprocess.run(
+        [*CHAT, *words],
+        input=text,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def start(server: ServerProcess, *words: str) -> subprocess.Popen[bytes]:
+    """Start the client on an answer that has no end."""
+    return subprocess.Popen(
+        [*CHAT, "--url", server.url, "--key", KEY, "--json", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def first_line(stdout: IO[bytes] | None) -> dict[str, str]:
+    """Return the first event that the client printed."""
+    assert stdout is not None
+    event: dict[str, str] = json.loads(stdout.readline())
+    return event
+
+
+def test_the_answer_goes_to_stdout_and_its_ending_to_stderr(
+    server: ServerProcess,
+) -> None:
+    """A whole answer is exit code 0; the simulator is named."""
+    done = chat(server, "--model", "simulator/echo", "Grüße, 世界!")
+    assert (done.returncode, done.stdout) == (0, "Grüße, 世界!\n")
+    assert "no model answers" in done.stderr
+    assert "[completed: 2 events in " in done.stderr
+
+
+def test_the_prompt_may_come_from_stdin(server: ServerProcess) -> None:
+    """Without a prompt, or with -, stdin is read."""
+    for words in ([], ["-"]):
+        done = chat(server, "--model", "simulator/echo", *words, text="from a pipe\n")
+        assert (done.returncode, done.stdout) == (0, "from a pipe\n")
+
+
+def test_json_prints_every_event(server: ServerProcess) -> None:
+    """From `connected` to `done`, a line each."""
+    done = chat(server, "--json", "--model", "simulator/echo", "--system", "Be.", "x")
+    types = [json.loads(line)["type"] for line in done.stdout.splitlines()]
+    assert types == ["connected", "content", "done"]
+
+
+def test_an_error_event_is_exit_code_1(server: ServerProcess) -> None:
+    """What came stays on stdout, what went wrong is said."""
+    done = chat(server, "--model", "simulator/drop", "x")
+    assert done.returncode == 1
+    assert done.stdout
+    assert "upstream_failed (502)" in done.stderr
+
+
+def test_a_refusal_is_exit_code_1(server: ServerProcess) -> None:
+    """The server's own words are shown, the key is not."""
+    done = chat(server, "x", key="wrong-key")
+    assert done.returncode == 1
+    assert "invalid_api_key (401)" in done.stderr
+    assert "wrong-key" not in done.stderr
+
+
+def test_no_server_is_exit_code_1(server: ServerProcess) -> None:
+    """A refused connection is one line, not a traceback."""
+    with socket.socket() as deaf:  # bound, but not listening
+        deaf.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        done = chat(server, "--url", url, "x")
+    assert done.returncode == 1
+    assert done.stderr.startswith("[connection: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--url", "ftp://x", "x"], ["--nonsense"]])
+def test_bad_usage_is_exit_code_2(server: ServerProcess, words: list[str]) -> None:
+    """A bad option never reaches the network."""
+    done = chat(server, *words)
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
+
+
+def test_ctrl_c_cancels_by_id_and_says_what_the_server_did(
+    server: ServerProcess,
+) -> None:
+    """SIGINT deletes the stream: outcome cancelled, upstream closed, exit code 130."""
+    client = start(server, "--model", "simulator/endless", "x")
+    connected = first_line(client.stdout)
+    first_line(client.stdout)
+    client.send_signal(signal.SIGINT)
+    out, err = client.communicate(timeout=20)
+    assert client.returncode == 130
+    assert b"[cancelled: upstream closed in " in err
+    assert json.loads(out.splitlines()[-1])["error_type"] == "cancelled"
+    assert server.ended(connected["request_id"])["outcome"] == "cancelled"
+
+
+def test_a_reader_that_goes_away_ends_the_stream(server: ServerProcess) -> None:
+    """`chat … | head` hangs up as soon as a write fails."""
+    client = start(server, "--model", "simulator/endless", "x")
+    connected = first_line(client.stdout)
+    assert client.stdout is not None
+    assert client.stderr is not None
+    client.stdout.close()
+    assert client.wait(20) == 1
+    assert b"Traceback" not in client.stderr.read()
+    client.stderr.close()
+    ended = server.ended(connected["request_id"])
+    assert ended["outcome"] == "client_disconnected"

@@ -1,0 +1,44 @@
+"""The terminal client's event reader."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_ai_stream.chat_client.events import (
+    MAX_EVENT_BYTES,
+    EventReader,
+    NotAStreamError,
+)
+
+ONE = {"type": "content", "content": "a\u2028b"}
+TEXT = '{"type":"content","content":"a\u2028b"}'.encode()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_events_come_whole_out_of_any_cuts(end: bytes) -> None:
+    """Whole, byte by byte and cut in two anywhere, with each of the line ends."""
+    wire = b": beat" + end * 2 + b"data: " + TEXT + end * 2 + b"data:{}" + end * 2
+    wire += b"x"  # what follows a CR decides what it was
+    cuts = [[wire], [wire[i : i + 1] for i in range(len(wire))]]
+    cuts += [[wire[:i], wire[i:]] for i in range(len(wire))]
+    for blocks in cuts:
+        reader = EventReader()
+        events = [event for block in blocks for event in reader.feed(block)]
+        assert events == [ONE, {}], blocks
+
+
+@pytest.mark.parametrize("payload", [b"<html>", b"[1]", b"[DONE]", b"\xff"])
+def test_what_is_no_event_of_ours_is_named(payload: bytes) -> None:
+    """A stream of something else is refused with a question about the URL."""
+    with pytest.raises(NotAStreamError, match="URL"):
+        EventReader().feed(b"data: " + payload + b"\n\n")
+
+
+@pytest.mark.parametrize("block", [b"x", b"data: x\n"])
+def test_what_is_kept_is_bounded(block: bytes) -> None:
+    """Neither a line nor an event may grow for ever."""
+    reader = EventReader()
+    for _ in range(MAX_EVENT_BYTES // 65536 // len(block)):
+        reader.feed(block * 65536)
+    with pytest.raises(NotAStreamError, match="4 MiB"):
+        reader.feed(block * 65536)
