@@ -17,7 +17,7 @@ client = new_client()
 async def _frames(body: dict[str, Any]) -> AsyncIterator[bytes]:
     async with client.stream("POST", URL, json=payload(body)) as response:
         async for event in contents(response):
-            yield f"data: {event}\n\n".encode()
+            yield f"data: {event}\n\n".encode()  # noqa: ASYNC119
 
 
 async def chat() -> Response:
