@@ -1,0 +1,71 @@
+"""`python -m bench ROW...`: one row of the table of goals, several, or `all`.
+
+    uv run python -m bench all
+    uv run python -m bench relay --streams 32 --events 2000 --rounds 5
+    uv run python -m bench streams          # the plots: rates, delays, CPU by streams
+
+Prints a Markdown table; `--json FILE` keeps every round's value. Sizes are options of
+the row (`python -m bench relay --help`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.figures import Figure, table, write_json
+from bench.processes import LOAD_CORE, machine
+from bench.rows import ROWS
+from bench.rows.row import Row
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser: a subcommand a row, its sizes as options."""
+    made = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    rows = made.add_subparsers(dest="row", required=True)
+    for name, row in ROWS.items():
+        one = rows.add_parser(name, help=row.__doc__)
+        for size in dataclasses.fields(row):  # type: ignore[arg-type]
+            kind = type(size.default)
+            option = "--" + size.name.replace("_", "-")
+            one.add_argument(option, type=kind, default=size.default)
+        one.add_argument("--json", type=Path)
+    every = rows.add_parser("all", help="every row but the plots, with usual sizes")
+    every.add_argument("--json", type=Path)
+    return made
+
+
+def chosen(arguments: argparse.Namespace) -> list[Row]:
+    """Return the rows to run."""
+    if arguments.row == "all":
+        return [row() for row in ROWS.values()]
+    sizes = vars(arguments)
+    kind = ROWS[arguments.row]
+    names = [size.name for size in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return [kind(**{name: sizes[name] for name in names})]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    arguments = parser().parse_args(argv)
+    # This process is the load; upstream stands beside it.
+    os.sched_setaffinity(0, LOAD_CORE)
+    figures: list[Figure] = []
+    for row in chosen(arguments):
+        measured = row.measure()
+        figures += measured
+        print(table(measured), flush=True)
+    print()
+    print(", ".join(f"{name}: {value}" for name, value in machine().items()))
+    if arguments.row == "all":
+        print(table(figures))
+    if arguments.json is not None:
+        write_json(figures, arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,24 @@
+"""The rows of the table of goals, each a benchmark of its own."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.rows.fairness import Fairness
+from bench.rows.first import First
+from bench.rows.idle import Idle
+from bench.rows.many import Many
+from bench.rows.paced import Paced
+from bench.rows.relay import Relay
+from bench.rows.row import Row
+from bench.rows.workers import Workers
+
+ROWS: Final[dict[str, type[Row]]] = {
+    "relay": Relay,
+    "first": First,
+    "paced": Paced,
+    "idle": Idle,
+    "many": Many,
+    "workers": Workers,
+    "fairness": Fairness,
+}

@@ -1,0 +1,39 @@
+"""Streams that have begun and are silent: what one of them holds of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.figures import Figure
+from bench.load import Load
+from bench.processes import gateway, upstream
+from bench.rows.row import Rounds
+
+# One event at once, the next one far off.
+IDLE_MODEL = "bench/2/600000"
+
+
+@dataclass(frozen=True)
+class Idle(Rounds):
+    """`streams` that are silent after their first event."""
+
+    streams: int = 1000
+    warm_up: int = 50
+
+    def measure(self) -> list[Figure]:
+        """Return resident memory a stream."""
+        work = f"{self.streams} idle streams"
+        memory = Figure(f"{work}: RSS per stream", "kB", "at most 35", digits=1)
+        for who in self.turns():
+            with (
+                upstream() as source,
+                gateway(who, source) as (process, target),
+                Load(target) as load,
+            ):
+                load.read_to_begin(load.begin(self.warm_up, IDLE_MODEL), at_most_s=30)
+                before = process.resident
+                load.read_to_begin(load.begin(self.streams, IDLE_MODEL), at_most_s=120)
+                load.read_for(0.5)
+                held = process.resident - before
+                memory.add(who, held / 1000 / self.streams)
+        return [memory]

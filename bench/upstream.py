@@ -1,0 +1,214 @@
+"""The upstream that the gateways are fed from: `python -m bench.upstream`.
+
+One thread over epoll, because it must outrun what it feeds; the simulator's own timers
+cost more than the events under test. The events have the simulator's shape, which is
+OpenRouter's, and each is an HTTP chunk of its own.
+
+What to send stands in the request's model, `bench/EVENTS/PERIOD_MS`: that many content
+events, at once and as fast as they are taken if the period is 0, else one a period. A
+paced event carries the time at which it was written (CLOCK_MONOTONIC, which all
+processes of a host share) as `@nanoseconds@`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import re
+import select
+import socket
+import sys
+import time
+from functools import cache
+from typing import Final
+
+from trio_ai_stream.simulator.chunks import Encoder
+
+HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    b"Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+# What tokens look like: short words, punctuation, a line break, letters beyond ASCII.
+WORDS: Final = (
+    " the", " stream", " ends", ",", " and", " everything", " it", " started", ".",
+    "\n\n", " na\u00efve", ' "caf\u00e9"', " \u4f60\u597d", " ok", " nursery", ":",
+)  # fmt: skip
+SEND_BYTES: Final = 256 * 1024
+# Successive streams are this far apart in their period: spread, and in no order.
+GOLDEN: Final = 0.618033988749895
+
+_ENCODER: Final = Encoder(
+    generation_id="gen-1700000000-bench00000000000000",
+    model="bench/model",
+    created=1_700_000_000,
+)
+_ASKED: Final = re.compile(rb'"model"\s*:\s*"bench/(\d+)/(\d+)"')
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_OPEN, _CLOSE = _ENCODER.content(["@"]).split(b"@")
+
+
+def chunk(data: bytes) -> bytes:
+    """Return `data` as one HTTP chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+END: Final = chunk(_ENCODER.finish("stop", "stop", None)) + b"".join(
+    map(chunk, (_ENCODER.usage({"prompt_tokens": 3, "total_tokens": 9}),))
+)
+LAST: Final = END + chunk(_ENCODER.done()) + b"0\r\n\r\n"
+
+
+@cache
+def burst(events: int) -> bytes:
+    """Return a whole answer."""
+    words = itertools.islice(itertools.cycle(WORDS), events)
+    content = b"".join(chunk(_ENCODER.content([word])) for word in words)
+    return HEAD + content + LAST
+
+
+def stamped() -> bytes:
+    """Return one content event that says when it was made."""
+    return chunk(b"%b@%d@ word%b" % (_OPEN, time.monotonic_ns(), _CLOSE))
+
+
+class Answer:
+    """One connection: the request that it is reading, or the answer it is writing."""
+
+    __slots__ = ("left", "period_s", "received", "sock", "unsent")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.received = b""
+        self.unsent = memoryview(b"")
+        self.left = 0
+        self.period_s = 0.0
+
+
+class Upstream:
+    """All connections, and the one queue of what is due."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.poll = select.epoll()
+        self.poll.register(listener, select.EPOLLIN)
+        self.answers: dict[int, Answer] = {}
+        self.due: list[tuple[float, int, Answer]] = []
+        self.number = itertools.count()
+
+    def run(self) -> None:
+        """Serve for ever."""
+        while True:
+            wait_s = -1.0
+            if self.due:
+                wait_s = max(0.0, self.due[0][0] - time.monotonic())
+            for fd, event in self.poll.poll(wait_s):
+                if fd == self.listener.fileno():
+                    self.accept()
+                elif answer := self.answers.get(fd):
+                    if event & select.EPOLLOUT:
+                        self.write(answer)
+                    if event & ~select.EPOLLOUT:
+                        self.read(answer)
+            self.pace()
+
+    def accept(self) -> None:
+        """Take every connection that waits."""
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except BlockingIOError:
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.answers[sock.fileno()] = Answer(sock)
+            self.poll.register(sock, select.EPOLLIN)
+
+    def read(self, answer: Answer) -> None:
+        """Take what has come; answer once the request is whole."""
+        try:
+            data = answer.sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.drop(answer)
+            return
+        answer.received += data
+        head, blank, body = answer.received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if not blank or length is None or len(body) < int(length[1]):
+            return
+        asked = _ASKED.search(body)
+        answer.received = b""
+        if asked is not None:
+            self.begin(answer, int(asked[1]), int(asked[2]) / 1000)
+
+    def begin(self, answer: Answer, events: int, period_s: float) -> None:
+        """Start to answer."""
+        if not period_s:
+            self.send(answer, burst(events))
+            return
+        answer.left, answer.period_s = events - 1, period_s
+        self.send(answer, HEAD + stamped())
+        number = next(self.number)
+        phase = period_s * (number * GOLDEN % 1)
+        heapq.heappush(self.due, (time.monotonic() + phase, number, answer))
+
+    def pace(self) -> None:
+        """Write every event that is due."""
+        now = time.monotonic()
+        while self.due and self.due[0][0] <= now:
+            due, number, answer = self.due[0]
+            if answer.sock.fileno() < 0:
+                heapq.heappop(self.due)
+                continue
+            answer.left -= 1
+            if answer.left > 0:
+                self.send(answer, stamped())
+                heapq.heapreplace(self.due, (due + answer.period_s, number, answer))
+            else:
+                self.send(answer, (stamped() if not answer.left else b"") + LAST)
+                heapq.heappop(self.due)
+
+    def send(self, answer: Answer, data: bytes) -> None:
+        """Write, or queue behind what is queued."""
+        if answer.unsent:
+            answer.unsent = memoryview(bytes(answer.unsent) + data)
+            return
+        answer.unsent = memoryview(data)
+        self.write(answer)
+        if answer.unsent:
+            self.poll.modify(answer.sock, select.EPOLLIN | select.EPOLLOUT)
+
+    def write(self, answer: Answer) -> None:
+        """Write what the kernel takes."""
+        try:
+            sent = answer.sock.send(answer.unsent[:SEND_BYTES])
+        except BlockingIOError:
+            return
+        except OSError:
+            self.drop(answer)
+            return
+        answer.unsent = answer.unsent[sent:]
+        if not answer.unsent:
+            self.poll.modify(answer.sock, select.EPOLLIN)
+
+    def drop(self, answer: Answer) -> None:
+        """Forget a connection that its peer has closed."""
+        del self.answers[answer.sock.fileno()]
+        answer.sock.close()
+        answer.unsent = memoryview(b"")
+
+
+def main() -> None:
+    """Print the port and serve until killed."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    listener.setblocking(False)
+    sys.stdout.write(f"{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+    Upstream(listener).run()
+
+
+if __name__ == "__main__":
+    main()
