@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import trio
 from loguru import logger
 
 from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.directory import LocalDirectory
-from trio_ai_stream.admission.gate import LocalGate
+from trio_ai_stream.admission.opening import Admission, Sharing, open_admission
 from trio_ai_stream.admission.permits import StreamPermits
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.services import Services
@@ -25,8 +24,7 @@ from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
-from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.opening import open_upstream
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
 
@@ -37,12 +35,14 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     `connect` stands for the network to upstream, if it is given: the sweep's is memory.
     """
     run_directory = join_run_directory()
+    run_folder = None if run_directory is None else run_directory.path
     metrics = Metrics(
         version=version("trio-ai-stream"),
         upstream=settings.upstream_kind,
-        directory=None if run_directory is None else run_directory.path,
+        directory=run_folder,
     )
     registry = Registry()
+    admission = _open_admission(settings, registry, metrics, run_folder)
     services = Services(
         settings=settings,
         budgets=Budgets(
@@ -52,54 +52,60 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
             heartbeat_s=settings.HEARTBEAT_SECS,
             write_s=settings.WRITE_TIMEOUT_SECS,
         ),
-        gate=LocalGate(
-            Quota.per_second(settings.RATE_LIMIT),
-            StreamPermits(settings.MAX_CONCURRENT_STREAMS),
-        ),
+        gate=admission.gate,
         registry=registry,
-        directory=LocalDirectory(LiveStreams(registry)),
+        directory=admission.directory,
         observe=log_record,
         metrics=metrics,
         keys=KeyRing(settings.api_keys, settings.admin_keys),
     )
 
     async def start(nursery: trio.Nursery) -> None:
+        await nursery.start(admission.run)
         await start_services(services, connect, nursery)
         nursery.start_soon(count, services, run_directory, name="metrics")
 
     return Application(services, start)
 
 
+def _open_admission(
+    settings: Settings, registry: Registry, metrics: Metrics, run_folder: Path | None
+) -> Admission:
+    """Open the gate and the directory of this deployment: alone, or shared."""
+    sharing = None
+    if settings.REDIS_URL is not None:
+        sharing = Sharing(
+            settings.REDIS_URL.get_secret_value(),
+            prefix=settings.REDIS_PREFIX,
+            policy=settings.RATE_LIMIT_FALLBACK,
+            timeout_s=settings.REDIS_TIMEOUT_SECS,
+            lease_s=settings.REDIS_LEASE_SECS,
+        )
+    return open_admission(
+        Quota.per_second(settings.RATE_LIMIT),
+        StreamPermits(settings.MAX_CONCURRENT_STREAMS, settings.MAX_STREAMS_PER_CLIENT),
+        LiveStreams(registry),
+        metrics,
+        sharing=sharing,
+        run_folder=run_folder,
+    )
+
+
 async def start_services(
     services: Services, connect: Connect | None, nursery: trio.Nursery
 ) -> None:
-    """Start what lives as long as the worker: gate, upstream, simulator."""
+    """Start what lives as long as the worker: upstream, simulator."""
     settings = services.settings
-    await nursery.start(services.gate.run)
-    base_url, key = settings.OPENROUTER_BASE_URL, settings.OPENROUTER_API_KEY
-    headers = {"User-Agent": "trio-ai-stream"}
+    base_url = settings.OPENROUTER_BASE_URL
     if settings.upstream_kind == "simulator":
-        address = await nursery.start(partial(Simulator().serve, host="127.0.0.1"))
-        base_url = f"http://127.0.0.1:{address[1]}/api/v1"
+        base_url = (await nursery.start(Simulator().serve)).base_url
         logger.warning(
-            "no OPENROUTER_API_KEY: the embedded simulator answers, not a model",
+            "the embedded simulator answers, not a model; set OPENROUTER_API_KEY",
             event="simulator_upstream",
         )
-    elif key is not None:
-        headers["Authorization"] = f"Bearer {key.get_secret_value()}"
-    if settings.OPENROUTER_REFERER:
-        headers["HTTP-Referer"] = settings.OPENROUTER_REFERER
-    if settings.OPENROUTER_TITLE:
-        headers["X-OpenRouter-Title"] = settings.OPENROUTER_TITLE
-    upstream = OpenRouter(
-        Transport(connect=connect),
-        base_url=base_url,
-        kind=settings.upstream_kind,
-        headers=headers,
-        connect_s=settings.CONNECT_TIMEOUT_SECS,
+    services.upstream = open_upstream(
+        settings, nursery, base_url=base_url, connect=connect
     )
-    services.upstream = upstream
-    nursery.start_soon(_close_with_nursery, upstream, name="upstream")
 
 
 async def count(services: Services, run_directory: RunDirectory | None) -> None:
@@ -114,14 +120,6 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
         metrics.close()
         if run_directory is not None:
             run_directory.close()
-
-
-async def _close_with_nursery(upstream: OpenRouter) -> None:
-    try:
-        await trio.sleep_forever()
-    finally:
-        with trio.move_on_after(1, shield=True):
-            await upstream.aclose()
 
 
 def log_record(record: Record) -> None:

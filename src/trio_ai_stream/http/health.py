@@ -35,6 +35,9 @@ def health_blueprint(services: Services) -> Blueprint:
     async def ready() -> Response:
         """Say whether the server takes new streams; needs no key."""
         reasons = []
+        gate = services.gate.status()
+        if gate.mode == "fallback" and gate.policy == "closed":
+            reasons.append("limits can't be checked, and RATE_LIMIT_FALLBACK=closed")
         if services.registry.draining.is_set():
             reasons.append("the server is draining")
         if services.upstream is None:
@@ -42,7 +45,7 @@ def health_blueprint(services: Services) -> Blueprint:
         elif services.upstream.rejected_key:
             reasons.append("upstream rejected OPENROUTER_API_KEY")
         if reasons:
-            return json_response(Readiness("not ready", reasons), 503)
-        return json_response(Readiness("ready", reasons))
+            return json_response(Readiness("not ready", reasons, gate.mode), 503)
+        return json_response(Readiness("ready", reasons, gate.mode))
 
     return blueprint

@@ -37,6 +37,7 @@ class Lifespan:
                 started = True
                 await send({"type": "lifespan.startup.complete"})
                 await receive()  # lifespan.shutdown
+                await self.app.services.gate.leave()
                 nursery.cancel_scope.cancel(reason="shutdown")
         except Exception as exc:
             phase = "shutdown" if started else "startup"

@@ -88,7 +88,8 @@ def _problem(error: dict[str, Any], values: Mapping[str, str]) -> str:
     name = str(error["loc"][0])
     if message.startswith("expected"):
         return f"{name}: {message}"
-    shown = "(hidden)" if "KEY" in name else repr(values.get(name, ""))
+    secret = "KEY" in name or name == "REDIS_URL"
+    shown = "(hidden)" if secret else repr(values.get(name, ""))
     expected = message.replace("Input should be", "expected").replace(
         "unable to parse string as a number", "as a number"
     )

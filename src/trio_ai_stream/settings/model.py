@@ -26,6 +26,7 @@ from trio_ai_stream.settings.values import (
     KeyFile,
     Keys,
     Networks,
+    RedisUrl,
     Seconds,
     Words,
     check_base_url,
@@ -91,6 +92,28 @@ class Settings(BaseModel):
     )
     MAX_CONCURRENT_STREAMS: Count = Field(
         2000, description="Streams at a time; one more gets 503 at once."
+    )
+    MAX_STREAMS_PER_CLIENT: Count | None = Field(
+        None, description="Streams of one client at a time; one more gets 429."
+    )
+    # Sharing
+    REDIS_URL: RedisUrl | None = Field(
+        None,
+        description="Valkey or Redis that shares limits and streams between workers and"
+        " hosts, `redis://` or `rediss://` (TLS); needs the extra `redis`.",
+    )
+    REDIS_PREFIX: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = Field(
+        "trio-ai-stream", description="What all keys there begin with."
+    )
+    REDIS_TIMEOUT_SECS: Seconds = Field(
+        0.25, description="A decision waits for it no longer than this."
+    )
+    REDIS_LEASE_SECS: Annotated[float, Field(ge=1, le=3600)] = Field(
+        15, description="A process that vanished gives its permits back after this."
+    )
+    RATE_LIMIT_FALLBACK: Literal["local", "open", "closed"] = Field(
+        "local",
+        description="Without it each process counts alone, or admits or refuses all.",
     )
     # Time
     READ_TIMEOUT_SECS: Seconds = Field(

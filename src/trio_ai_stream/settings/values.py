@@ -6,6 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -55,6 +56,14 @@ def check_printable(value: str) -> str:
     return value
 
 
+def check_redis_url(value: SecretStr) -> SecretStr:
+    """Check the scheme and the host; the value, with its password, is never shown."""
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+        raise ValueError("expected redis://[:password@]host[:port][/db], or rediss://")
+    return value
+
+
 def check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     """Check that each key can be sent as a Bearer token, or is a SHA-256 digest."""
     for number, secret in enumerate(keys, 1):
@@ -89,6 +98,7 @@ def read_key_file(value: object) -> object:
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+RedisUrl = Annotated[SecretStr, AfterValidator(check_redis_url)]
 Words = Annotated[tuple[str, ...], BeforeValidator(split_words)]
 Header = Annotated[str, AfterValidator(check_printable)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(split_words)]

@@ -87,7 +87,12 @@ class Health(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True):
-    """Whether the server takes new streams, and if not, why."""
+    """Whether the server takes new streams, and if not, why.
+
+    `limits` says where they are counted: in this process, in Valkey or Redis, or by
+    the fallback because that is out of reach.
+    """
 
     status: Literal["ready", "not ready"]
     reasons: list[str]
+    limits: Literal["local", "shared", "fallback"]
