@@ -15,6 +15,7 @@ from trio_ai_stream.lab.probe import Plan, interleaved, probe
 from trio_ai_stream.lab.process import ServerError, serving
 from trio_ai_stream.lab.records import RunRecord, Status
 from trio_ai_stream.lab.scenes import FIRST_TOKEN, STREAM
+from trio_ai_stream.lab.subcommands.shared import adapters_of
 from trio_ai_stream.lab.trial import Arena
 from trio_ai_stream.lab.upstream import Entry, simulating
 
@@ -104,7 +105,7 @@ def test_any_server_can_be_named_on_the_command_line() -> None:
         "--header", "Authorization: Bearer k", "--upstream-env", "BASE",
         "--act", "client_rst",
     )  # fmt: skip
-    (adapter,) = commands.adapters_of(arguments)
+    (adapter,) = adapters_of(arguments)
     assert adapter.argv == ("serve", "--port", "{port}")
     assert adapter.path == "/v1/c?x=1"
     assert adapter.headers["authorization"] == "Bearer k"
