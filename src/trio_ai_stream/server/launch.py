@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -23,6 +24,7 @@ from trio_ai_stream.server.supervisor import Supervisor
 from trio_ai_stream.settings import Settings
 
 APPLICATION: Final = "trio_ai_stream.app:app"
+COMMAND: Final = (sys.executable, "-m", "trio_ai_stream", "serve")
 # Descriptors that a worker inherits: the listening sockets, comma-separated.
 LISTEN_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_FDS"
 # The pipe's end on which a worker is told to drain.
@@ -31,18 +33,26 @@ DRAIN: Final = b"d"
 SKIP: Final = b"s"
 
 
-def serve(settings: Settings) -> int:
+def serve(
+    settings: Settings,
+    *,
+    application: str = APPLICATION,
+    command: Sequence[str] = COMMAND,
+) -> int:
     """Serve until a signal, drain, and return the exit status.
 
+    :param application: where Hypercorn finds it, as `module:name`.
+    :param command: starts this very program again, as a worker.
     :raises SystemExit: the application's startup failed; the message says why.
     :raises OSError: the address cannot be bound.
     """
     config = hypercorn_config(settings)
+    config.application_path = application
     if LISTEN_VARIABLE in os.environ:
         trio.run(_serve_as_worker, _load(config), config)
         return 0
     if settings.WORKERS > 1:
-        return trio.run(_supervise, settings, config)
+        return trio.run(_supervise, settings, config, command)
     trio.run(_serve_alone, _load(config), config)
     return 0
 
@@ -52,7 +62,6 @@ def hypercorn_config(settings: Settings) -> Config:
     config = Config()
     host, port = settings.bind
     config.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
-    config.application_path = APPLICATION
     config.worker_class = "trio"
     config.include_server_header = False
     config.loglevel = settings.LOG_LEVEL.replace("TRACE", "DEBUG")
@@ -81,13 +90,13 @@ async def _serve_as_worker(app: AppWrapper, config: Config) -> None:
         nursery.cancel_scope.cancel(reason="the worker has ended")
 
 
-async def _supervise(settings: Settings, config: Config) -> int:
+async def _supervise(settings: Settings, config: Config, command: Sequence[str]) -> int:
     """Serve with several processes: this program again, with the sockets handed on."""
     sockets = config.create_sockets()
     listeners = sockets.secure_sockets + sockets.insecure_sockets
     descriptors = [sock.fileno() for sock in listeners]
     supervisor = Supervisor(
-        [sys.executable, "-m", "trio_ai_stream", "serve"],
+        command,
         {**os.environ, LISTEN_VARIABLE: ",".join(map(str, descriptors))},
         descriptors=descriptors,
         lifeline_variable=LIFELINE_VARIABLE,

@@ -69,13 +69,40 @@ def start_process(
     :param workers: 0 serves in the command's own process.
     :raises AssertionError: it did not start; the message has its log.
     """
-    log = folder / "server.log"
-    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
-    environ["GUARD_LIMITS"] = "" if limits is None else json.dumps(dict(limits))
     command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-w", str(workers)]
+    command += ["-b", "127.0.0.1:0", *arguments, MODULE]
+    return _start(folder, command, max(1, workers), limits)
+
+
+def start_supervised(
+    folder: Path, *, limits: Mapping[str, Any], workers: int
+) -> ServerProcess:
+    """Start our own launch with several workers."""
+    command = [sys.executable, "-m", "tests.support.guarding.supervised"]
+    return _start(
+        folder,
+        command,
+        workers,
+        limits,
+        PORT="127.0.0.1:0",
+        WORKERS=str(workers),
+        DRAIN_TIMEOUT_SECS=str(limits["drain_s"]),
+    )
+
+
+def _start(
+    folder: Path,
+    command: list[str],
+    listening: int,
+    limits: Mapping[str, Any] | None,
+    **settings: str,
+) -> ServerProcess:
+    log = folder / "server.log"
+    environ = {**os.environ, **settings, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+    environ["GUARD_LIMITS"] = "" if limits is None else json.dumps(dict(limits))
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "-b", "127.0.0.1:0", *arguments, MODULE],
+            command,
             cwd=ROOT,
             env=environ,
             stdout=out,
@@ -83,12 +110,12 @@ def start_process(
             start_new_session=True,
         )
     server = ServerProcess(process, 0, log)
-    _await_listening(server, max(1, workers))
+    _await_listening(server, listening)
     return server
 
 
 def _await_listening(server: ServerProcess, count: int) -> None:
-    """Read the log as it grows; Hypercorn says where it listens, each worker once."""
+    """Read the log as it grows; each worker says once where it listens."""
     pattern = re.compile(rb"\[(\d+)\] \[INFO\] Running on https?://127\.0\.0\.1:(\d+)")
     found: list[tuple[bytes, bytes]] = []
     with subprocess.Popen(

@@ -1,0 +1,99 @@
+"""Our own launch with several workers: replaced when they die, drained together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from tests.support.guarding.client import Client, events_of, get, info
+from tests.support.guarding.servers import ServerProcess, start_supervised
+
+LIVE = "/stream?n=20&every=0.1"
+
+
+async def _start(folder: Path) -> ServerProcess:
+    limits = {"drain_s": 10, "linger_s": 0.3}
+    return await trio.to_thread.run_sync(
+        partial(start_supervised, folder, limits=limits, workers=2)
+    )
+
+
+async def _open(port: int, target: str, pids: set[int]) -> dict[int, Client]:
+    """Open streams until each worker has one; return them by worker."""
+    streams: dict[int, Client] = {}
+    while set(streams) != pids:
+        client = await Client.connect(port)
+        await client.say(get(target))
+        await client.read_until(lambda data: b"data: 0" in data)
+        pid = int(client.received.partition(b"x-pid: ")[2].partition(b"\r\n")[0])
+        if pid in streams:
+            client.stream.socket.close()
+        else:
+            streams[pid] = client
+    return streams
+
+
+async def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    """The other worker's stream does not notice, and soon there are two again."""
+    server = await _start(tmp_path)
+    try:
+        with trio.fail_after(40):
+            pids = set(server.workers)
+            streams = await _open(server.port, LIVE, pids)
+            victim, other = pids
+            os.kill(victim, signal.SIGKILL)
+            async with streams[victim], streams[other]:
+                answer = await streams[other].read_to_end_of_stream()
+                assert len(events_of(answer)) == 20
+            seen: set[int] = set()
+            while len(seen | {other}) < 2:
+                seen.add((await info(server.port))["pid"])
+            assert victim not in seen
+            server.process.terminate()
+            wait = partial(server.process.wait, timeout=20)
+            assert await trio.to_thread.run_sync(wait) == 0
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("target", ["supervisor", "group"])
+async def test_every_worker_drains_fully(tmp_path: Path, target: str) -> None:
+    """A worker's stream completes, although the other worker ends long before."""
+    server = await _start(tmp_path)
+    try:
+        with trio.fail_after(40):
+            streams = await _open(server.port, LIVE, set(server.workers))
+            streams.popitem()[1].stream.socket.close()  # that worker will end at once
+            ((_, client),) = streams.items()
+            if target == "group":
+                server.signal_group(signal.SIGTERM)
+            else:
+                server.process.terminate()
+            async with client:
+                answer = await client.read_to_end()
+                assert answer.endswith(b"0\r\n\r\n")
+                assert len(events_of(answer)) == 20
+            wait = partial(server.process.wait, timeout=20)
+            assert await trio.to_thread.run_sync(wait) == 0
+    finally:
+        server.kill()
+
+
+async def test_workers_drain_when_their_supervisor_is_gone(tmp_path: Path) -> None:
+    """The pipe's end is the order: no orphan goes on serving."""
+    server = await _start(tmp_path)
+    try:
+        with trio.fail_after(40):
+            os.kill(server.process.pid, signal.SIGKILL)
+            for pid in server.workers:
+                descriptor = os.pidfd_open(pid)
+                try:
+                    await trio.lowlevel.wait_readable(descriptor)
+                finally:
+                    os.close(descriptor)
+    finally:
+        server.kill()

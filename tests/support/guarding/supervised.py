@@ -1,0 +1,19 @@
+"""A program that is `trio-ai-stream serve` with the guard tests' application."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from trio_ai_stream.server.launch import serve
+from trio_ai_stream.settings import load_settings
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    sys.exit(
+        serve(
+            load_settings(env_file=None),
+            application="tests.support.guarding.process:app",
+            command=(sys.executable, "-m", "tests.support.guarding.supervised"),
+        )
+    )
