@@ -10,6 +10,8 @@ import logging
 
 from loguru import logger
 
+# It says each request at INFO; our own record of the stream says more. Its warnings stay.
+_QUIET = ("httpx", "httpcore")
 _DIVERTED = ("hypercorn.error", "hypercorn.access")
 
 
@@ -55,6 +57,8 @@ def intercept_stdlib(level: str) -> None:
         root.removeHandler(earlier)
     root.addHandler(handler)
     root.setLevel(logging.getLevelName(level) if level != "TRACE" else 5)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
     for name in _DIVERTED:
         diverted = logging.getLogger(name)
         for old in [f for f in diverted.filters if isinstance(f, _Divert)]:
