@@ -1,0 +1,289 @@
+"""The `openai` SDK, synchronous: streams, documents, tools, errors, retries."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+from tests.clients.conftest import KEY, SimulatorProcess
+from tests.support.serving import ServerProcess
+
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+class Counting(httpx.Client):
+    """An HTTP client that keeps the statuses of its responses."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        super().__init__(event_hooks={"response": [self._note]})
+
+    def _note(self, response: httpx.Response) -> None:
+        self.statuses.append(response.status_code)
+
+
+@pytest.fixture
+def http() -> Iterator[Counting]:
+    """The SDK's transport, so that its tries can be counted."""
+    with Counting() as client:
+        yield client
+
+
+@pytest.fixture
+def client(base_url: str, http: Counting) -> openai.OpenAI:
+    """The SDK as anybody sets it up."""
+    return openai.OpenAI(
+        base_url=base_url, api_key=KEY, http_client=http, max_retries=0, timeout=20
+    )
+
+
+def test_a_document(client: openai.OpenAI) -> None:
+    """`create` returns the answer, usage and upstream's own fields."""
+    answer = client.chat.completions.create(
+        model="simulator/fast", messages=HELLO, max_tokens=5
+    )
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 5
+    assert answer.model_extra is not None
+    assert answer.model_extra["provider"] == "Simulator"
+
+
+def test_a_stream(client: openai.OpenAI) -> None:
+    """Streaming gives the same text, then usage, then a clean end."""
+    whole = client.chat.completions.create(model="simulator/fast", messages=HELLO)
+    chunks = list(
+        client.chat.completions.create(
+            model="simulator/fast", messages=HELLO, stream=True
+        )
+    )
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage is not None
+
+
+def test_the_streaming_helper(client: openai.OpenAI) -> None:
+    """The SDK's own accumulator agrees with what was streamed."""
+    with client.chat.completions.stream(
+        model="simulator/fast", messages=HELLO
+    ) as stream:
+        text = "".join(e.delta for e in stream if e.type == "content.delta")
+        final = stream.get_final_completion()
+    assert text == final.choices[0].message.content
+
+
+def test_tool_calls_both_ways(client: openai.OpenAI) -> None:
+    """A tool call arrives in fragments, and its result goes back upstream."""
+    with client.chat.completions.stream(
+        model="simulator/fast", messages=HELLO, tools=[WEATHER]
+    ) as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert message.tool_calls is not None
+    (call,) = message.tool_calls
+    assert call.function.name == "weather"
+    history: list[Any] = [*HELLO, message.model_dump(exclude_none=True)]
+    history += [{"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
+    answer = client.chat.completions.create(
+        model="simulator/fast", messages=history, tools=[WEATHER]
+    )
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_a_heartbeat_is_no_chunk(client: openai.OpenAI) -> None:
+    """A model that thinks for longer than HEARTBEAT_SECS disturbs no parser."""
+    model = "simulator/fast?headers_ms=700&first_token_ms=700&chunks=3"
+    chunks = list(
+        client.chat.completions.create(model=model, messages=HELLO, stream=True)
+    )
+    assert sum(bool(c.choices and c.choices[0].delta.content) for c in chunks) == 3
+
+
+@pytest.mark.parametrize("model", ["simulator/endless", "simulator/flood"])
+def test_close_in_mid_stream_is_noticed_upstream(
+    model: str,
+    client: openai.OpenAI,
+    simulator: SimulatorProcess,
+    server: ServerProcess,
+) -> None:
+    """`close()` ends upstream's connection: nothing is generated for nobody."""
+    request_id = uuid.uuid4().hex
+    stream = client.chat.completions.create(
+        model=model,
+        messages=HELLO,
+        stream=True,
+        extra_headers={"X-Request-ID": request_id},
+    )
+    assert stream.response.headers["x-request-id"] == request_id
+    for _ in range(5):
+        next(stream)
+    stream.close()
+    assert simulator.gone(request_id)["gone_phase"] == "streaming"
+    record = server.ended(request_id)
+    assert record["outcome"] == "client_disconnected"
+    assert record["cancel_latency_ms"] < 100
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_timeout_before_the_head_is_noticed_upstream(
+    stream: bool, client: openai.OpenAI, simulator: SimulatorProcess
+) -> None:
+    """A client that gives up while upstream thinks ends upstream's work, too."""
+    request_id = uuid.uuid4().hex
+    model = "simulator/no-answer" if not stream else "simulator/no-token"
+    with pytest.raises(openai.APITimeoutError):
+        for _ in client.chat.completions.create(
+            model=model,
+            messages=HELLO,
+            stream=stream,
+            timeout=0.3,
+            extra_headers={"X-Request-ID": request_id},
+        ):
+            pass
+    assert simulator.gone(request_id)["tokens_sent"] == 0
+
+
+def test_cancelled_by_id(client: openai.OpenAI, server: ServerProcess) -> None:
+    """A stream that somebody cancels ends with an error that the SDK raises."""
+    request_id = uuid.uuid4().hex
+    stream = client.chat.completions.create(
+        model="simulator/endless",
+        messages=HELLO,
+        stream=True,
+        extra_headers={"X-Request-ID": request_id},
+    )
+    next(stream)
+    answer = httpx.delete(
+        f"{server.url}/streams/{request_id}",
+        headers={"Authorization": f"Bearer {KEY}"},
+    )
+    assert answer.json()["outcome"] == "cancelled"
+    with pytest.raises(openai.APIError) as caught:
+        list(stream)
+    assert caught.value.code == "cancelled"
+
+
+ERRORS: list[tuple[str, type[openai.APIStatusError], int]] = [
+    ("bad-request", openai.BadRequestError, 400),
+    ("no-credit", openai.APIStatusError, 402),
+    ("forbidden", openai.PermissionDeniedError, 403),
+    ("not-found", openai.NotFoundError, 404),
+    ("unprocessable", openai.UnprocessableEntityError, 422),
+    ("at-capacity", openai.RateLimitError, 429),
+    ("server-error", openai.InternalServerError, 500),
+    ("unauthorized", openai.InternalServerError, 502),
+]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("fault", "kind", "status"), ERRORS)
+def test_error_classes(
+    fault: str,
+    kind: type[openai.APIStatusError],
+    status: int,
+    stream: bool,
+    client: openai.OpenAI,
+) -> None:
+    """Upstream's status raises the SDK's own class; upstream's 401 is not the user's."""
+    with pytest.raises(kind) as caught:
+        client.chat.completions.create(
+            model=f"simulator/{fault}", messages=HELLO, stream=stream
+        )
+    assert caught.value.status_code == status
+    assert caught.value.type
+    assert caught.value.code
+    assert caught.value.request_id
+
+
+def test_an_error_in_mid_stream(client: openai.OpenAI) -> None:
+    """What goes wrong after 200 is raised while iterating."""
+    stream = client.chat.completions.create(
+        model="simulator/error", messages=HELLO, stream=True
+    )
+    with pytest.raises(openai.APIError, match="the model's provider failed") as caught:
+        list(stream)
+    assert caught.value.code == "upstream_unavailable"
+
+
+def test_our_own_refusals(base_url: str, client: openai.OpenAI) -> None:
+    """A bad key, an unknown model and a bad body raise what OpenAI's would."""
+    stranger = openai.OpenAI(base_url=base_url, api_key="sk-wrong", max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError) as caught:
+        stranger.models.list()
+    assert caught.value.code == "invalid_api_key"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("no/such")
+    with pytest.raises(openai.BadRequestError) as bad:
+        client.chat.completions.create(model="simulator/fast", messages=[])
+    assert bad.value.param == "messages"
+
+
+RETRIES = [("server-error", 1), ("unauthorized", 1), ("bad-request", 1), ("flaky", 1)]
+
+
+@pytest.mark.parametrize(("fault", "tries"), RETRIES)
+def test_what_is_hopeless_is_not_retried(
+    fault: str, tries: int, client: openai.OpenAI, http: Counting
+) -> None:
+    """The SDK tries once where `x-should-retry` or the status says so.
+
+    `flaky` heals before the SDK sees anything: the server itself has tried again.
+    """
+    patient = client.with_options(max_retries=2)
+    try:
+        patient.chat.completions.create(model=f"simulator/{fault}", messages=HELLO)
+    except openai.APIStatusError:
+        pass
+    assert len(http.statuses) == tries
+    assert (http.statuses[-1] == 200) == (fault == "flaky")
+
+
+def test_what_may_help_is_retried(client: openai.OpenAI, http: Counting) -> None:
+    """A provider's failure is retried as often as the SDK is told to."""
+    patient = client.with_options(max_retries=1)
+    with pytest.raises(openai.InternalServerError):
+        patient.chat.completions.create(model="simulator/bad-gateway", messages=HELLO)
+    assert http.statuses == [502, 502]
+
+
+def test_models(client: openai.OpenAI) -> None:
+    """The SDK lists the models and finds one of them."""
+    names = {model.id for model in client.models.list()}
+    assert "openai/gpt-4o" in names
+    assert client.models.retrieve("openai/gpt-4o").owned_by == "openai"
+
+
+def test_retry_after_is_honoured(
+    simulator: SimulatorProcess,
+    tmp_path_factory: pytest.TempPathFactory,
+    http: Counting,
+) -> None:
+    """Over RATE_LIMIT the SDK waits as long as it is told, and then succeeds."""
+    limited = ServerProcess(
+        tmp_path_factory.mktemp("limited") / "log",
+        UPSTREAM="openrouter",
+        OPENROUTER_API_KEY="upstream-key",
+        OPENROUTER_BASE_URL=simulator.url,
+        RATE_LIMIT="1",
+    )
+    try:
+        client = openai.OpenAI(
+            base_url=f"{limited.url}/v1", api_key="x", http_client=http, max_retries=2
+        )
+        for _ in range(2):
+            client.chat.completions.create(model="simulator/fast", messages=HELLO)
+        assert http.statuses == [200, 429, 200]
+    finally:
+        limited.stop()
