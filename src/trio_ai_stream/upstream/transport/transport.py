@@ -86,6 +86,7 @@ class Transport(httpx.AsyncBaseTransport):
         if ssl_context is None and connect is None:
             ssl_context = httpx.create_ssl_context()
             ssl_context.options |= ssl.OP_NO_RENEGOTIATION
+            ssl_context.set_alpn_protocols(["http/1.1"])
         self._dialer = Dialer(self._limits, connect=connect, ssl_context=ssl_context)
         self._pool = Pool(self._limits)
         self._connecting = 0
