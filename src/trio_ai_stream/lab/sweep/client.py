@@ -1,8 +1,8 @@
 """One client as the server sees it: an ASGI scope, `receive` and `send`.
 
-It stands where Hypercorn stands: a `send` is a checkpoint and waits while the client
-does not read; after the client has gone, `send` does nothing, silently; `receive` gives
-the request's body and later the disconnect.
+It stands where the guarded Hypercorn stands (server/guard/stream.py): a `send` takes a
+message whole and then waits while the client does not read; after the client has gone,
+it drops it, silently; `receive` gives the request's body and later the disconnect.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ class Client:
         self.scope = trio.CancelScope()
         self.status: int | None = None
         self.body = b""
-        self.writes: list[tuple[int, bytes]] = []  # (tick, data) that went out
         self.gone_noticed: int | None = None  # tick at which the server was told
-        self.finished = False
+        self.late_writes = 0  # sends after that, which go nowhere
+        self.response_ended = False
         self.error: Exception | None = None
         self._path = path
         self._method = method
         self._read_every_s = read_every_s
         self._tick = tick
         self._gone = trio.Event()
+        self._finished = trio.Event()
         payload = b"" if body is None else json.dumps(body).encode()
         size = max(1, -(-len(payload) // pieces))
         parts = [payload[i : i + size] for i in range(0, len(payload), size)] or [b""]
@@ -71,7 +72,11 @@ class Client:
         except Exception as exc:
             self.error = exc
         finally:
-            self.finished = True
+            self._finished.set()
+
+    async def wait_finished(self) -> None:
+        """Wait for the end of the ASGI call."""
+        await self._finished.wait()
 
     async def receive(self) -> Message:
         """Give the body, a piece a call, then the disconnect."""
@@ -84,24 +89,29 @@ class Client:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Take one message; wait as long as the client takes to read it."""
+        """Take one message whole, then wait as long as the client takes to read it.
+
+        Cancellation: the message is taken all the same, as the guard has it.
+        """
+        if not self.gone:
+            self._take(message)
+        else:
+            self.late_writes += self.gone_noticed is not None
         await trio.lowlevel.checkpoint()
         if self._read_every_s and not self.gone:
             with trio.move_on_after(self._read_every_s):
                 await self._gone.wait()
-        if self.gone:
-            return
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        elif message["type"] == "http.response.body":
-            self.body += message.get("body", b"")
-            self.writes.append((self._tick(), message.get("body", b"")))
 
-    def events(self) -> list[dict[str, Any]]:
-        """Return the SSE events that reached the client, as JSON."""
-        lines = self.body.split(b"\n")
-        data = [line.removeprefix(b"data: ") for line in lines if line[:6] == b"data: "]
-        return [json.loads(line) for line in data if line.startswith(b"{")]
+    def _take(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if self.status is not None:
+                raise RuntimeError("the response has a second head")
+            self.status = message["status"]
+            return
+        if self.status is None or self.response_ended:
+            raise RuntimeError("a piece of a body outside its response")
+        self.body += message.get("body", b"")
+        self.response_ended = not message.get("more_body", False)
 
     def _asgi_scope(self) -> dict[str, Any]:
         headers = [(b"host", b"sweep.test"), (b"x-request-id", self.name.encode())]
@@ -118,7 +128,7 @@ class Client:
             "query_string": b"",
             "root_path": "",
             "headers": headers,
-            "client": ("192.0.2.1", 40000),
-            "server": ("192.0.2.2", 80),
+            "client": ("127.0.0.1", 40000),
+            "server": ("127.0.0.1", 80),
             "extensions": {EXTENSION: self.exchange},
         }

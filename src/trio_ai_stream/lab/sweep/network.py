@@ -1,4 +1,4 @@
-"""The network between server and upstream: connects in memory, on request not at all."""
+"""The network between server and upstream, in memory: it connects, or refuses."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Dial:
     """One attempt to connect."""
 
     tick: int
+    whose: str
     refused: trio.Event
 
 
@@ -32,15 +33,15 @@ class Network:
         self._nursery = nursery
         self._serve = serve
         self._tick = tick
-        self._connect_s = connect_s
+        self.connect_s = connect_s
         self.wires: list[Wire] = []
         self.dials: list[Dial] = []
 
     async def connect(self, _host: str, _port: int, _tls: bool) -> trio.abc.Stream:
         """Connect after `connect_s`, unless `refuse` comes before: an OSError."""
-        dial = Dial(self._tick(), trio.Event())
+        dial = Dial(self._tick(), trio.lowlevel.current_task().name, trio.Event())
         self.dials.append(dial)
-        with trio.move_on_after(self._connect_s):
+        with trio.move_on_after(self.connect_s):
             await dial.refused.wait()
             raise ConnectionRefusedError("refused, as the sweep asked")
         wire = Wire(self._tick)
@@ -56,4 +57,3 @@ class Network:
     def live_wires(self) -> list[Wire]:
         """Return the connections that the server holds."""
         return [wire for wire in self.wires if wire.open]
-

@@ -23,7 +23,8 @@ class Pipe:
     def __init__(self) -> None:
         self._data = bytearray()
         self._change = trio.lowlevel.ParkingLot()
-        self.ended = False  # by the writer: what is in flight still arrives
+        self.ended = False  # what is in flight still arrives
+        self.cut = False  # ended from outside: its writer finds it broken
         self.broken = False  # nothing in flight arrives
         self.unread = False  # the reader is gone
 
@@ -31,9 +32,9 @@ class Pipe:
         """Hand over all of `data`; wait while the pipe is full."""
         await trio.lowlevel.checkpoint()
         while True:
-            if self.ended:
+            if self.ended and not self.cut:
                 raise trio.ClosedResourceError("this end was closed")
-            if self.broken or self.unread:
+            if self.cut or self.broken or self.unread:
                 raise trio.BrokenResourceError("the other end is gone")
             if len(self._data) < CAPACITY:
                 self.put(data)
@@ -134,6 +135,7 @@ class Wire:
 
     def end(self) -> None:
         """Upstream closes: what is in flight still arrives (FIN)."""
+        self._down.cut = True
         self._down.end()
 
     def reset(self) -> None:

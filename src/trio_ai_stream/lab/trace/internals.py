@@ -92,6 +92,15 @@ def reason_of(scope: trio.CancelScope) -> str | None:
     return None if why is None else why.reason or why.source
 
 
+def called_explicitly(scope: trio.CancelScope) -> bool:
+    """Tell whether some code cancelled a scope, rather than its deadline.
+
+    Each `trio.sleep` that ends is a deadline's cancel of its own scope.
+    """
+    why = scope._cancel_reason
+    return scope._cancel_called and why is not None and why.source != "deadline"
+
+
 def effectively_cancelled(task: Task) -> bool:
     """Tell whether the next checkpoint of a task raises Cancelled."""
     return bool(task._cancel_status.effectively_cancelled)
@@ -100,6 +109,11 @@ def effectively_cancelled(task: Task) -> bool:
 def awaiting(task: Task) -> bool:
     """Tell whether a task is suspended without being due to run."""
     return task._next_send_fn is None
+
+
+def over(task: Task) -> bool:
+    """Tell whether a task has run to its end."""
+    return getattr(task.coro, "cr_frame", None) is None
 
 
 def pending_cancelled(task: Task) -> trio.Cancelled | None:
@@ -118,7 +132,8 @@ def lift_shields(scope: trio.CancelScope) -> None:
 
 def living_async_generators() -> int:
     """Return how many async generators have begun and not ended, in this run."""
-    return len(_run.GLOBAL_RUN_CONTEXT.runner.asyncgens.alive)
+    begun = _run.GLOBAL_RUN_CONTEXT.runner.asyncgens.alive
+    return sum(generator.ag_frame is not None for generator in begun)
 
 
 def frames_of(task: Task) -> list[tuple[FrameType, int]]:
@@ -131,11 +146,7 @@ def self_test() -> None:
 
     :raises TrioChangedError: naming what differs; then no result could be trusted.
     """
-    if not trio.__version__.startswith(PROVEN):
-        raise TrioChangedError(
-            f"expected Trio {PROVEN}x, got {trio.__version__}: check"
-            f" {__name__} against its source, then raise PROVEN"
-        )
+    self_test_version()
     try:
         with deterministic(7):
             first = trio.run(_probe)
@@ -145,6 +156,18 @@ def self_test() -> None:
         raise TrioChangedError(f"Trio's private parts differ: {exc}") from exc
     if first != again:
         raise TrioChangedError(f"one seed gave two schedules: {first} and {again}")
+
+
+def self_test_version() -> None:
+    """Check the version alone, for whoever is inside a run already.
+
+    :raises TrioChangedError: when it is another one than was proven.
+    """
+    if not trio.__version__.startswith(PROVEN):
+        raise TrioChangedError(
+            f"expected Trio {PROVEN}x, got {trio.__version__}: check"
+            f" {__name__} against its source, then raise PROVEN"
+        )
 
 
 def _expect(what: str, holds: bool) -> None:

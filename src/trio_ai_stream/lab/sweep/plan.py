@@ -1,0 +1,57 @@
+"""What a sweep does: which scenarios, seeds, causes and pairs of causes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from trio_ai_stream.lab.sweep.causes import CAUSES
+from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
+
+# First cause, then a second one while the first is being dealt with.
+PAIRS: Final = (
+    ("disconnect", "kill"),
+    ("stall", "kill"),
+    ("cancel", "disconnect"),
+    ("cancel", "kill"),
+    ("drain", "disconnect"),
+    ("drain", "kill"),
+    ("disconnect", "eof"),
+    ("first-token", "disconnect"),
+    ("idle", "cancel"),
+    ("whole", "kill"),
+    ("eof", "disconnect"),
+    ("error", "kill"),
+    ("reset", "cancel"),
+)
+QUIET_SEEDS: Final = 2  # without a new state, and a sweep is saturated
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`causes` at every boundary; `rotating`: each boundary gets the next one only.
+
+    `seeds` is the most; a saturated sweep stops before, unless `exact_seeds`. With
+    `by_scope` every scope of the program is cancelled too. `pairs` are swept with the
+    first seed.
+    """
+
+    name: str
+    scenarios: tuple[str, ...] = tuple(SCENARIOS)
+    seeds: int = 1
+    exact_seeds: bool = False
+    causes: tuple[str, ...] = tuple(CAUSES)
+    rotating: bool = False
+    by_scope: bool = False
+    pairs: tuple[tuple[str, str], ...] = ()
+    stop_at_first: bool = False
+
+    def causes_at(self, k: int, seed: int) -> tuple[str, ...]:
+        """Return what befalls boundary `k`."""
+        if not self.rotating:
+            return self.causes
+        return (self.causes[(k + seed) % len(self.causes)],)
+
+
+QUICK: Final = Plan("quick", seeds=1, exact_seeds=True, rotating=True)
+FULL: Final = Plan("full", seeds=12, by_scope=True, pairs=PAIRS)

@@ -1,0 +1,73 @@
+"""A program to sweep: one chat stream with its surroundings.
+
+A scenario is data: what the client asks, how it reads, how upstream behaves (a model
+name of the simulator, which is deterministic under a mock clock), and which settings
+differ. The budgets are all different, so that a time tells which of them ended a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from trio_ai_stream.settings import Settings, load_settings
+from trio_ai_stream.stream.outcome import Outcome
+
+TARGET: Final = "target"  # the request id of the stream that is swept
+BUDGETS: Final = {
+    "CONNECT_TIMEOUT_SECS": "3",
+    "WRITE_TIMEOUT_SECS": "4",
+    "STREAM_IDLE_TIMEOUT_SECS": "5",
+    "FIRST_TOKEN_TIMEOUT_SECS": "8",
+    "STREAM_DEADLINE_SECS": "20",
+    "HEARTBEAT_SECS": "2",
+}
+Shape = Literal["chat", "openai", "document", "other"]
+PATHS: Final[dict[Shape, str]] = {
+    "chat": "/chat",
+    "openai": "/v1/chat/completions",
+    "document": "/v1/chat/completions",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One program to sweep; `ends` is what becomes of it when nobody interferes."""
+
+    name: str
+    about: str
+    upstream: str = "simulator/fast?chunks=2&first_token_ms=50&delay_ms=100"
+    ends: Outcome | None = Outcome.COMPLETED
+    shape: Shape = "chat"
+    prompt: str = "hello"
+    options: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    read_every_s: float = 0.0
+    pieces: int = 1  # in which the request's body arrives
+    connect_s: float = 0.01
+    warm: int = 0  # requests before, which leave a connection in the pool
+    neighbour: str = ""  # the upstream of a second stream beside the target
+    path: str = ""  # of a GET, for the shape `other`
+    leaves_after_s: float | None = None  # the client leaves by itself
+    own_app: bool = False  # its routes hold state: compile them for each run
+
+    def make_settings(self) -> Settings:
+        """Return the server's settings."""
+        environ = {
+            "UPSTREAM": "openrouter",
+            "OPENROUTER_API_KEY": "none",
+            "OPENROUTER_BASE_URL": "http://upstream.test/api/v1",
+            "RATE_LIMIT": "1000",
+            **BUDGETS,
+            **self.settings,
+        }
+        return load_settings(environ, None)
+
+    def body(self) -> dict[str, object]:
+        """Return the JSON that the client sends."""
+        model = self.upstream
+        if self.shape == "chat":
+            return {"prompt": self.prompt, "model": model, **self.options}
+        messages = [{"role": "user", "content": self.prompt}]
+        stream = self.shape == "openai"
+        return {"messages": messages, "model": model, "stream": stream, **self.options}
