@@ -1,0 +1,81 @@
+"""npm's `openai` and `eventsource-parser`, under Node."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.clients.conftest import KEY, SimulatorProcess
+from tests.support.serving import ServerProcess
+
+SCRIPTS = Path(__file__).with_name("node")
+node, npm = shutil.which("node"), shutil.which("npm")
+pytestmark = pytest.mark.skipif(
+    node is None or npm is None, reason="Node or npm is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    """A folder with the scripts and the pinned packages; installed once a machine."""
+    package = (SCRIPTS / "package.json").read_bytes()
+    name = f"trio-ai-stream-node-{hashlib.sha256(package).hexdigest()[:16]}"
+    found = Path(tempfile.gettempdir()) / name
+    found.mkdir(exist_ok=True)
+    for script in SCRIPTS.iterdir():
+        shutil.copy(script, found)
+    if not (found / "node_modules" / ".package-lock.json").exists():
+        assert npm is not None
+        command = [npm, "install", "--no-package-lock", "--ignore-scripts"]
+        command += ["--no-audit", "--no-fund", "--silent"]
+        subprocess.run(command, cwd=found, check=True, timeout=120)
+    return found
+
+
+def run(folder: Path, script: str, *words: str) -> Any:
+    """Run a script; return what it printed."""
+    assert node is not None
+    done = subprocess.run(
+        [node, script, *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_openai_package(
+    folder: Path, base_url: str, simulator: SimulatorProcess
+) -> None:
+    """It streams, gets documents, leaves in mid-stream and raises its own errors."""
+    request_id = uuid.uuid4().hex
+    result = run(folder, "sdk.mjs", base_url, KEY, request_id)
+    assert result["same"]
+    assert result["length"] > 100
+    assert result["seen"] == 5
+    assert result["errors"] == {
+        "not-found": ["NotFoundError", 404, "not_found"],
+        "at-capacity": ["RateLimitError", 429, "upstream_rate_limited"],
+        "unauthorized": ["InternalServerError", 502, "upstream_authentication"],
+        "error": ["APIError", None, "upstream_unavailable"],
+    }
+    assert simulator.gone(request_id)["gone_phase"] == "streaming"
+
+
+def test_eventsource_parser(folder: Path, server: ServerProcess) -> None:
+    """Every event of `/chat` parses; the heartbeat is a comment, and nothing is odd."""
+    result = run(folder, "events.mjs", server.url, KEY)
+    assert result["status"] == 200
+    assert result["types"] == ["connected", "content", "content", "content", "done"]
+    assert "heartbeat" in result["comments"]
+    assert result["errors"] == []
