@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,13 @@ def test_the_writer_appends(tmp_path: Path) -> None:
         with records.Writer(path) as writer:
             writer.write(record(run_id=run_id))
     assert [r.run_id for r in records.read([path])] == ["a", "b"]
+
+
+def test_a_packed_file_reads_the_same(tmp_path: Path) -> None:
+    """Results are kept packed beside the documentation."""
+    path = tmp_path / "results.jsonl.gz"
+    path.write_bytes(gzip.compress(records.encode(record())))
+    assert list(records.read([path])) == [record()]
 
 
 def test_a_latency_is_seen_censored_or_absent() -> None:

@@ -13,10 +13,11 @@ a run can be analysed again without being repeated. Rules of the format:
 from __future__ import annotations
 
 import enum
+import gzip
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, cast
 
 import msgspec
 
@@ -163,10 +164,19 @@ class Writer:
         self.close()
 
 
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    return path.open("rb")
+
+
 def read(paths: Iterable[Path]) -> Iterator[RunRecord]:
-    """Yield the records of several results files in order; blank lines are skipped."""
+    """Yield the records of several results files in order; blank lines are skipped.
+
+    A file whose name ends in ``.gz`` is unpacked on the way.
+    """
     for path in paths:
-        with path.open("rb") as lines:
+        with _open(path) as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue

@@ -41,12 +41,15 @@ def conduct(
 ) -> tuple[str, int]:
     """Run an experiment against a fresh simulator; return its tables and bad runs.
 
-    Whatever was emitted before an error or Ctrl-C is kept, with its manifest.
+    Ctrl-C ends the run early: what there is by then is reported. After an error the
+    records are kept, with their manifest.
     """
     started = time.monotonic_ns()
     with Writer(folder / RESULTS) as writer:
         try:
             trio.run(_run, experiment, writer.write)
+        except* KeyboardInterrupt:
+            pass  # what was measured until then is reported
         finally:
             content = manifest.manifest(config, started_ns=started)
             manifest.write(folder / MANIFEST, content)
