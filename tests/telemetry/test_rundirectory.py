@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from trio_ai_stream.server import launch
+from trio_ai_stream.telemetry import rundirectory
 from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
 
 
@@ -38,6 +40,19 @@ def test_workers_of_one_parent_share_a_private_directory(
     assert second.path.is_dir()
     second.close()
     assert not second.path.exists()
+
+
+def test_workers_of_our_own_launch_are_known_by_their_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the launch gives its workers is what this room looks for."""
+    assert rundirectory.WORKER_VARIABLE == launch.LISTEN_VARIABLE
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv(launch.LISTEN_VARIABLE, "3")
+    joined = join_run_directory()
+    assert joined is not None
+    assert joined.path.name.endswith(f"-{os.getppid()}")
+    joined.close()
 
 
 def test_a_dead_servers_directory_is_removed_by_the_next_start(

@@ -1,8 +1,10 @@
 """A directory that the worker processes of one server share while it runs.
 
-Workers find it without being told: Hypercorn starts them through `multiprocessing`, in
-either launch, so they have the same parent, and the directory is named after it. Each
-holds a shared lock on the directory's `alive` file; a directory whose file can be
+Workers find it without being told: they have the same parent, and the directory is
+named after it. Plain Hypercorn starts them through `multiprocessing`; our own launch
+starts this program again with `WORKER_VARIABLE` in its environment.
+
+Each holds a shared lock on the directory's `alive` file; a directory whose file can be
 locked exclusively belongs to a server that is gone, and the next start removes it.
 """
 
@@ -16,6 +18,9 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
+
+WORKER_VARIABLE = "TRIO_AI_STREAM_LISTEN_FDS"
+"""What server/launch.py gives its workers; this room stands below that one."""
 
 _ALIVE = "alive"
 
@@ -59,16 +64,24 @@ def join_run_directory() -> RunDirectory | None:
 
     :raises PermissionError: as `RunDirectory`.
     """
-    parent = multiprocessing.parent_process()
+    parent = _parent()
     if parent is None:
         return None
     base = Path(tempfile.gettempdir())
     prefix = f"trio-ai-stream-{os.getuid()}-"
-    ours = base / f"{prefix}{parent.pid}"
+    ours = base / f"{prefix}{parent}"
     for other in base.glob(f"{prefix}*"):
         # The parent's number may have been another server's before.
         _remove_if_dead(other)
     return RunDirectory(ours)
+
+
+def _parent() -> int | None:
+    """Return the process that started this one as one of its workers."""
+    if WORKER_VARIABLE in os.environ:
+        return os.getppid()
+    parent = multiprocessing.parent_process()
+    return None if parent is None else parent.pid
 
 
 def _create_private(path: Path) -> None:
