@@ -54,21 +54,32 @@ def notice_plot(runs: Sequence[RunRecord]) -> Figure | None:
     return figure
 
 
+ORDER = ("connecting", "headers", "first_token", "stream", "silence", "writing")
+
+
+def _place(cell: Cell) -> tuple[int, str, str]:
+    """Return where a cell stands from left to right: by phase, then transport."""
+    phase, transport = cell.key[4:6]
+    rank = ORDER.index(phase) if phase in ORDER else len(ORDER)
+    return rank, phase, transport
+
+
 def heat_plot(runs: Sequence[RunRecord]) -> Figure | None:
     """Cause by phase and transport: runs that pass of runs made, in counts."""
     found = [cell for cell in cells(runs) if cell.key[1] == "matrix"]
+    found = [cell for cell in found if cell.key[3] != "any"]
     if not found:
         return None
     causes = list(dict.fromkeys(cell.key[3] for cell in found))
-    places = sorted({f"{cell.key[4]}\n{cell.key[5]}" for cell in found})
-    figure = new_figure(1.8 + 0.8 * len(places), 1.4 + 0.36 * len(causes))
+    places = sorted({_place(cell) for cell in found})
+    figure = new_figure(1.8 + 0.45 * len(places), 1.9 + 0.32 * len(causes))
     axes = figure.subplots()
     for cell in found:
-        x = places.index(f"{cell.key[4]}\n{cell.key[5]}")
-        _square(axes, cell, x, causes.index(cell.key[3]))
+        _square(axes, cell, places.index(_place(cell)), causes.index(cell.key[3]))
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_ylim(len(causes) - 0.5, -0.5)
-    axes.set_xticks(range(len(places)), places, fontsize=6)
+    labels = [f"{phase}, {transport}" for _, phase, transport in places]
+    axes.set_xticks(range(len(places)), labels, rotation=90)
     axes.set_yticks(range(len(causes)), causes)
     axes.grid(visible=False)
     caption(figure, "passed / runs. Blue: all; orange: not all; hatched: impossible.")
