@@ -104,14 +104,23 @@ class _Conversation:
 
     async def _begin(self) -> Source:
         """Open upstream and relay up to the first content, with retries before it."""
-        source: Source | None = None
+        try:
+            return await self._attempt()
+        except EndStream as exc:
+            if self._retryable(exc) is False:  # 0.0 means: at once
+                raise
+            return await self._begin_again(exc)
+
+    async def _begin_again(self, failure: EndStream) -> Source:
+        """Retry after a first failure; a stream without one never pays for this."""
         async for attempt in stamina.retry_context(
             on=self._retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.2
         ):
             with attempt:
-                source = await self._attempt()
-        assert source is not None
-        return source
+                if attempt.num == 1:
+                    raise failure
+                return await self._attempt()
+        raise AssertionError("the last attempt either returns or raises")
 
     async def _attempt(self) -> Source:
         stream, watch = self.stream, self.watch
@@ -179,6 +188,7 @@ class _Conversation:
         assert ending is not None
         with trio.move_on_after(self.stream.budgets.write_s) as last_words:
             self.stream.scopes = {"terminal_event": last_words}
+            self.watch.waiting_since = None  # a heartbeat now would be a second writer
             await self.watch.writable()
             await self.client.ended(ending, self.stream.answer)
             self.stream.told = True
