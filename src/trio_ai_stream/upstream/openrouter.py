@@ -40,14 +40,16 @@ class OpenRouter:
     ) -> None:
         self.kind = kind
         self.rejected_key = False
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            headers={"Accept-Encoding": "identity", **headers},
-            timeout=httpx.Timeout(None, connect=connect_s),
-            trust_env=False,
-        )
+        self._transport = transport
         self._base_url = base_url
         self._url = httpx.URL(f"{base_url}/chat/completions")
+        common = {
+            "Host": self._url.netloc.decode("ascii"),
+            "Accept-Encoding": "identity",
+            **headers,
+        }
+        self._headers = httpx.Headers(common).raw
+        self._extensions = {"timeout": {"connect": connect_s}}
 
     async def open(self, call: Call) -> Source:
         """Send the request and wait for upstream's headers, once.
@@ -56,20 +58,22 @@ class OpenRouter:
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """
-        request = self._client.build_request(
-            "POST",
-            self._url,
-            content=call.body,
-            headers={
-                "Content-Type": "application/json",
-                "Accept": "application/json" if call.whole else "text/event-stream",
-                "X-Request-ID": call.request_id,
-            },
+        accept = b"application/json" if call.whole else b"text/event-stream"
+        response = await self._send(
+            httpx.Request(
+                "POST",
+                self._url,
+                headers=[
+                    *self._headers,
+                    (b"Content-Type", b"application/json"),
+                    (b"Content-Length", b"%d" % len(call.body)),
+                    (b"Accept", accept),
+                    (b"X-Request-ID", call.request_id.encode("ascii")),
+                ],
+                stream=httpx.ByteStream(call.body),
+                extensions=self._extensions,
+            )
         )
-        try:
-            response = await self._client.send(request, stream=True)
-        except httpx.HTTPError as exc:
-            raise transport_error(exc) from exc
         body: Body = response.extensions["body"]
         if response.status_code == 200:
             self.rejected_key = False
@@ -88,11 +92,14 @@ class OpenRouter:
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """
-        request = self._client.build_request("GET", self._base_url + path)
-        try:
-            response = await self._client.send(request, stream=True)
-        except httpx.HTTPError as exc:
-            raise transport_error(exc) from exc
+        response = await self._send(
+            httpx.Request(
+                "GET",
+                self._base_url + path,
+                headers=self._headers,
+                extensions=self._extensions,
+            )
+        )
         body: Body = response.extensions["body"]
         if response.status_code != 200:
             raise rejection(response.status_code, await read_error(body), None)
@@ -103,7 +110,19 @@ class OpenRouter:
 
     async def aclose(self) -> None:
         """Close all connections; live streams must have been ended before."""
-        await self._client.aclose()
+        await self._transport.aclose()
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; what fails on the way is a stream's end.
+
+        Straight through the transport: what `httpx.AsyncClient` adds (cookies, which
+        must not pass from one user's stream to another's, redirects, authentication)
+        is of no use here and costs more than the transport itself.
+        """
+        try:
+            return await self._transport.handle_async_request(request)
+        except httpx.HTTPError as exc:
+            raise transport_error(exc) from exc
 
 
 class StreamSource:
