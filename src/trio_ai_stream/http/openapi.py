@@ -30,6 +30,9 @@ PATH: Final = "/openapi.json"
 _TEXT_ATTRIBUTE: Final = "_trio_ai_stream_text"
 _REF: Final = "#/components/schemas/{name}"
 _EVENTS: Final = "text/event-stream"
+# OpenAPI 3.1 has no word for what an event is (3.2 has `itemSchema`), and readers
+# disagree whether a schema means the text or each event: so there is none.
+_TEXT: Final[dict[str, Any]] = {"schema": {}}
 Route = TypeVar("Route", bound=Callable[..., Any])
 
 INFO: Final = Info(
@@ -118,7 +121,7 @@ def _complete(
         ok = responses.setdefault("200", {"content": {}})
         ok["description"], media_types = text
         for media_type in media_types:
-            ok["content"][media_type] = {"schema": {"type": "string"}}
+            ok["content"][media_type] = _TEXT
     if path in PROBES:
         operation["security"] = []
     else:
@@ -141,7 +144,7 @@ def _refusal(path: str) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": schema}}
     if model is ErrorDocument:
         # A client that accepts a stream gets its refusal as a stream of one event.
-        content[_EVENTS] = {"schema": {"type": "string"}}
+        content[_EVENTS] = _TEXT
     return {"description": "A refusal, under its true status.", "content": content}
 
 

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from trio_ai_stream.wire.problems import invalid
 from trio_ai_stream.wire.validation import (
     ModelName,
+    SomeText,
     Text,
     check_length,
     check_text,
@@ -27,7 +28,7 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
 class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What `POST /chat` takes: `prompt` or `messages`, and sampling options."""
 
-    prompt: Text | UnsetType = UNSET
+    prompt: SomeText | UnsetType = UNSET
     messages: Annotated[list[Message], Meta(min_length=1)] | UnsetType = UNSET
     model: ModelName | UnsetType = UNSET
     temperature: Annotated[float, Meta(ge=0, le=2)] | UnsetType = UNSET

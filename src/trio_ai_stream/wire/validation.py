@@ -18,10 +18,11 @@ FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 # The same for readers of the OpenAPI file, as documentation: `check_text` says by name
 # and position what is wrong, which a pattern's failure does not.
-_ALLOWED: Final = {
-    "pattern": r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\ud800-\udfff]*$"
-}
+_CONTROLS: Final = r"\u0000-\u0008\u000b\u000c\u000e-\u001f"
+_ALLOWED: Final = {"pattern": f"^[^{_CONTROLS}]*$"}
+_SOME: Final = {"pattern": f"^[^{_CONTROLS}]*[^\\s{_CONTROLS}][^{_CONTROLS}]*$"}
 Text = Annotated[str, Meta(extra_json_schema=_ALLOWED)]
+SomeText = Annotated[str, Meta(extra_json_schema=_SOME)]
 ModelName = Annotated[
     str, Meta(min_length=1, max_length=200, extra_json_schema=_ALLOWED)
 ]
