@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import trio
 
@@ -16,6 +17,7 @@ from trio_ai_stream.lab.clients.acts import Act, Transport
 from trio_ai_stream.lab.clients.connection import ConnectionEndedError
 from trio_ai_stream.lab.clients.dial import ChatStream, dial
 from trio_ai_stream.lab.clients.sse import Seen
+from trio_ai_stream.lab.manifest import git_state
 from trio_ai_stream.lab.process import Server
 from trio_ai_stream.lab.records import Sut
 from trio_ai_stream.lab.scenes import Scene
@@ -164,6 +166,13 @@ def _gone(entry: Entry) -> bool:
     return entry.client_gone_ns is not None
 
 
+@cache
+def _commit() -> str | None:
+    sha = git_state()["sha"]
+    return sha if isinstance(sha, str) else None
+
+
 def sut(adapter: Adapter) -> Sut:
-    """Return how records name the server of an adapter."""
-    return Sut(name=adapter.name, version=adapter.version())
+    """Return how records name the server of an adapter; this one by its commit too."""
+    git = _commit() if adapter.package == "trio-ai-stream" else None
+    return Sut(name=adapter.name, version=adapter.version(), git=git)

@@ -35,6 +35,13 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows, the first of them the head, as a Markdown table."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
+
+
 Table = tuple[str, list[tuple[str, ...]]]
 HEAD = ("server", "p50 ms", "95 % CI", "p90", "p99", "max", "n", "unseen", "wasted",
         "verdict")  # fmt: skip

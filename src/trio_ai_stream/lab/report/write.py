@@ -12,7 +12,12 @@ from trio_ai_stream.lab.report.page import page
 from trio_ai_stream.lab.report.perfetto import chrome_trace, trace_of
 from trio_ai_stream.lab.report.single import burst_table, stalled_table
 from trio_ai_stream.lab.report.summary import summary_csv
-from trio_ai_stream.lab.report.table import columns, latency_tables, verdict_table
+from trio_ai_stream.lab.report.table import (
+    columns,
+    latency_tables,
+    markdown,
+    verdict_table,
+)
 from trio_ai_stream.lab.report.theme import save
 
 FIGURES = {
@@ -54,7 +59,7 @@ def write_report(
     traces: Sequence[Path] = (),
     manifest: Mapping[str, object] | None = None,
 ) -> str:
-    """Write CSV, plots, HTML and Chrome traces, and return the tables as text.
+    """Write CSV, tables, plots, HTML and traces, and return the tables as text.
 
     ``traces`` are timeline files (lab/timeline.py), each drawn as one Gantt plot.
     Errors: RecordError for a line that is no record.
@@ -78,4 +83,6 @@ def write_report(
     ]
     html = page(tables, figures, manifest)
     (folder / "report.html").write_text(html, encoding="utf-8")
+    text = "\n\n".join(f"### {title}\n\n{markdown(rows)}" for title, rows in tables)
+    (folder / "tables.md").write_text(f"{text}\n", encoding="utf-8")
     return "\n\n".join(f"{title}\n{columns(rows)}" for title, rows in tables)
