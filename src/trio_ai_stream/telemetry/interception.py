@@ -10,7 +10,7 @@ import logging
 
 from loguru import logger
 
-# It says each request at INFO; our own record of the stream says more. Its warnings stay.
+# They log each request at INFO; our own record says more. Their warnings stay.
 _QUIET = ("httpx", "httpcore")
 _DIVERTED = ("hypercorn.error", "hypercorn.access")
 
