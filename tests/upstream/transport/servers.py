@@ -197,3 +197,16 @@ async def in_memory(
         async with httpx.AsyncClient(transport=transport, timeout=budgets) as client:
             yield client, transport
         nursery.cancel_scope.cancel(reason="the test is over")
+
+
+class Boundary(trio.abc.Instrument):
+    """Cancels a scope after the k-th step of any task."""
+
+    def __init__(self, scope: trio.CancelScope, k: int) -> None:
+        self.scope = scope
+        self.left = k
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel(reason="the sweep got here")

@@ -14,6 +14,7 @@ import trio.testing
 from tests.upstream.transport.servers import (
     CHUNKED,
     OK,
+    Boundary,
     Peer,
     client_of,
     in_memory,
@@ -83,19 +84,6 @@ async def test_a_thousand_random_cancels_leave_nothing(tls: bool) -> None:
             assert trio.lowlevel.current_statistics().tasks_living == tasks + idle
             for _ in range(10):
                 assert (await client.get(server.url)).text == "ab"
-
-
-class Boundary(trio.abc.Instrument):
-    """Cancels a scope after the k-th step of any task."""
-
-    def __init__(self, scope: trio.CancelScope, k: int) -> None:
-        self.scope = scope
-        self.left = k
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel(reason="the sweep got here")
 
 
 async def parts() -> AsyncGenerator[bytes, None]:

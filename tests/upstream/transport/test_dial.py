@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from typing import Any
@@ -13,6 +14,7 @@ from tests.upstream.transport.servers import (
     CLIENT_TLS,
     OK,
     SERVER_TLS,
+    Boundary,
     Peer,
     forever,
     serving,
@@ -127,6 +129,60 @@ async def test_a_tls_link_gives_large_records_in_bounded_blocks() -> None:
                 taken += len(block)
             assert taken == 1_000_000
             link.close()
+
+
+async def test_what_tls_has_decrypted_does_not_wait_for_the_socket() -> None:
+    """Records beyond a block are handed out though no more bytes arrive."""
+
+    async def pour(peer: Peer) -> None:
+        await peer.more()
+        # The fourth record is cut by our first read; with what the second read brings
+        # after it, more than a block can be decrypted at once.
+        await peer.send(bytes(4 * 16_384))
+        for _ in range(536):
+            await peer.send(bytes(100))
+        await peer.more()
+
+    with trio.fail_after(10):
+        async with serving(pour, tls=True) as server:
+            made = dialer(("127.0.0.1", server.port))
+            link, _ = await made.dial(Origin(True, "localhost", 443))
+            assert link.push(b"go")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            taken = 0
+            while taken < 4 * 16_384 + 536 * 100:
+                await link.wait()
+                taken += len(link.take() or b"")
+            link.close()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_a_cancel_after_any_step_of_a_dial_leaves_no_socket(tls: bool) -> None:
+    """Whichever of several attempts is under way or has just won, it is closed."""
+    with trio.fail_after(20):
+        async with serving(forever(OK), tls=tls) as server:
+            address = ("127.0.0.1", server.port)
+            dialled = False
+            k = 0
+            while not dialled:
+                k += 1
+                made = dialer(address, address, delay_s=0)
+                await server.wait_open(0)
+                await trio.testing.wait_all_tasks_blocked()
+                files = len(os.listdir("/proc/self/fd"))
+                with trio.CancelScope() as scope:
+                    boundary = Boundary(scope, k)
+                    trio.lowlevel.add_instrument(boundary)
+                    try:
+                        link, _ = await made.dial(Origin(tls, "localhost", 443))
+                        link.close()
+                        dialled = True
+                    finally:
+                        trio.lowlevel.remove_instrument(boundary)
+                await server.wait_open(0)
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(os.listdir("/proc/self/fd")) == files, f"after step {k}"
+            assert k > 5
 
 
 async def test_every_stream_of_trio_can_be_closed_without_waiting() -> None:

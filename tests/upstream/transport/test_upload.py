@@ -10,6 +10,8 @@ import trio
 import trio.testing
 from tests.upstream.transport.servers import OK, Peer, Request, client_of, serving
 
+from trio_ai_stream.upstream.transport import Transport
+
 both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 PART = bytes(range(256)) * 256
 REFUSAL = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
@@ -188,3 +190,46 @@ async def test_a_connection_that_breaks_while_sending_is_a_write_error() -> None
         async with serving(hang_up) as server, client_of() as (client, _):
             with pytest.raises(httpx.WriteError):
                 await client.send(upload(server.url, Parts()))
+
+
+@pytest.mark.parametrize(("answer_after_s", "status"), [(0.5, 413), (1.5, None)])
+async def test_upstream_has_a_second_for_its_last_words(
+    autojump_clock: trio.testing.MockClock, answer_after_s: float, status: int | None
+) -> None:
+    """After a failed write the answer is awaited for a second, then it is an error."""
+
+    class Broken(trio.abc.SendStream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+        def close(self) -> None:
+            """Nothing is held."""
+
+    theirs, ours = trio.testing.memory_stream_one_way_pair()
+
+    async def connect(host: str, port: int, tls: bool) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return trio.StapledStream(Broken(), ours)
+
+    async def answer() -> None:
+        await trio.sleep(answer_after_s)
+        await theirs.send_all(REFUSAL)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        async with httpx.AsyncClient(transport=Transport(connect=connect)) as client:
+            if status is None:
+                with pytest.raises(httpx.WriteError):
+                    await client.post("http://host/", content=PART)
+                assert trio.current_time() == pytest.approx(1, abs=0.1)
+            else:
+                response = await client.post("http://host/", content=PART)
+                assert response.status_code == status
+        nursery.cancel_scope.cancel(reason="the test is over")
