@@ -144,5 +144,11 @@ CASES = [
         leave="reset",
     ),
     Case("a reset within a stream", get("/flood"), (), leave="reset"),
+    Case(
+        "a HEAD of a stream without end",
+        b"HEAD /flood HTTP/1.1\r\nHost: t\r\n\r\n",
+        (),
+        leave="reset",
+    ),
     Case("nothing at all", b"", (), leave="shut"),
 ]

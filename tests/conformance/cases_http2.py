@@ -170,6 +170,13 @@ FLOODS = [
 
 STREAMS = [
     survives(
+        "a HEAD of a stream without end",
+        f.request(1, b"/flood", method=b"HEAD") + f.request(3, b"/ok"),
+        "1: 200",
+        "3: 200",
+    ),
+    survives("a bad head, reset at once", f.headers(1, FIELDS[:2]) + f.reset(1)),
+    survives(
         "a body for a stream that refused it",
         f.request(1, b"/unread", method=b"POST", end=False)
         + f.data(1, b"x" * 16_384) * 2,

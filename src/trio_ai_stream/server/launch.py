@@ -19,7 +19,7 @@ from hypercorn.typing import AppWrapper
 from hypercorn.utils import load_application
 
 from trio_ai_stream.server.drain import Shutdown
-from trio_ai_stream.server.guard.install import installed
+from trio_ai_stream.server.guard.installation import installed
 from trio_ai_stream.server.supervisor import Supervisor
 from trio_ai_stream.settings import Settings
 

@@ -99,6 +99,9 @@ class Connection(TCPServer):
             log.exception("contained a failure of %s", self)
         finally:
             self.transport.close()
+            # Reference cycles; without them the memory is back at once.
+            self.http = None
+            self.live.clear()
 
     async def _serve(self) -> None:
         """Read until an end of the connection, then leave it politely."""

@@ -8,21 +8,38 @@ find each other half way.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+import re
+from functools import lru_cache
 from math import inf
+from time import time
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
 import trio
+from hypercorn.config import Config
 from hypercorn.protocol.events import Body, EndBody, Event, Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 
+from trio_ai_stream.server.drain import first_of
 from trio_ai_stream.server.guard.phases import Phase, judge
 from trio_ai_stream.server.guard.stream import GuardedStream
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
 
+Fields = list[tuple[bytes, bytes]]
+
 _CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
+# The fields that h11 reads in a response; it checks every field several times over.
+_FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n")
+
+
+@lru_cache(maxsize=2)
+def _own_fields(config: Config, _second: int) -> Fields:
+    """Return what the server adds to a response in this second: the date, for one."""
+    return config.response_headers("h11")
 
 
 class GuardedH11(H11Protocol):
@@ -64,11 +81,24 @@ class GuardedH11(H11Protocol):
             self._ahead_bytes += len(data)
             if self._ahead_bytes > self.limits.read_ahead_bytes:
                 self._resumed = trio.Event()
-                await self._resumed.wait()
+                await self._unless_hung_up(self._resumed.wait)
             return
         self._advance()
-        if self.stream is not None:
-            await self.stream.inbox.room()
+        if self.stream is not None and self.stream.inbox.full:
+            await self._unless_hung_up(self.stream.inbox.room)
+
+    async def _unless_hung_up(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Read no further until `wait` is over, but look out for the client's end."""
+        gone = True
+
+        async def waiting() -> None:
+            nonlocal gone
+            await wait()
+            gone = False
+
+        await first_of(waiting, self.owner.transport.hung_up)
+        if gone:
+            self.owner.lost()
 
     def _advance(self) -> None:
         """Act on every complete event that has arrived."""
@@ -160,20 +190,29 @@ class GuardedH11(H11Protocol):
         await self.owner.transport.breathe()
 
     def _head(self, event: Response) -> bytes:
+        """Return the head: h11 decides the framing, the other fields are only text."""
         stream = self.stream
-        headers = [*event.headers, *self.config.response_headers("h11")]
+        framing: Fields = []
+        lines: list[bytes] = []
+        for name, value in [*event.headers, *_own_fields(self.config, int(time()))]:
+            if name.lower() in _FRAMING:
+                framing.append((name, value))
+                continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+            if not _LINE.fullmatch(lines[-1]):
+                raise h11.LocalProtocolError("expected a header field in one line")
         early = stream is not None and not stream.request_ended
         if self.owner.last_request or (early and event.status_code >= 400):
-            headers.append((b"connection", b"close"))
-        response = h11.Response(headers=headers, status_code=event.status_code)
-        data = self._bytes_of(response)
+            framing.append((b"connection", b"close"))
+        response = h11.Response(headers=framing, status_code=event.status_code)
+        head = self._bytes_of(response)
         if (
             stream is not None
             and stream.scope["method"] != "HEAD"
-            and _CHUNKED in data.lower()
+            and _CHUNKED in head.lower()
         ):
             stream.write = self._write_chunk
-        return data
+        return head[:-2] + b"".join(lines) + b"\r\n"
 
     def _bytes_of(self, event: Any) -> bytes:
         return cast("bytes", self.connection.send(event) or b"")

@@ -9,6 +9,7 @@ budget.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -177,10 +178,10 @@ class GuardedH2(H2Sending, H2Protocol):
         """Answer a bad head with `status`; the connection and its streams go on."""
         self.owner.intervened("bad_request")
         headers = [(b":status", b"%d" % status), (b"content-length", b"0")]
-        self.connection.send_headers(
-            stream_id, headers + self.config.response_headers("h2"), end_stream=True
-        )
-        self.discarding[stream_id] = 0
+        headers += self.config.response_headers("h2")
+        with suppress(ProtocolError):  # reset by what came right behind it
+            self.connection.send_headers(stream_id, headers, end_stream=True)
+            self.discarding[stream_id] = 0
 
     def _body(self, event: h2.events.DataReceived) -> None:
         stream_id = event.stream_id or 0

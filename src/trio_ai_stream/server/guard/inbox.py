@@ -50,12 +50,17 @@ class Inbox:
         self.queued_bytes += len(body)
         self._rouse()
 
+    @property
+    def full(self) -> bool:
+        """Whether more of the body should wait."""
+        return self.queued_bytes > self._capacity and not (self._gone or self._ended)
+
     async def room(self) -> None:
         """Wait until the application has taken enough, or takes no more at all.
 
         Cancellation: nothing is lost, the body stays queued.
         """
-        while self.queued_bytes > self._capacity and not (self._gone or self._ended):
+        while self.full:
             if self._room is None:
                 self._room = trio.Event()
             await self._room.wait()
@@ -77,7 +82,10 @@ class Inbox:
 
     async def receive(self) -> Message:
         """Return the next message; after a disconnect always `http.disconnect`."""
-        await trio.lowlevel.checkpoint()
+        if self._messages:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
         while not self._messages:
             if self._gone:
                 return {"type": "http.disconnect"}

@@ -107,6 +107,8 @@ class GuardedStream(HTTPStream):
                 await self.write(body)
             return
         await super().app_send(message)
+        # The body of a HEAD is dropped: without this its sender would never pause.
+        await trio.lowlevel.checkpoint()
 
     async def run(self) -> None:
         """Call the application; whatever it raises ends this exchange only."""
@@ -143,6 +145,7 @@ class GuardedStream(HTTPStream):
         self.closed = True
         self.write = None
         self.inbox.disconnect()
+        self.inbox.on_taken = None
 
     @property
     def begun(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -144,6 +145,17 @@ class Transport:
             except OSError as exc:
                 self._fail(exc)
         return b""
+
+    async def hung_up(self) -> None:
+        """Wait, without reading, until the peer has ended or reset the connection.
+
+        Only Linux can say so while bytes are unread; elsewhere this never returns.
+        """
+        if not hasattr(select, "EPOLLRDHUP"):
+            await trio.sleep_forever()
+        with select.epoll() as poller:
+            poller.register(self.sock, select.EPOLLRDHUP)
+            await trio.lowlevel.wait_readable(poller.fileno())
 
     def _fail(self, exc: OSError) -> None:
         # TCP_USER_TIMEOUT: the kernel itself has found that nothing is acknowledged.

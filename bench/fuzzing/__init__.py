@@ -1,0 +1,1 @@
+"""Random hostile clients for both protocols; `python -m bench.fuzz` runs them."""

@@ -1,0 +1,93 @@
+"""The guard takes Hypercorn's place, and only in the Hypercorn it was made for."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import hypercorn.trio
+import hypercorn.trio.run
+import pytest
+from hypercorn.config import Config
+from tests.support.guarding.application import Application
+
+from trio_ai_stream.server import config as configuration
+from trio_ai_stream.server.guard import (
+    UnsupportedHypercornError,
+    counters,
+    install,
+)
+from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.settings import Settings, load_settings
+
+TOML = Path(__file__).parents[2] / "hypercorn.toml"
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give Hypercorn its own worker back after each test."""
+    stock = hypercorn.trio.run.worker_serve
+    monkeypatch.setattr(hypercorn.trio.run, "worker_serve", stock)
+    monkeypatch.setattr(hypercorn.trio, "worker_serve", stock)
+    monkeypatch.setattr("trio_ai_stream.server.guard.installation._installed", None)
+
+
+def test_both_of_hypercorns_names_lead_to_the_guard() -> None:
+    """A worker process and `hypercorn.trio.serve` both look it up when they start."""
+    guard = install(Limits(), Application())
+    assert hypercorn.trio.run.worker_serve == guard.serve
+    assert hypercorn.trio.worker_serve == guard.serve  # type: ignore[attr-defined]
+    assert counters() == guard.tally.snapshot()
+
+
+def test_the_newest_application_is_served() -> None:
+    """A second call replaces the first; nothing is stacked."""
+    install(Limits(), Application())
+    newest = install(Limits(), Application())
+    assert hypercorn.trio.run.worker_serve == newest.serve
+
+
+def test_another_hypercorn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names both versions and what to install."""
+    monkeypatch.setattr(
+        "trio_ai_stream.server.guard.installation.version", lambda _: "0.19.0"
+    )
+    with pytest.raises(UnsupportedHypercornError, match=r"expected Hypercorn 0\.18\.0"):
+        install(Limits(), Application())
+
+
+def test_every_key_of_hypercorn_toml_has_an_effect() -> None:
+    """The file in the repository passes the check that each start makes."""
+    keys = tomllib.loads(TOML.read_text())
+    configuration.check(Config.from_toml(TOML))
+    assert keys["worker_class"] == "trio"
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("werkers", "did you mean workers?"),
+        ("graceful_timeout", "set DRAIN_TIMEOUT_SECS instead"),
+        ("read_timeout", "set READ_TIMEOUT_SECS instead"),
+        ("quic_bind", "has no effect here"),
+        ("xyzzy", "Hypercorn has no such key"),
+    ],
+)
+def test_a_key_without_effect_is_refused(key: str, said: str) -> None:
+    """Misspelt or superseded, it is named with what was probably meant."""
+    with pytest.raises(configuration.ConfigError, match=key) as caught:
+        configuration.check(Config.from_mapping({key: 1}))
+    assert said in str(caught.value)
+
+
+def test_what_supersedes_a_key_is_a_setting() -> None:
+    """The names that the refusal points to exist."""
+    names = {name for name in configuration.SUPERSEDED.values() if name}
+    assert names <= set(Settings.model_fields)
+    assert all(hasattr(Config, key) for key in configuration.SUPERSEDED)
+
+
+def test_the_backlog_fits_the_streams() -> None:
+    """As many clients as there may be streams can come at once."""
+    settings = load_settings({"MAX_CONCURRENT_STREAMS": "5000"}, None)
+    assert Limits.from_settings(settings).backlog >= 5000
