@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.telemetry.redaction import register_secret
 from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
+from trio_ai_stream.telemetry.traces import Tracer, open_tracer
 from trio_ai_stream.upstream.opening import open_upstream
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
@@ -34,6 +37,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
 
     `connect` stands for the network to upstream, if it is given: the sweep's is memory.
     """
+    for secret in settings.secrets:
+        register_secret(secret)
     run_directory = join_run_directory()
     run_folder = None if run_directory is None else run_directory.path
     metrics = Metrics(
@@ -58,12 +63,18 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         observe=log_record,
         metrics=metrics,
         keys=KeyRing(settings.api_keys, settings.admin_keys),
+        tracer=open_tracer(
+            os.environ,
+            provider=settings.upstream_kind,
+            version=version("trio-ai-stream"),
+        ),
     )
 
     async def start(nursery: trio.Nursery) -> None:
         await nursery.start(admission.run)
         await start_services(services, connect, nursery)
         nursery.start_soon(count, services, run_directory, name="metrics")
+        nursery.start_soon(close_tracer, services.tracer, name="tracer")
 
     return Application(services, start)
 
@@ -96,6 +107,15 @@ async def start_services(
 ) -> None:
     """Start what lives as long as the worker: upstream, simulator."""
     settings = services.settings
+    if settings.loopback_only:
+        logger.info(
+            "no API_KEYS: only this machine is served; set API_KEYS or ALLOW_ANONYMOUS",
+            event="loopback_only",
+        )
+    elif not settings.keys_required:
+        logger.warning(
+            "ALLOW_ANONYMOUS: anybody who can connect is served", event="anonymous"
+        )
     base_url = settings.OPENROUTER_BASE_URL
     if settings.upstream_kind == "simulator":
         base_url = (await nursery.start(Simulator().serve)).base_url
@@ -120,6 +140,15 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
         metrics.close()
         if run_directory is not None:
             run_directory.close()
+
+
+async def close_tracer(tracer: Tracer) -> None:
+    """Wait for the worker's end; then send the spans that are left, in a bound."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        with trio.move_on_after(1, shield=True):
+            await trio.to_thread.run_sync(tracer.close, abandon_on_cancel=True)
 
 
 def log_record(record: Record) -> None:

@@ -67,10 +67,13 @@ async def admit_stream(
     if not isinstance(permit, Permit):
         raise Refused(_no_permit(permit))
 
+    traceparent = request.headers.get("traceparent")
+
     def closed(stream: Stream, record: Record) -> None:
         permit.release()
         services.registry.remove(stream)
         services.metrics.stream_ended(record)
+        services.tracer.stream_ended(record, traceparent)
         services.observe(record)
         services.watchers.stream_ended(record)
 

@@ -13,6 +13,7 @@ from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.telemetry.traces import NullTracer, Tracer
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.wire.keys import KeyRing
 
@@ -28,6 +29,7 @@ class Services:
     directory: StreamDirectory
     observe: Callable[[Record], None]
     metrics: Metrics
+    tracer: Tracer = field(default_factory=NullTracer)
     keys: KeyRing = field(default_factory=KeyRing)
     upstream: OpenRouter | None = None
     watchers: Watchers = field(default_factory=Watchers)

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from trio_ai_stream.settings.values import (
+    DIGEST_PREFIX,
     Count,
     Header,
     KeyFile,
@@ -196,6 +197,14 @@ class Settings(BaseModel):
     def admin_keys(self) -> tuple[str, ...]:
         """The keys of operators, from both places; some are digests."""
         return _plain(self.ADMIN_KEYS + self.ADMIN_KEYS_FILE)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no log record may contain; a digest is no secret."""
+        keys = (*self.api_keys, *self.admin_keys)
+        if self.OPENROUTER_API_KEY is not None:
+            keys += (self.OPENROUTER_API_KEY.get_secret_value(),)
+        return tuple(key for key in keys if not key.startswith(DIGEST_PREFIX))
 
     @property
     def keys_required(self) -> bool:

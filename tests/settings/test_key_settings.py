@@ -1,0 +1,98 @@
+"""API_KEYS, ADMIN_KEYS, their files, and ALLOW_ANONYMOUS."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trio_ai_stream.settings import SettingsError, describe, load_settings
+
+DIGEST = "sha256:" + hashlib.sha256(b"a-hashed-key").hexdigest()
+
+
+def test_keys_come_from_both_places(tmp_path: Path) -> None:
+    """A variable and a file add up; blank lines and comments are no keys."""
+    file = tmp_path / "keys"
+    file.write_text(f"# of the night shift\n\n  file-key-1  \n{DIGEST}\n")
+    environ = {"API_KEYS": "first-key, second-key,", "API_KEYS_FILE": str(file)}
+    settings = load_settings({**environ, "ADMIN_KEYS": "admin-key"}, None)
+    assert settings.api_keys == ("first-key", "second-key", "file-key-1", DIGEST)
+    assert settings.admin_keys == ("admin-key",)
+    assert settings.keys_required
+    assert not settings.loopback_only
+
+
+def test_keys_are_shown_to_nobody() -> None:
+    """Neither the description nor the repr of the settings holds a key."""
+    settings = load_settings({"API_KEYS": "first-key,second-key"}, None)
+    assert describe(settings)["API_KEYS"] == "(2 set)"
+    assert describe(settings)["ADMIN_KEYS"] == ""
+    assert "first-key" not in f"{settings!r} {describe(settings)}"
+
+
+def test_secrets_are_what_the_log_must_not_hold() -> None:
+    """Keys are secrets; a digest of one is not."""
+    environ = {
+        "API_KEYS": f"first-key,{DIGEST}",
+        "ADMIN_KEYS": "admin-key",
+        "OPENROUTER_API_KEY": "sk-or-upstream",
+    }
+    settings = load_settings(environ, None)
+    assert settings.secrets == ("first-key", "admin-key", "sk-or-upstream")
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"API_KEYS": "short"}, "API_KEYS: expected keys of 8 to 512"),
+        ({"ADMIN_KEYS": "with a space"}, "ADMIN_KEYS: expected keys of 8 to 512"),
+        ({"API_KEYS": "good-key-1,b\u00e4d-key-2"}, r"got another \(key 2\)"),
+        ({"API_KEYS": "sha256:abc"}, "expected 64 hexadecimal digits"),
+        ({"API_KEYS_FILE": "/no/such"}, "expected a file that can be read"),
+        ({"API_KEYS": "some-long-key", "ALLOW_ANONYMOUS": "1"}, "ALLOW_ANONYMOUS:"),
+    ],
+)
+def test_bad_keys_are_named_by_number(environ: dict[str, str], expected: str) -> None:
+    """An error says which key of which setting is bad, and never shows it."""
+    with pytest.raises(SettingsError, match=expected) as caught:
+        load_settings(environ, None)
+    for name, value in environ.items():
+        if name.endswith("KEYS"):
+            assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "required", "loopback"),
+    [
+        ({}, False, True),
+        ({"ALLOW_ANONYMOUS": "1"}, False, False),
+        ({"ADMIN_KEYS": "admin-key"}, True, False),
+        ({"ADMIN_KEYS": "admin-key", "ALLOW_ANONYMOUS": "1"}, False, False),
+    ],
+)
+def test_who_is_served(environ: dict[str, str], required: bool, loopback: bool) -> None:
+    """Any key turns keys on; without keys it is loopback, or else everybody."""
+    settings = load_settings(environ, None)
+    assert (settings.keys_required, settings.loopback_only) == (required, loopback)
+
+
+def test_serve_ends_with_2_rather_than_be_exposed(tmp_path: Path) -> None:
+    """`serve` on all addresses without keys says what to do, and does not listen."""
+    environ = {**os.environ, "HOST": "0.0.0.0", "PORT": "0", "API_KEYS": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_ai_stream", "serve"],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "HOST: expected 127.0.0.1" in done.stderr
+    assert "ALLOW_ANONYMOUS=1" in done.stderr
