@@ -40,6 +40,8 @@ class Client:
         self.gone_noticed: int | None = None  # tick at which the server was told
         self.late_writes = 0  # sends after that, which go nowhere
         self.response_ended = False
+        self.overlaps = 0  # sends that began while another was waiting
+        self._sending = 0
         self.error: Exception | None = None
         self._path = path
         self._method = method
@@ -97,10 +99,15 @@ class Client:
             self._take(message)
         else:
             self.late_writes += self.gone_noticed is not None
-        await trio.lowlevel.checkpoint()
-        if self._read_every_s and not self.gone:
-            with trio.move_on_after(self._read_every_s):
-                await self._gone.wait()
+        self.overlaps += self._sending > 0
+        self._sending += 1
+        try:
+            await trio.lowlevel.checkpoint()
+            if self._read_every_s and not self.gone:
+                with trio.move_on_after(self._read_every_s):
+                    await self._gone.wait()
+        finally:
+            self._sending -= 1
 
     def _take(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -37,6 +37,7 @@ class Injection:
     hit: trio.CancelScope | bool = False
     phase: str = ""
     decided: bool = False  # the stream's ending was decided before
+    done: bool = False  # upstream had finished its answer
     begun: bool = False  # content had been delivered, and upstream was not done
     state: State | None = None
 
@@ -60,6 +61,7 @@ class Injector(trio.abc.Instrument):
         self.trace: list[Tag] = []
         self.shields = ShieldLog()
         self.ended_at_tick: int | None = None
+        self.held_after_end: int | None = None  # a boundary with upstream still held
         self.hung: list[str] = []
         self._open: list[Injection] = []  # whose effect has not been seen yet
         self._loops = 0
@@ -114,9 +116,13 @@ class Injector(trio.abc.Instrument):
 
     def _observe(self, world: World) -> None:
         stream = world.look_for_stream()
-        ended = stream is not None and stream.ending is not None
+        if stream is None:
+            return
+        ended = stream.ending is not None
         if ended and self.ended_at_tick is None:
             self.ended_at_tick = self.tick
+        if ended and not stream.completed and stream.source is not None:
+            self.held_after_end = self.tick
 
     def _act(self, injection: Injection, world: World, now: float) -> None:
         stream = world.stream
@@ -124,11 +130,9 @@ class Injector(trio.abc.Instrument):
         injection.phase = "admission" if stream is None else stream.state.value
         injection.decided = stream is not None and stream.ending is not None
         wires = world.wires_of_target()
-        injection.begun = bool(
-            stream is not None
-            and stream.events
-            and not any(b"[DONE]" in wire.answered for wire in wires)
-        )
+        injection.done = any(b"[DONE]" in wire.answered for wire in wires)
+        begun = stream is not None and stream.events > 0
+        injection.begun = begun and not injection.done
         injection.hit = injection.cause.act(world)
         if injection.hit is not False:
             self._open.append(injection)

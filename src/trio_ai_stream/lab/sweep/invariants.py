@@ -1,7 +1,6 @@
 """What must hold after every run, whatever befell it: I1 to I12, a check each.
 
-The numbers are those of the taxonomy in docs/cancellation.md. A check returns None, or
-what it found. I9 (file descriptors) has no meaning in memory; the matrix checks it.
+A check returns None, or what it found. I9 (file descriptors) needs the matrix.
 """
 
 from __future__ import annotations
@@ -9,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from trio_ai_stream.lab.sweep import endings
 from trio_ai_stream.lab.sweep.causes import SCOPE
-from trio_ai_stream.lab.sweep.endings import (
-    ERROR_TYPES,
-    ends_with_terminal,
-    terminals,
-)
+from trio_ai_stream.lab.sweep.endings import terminals
 from trio_ai_stream.lab.sweep.fidelity import effective, wrong_outcome
 from trio_ai_stream.lab.sweep.run import Run
 from trio_ai_stream.lab.sweep.scenario import TARGET
@@ -46,6 +42,9 @@ def _upstream_closed(run: Run) -> str | None:
     sighting, world = run.world.sighting, run.world
     if sighting is None:
         return None
+    if run.injector.held_after_end is not None:
+        tick = run.injector.held_after_end
+        return f"upstream is held at boundary {tick}, after the ending"
     held = [wire for wire in world.network.wires if wire.owner == TARGET and wire.open]
     if sighting.generating and sighting.open_wires and held:
         return "upstream still answers on a connection that the server holds"
@@ -56,8 +55,17 @@ def _pool_whole(run: Run) -> str | None:
     world, sighting = run.world, run.world.sighting
     if world.after is None or sighting is None or world.after.status != 200:
         return None
+    if sighting.in_use or sighting.idle != sighting.open_wires:
+        return (
+            f"{sighting.in_use} connections count as in use, {sighting.idle} as idle,"
+            f" and {sighting.open_wires} are open"
+        )
     if any(one.cause.upstream for one in effective(run)):
         return None  # what upstream broke may be found broken only by using it
+    record = _record(run)
+    whole = record is not None and record.outcome is Outcome.COMPLETED
+    if whole and world.scenario.keeps and not sighting.kept_wires:
+        return "the answer was whole, and its connection was not kept"
     dials = world.dials - sighting.dials
     if sighting.open_wires and dials:
         return "a connection was kept but not used by the next request"
@@ -68,8 +76,8 @@ def _no_task_left(run: Run) -> str | None:
     sighting = run.world.sighting
     if sighting is None:
         return None
-    extra = [name for name in sighting.server_tasks if "world" not in name]
-    extra = [name for name in extra if name != "upstream"] + [*sighting.tasks_below]
+    gone = _did(run, "kill")
+    extra = [*sighting.tasks_below, *(() if gone else sighting.new_tasks)]
     return f"tasks are left: {', '.join(extra)}" if extra else None
 
 
@@ -85,17 +93,21 @@ def _terminal_event(run: Run) -> str | None:
     found = terminals(world.client, shape)
     if len(found) > 1:
         return f"{len(found)} terminal events: {', '.join(found)}"
-    if found and not ends_with_terminal(world.client, shape):
+    if found and not endings.ends_with_terminal(world.client, shape):
         return "something follows the terminal event"
     if world.client.late_writes > 1:  # one may be under way; it goes nowhere
         return f"{world.client.late_writes} writes after the client was known gone"
+    if world.client.overlaps:
+        return f"{world.client.overlaps} writes began while another was under way"
     if world.client.gone or _did(run, "kill") or _cut_by_scope(run):
         return None
+    if world.scenario.read_every_s > TOLD_S:
+        return None  # this client does not read, so it may or may not be told
     if world.client.status is None or not world.client.response_ended:
         return "the client waits, and its response is not whole"
     if record is None:
         return None
-    expected = ERROR_TYPES.get(record.outcome)
+    expected = endings.ERROR_TYPES.get(record.outcome)
     if record.outcome is Outcome.COMPLETED:
         expected = "done"
     if not found or (expected is not None and found != [expected]):
@@ -169,19 +181,28 @@ def _still_serves(run: Run) -> str | None:
     return None
 
 
+def _drains(run: Run) -> str | None:
+    for one in effective(run):
+        early = one.cause.name in {"drain", "begin-drain"} and one.phase == "admission"
+        if early and run.world.stream is not None:
+            return "a stream was admitted while the server drained"
+    return None
+
+
 def _exit_bounded(run: Run) -> str | None:
     world, record = run.world, _record(run)
     if run.injector.hung:
         return "hung: " + "; ".join(run.injector.hung)
-    if world.ended_at is None or world.sighting is None:
-        return None
+    if world.ended_at is None or world.sighting is None or world.stream is None:
+        return None  # what is no stream, the guard bounds
     started = 0.0 if not run.trace else run.trace[0][1]
     took = world.ended_at - started
     limit, since = LONGEST_RUN_S, "the start"
     for one in effective(run):
         assert one.at is not None
         bound = one.cause.bound_s
-        if bound is None and one.cause.outcome is not None and not one.cause.upstream:
+        told = one.cause.outcome is not None and not one.cause.upstream
+        if bound is None and told:
             bound = TOLD_S
         if bound is None:
             continue
@@ -217,6 +238,7 @@ CHECKS: Final[dict[str, Check]] = {
     "I11 nothing sent upstream": _silent_upstream,
     "I11 others untouched": _others_untouched,
     "I12 still serves": _still_serves,
+    "I12 drains": _drains,
     "exit bounded": _exit_bounded,
 }
 

@@ -39,6 +39,7 @@ class Network:
 
     async def connect(self, _host: str, _port: int, _tls: bool) -> trio.abc.Stream:
         """Connect after `connect_s`, unless `refuse` comes before: an OSError."""
+        await trio.lowlevel.checkpoint()  # a connect that is cancelled sends nothing
         dial = Dial(self._tick(), trio.lowlevel.current_task().name, trio.Event())
         self.dials.append(dial)
         with trio.move_on_after(self.connect_s):
@@ -46,7 +47,7 @@ class Network:
             raise ConnectionRefusedError("refused, as the sweep asked")
         wire = Wire(self._tick)
         self.wires.append(wire)
-        self._nursery.start_soon(self._serve, wire.far, name="upstream")
+        self._nursery.start_soon(self._serve, wire.far, name="upstream connection")
         return wire.near
 
     def refuse(self) -> None:

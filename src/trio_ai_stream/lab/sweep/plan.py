@@ -14,6 +14,7 @@ PAIRS: Final = (
     ("stall", "kill"),
     ("cancel", "disconnect"),
     ("cancel", "kill"),
+    ("begin-drain", "kill"),
     ("drain", "disconnect"),
     ("drain", "kill"),
     ("disconnect", "eof"),

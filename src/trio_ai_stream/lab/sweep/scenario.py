@@ -49,6 +49,7 @@ class Scenario:
     neighbour: str = ""  # the upstream of a second stream beside the target
     path: str = ""  # of a GET, for the shape `other`
     leaves_after_s: float | None = None  # the client leaves by itself
+    keeps: bool = True  # a whole answer leaves its connection in the pool
     own_app: bool = False  # its routes hold state: compile them for each run
 
     def make_settings(self) -> Settings:

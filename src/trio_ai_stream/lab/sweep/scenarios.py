@@ -40,6 +40,11 @@ _ALL: Final = (
         upstream=f"simulator/refuse?fail_times=1&chunks=1&{PACE}",
     ),
     Scenario(
+        "retry-open",
+        "upstream answers 200 and then an error before any content, once",
+        upstream=f"simulator/error-first?fail_times=1&chunks=1&{PACE}",
+    ),
+    Scenario(
         "rejected",
         "upstream refuses: 400 with a body",
         upstream="simulator/bad-request",
@@ -72,6 +77,7 @@ _ALL: Final = (
         "no-reuse",
         "the body does not end after [DONE]: the clean-up reaches its bound",
         upstream="simulator/fast?chunks=1&done_ms=forever",
+        keeps=False,
     ),
     Scenario(
         "no-connection",
@@ -91,6 +97,21 @@ _ALL: Final = (
         "two pieces, then silence: heartbeats, then the idle budget",
         upstream="simulator/silent?at=2",
         ends=Outcome.STREAM_IDLE_TIMEOUT,
+    ),
+    Scenario(
+        "slow-heartbeat",
+        "the same to a client that takes so long to read each write that a heartbeat"
+        " would be due meanwhile",
+        upstream="simulator/silent?at=1",
+        read_every_s=1.9,
+        ends=Outcome.STREAM_IDLE_TIMEOUT,
+    ),
+    Scenario(
+        "stuck-client",
+        "a client that reads nothing, and no guard that cuts it off",
+        upstream="simulator/fast?chunks=1",
+        read_every_s=1000.0,
+        ends=Outcome.FIRST_TOKEN_TIMEOUT,
     ),
     Scenario(
         "endless",

@@ -7,6 +7,7 @@ what a dying server leaves behind.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from trio_ai_stream.http.application import Application
 from trio_ai_stream.lab.sweep.client import Client
 from trio_ai_stream.lab.sweep.network import Network
 from trio_ai_stream.lab.sweep.scenario import PATHS, TARGET, Scenario
-from trio_ai_stream.lab.sweep.sighting import Sighting, sight
+from trio_ai_stream.lab.sweep.sighting import Sighting, sight, tasks_of_server
 from trio_ai_stream.lab.sweep.stage import application
 from trio_ai_stream.lab.sweep.wire import Wire
 from trio_ai_stream.simulator.ledger import Ledger
@@ -41,6 +42,7 @@ class World:
         self.neighbour: Client | None = None
         self.ended_at: float | None = None
         self.sighting: Sighting | None = None
+        self.tasks_before: Counter[str] = Counter()
         self.after: Client | None = None  # the request that follows
         self.health: Client | None = None
         self.escaped: list[BaseException] = []
@@ -89,6 +91,8 @@ class World:
             self.app = application(self.scenario, self.network, self.records.append)
             await outside.start(self._serve)
             await self._warm_up()
+            await trio.testing.wait_all_tasks_blocked()
+            self.tasks_before = tasks_of_server()
             await self._serve_target()
             await self._look()
             await self._ask_again()
