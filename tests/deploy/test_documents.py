@@ -169,3 +169,13 @@ def test_a_proxy_is_more_patient_than_the_heartbeat(name: str, pattern: str) -> 
     """A silent model never looks like a dead server."""
     heartbeat = Settings.model_fields["HEARTBEAT_SECS"].default
     assert number(name, pattern) >= 3 * heartbeat
+
+
+def test_every_link_and_setting_in_the_text_exists() -> None:
+    """docs/operations.md names files and settings that are there."""
+    text = (DOCS / "operations.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (DOCS / link).exists(), link
+    others = {"TRIO_AI_STREAM_URL", "TRIO_AI_STREAM_KEY"}
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=[^`]*)?`", text))
+    assert named <= set(Settings.model_fields) | others
