@@ -21,6 +21,7 @@ addresses are free for the taking. IPv4 addresses written as IPv6 count as IPv4.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import re
@@ -63,6 +64,7 @@ def key_id(api_key: str) -> str:
     return f"key:{digest.hexdigest()[:16]}"
 
 
+@functools.lru_cache(maxsize=1024)
 def address_id(address: Address | None) -> str:
     """Return `ip:` and the address, an IPv6 one as its /64; `local` for None."""
     if address is None:
@@ -131,6 +133,7 @@ def _forwarded_entries(lines: Sequence[str]) -> list[str]:
     return found
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse(text: str) -> Address | None:
     """Read an address with or without port or brackets; None if it is none."""
     if match := _IPV4_PORT.fullmatch(text) or _IPV6_PORT.fullmatch(text):

@@ -11,7 +11,7 @@ from quart import Response, request
 from quart_cors import cors
 from quart_trio import QuartTrio
 
-from trio_ai_stream.http import errors, headers
+from trio_ai_stream.http import errors
 from trio_ai_stream.http.admission import admit_request
 from trio_ai_stream.http.chat import chat_blueprint
 from trio_ai_stream.http.connection import Connection
@@ -56,7 +56,6 @@ class Application(QuartTrio):
         self.config["BODY_TIMEOUT"] = settings.READ_TIMEOUT_SECS
         self.config["RESPONSE_TIMEOUT"] = None  # budgets and the guard bound responses
         errors.register(self, partial(count_refusal, services.metrics))
-        headers.register(self)
         self.before_request(self._admit)
         self.register_blueprint(chat_blueprint(services))
         self.register_blueprint(openai_blueprint(services))

@@ -16,6 +16,7 @@ from quart import Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from trio_ai_stream.http import headers
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.stream.outcome import Outcome
 
@@ -55,13 +56,19 @@ class Connection(TrioASGIHTTPConnection):
                 http_version=self.scope["http_version"],
             )
             end = Outcome.CLIENT_DISCONNECTED
+
+            async def send_complete(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    headers.complete(message["headers"], incoming)
+                await send(message)
+
             try:
                 request = self._create_request_from_scope(send)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(
                         self._listen, nursery, incoming, request, receive
                     )
-                    await self._answer(incoming, request, send)
+                    await self._answer(incoming, request, send_complete)
                     nursery.cancel_scope.cancel(reason="response sent")
             except Exception:
                 end = Outcome.INTERNAL_ERROR

@@ -1,42 +1,46 @@
-"""Headers that every response carries: request id, rate limit, security."""
+"""Headers that every response carries: request id, rate limit, security.
+
+They are added to the response's head as it leaves, as bytes: that is the one place
+which every response passes, and bytes cost a fraction of Quart's header objects.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from quart import Quart, Response
-
 from trio_ai_stream.http.incoming import Incoming
 
-SECURITY: Final[dict[str, str]] = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+Fields = list[tuple[bytes, bytes]]
+
+SECURITY: Final[dict[bytes, bytes]] = {
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
     # The filter that this header once steered is gone from browsers, and where it still
     # is, it opens holes; the policy above does its work (OWASP HTTP headers cheat
     # sheet).
-    "X-XSS-Protection": "0",
+    b"x-xss-protection": b"0",
 }
 # Sent over TLS only (RFC 6797 section 7.2).
-TRANSPORT_SECURITY: Final = "max-age=31536000"
+TRANSPORT_SECURITY: Final = b"max-age=31536000"
 
 
-def register(app: Quart) -> None:
-    """Add the headers to each response; a route's own value is kept."""
+def complete(fields: Fields, incoming: Incoming) -> None:
+    """Add what the response of a request lacks; a route's own value is kept."""
+    present = {name for name, _ in fields}
+    fields.append((b"x-request-id", incoming.request_id.encode("ascii")))
+    if incoming.decision is not None:
+        for name, value in incoming.decision.headers():
+            _add(fields, present, name.lower().encode("ascii"), value.encode("ascii"))
+    for security in SECURITY.items():
+        _add(fields, present, *security)
+    if incoming.secure:
+        _add(fields, present, b"strict-transport-security", TRANSPORT_SECURITY)
 
-    @app.after_request
-    async def add(response: Response) -> Response:
-        incoming = Incoming.current()
-        headers = response.headers
-        headers["X-Request-ID"] = incoming.request_id
-        if incoming.decision is not None:
-            for name, value in incoming.decision.headers():
-                headers[name] = value
-        for name, value in SECURITY.items():
-            headers.setdefault(name, value)
-        if incoming.secure:
-            headers.setdefault("Strict-Transport-Security", TRANSPORT_SECURITY)
-        return response
+
+def _add(fields: Fields, present: set[bytes], name: bytes, value: bytes) -> None:
+    if name not in present:
+        fields.append((name, value))

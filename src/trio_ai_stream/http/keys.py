@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable
 from typing import Final
@@ -92,10 +93,13 @@ def _unauthorized(token: str | None) -> Problem:
 def _on_loopback() -> bool:
     """Whether the connection arrived at an address of loopback, or a Unix socket."""
     server = request.scope.get("server")
-    if server is None:
-        return True
+    return server is None or _is_loopback(server[0])
+
+
+@functools.lru_cache(maxsize=64)  # the addresses of this machine
+def _is_loopback(host: str) -> bool:
     try:
-        address = ipaddress.ip_address(server[0])
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
