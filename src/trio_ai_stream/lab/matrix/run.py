@@ -65,6 +65,12 @@ def runner_of(cell: Cell) -> Runner:
     return cancel_run if cell.cause == "cancel_by_id" else answer_run
 
 
+def timed_alone(cell: Cell) -> bool:
+    """Say whether a cell's latency is short enough that other runs would disturb it."""
+    prompt = cell.cause in ACTS or cell.cause == "cancel_by_id"
+    return prompt and cell.site is not Site.STALLING
+
+
 @dataclass(frozen=True)
 class _Campaign:
     upstream: Upstream
@@ -92,8 +98,7 @@ class _Campaign:
     async def _cell(self, arena: Arena, log: Log, cell: Cell) -> None:
         self.progress.advance(f"{cell.cause}, {cell.phase}, {cell.transport}")
         run_one = runner_of(cell)
-        alone = cell.cause in ACTS and cell.site is not Site.STALLING
-        slots = trio.CapacityLimiter(1 if alone else AT_ONCE)
+        slots = trio.CapacityLimiter(1 if timed_alone(cell) else AT_ONCE)
 
         async def one() -> None:
             async with slots:
