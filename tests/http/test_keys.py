@@ -119,6 +119,30 @@ async def test_without_keys_only_loopback_is_served(
                 assert "API_KEYS" in visit.json()["message"]
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8080", 200),
+        ("app.localhost:8080", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("rebound.example", 403),
+        ("rebound.example:8080", 403),
+        ("localhost.example", 403),
+        ("192.0.2.2", 403),
+    ],
+)
+async def test_without_keys_only_loopbacks_names_are_served(
+    host: str, status: int, autojump_clock: MockClock
+) -> None:
+    """A page whose name was made to resolve to loopback (DNS rebinding) gets 403."""
+    async with world() as w:
+        visit = w.visit({}, "/streams", method="GET", headers={"host": host})
+        await over(visit)
+        assert visit.status == status
+
+
 async def test_anonymous_clients_and_operators_together(
     autojump_clock: MockClock,
 ) -> None:

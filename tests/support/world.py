@@ -49,9 +49,10 @@ class Visit:
         self.ended = trio.Event()
         self.over = trio.Event()
         self.arrived: list[tuple[float, bytes]] = []
+        self.news = trio.Event()  # set, and made anew, by each piece of the body
         self.reading = trio.Event()
         self.reading.set()
-        headers = {"content-type": "application/json", "host": "here"}
+        headers = {"content-type": "application/json", "host": "localhost"}
         headers |= options.get("headers", {})
         self.scope: dict[str, Any] = {
             "type": "http",
@@ -92,6 +93,8 @@ class Visit:
         if message["body"]:
             self.arrived.append((trio.current_time(), message["body"]))
         self.body += message["body"]
+        self.news.set()
+        self.news = trio.Event()
         if not message["more_body"]:
             self.ended.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -22,11 +23,12 @@ PROBES: Final = frozenset({"/health", "/ready"})
 PUBLIC: Final = PROBES | {"/", "/docs", "/openapi.json"}
 PUBLIC_PREFIX: Final = PAGE_PREFIX
 
+_PORT: Final = re.compile(":[0-9]*$")
 LOOPBACK_ONLY: Final = Problem(
     403,
     "loopback_only",
-    "this server has no API_KEYS, so it serves its own machine only;"
-    " set API_KEYS, or ALLOW_ANONYMOUS=1",
+    "this server has no API_KEYS, so it serves its own machine only,"
+    " by an address or name of loopback; set API_KEYS, or ALLOW_ANONYMOUS=1",
 )
 OPERATORS_ONLY: Final = Problem(
     403, "permission_denied", "this needs one of the server's ADMIN_KEYS"
@@ -91,9 +93,18 @@ def _unauthorized(token: str | None) -> Problem:
 
 
 def _on_loopback() -> bool:
-    """Whether the connection arrived at an address of loopback, or a Unix socket."""
+    """Whether the request is this machine's own: by address, and by name.
+
+    By name as well, because a page from elsewhere may have its own name resolve to
+    loopback and then ask in the user's browser (DNS rebinding). A Unix socket's clients
+    have passed the file's permissions.
+    """
     server = request.scope.get("server")
-    return server is None or _is_loopback(server[0])
+    if server is None:
+        return True
+    host = _PORT.sub("", request.headers.get("Host", "localhost").lower())
+    named = host == "localhost" or host.endswith(".localhost")
+    return _is_loopback(server[0]) and (named or _is_loopback(host.strip("[]")))
 
 
 @functools.lru_cache(maxsize=64)  # the addresses of this machine

@@ -121,7 +121,7 @@ class Client:
         self.response_ended = not message.get("more_body", False)
 
     def _asgi_scope(self) -> dict[str, Any]:
-        headers = [(b"host", b"sweep.test"), (b"x-request-id", self.name.encode())]
+        headers = [(b"host", b"localhost"), (b"x-request-id", self.name.encode())]
         if self._method == "POST":
             headers.append((b"content-type", b"application/json"))
         return {
