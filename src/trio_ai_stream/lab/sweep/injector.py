@@ -73,6 +73,12 @@ class Injector(trio.abc.Instrument):
         """The boundary that comes next."""
         return len(self.trace)
 
+    def act_now(self, injection: Injection) -> None:
+        """Act between two boundaries, if the request is still being served."""
+        if self.world is not None and internals.entered(self.world.client.scope):
+            self._observe(self.world)
+            self._act(injection, self.world, trio.current_time())
+
     def before_io_wait(self, timeout: float) -> None:
         """Count idle loops: where nobody can wake anybody, the run would never end."""
         self._loops += 1

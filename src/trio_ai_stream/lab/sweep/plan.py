@@ -45,7 +45,6 @@ class Plan:
     rotating: bool = False
     by_scope: bool = False
     pairs: tuple[tuple[str, str], ...] = ()
-    stop_at_first: bool = False
 
     def causes_at(self, k: int, seed: int) -> tuple[str, ...]:
         """Return what befalls boundary `k`."""

@@ -64,10 +64,17 @@ def run_scenario(
     injections: list[Injection],
     survey: Survey | None = None,
     instruments: Sequence[trio.abc.Instrument] = (),
+    *,
+    at_s: float | None = None,
 ) -> Run:
-    """Run a scenario with these injections; nothing that it raises is lost."""
+    """Run a scenario with these injections; nothing that it raises is lost.
+
+    With `at_s` the first one happens at that time instead of at its boundary.
+    """
     injector = Injector(injections, survey)
     world = World(scenario, lambda: injector.tick)
+    if at_s is not None:
+        world.later = (at_s, lambda: injector.act_now(injections[0]))
     injector.world = world
     complaints: list[str] = []
     clock = trio.testing.MockClock(autojump_threshold=0)

@@ -42,7 +42,7 @@ def tasks_of_server() -> Counter[str]:
     todo = [] if root is None else [root]
     while todo:
         task = todo.pop()
-        names[task.name] += task.name not in {"upstream connection", "_watch"}
+        names[task.name] += task.name not in {"upstream connection", "_watch", "later"}
         for nursery in task.child_nurseries:
             todo += nursery.child_tasks
     return names

@@ -80,14 +80,22 @@ class Sweep:
 
         :raises NondeterminismError: when a schedule does not repeat.
         """
-        internals.self_test()
-        for scenario in self.plan.scenarios:
-            if not self._sweep_scenario(scenario):
-                break
+        for done in self.runs():
+            if self._each is not None:
+                self._each(done)
         return self.findings
 
-    def _sweep_scenario(self, scenario: str) -> bool:
-        """Sweep seeds until no state is new; False: stop here, something is found."""
+    def runs(self) -> Iterator[Run]:
+        """Sweep, one run at a time; whoever has seen enough stops asking.
+
+        :raises NondeterminismError: as `run`.
+        """
+        internals.self_test()
+        for scenario in self.plan.scenarios:
+            yield from self._sweep_scenario(scenario)
+
+    def _sweep_scenario(self, scenario: str) -> Iterator[Run]:
+        """Sweep seeds until no state is new."""
         known = self.findings.states.setdefault(scenario, set())
         quiet = 0
         for seed in range(self.plan.seeds):
@@ -96,15 +104,13 @@ class Sweep:
             base = self._survey(Token(scenario, seed), survey)
             schedule = Schedule(scenario, seed, len(base.trace))
             self.findings.schedules.append(schedule)
+            yield base
             for token in self._tokens(base, survey):
-                self._one(token, base)
-                if self.plan.stop_at_first and self.findings.violations:
-                    return False
+                yield self._one(token, base)
             schedule.states, schedule.fresh = len(known), len(known) - before
             quiet = 0 if schedule.fresh else quiet + 1
             if quiet >= QUIET_SEEDS and not self.plan.exact_seeds:
                 break
-        return True
 
     def _survey(self, token: Token, survey: Survey) -> Run:
         """Run without a cause, twice; both must step alike."""
@@ -146,7 +152,7 @@ class Sweep:
         for j in range(k + 1, len(alone.trace)):
             yield Token(base.scenario, base.seed, ((k, first), (j, second)))
 
-    def _one(self, token: Token, base: Run) -> None:
+    def _one(self, token: Token, base: Run) -> Run:
         run = run_once(token)
         k = token.acts[0][0]
         if run.trace[:k] != base.trace[:k]:
@@ -155,6 +161,7 @@ class Sweep:
                 f"{_first_difference(run.trace, base.trace)}, before it acts"
             )
         self._count(run)
+        return run
 
     def _count(self, run: Run) -> None:
         findings = self.findings
@@ -181,8 +188,6 @@ class Sweep:
         findings.violations += [
             Violation(run.token, name, what) for name, what in violations(run)
         ]
-        if self._each is not None:
-            self._each(run)
 
 
 def _first_difference(one: list[Tag], two: list[Tag]) -> int:

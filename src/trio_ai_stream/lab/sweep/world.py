@@ -41,6 +41,7 @@ class World:
         self.client = self._target()
         self.neighbour: Client | None = None
         self.ended_at: float | None = None
+        self.later: tuple[float, Callable[[], None]] | None = None
         self.sighting: Sighting | None = None
         self.tasks_before: Counter[str] = Counter()
         self.after: Client | None = None  # the request that follows
@@ -93,6 +94,8 @@ class World:
             await self._warm_up()
             await trio.testing.wait_all_tasks_blocked()
             self.tasks_before = tasks_of_server()
+            if self.later is not None:
+                outside.start_soon(self._act_later, *self.later, name="later")
             await self._serve_target()
             await self._look()
             await self._ask_again()
@@ -162,6 +165,11 @@ class World:
         """Make a request and wait for its end."""
         self._requests.start_soon(client.run, self.app, name=client.name)
         await client.wait_finished()
+
+    @staticmethod
+    async def _act_later(seconds: float, act: Callable[[], None]) -> None:
+        await trio.sleep(seconds)
+        act()
 
     async def _warm_up(self) -> None:
         for number in range(self.scenario.warm):

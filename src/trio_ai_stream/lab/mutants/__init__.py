@@ -1,0 +1,1 @@
+"""The proof of the sweep: broken variants of the program, and who finds them."""

@@ -1,0 +1,118 @@
+"""Three ways to look for a mutant, with the same number of runs.
+
+`sweep`: every boundary, by rotating causes, then pairs of causes, then all causes.
+`random`: the same scenarios and causes, at a random time of a random schedule.
+`one-task`: a cancel of the request's own task at each of its own awaits, as tools for a
+single coroutine do it; other tasks' steps are no boundaries to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from trio_ai_stream.lab.sweep.causes import CAUSES, SCOPE, Cause, Hit
+from trio_ai_stream.lab.sweep.injector import Injection
+from trio_ai_stream.lab.sweep.invariants import violations
+from trio_ai_stream.lab.sweep.plan import PAIRS, QUICK, Plan
+from trio_ai_stream.lab.sweep.run import Run, quiet, run_once, run_scenario
+from trio_ai_stream.lab.sweep.scenario import TARGET
+from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
+from trio_ai_stream.lab.sweep.sweep import NondeterminismError, Sweep
+from trio_ai_stream.lab.sweep.token import Token
+from trio_ai_stream.lab.sweep.world import World
+
+ARMS: Final = ("sweep", "random", "one-task")
+LADDER: Final = (
+    QUICK,
+    Plan("pairs", scenarios=("plain", "late-end", "no-head"), causes=(), pairs=PAIRS),
+    Plan("every cause", exact_seeds=True),
+)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What one arm found out about one mutant, in how many runs."""
+
+    mutant: str
+    arm: str
+    killed: bool
+    runs: int
+    invariant: str = ""
+    found: str = ""
+    replay: str = ""
+
+
+def judge(mutant: str, arm: str, budget: int) -> Verdict:
+    """Search this process's program until something is wrong, or for so many runs."""
+    search = {"sweep": _sweep, "random": _random, "one-task": _one_task}[arm]
+    runs = 0
+    with quiet():
+        try:
+            for run in search(budget):
+                runs += 1
+                found = violations(run)
+                if found:
+                    name, what = found[0]
+                    return Verdict(
+                        mutant=mutant,
+                        arm=arm,
+                        killed=True,
+                        runs=runs,
+                        invariant=name,
+                        found=what[:200],
+                        replay=str(run.token),
+                    )
+                if runs >= budget:
+                    break
+        except NondeterminismError as exc:
+            return Verdict(
+                mutant=mutant,
+                arm=arm,
+                killed=True,
+                runs=runs,
+                invariant="deterministic",
+                found=str(exc)[:200],
+            )
+    return Verdict(mutant=mutant, arm=arm, killed=False, runs=runs)
+
+
+def _sweep(budget: int) -> Iterator[Run]:
+    for plan in LADDER:
+        yield from Sweep(dataclasses.replace(plan)).runs()
+
+
+def _random(budget: int) -> Iterator[Run]:
+    """Run a cause at a time drawn uniformly from the undisturbed run's length."""
+    dice = random.Random(0)  # noqa: S311  an experiment, repeated exactly
+    lengths: dict[str, float] = {}
+    for number in range(budget):
+        name = dice.choice(list(SCENARIOS))
+        if name not in lengths:
+            base = run_once(Token(name, 0))
+            lengths[name] = base.world.ended_at or 0.0
+        at = dice.uniform(0, lengths[name])
+        cause = dice.choice(list(CAUSES.values()))
+        injection = Injection(-1, cause)
+        scenario = SCENARIOS[name]
+        yield run_scenario(scenario, Token(name, number), [injection], at_s=at)
+
+
+def _call(world: World) -> Hit:
+    world.client.scope.cancel(reason="one task")
+    return world.client.scope
+
+
+def _one_task(budget: int) -> Iterator[Run]:
+    cause = Cause(f"{SCOPE}call", _call, None)
+    for seed in range(budget):
+        for name, scenario in SCENARIOS.items():
+            token = Token(name, seed)
+            base = run_once(token)
+            yield base
+            own = [k for k, (who, _) in enumerate(base.trace) if who == TARGET]
+            for k in own:
+                yield run_scenario(scenario, token, [Injection(k, cause)])
