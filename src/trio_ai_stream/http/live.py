@@ -2,12 +2,14 @@
 
 Events: `snapshot` (whenever something differs from the last one, four times a second at
 most), `ended` (one for each stream that ended since) and at last `bye`, when the server
-drains. One watcher too many gets `bye` under status 503. A snapshot shows streams of
-this worker process only, and of them those that the caller may cancel.
+drains. One watcher too many gets `bye` under status 503. A snapshot shows the streams
+that the caller may cancel; those of other processes without their tasks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -15,13 +17,14 @@ import trio
 from quart import Blueprint, Response, request
 
 from trio_ai_stream.http.connection import Send, StreamResponse
+from trio_ai_stream.http.elsewhere import Elsewhere
 from trio_ai_stream.http.incoming import Incoming
-from trio_ai_stream.http.keys import whose_streams
+from trio_ai_stream.http.keys import visible_owner, whose_streams
 from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.watchers import Watcher, ended_view
 from trio_ai_stream.http.writer import Writer
-from trio_ai_stream.stream.snapshot import snapshot
+from trio_ai_stream.stream.snapshot import StreamView, snapshot
 from trio_ai_stream.wire.sse import CONTENT_TYPE, HEARTBEAT
 
 # Trio tells nobody when its task tree changes, so a watcher looks: four times a second
@@ -33,6 +36,7 @@ MAX_STREAMS: Final = 40
 def live_blueprint(services: Services) -> Blueprint:
     """Return the blueprint with the live view's endpoint."""
     blueprint = Blueprint("live", __name__)
+    elsewhere = Elsewhere(services.directory, services.registry.__contains__)
 
     @blueprint.get("/streams/live")
     @document_text("Events of type `snapshot`, `ended` and at last `bye`.")
@@ -42,6 +46,7 @@ def live_blueprint(services: Services) -> Blueprint:
             return Response("", content_type=CONTENT_TYPE)
         incoming = Incoming.current()
         watcher = Watcher(whose_streams())
+        owner = visible_owner()
 
         async def run(send: Send, response: StreamResponse) -> None:
             writer = Writer(send, response, incoming)
@@ -51,7 +56,8 @@ def live_blueprint(services: Services) -> Blueprint:
                 await writer.finish()
                 return
             with services.watchers.watch(watcher):
-                await LiveView(services, watcher, writer).run()
+                view = LiveView(services, watcher, writer)
+                await view.run(partial(elsewhere.streams, owner))
 
         return StreamResponse(run)
 
@@ -67,8 +73,10 @@ class LiveView:
         self._writer = writer
         self._last = b""
 
-    async def run(self) -> None:
-        """Write until the server drains.
+    async def run(
+        self, elsewhere: Callable[[], Awaitable[Sequence[StreamView]]]
+    ) -> None:
+        """Write until the server drains; `elsewhere` gives other processes' streams.
 
         *Cancellation:* the client went away; nothing is left behind.
         """
@@ -76,7 +84,7 @@ class LiveView:
         await writer.start(status=200, content_type=CONTENT_TYPE)
         sent_at = trio.current_time()
         while not registry.draining.is_set():
-            if block := self._changes():
+            if block := self._changes(await elsewhere()):
                 await writer.write(block)
                 sent_at = trio.current_time()
             elif trio.current_time() - sent_at >= self._services.budgets.heartbeat_s:
@@ -84,14 +92,16 @@ class LiveView:
                 sent_at = trio.current_time()
             with trio.move_on_after(LOOK_S):
                 await registry.draining.wait()
-        await writer.write(self._changes() + _frame("bye", {"reason": "draining"}))
+        await writer.write(self._changes([]) + _frame("bye", {"reason": "draining"}))
         await writer.finish()
 
-    def _changes(self) -> bytes:
+    def _changes(self, elsewhere: Sequence[StreamView]) -> bytes:
         """Return the frames of what differs from the last look; empty if nothing."""
         seen = [s for s in self._services.registry if self._watcher.sees(s.owner)]
         streams = [snapshot(stream) for stream in seen[:MAX_STREAMS]]
-        body = {"streams": streams, "more": len(seen) - len(streams)}
+        streams += elsewhere[: MAX_STREAMS - len(streams)]
+        more = len(seen) + len(elsewhere) - len(streams)
+        body = {"streams": streams, "more": more}
         frames = [_frame("ended", ended_view(r)) for r in self._watcher.take()]
         encoded = msgspec.json.encode(body)
         if encoded != self._last:

@@ -44,7 +44,10 @@ class TaskView(Struct, frozen=True):
 
 
 class StreamView(Struct, frozen=True):
-    """One live stream; times are on Trio's clock, in seconds."""
+    """One live stream; times are on Trio's clock, in seconds.
+
+    `elsewhere` is one of another process; it has no `task` then.
+    """
 
     id: str
     state: str
@@ -52,11 +55,11 @@ class StreamView(Struct, frozen=True):
     endpoint: str
     model: str
     began_at: float
-    first_content_at: float | None
     attempts: int
     events: int
-    holds_upstream: bool
     task: TaskView | None
+    holds_upstream: bool = False
+    elsewhere: bool = False
 
 
 def snapshot(stream: Stream) -> StreamView:
@@ -69,7 +72,6 @@ def snapshot(stream: Stream) -> StreamView:
         endpoint=stream.endpoint,
         model=stream.call.model,
         began_at=stream.began_at,
-        first_content_at=stream.first_content_at,
         attempts=stream.attempts,
         events=stream.events,
         holds_upstream=stream.source is not None,

@@ -34,7 +34,7 @@ export class LiveView {
   }
 
   /** Return how a stream ended, or null if that is not heard of in time. */
-  record(id, patienceMs = 1500) {
+  record(id, patienceMs) {
     if (this.#records.has(id)) return Promise.resolve(this.#records.get(id));
     return new Promise((resolve) => {
       this.#waiting.set(id, resolve);

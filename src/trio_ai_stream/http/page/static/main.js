@@ -14,6 +14,11 @@ const STARTERS = [
   ["simulator/drop", "Upstream breaks in the middle", "Say five words, then vanish."],
 ];
 
+// The server's own record comes through the live view with its next look, unless the
+// stream lived in another process; where a receipt is here already it is worth less.
+const SOON_MS = 500;
+const LATER_MS = 1500;
+
 let config = null;
 let live = null;
 let exchange = null;
@@ -112,7 +117,7 @@ async function finish(answer, result) {
   item.dataset.end = result.end;
   if (result.text) messages.push({ role: "assistant", content: result.text });
   if (result.end === "stopped") {
-    const record = result.id === null ? null : await live.record(result.id);
+    const record = result.id === null ? null : await live.record(result.id, result.receipt ? SOON_MS : LATER_MS);
     item.append(stopCard(result, record));
     say(`Stopped. Outcome: ${record?.outcome ?? result.receipt?.outcome ?? "cancelled"}.`);
   } else if (result.end === "done") {

@@ -23,7 +23,7 @@ export function updateStream(item, stream, now, budgets) {
   if (item.shape !== shape) {
     item.shape = shape;
     item.dataset.state = stream.state;
-    item.replaceChildren(head(stream), ...(stream.task ? [el("ul", {}, taskItem(stream.task))] : []));
+    item.replaceChildren(head(stream), ...inside(stream));
   }
   const age = time(Math.max(0, (now - stream.began_at) * 1000));
   const tries = stream.attempts > 1 ? ` · attempt ${stream.attempts}` : "";
@@ -43,6 +43,11 @@ function head(stream) {
     el("span", { class: "model" }, stream.model),
     el("span", { class: "age quiet" }),
   );
+}
+
+function inside(stream) {
+  if (stream.task) return [el("ul", {}, taskItem(stream.task))];
+  return stream.elsewhere ? [el("p", { class: "quiet" }, "Lives in another process of this server.")] : [];
 }
 
 function taskItem(task) {

@@ -1,0 +1,97 @@
+"""The live view's knowledge of other processes, over their real directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+from tests.http.test_live import snapshots, watch
+from tests.support.completions import over
+from tests.support.world import World, world
+from trio.testing import MockClock
+
+from trio_ai_stream.admission.directory import Listing, LocalDirectory
+from trio_ai_stream.admission.peers import PeerDirectory
+from trio_ai_stream.http.elsewhere import ASK_S, MAX_OWNERS, Elsewhere
+from trio_ai_stream.stream.listing import LiveStreams
+
+
+async def sibling(w: World, folder: Path) -> None:
+    """Make a world one of the workers that share `folder`."""
+    directory = PeerDirectory(folder, LiveStreams(w.services.registry))
+    await w.nursery.start(directory.run)
+    w.services.directory = directory
+    w.app = type(w.app)(w.services, w._start)
+
+
+async def test_a_sibling_workers_stream_is_listed_without_its_tasks(
+    tmp_path: Path,
+) -> None:
+    """It comes within a second or so and goes when it has ended."""
+    with trio.fail_after(20):
+        async with world() as here, world() as there:
+            await sibling(here, tmp_path)
+            await sibling(there, tmp_path)
+            chat = there.chat("simulator/endless")
+            mine = here.chat("simulator/endless")
+            watcher = watch(here)
+            while not watcher.body or len(snapshots(watcher)[-1]["streams"]) < 2:
+                await watcher.news.wait()
+            own, other = snapshots(watcher)[-1]["streams"]
+            assert (own["elsewhere"], other["elsewhere"]) == (False, True)
+            assert own["task"] is not None
+            assert other["task"] is None
+            assert other["model"] == "simulator/endless"
+            age = trio.current_time() - other["began_at"]
+            assert 0 <= age < 10
+            chat.leave()
+            while len(snapshots(watcher)[-1]["streams"]) > 1:
+                await watcher.news.wait()
+            for visit in (mine, watcher):
+                visit.leave()
+                await over(visit)
+
+
+class Counting(PeerDirectory):
+    """A directory that counts how often it is asked."""
+
+    asked = 0
+
+    async def list_streams(self, owner: str | None) -> Listing:
+        """Count, and ask."""
+        self.asked += 1
+        return await super().list_streams(owner)
+
+
+async def test_the_others_are_asked_once_a_second_for_each_owner(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """However many watch, and however often they look."""
+    async with world() as w:
+        directory = Counting(tmp_path, LiveStreams(w.services.registry))
+        elsewhere = Elsewhere(directory, lambda _id: False)
+        for _ in range(40):
+            for owner in ("a", "b", None):
+                assert await elsewhere.streams(owner) == []
+            await trio.sleep(ASK_S / 4)
+        assert directory.asked == 3 * 10
+
+
+async def test_what_is_kept_is_bounded(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Owners come and go; the oldest are forgotten."""
+    async with world() as w:
+        directory = Counting(tmp_path, LiveStreams(w.services.registry))
+        elsewhere = Elsewhere(directory, lambda _id: False)
+        for number in range(3 * MAX_OWNERS):
+            await elsewhere.streams(str(number))
+        assert len(elsewhere._heard) == MAX_OWNERS
+
+
+async def test_a_process_that_is_alone_asks_nobody() -> None:
+    """With the local directory there is no elsewhere."""
+    async with world() as w:
+        streams = LiveStreams(w.services.registry)
+        elsewhere = Elsewhere(LocalDirectory(streams), lambda _id: False)
+        assert await elsewhere.streams(None) == []
