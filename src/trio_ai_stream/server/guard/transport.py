@@ -153,6 +153,8 @@ class Transport:
         """
         if not hasattr(select, "EPOLLRDHUP"):
             await trio.sleep_forever()
+        if self.broken:
+            return
         with select.epoll() as poller:
             poller.register(self.sock, select.EPOLLRDHUP)
             await trio.lowlevel.wait_readable(poller.fileno())
