@@ -10,7 +10,13 @@ from trio_ai_stream.lab.session import FolderTakenError
 from trio_ai_stream.lab.subcommands import burst, matrix, probe, report, sweep
 from trio_ai_stream.lab.subcommands.shared import Subparsers, UsageError
 
-COMMANDS = (probe, matrix, burst, report, sweep)  # each has add_parser, which sets run_lab
+COMMANDS = (
+    probe,
+    matrix,
+    burst,
+    report,
+    sweep,
+)  # each has add_parser, which sets run_lab
 
 
 def add_parsers(subparsers: Subparsers) -> None:

@@ -13,8 +13,7 @@ import random
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
+from trio_ai_stream.lab.mutants.verdict import Verdict
 from trio_ai_stream.lab.sweep.causes import CAUSES, SCOPE, Cause, Hit
 from trio_ai_stream.lab.sweep.injector import Injection
 from trio_ai_stream.lab.sweep.invariants import violations
@@ -32,18 +31,6 @@ LADDER: Final = (
     Plan("pairs", scenarios=("plain", "late-end", "no-head"), causes=(), pairs=PAIRS),
     Plan("every cause", exact_seeds=True),
 )
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What one arm found out about one mutant, in how many runs."""
-
-    mutant: str
-    arm: str
-    killed: bool
-    runs: int
-    invariant: str = ""
-    found: str = ""
-    replay: str = ""
 
 
 def judge(mutant: str, arm: str, budget: int) -> Verdict:

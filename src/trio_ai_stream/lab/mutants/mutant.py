@@ -1,6 +1,6 @@
 """A mutant: one named, reviewed mistake in the source, applied when it is imported.
 
-An edit must apply exactly once. When the source moves on, a mutant that no longer fits
+It must apply exactly once. When the source moves on, a mutant that no longer fits
 says so instead of testing nothing.
 """
 
@@ -25,9 +25,14 @@ class StaleMutantError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
-    """Replace `old` by `new` in one file below the package; `old` stands there once."""
+class Mutant:
+    """A mistake that a person could make: `old` becomes `new` in one file.
 
+    `path` is below the package; `old` stands there exactly once.
+    """
+
+    name: str
+    mistake: str
     path: str
     old: str
     new: str
@@ -45,49 +50,36 @@ class Edit:
         count = source.count(self.old)
         if count != 1:
             raise StaleMutantError(
-                f"{self.path}: expected once, found {count} times: {self.old!r}"
+                f"{self.name}: expected once in {self.path}, found {count} times:"
+                f" {self.old!r}"
             )
         return source.replace(self.old, self.new)
 
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """A mistake that a person could make; `mistake` says what it is."""
-
-    name: str
-    mistake: str
-    edits: tuple[Edit, ...]
-
     def check(self) -> None:
-        """Apply every edit to the source on disk, to nothing's harm.
+        """Apply the mutant to the source on disk, to nothing's harm.
 
-        :raises StaleMutantError: as `Edit.apply`.
+        :raises StaleMutantError: as `apply`.
         """
-        for edit in self.edits:
-            path = Path(trio_ai_stream.__file__).parent / edit.path
-            compile(edit.apply(path.read_text(encoding="utf-8")), edit.path, "exec")
+        path = Path(trio_ai_stream.__file__).parent / self.path
+        compile(self.apply(path.read_text(encoding="utf-8")), self.path, "exec")
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Loads one module from its source with an edit."""
+    """Loads one module from its changed source."""
 
-    def __init__(self, fullname: str, path: str, edits: Sequence[Edit]) -> None:
-        super().__init__(fullname, path)
-        self._edits = edits
+    def __init__(self, mutant: Mutant, path: str) -> None:
+        super().__init__(mutant.module, path)
+        self._mutant = mutant
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile the changed source; the cache of compiled files stays out of it."""
-        source = self.get_data(self.path).decode("utf-8")
-        for edit in self._edits:
-            source = edit.apply(source)
+        source = self._mutant.apply(self.get_data(self.path).decode("utf-8"))
         return compile(source, self.path, "exec", dont_inherit=True)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
     def __init__(self, mutant: Mutant) -> None:
-        self._edits: dict[str, list[Edit]] = {}
-        for edit in mutant.edits:
-            self._edits.setdefault(edit.module, []).append(edit)
+        self._mutant = mutant
 
     def find_spec(
         self,
@@ -96,12 +88,12 @@ class _Finder(importlib.abc.MetaPathFinder):
         target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
         """Find a mutated module by the usual finder; give it our loader."""
-        if fullname not in self._edits:
+        if fullname != self._mutant.module:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.origin is None:
             raise StaleMutantError(f"{fullname}: there is no such module")
-        loader = _Loader(fullname, spec.origin, self._edits[fullname])
+        loader = _Loader(self._mutant, spec.origin)
         return importlib.util.spec_from_file_location(
             fullname, spec.origin, loader=loader
         )
@@ -112,7 +104,6 @@ def install(mutant: Mutant) -> None:
 
     :raises StaleMutantError: when it has.
     """
-    for edit in mutant.edits:
-        if edit.module in sys.modules:
-            raise StaleMutantError(f"{edit.module} is imported already")
+    if mutant.module in sys.modules:
+        raise StaleMutantError(f"{mutant.module} is imported already")
     sys.meta_path.insert(0, _Finder(mutant))

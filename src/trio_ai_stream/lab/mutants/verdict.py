@@ -1,0 +1,17 @@
+"""What one arm found out about one mutant."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """`runs` it took, or that were made in vain; `replay` repeats the run that told."""
+
+    mutant: str
+    arm: str
+    killed: bool
+    runs: int
+    invariant: str = ""
+    found: str = ""
+    replay: str = ""
