@@ -127,6 +127,7 @@ async def test_without_keys_only_loopback_is_served(
         ("app.localhost:8080", 200),
         ("127.0.0.1:8080", 200),
         ("[::1]:8080", 200),
+        ("", 200),
         ("rebound.example", 403),
         ("rebound.example:8080", 403),
         ("localhost.example", 403),

@@ -41,6 +41,8 @@ CASES: list[tuple[str, bytes, list[Item]]] = [
     ("the role only", chunk({"role": "assistant", "content": ""}), []),
     ("a comment", b": OPENROUTER PROCESSING\n\n", [Comment()]),
     ("the end marker", b"data: [DONE]\n\n", [Done()]),
+    ("a chunk after the end", b"data: [DONE]\n\n" + content("x"), [Done()]),
+    ("junk after the end", b"data: [DONE]\n\ndata: {junk\n\n", [Done()]),
     ("no space after data:", content("x").replace(b"data: ", b"data:"), ["x"]),
     ("CRLF", content("x").replace(b"\n", b"\r\n"), ["x"]),
     ("lone CR", content("x").replace(b"\n", b"\r"), ["x"]),

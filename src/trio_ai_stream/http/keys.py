@@ -102,7 +102,7 @@ def _on_loopback() -> bool:
     server = request.scope.get("server")
     if server is None:
         return True
-    host = _PORT.sub("", request.headers.get("Host", "localhost").lower())
+    host = _PORT.sub("", (request.headers.get("Host") or "localhost").lower())
     named = host == "localhost" or host.endswith(".localhost")
     return _is_loopback(server[0]) and (named or _is_loopback(host.strip("[]")))
 

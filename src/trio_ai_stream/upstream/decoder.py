@@ -25,15 +25,17 @@ class MalformedError(Exception):
 class Decoder:
     """Decodes one answer; `feed` it in any cuts and get the items in order.
 
-    With `raw=True` each chunk's payload comes first as `Raw`, then what it says.
+    With `raw=True` each chunk's payload comes first as `Raw`, then what it says. What
+    follows `[DONE]` is no part of the answer and is not looked at.
     """
 
-    __slots__ = ("_buffer", "_max", "_raw", "_start")
+    __slots__ = ("_buffer", "_done", "_max", "_raw", "_start")
 
     def __init__(
         self, *, raw: bool = False, max_event_bytes: int = MAX_EVENT_BYTES
     ) -> None:
         self._buffer = b""
+        self._done = False
         self._max = max_event_bytes
         self._raw = raw
         self._start = True
@@ -63,6 +65,9 @@ class Decoder:
             )
         items: list[Item] = []
         for event in events:
+            if self._done:
+                self._buffer = b""
+                break
             if event.startswith(b"data: {") and b"\n" not in event:
                 self._payload(event[6:], items)
             else:
@@ -73,6 +78,8 @@ class Decoder:
         """Return what the end of the body completes: an event without blank line."""
         rest, self._buffer = self._buffer.rstrip(b"\r"), b""
         items: list[Item] = []
+        if self._done:
+            return items
         self._event(rest, items)
         return items
 
@@ -88,6 +95,7 @@ class Decoder:
 
     def _payload(self, payload: bytes, items: list[Item]) -> None:
         if payload == b"[DONE]":
+            self._done = True
             items.append(_DONE)
             return
         if self._raw:
