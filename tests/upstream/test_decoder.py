@@ -77,7 +77,8 @@ def test_each_case_reads_the_same_in_any_cut(data: bytes, items: list[Item]) -> 
     pieces = [single.feed(data[i : i + 1]) for i in range(len(data))]
     assert [item for piece in pieces for item in piece] + single.end() == items
     tail = Decoder()
-    assert tail.feed(data + b"\n\n" + content("tail")) == [*items, "tail"]
+    more: list[Item] = [] if Done() in items else ["tail"]
+    assert tail.feed(data + b"\n\n" + content("tail")) == [*items, *more]
 
 
 @given(
