@@ -7,7 +7,7 @@ import sys
 
 from trio_ai_stream.lab.records import RecordError
 from trio_ai_stream.lab.session import FolderTakenError
-from trio_ai_stream.lab.subcommands import burst, matrix, probe, report, sweep
+from trio_ai_stream.lab.subcommands import burst, matrix, mutants, probe, report, sweep
 from trio_ai_stream.lab.subcommands.shared import Subparsers, UsageError
 
 COMMANDS = (
@@ -16,6 +16,7 @@ COMMANDS = (
     burst,
     report,
     sweep,
+    mutants,
 )  # each has add_parser, which sets run_lab
 
 

@@ -49,7 +49,7 @@ def kill_table(verdicts: Sequence[Verdict], mistakes: dict[str, str]) -> str:
     """Return the kill table as Markdown: runs until found, by mutant and arm."""
     arms = list(dict.fromkeys(one.arm for one in verdicts))
     cells = {(one.mutant, one.arm): one for one in verdicts}
-    names = [name for name in dict.fromkeys(v.mutant for v in verdicts)]
+    names = list(dict.fromkeys(one.mutant for one in verdicts))
     lines = [
         "| mutant | the mistake | " + " | ".join(arms) + " | found by |",
         "|---|---|" + "---|" * (len(arms) + 1),
