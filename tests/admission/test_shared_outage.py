@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,23 @@ async def test_a_partition_costs_one_timeout_and_then_nothing(
         "timeout: admit 0.2 s"
     ]
     assert len(log("gate_shared")) == 2
+
+
+async def test_a_busy_process_does_not_blame_its_server(
+    valkey: Server, make_gate: GateMaker, log: Log
+) -> None:
+    """A decision that comes late because our own loop was held keeps the link up."""
+    async with trio.open_nursery() as nursery:
+        gate = make_gate(valkey.url, timeout_s=0.1)
+        await nursery.start(gate.run)
+        async with trio.open_nursery() as requests:
+            requests.start_soon(gate.admit_request, "c")
+            await trio.lowlevel.checkpoint()
+            time.sleep(0.4)  # noqa: ASYNC251 - the loop is held on purpose
+        assert gate.link.up
+        assert (await gate.admit_request("c")).allowed
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert log("gate_fallback") == []
 
 
 async def test_all_who_wait_when_the_link_is_lost_wait_no_longer(

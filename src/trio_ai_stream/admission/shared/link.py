@@ -34,6 +34,10 @@ LONGEST_PAUSE_S = 5.0
 """Pauses between probes: doubled from the first to the longest, with jitter."""
 
 
+_BACKGROUND_PATIENCE = 4
+"""Timeouts that a heartbeat may take: a busy process must not think itself cut off."""
+
+
 class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is raised
     """No answer from Valkey, and why."""
 
@@ -99,14 +103,24 @@ class Link:
         """
         if not self.up:
             raise Unavailable("unavailable", "the link is down")
-        return await self.send(script, keys, args)
+        return await self._ask(script, keys, args, self._timeout_s)
 
     async def send(self, script: Script, keys: list[str], args: Sequence[Any]) -> Any:
-        """Like `call`, for the probe: also while the link is not up yet."""
+        """Like `call`, for the work in the background.
+
+        It may speak while the link is not up yet, and may take longer.
+        """
+        patience = self._timeout_s * _BACKGROUND_PATIENCE
+        return await self._ask(script, keys, args, patience)
+
+    async def _ask(
+        self, script: Script, keys: list[str], args: Sequence[Any], timeout_s: float
+    ) -> Any:
         client = self._client
         if client is None:
             raise Unavailable("unavailable", "not connected")
-        with trio.move_on_after(self._timeout_s):
+        deadline = trio.current_time() + timeout_s
+        with trio.move_on_at(deadline):
             try:
                 try:
                     return await client.evalsha(script.sha, keys=keys, args=args)
@@ -114,7 +128,11 @@ class Link:
                     return await client.eval(script.text, keys=keys, args=args)
             except (RedisError, OSError) as exc:
                 raise self._fail(_translate(exc)) from exc
-        raise self._fail(Unavailable("timeout", f"{script.name} {self._timeout_s} s"))
+        reason = Unavailable("timeout", f"{script.name} {timeout_s:g} s")
+        if trio.current_time() - deadline > timeout_s / 2:
+            # This process was too busy to look; that says nothing of the server.
+            raise reason
+        raise self._fail(reason)
 
     async def publish(self, channel: str, message: str) -> int:
         """Return how many processes the message went to; raises as `call`."""
