@@ -60,7 +60,10 @@ SILENCE = Scene(
     tokens=TOKENS_BEFORE,
 )
 FLOOD = Scene(
-    name="flood", script="delay_ms=0", upstream_phase="streaming", tokens=TOKENS_BEFORE
+    name="flood",
+    script="delay_ms=0&burst=1",  # equal stamps in a row look like a looping model
+    upstream_phase="streaming",
+    tokens=TOKENS_BEFORE,
 )
 
 SCENES = {scene.name: scene for scene in (HEADERS, FIRST_TOKEN, STREAM, SILENCE, FLOOD)}
