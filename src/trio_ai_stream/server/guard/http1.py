@@ -8,8 +8,8 @@ find each other half way.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 import re
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from math import inf
 from time import time

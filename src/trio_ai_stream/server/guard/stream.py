@@ -107,7 +107,11 @@ class GuardedStream(HTTPStream):
                 await self.write(body)
             return
         await super().app_send(message)
-        # The body of a HEAD is dropped: without this its sender would never pause.
+        if self.begun and not self.closed and self.scope["method"] == "HEAD":
+            # Complete with its head; the body would be made for nobody.
+            end: Any = {"type": "http.response.body"}
+            await super().app_send(end)
+        # Not every message is written, and whoever sends in a loop must pause.
         await trio.lowlevel.checkpoint()
 
     async def run(self) -> None:
