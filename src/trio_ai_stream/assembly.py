@@ -71,6 +71,11 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     )
 
     async def start(nursery: trio.Nursery) -> None:
+        if settings.TRACE:
+            # Imported only for those who ask: it knows Trio's private parts.
+            from trio_ai_stream.lab.trace.live import trace_process  # noqa: PLC0415
+
+            await nursery.start(trace_process, settings.TRACE_FILE)
         await nursery.start(admission.run)
         await start_services(services, connect, nursery)
         nursery.start_soon(count, services, run_directory, name="metrics")

@@ -180,6 +180,10 @@ class Settings(BaseModel):
     LOG_FORMAT: Literal["auto", "text", "json"] = Field(
         "auto", description="`auto` is coloured text on a terminal, else JSON lines."
     )
+    TRACE: bool = Field(False, description="Write a trace of every task, for Perfetto.")
+    TRACE_FILE: Path = Field(
+        Path("trace.json"), description="Its file; each process adds its own number."
+    )
 
     @property
     def upstream_kind(self) -> Literal["openrouter", "simulator"]:

@@ -95,7 +95,9 @@ class TraceInstrument(trio.abc.Instrument):
                 track, start, ph="f", bp="e", cat="cancel", name=name, id=track.flow
             )
             track.flow = None
-        if not internals.over(task):
+        if internals.over(task):
+            del self._tracks[task]
+        else:
             self._draw_shields(task, track, now)
 
     def task_exited(self, task: internals.Task) -> None:
