@@ -39,7 +39,7 @@ def llm(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "LLM_USER_PATH": str(folder)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         stdin=subprocess.DEVNULL,
         check=False,
     )

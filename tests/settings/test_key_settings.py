@@ -90,7 +90,7 @@ def test_serve_ends_with_2_rather_than_be_exposed(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 2
