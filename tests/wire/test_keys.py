@@ -23,7 +23,7 @@ TOKENS: list[tuple[str | None, str | None]] = [
 
 @pytest.mark.parametrize(("header", "token"), TOKENS)
 def test_a_token_is_read(header: str | None, token: str | None) -> None:
-    """The scheme is read in any case, a token has no spaces, and nothing else counts."""
+    """The scheme is read in any case; a token has no spaces; nothing else counts."""
     assert bearer_token(header) == token
 
 

@@ -68,7 +68,7 @@ def snapshot(stream: Stream) -> StreamView:
     return StreamView(
         id=stream.request_id,
         state=stream.state,
-        outcome=stream.ending and stream.ending.outcome,
+        outcome=None if stream.ending is None else stream.ending.outcome,
         endpoint=stream.endpoint,
         model=stream.call.model,
         began_at=stream.began_at,
