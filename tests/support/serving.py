@@ -38,7 +38,7 @@ class ServerProcess:
 
     def _address(self) -> str:
         assert self._process.poll() is None, self._log.read_text()
-        match = re.search(r"Running on (http://[^ ]+) ", self._log.read_text())
+        match = re.search(r"Running on (https?://[^ ]+) ", self._log.read_text())
         return match[1] if match else ""
 
     def ended(self, request_id: str) -> dict[str, Any]:
@@ -50,6 +50,13 @@ class ServerProcess:
             return next((r for r in records if r["request_id"] == request_id), {})
 
         return until(found)
+
+    def terminate(self) -> float:
+        """Ask for the drain and wait for the end; return the seconds it took."""
+        began = time.monotonic()
+        self._process.terminate()
+        self._process.wait(PATIENCE_S)
+        return time.monotonic() - began
 
     def stop(self) -> None:
         """End the process; it may still drain, but not for long."""

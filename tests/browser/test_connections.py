@@ -1,0 +1,66 @@
+"""The page over HTTP/2, and before a server that goes away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+from tests.browser.conftest import Open, ask, finished
+from tests.support.serving import ServerProcess
+
+from trio_ai_stream.server.certificate import write
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server of its own for each test, with TLS and a short drain."""
+    certificate, key = write(tmp_path)
+    process = ServerProcess(
+        tmp_path / "log",
+        TLS_CERT_FILE=str(certificate),
+        TLS_KEY_FILE=str(key),
+        DRAIN_TIMEOUT_SECS="0.5",
+    )
+    yield process
+    process.stop()
+
+
+def test_over_http2_a_stop_is_the_same(visit: Open, server: ServerProcess) -> None:
+    """All goes over one h2 connection: page, live view, chat, and the cancel."""
+    page = visit(ignore_https_errors=True)
+    kinds = "performance.getEntries().map(e => e.nextHopProtocol).filter(Boolean)"
+    assert set(page.evaluate(kinds)) == {"h2"}
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(page.locator(".stream[data-state=streaming]")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(finished(answer).locator(".card.stopped")).to_contain_text(
+        "ms after the stop"
+    )
+    assert server.ended(answer.get_attribute("data-request") or "")["told"] is True
+
+
+def test_a_closed_tab_ends_its_stream(visit: Open, server: ServerProcess) -> None:
+    """Closing the tab resets the stream on the connection; upstream is closed."""
+    page = visit(ignore_https_errors=True)
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    request_id = answer.get_attribute("data-request") or ""
+    page.close()
+    assert server.ended(request_id)["outcome"] == "client_disconnected"
+
+
+def test_a_drain_is_told_and_held_up_by_nobody(
+    visit: Open, server: ServerProcess
+) -> None:
+    """The answer ends with `shutting_down`, and the process soon after it."""
+    page = visit(ignore_https_errors=True)
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(page.locator(".stream[data-state=streaming]")).to_have_count(1)
+    assert server.terminate() < 5
+    card = finished(answer).locator(".card.failed")
+    expect(card).to_contain_text("shutting_down (503)")
+    expect(card).to_contain_text("may well succeed if you send it again")
+    expect(page.locator("#link")).to_have_attribute("data-state", "lost")
