@@ -152,6 +152,26 @@ async def test_a_cancelled_send_leaves_no_torn_message_over_http2() -> None:
         await serve_while(body, limits=_limits(write_stall_s=3))
 
 
+async def test_a_cancelled_head_is_out_all_the_same() -> None:
+    """A cancel that meets the head cuts nothing off: the response has its end."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/cut-head"))
+            answer = await client.read_until(lambda data: data.endswith(b"0\r\n\r\n"))
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert _chunks(answer.partition(b"\r\n\r\n")[2]) == [len(b"the end"), 0]
+        async with await Client.connect(server.port) as client:
+            await client.say(f.hello() + f.request(1, b"/cut-head"))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 1))
+            assert (f.status(seen, 1), f.body(seen, 1)) == (200, b"the end")
+            assert not [frame for frame in seen if frame.kind == "reset"]
+        assert not server.guard.tally.interventions
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
 def _chunks(body: bytes) -> list[int]:
     """Return the sizes of the chunks in a complete chunked body."""
     sizes = []

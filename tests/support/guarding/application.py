@@ -108,6 +108,11 @@ class Application:
                 self._change()
         elif path == "/torn":
             await self._tear(send)
+        elif path == "/cut-head":
+            with trio.CancelScope() as scope:
+                scope.cancel(reason="a budget that ends with the head")
+                await _head(send)
+            await _finish(send, b"the end")
         elif path == "/echo":
             await _reply(send, 200, await _read(receive))
         elif path == "/unread":
@@ -132,8 +137,7 @@ class Application:
                 await send(_body(BLOCK))
             self.torn += scope.cancelled_caught
         self._change()
-        await send(_body(b"the end"))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await _finish(send, b"the end")
 
     async def _stream(self, send: Send, count: int, every_s: float) -> None:
         """Send `count` events; on `end_streams` a terminal one instead of the rest."""
@@ -145,7 +149,7 @@ class Application:
                 with trio.move_on_after(0.5, shield=True):
                     await send(_body(b"data: shutting_down\n\n"))
                 break
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await _finish(send)
         self.finished += 1
 
     def info(self) -> dict[str, Any]:
@@ -175,6 +179,11 @@ async def _head(send: Send, status: int = 200) -> None:
 
 def _body(data: bytes) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": True}
+
+
+async def _finish(send: Send, last: bytes = b"") -> None:
+    await send(_body(last))
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _reply(send: Send, status: int, body: bytes) -> None:

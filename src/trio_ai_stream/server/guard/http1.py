@@ -206,12 +206,9 @@ class GuardedH11(H11Protocol):
             framing.append((b"connection", b"close"))
         response = h11.Response(headers=framing, status_code=event.status_code)
         head = self._bytes_of(response)
-        if (
-            stream is not None
-            and stream.scope["method"] != "HEAD"
-            and _CHUNKED in head.lower()
-        ):
-            stream.write = self._write_chunk
+        if stream is not None:
+            chunked = stream.scope["method"] != "HEAD" and _CHUNKED in head.lower()
+            stream.begins(self._write_chunk if chunked else None)
         return head[:-2] + b"".join(lines) + b"\r\n"
 
     def _bytes_of(self, event: Any) -> bytes:

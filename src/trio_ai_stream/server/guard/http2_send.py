@@ -139,8 +139,9 @@ class H2Sending:
         self.connection.send_headers(
             stream.stream_id, headers + self.config.response_headers("h2")
         )
-        if isinstance(event, Response) and stream.scope["method"] != "HEAD":
-            stream.write = partial(self._write_piece, stream)
+        if isinstance(event, Response):
+            has_body = stream.scope["method"] != "HEAD"
+            stream.begins(partial(self._write_piece, stream) if has_body else None)
 
     async def _write_piece(self, stream: H2Stream, data: bytes) -> None:
         """Write a piece of a body, the short way from the application."""

@@ -49,7 +49,7 @@ class GuardedStream(HTTPStream):
         self.connection = connection
         self.exchange = Exchange()
         self.inbox = Inbox(connection.limits.body_queue_bytes)
-        # Set by the protocol once the response's head is out and pieces may follow.
+        # The short way for the pieces of a body, from the head on.
         self.write: Callable[[bytes], Awaitable[None]] | None = None
         # Whether the request's end has come; the protocol's to set.
         self.request_ended = False
@@ -86,12 +86,21 @@ class GuardedStream(HTTPStream):
         )
         self.connection.exchange_begins(self)
 
+    def begins(self, write: Callable[[bytes], Awaitable[None]] | None) -> None:
+        """Take note that the response's head is out; `write` is for what follows.
+
+        Hypercorn takes note only after the send, and so never of one that a cancel has
+        met: it would refuse the rest of that response.
+        """
+        self.state = ASGIHTTPState.RESPONSE
+        self.write = write
+
     async def app_send(self, message: Any) -> None:
         """Take one ASGI message from the application; after a disconnect, drop it.
 
-        Cancellation: a message is taken whole or not at all. A send that is cancelled
-        while it waits for the client leaves its bytes queued, so that the next message
-        (say, the terminal event) never lands inside a half-written one.
+        Cancellation: the message has been taken, whole. A send that is cancelled while
+        it waits for the client leaves its bytes queued, so that the next message (say,
+        the terminal event) never lands inside a half-written one.
         """
         if self.closed:
             await trio.lowlevel.checkpoint()
