@@ -1,0 +1,97 @@
+"""A trace shows steps, cancels with their reasons, and shields; and it is bounded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import trio
+import trio.testing
+
+from trio_ai_stream.lab.trace import live
+from trio_ai_stream.lab.trace.instrument import TraceInstrument, VirtualClock
+from trio_ai_stream.lab.trace.sink import TraceSink
+
+
+async def cancelled_behind_a_shield() -> None:
+    """Sleep, then be cancelled while cleaning up for half a second."""
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.move_on_after(0.5, shield=True):
+                await trio.sleep_forever()
+
+    await trio.sleep(1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work, name="work")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel(reason="enough")
+
+
+def traced(path: Path) -> list[dict[str, Any]]:
+    """Return the events of the program's trace."""
+    with TraceSink(path, title="test") as sink:
+        trio.run(
+            cancelled_behind_a_shield,
+            clock=trio.testing.MockClock(autojump_threshold=0),
+            instruments=[TraceInstrument(sink, VirtualClock())],
+        )
+    events: list[dict[str, Any]] = json.loads(path.read_text())
+    return [event for event in events if event]
+
+
+def test_a_cancel_is_drawn_from_its_call_to_its_delivery(tmp_path):
+    """An arrow leads from where Cancelled is queued, with its reason, to the step."""
+    events = traced(tmp_path / "t.json")
+    queued = [e for e in events if e["name"] == "Cancelled: enough" and e["ph"] == "i"]
+    flows = {e["id"]: e for e in events if e["ph"] == "s"}
+    ends = {e["id"]: e for e in events if e["ph"] == "f"}
+    assert [event["args"]["source"] for event in queued] == ["explicit"]
+    assert queued[0]["ts"] in {flow["ts"] for flow in flows.values()}
+    assert all(ends[number]["ts"] > flows[number]["ts"] for number in ends)
+    assert len(ends) >= 1
+
+
+def test_a_sleep_that_ends_is_no_cancel(tmp_path):
+    """Trio ends `sleep` by a Cancelled of its own, which the trace leaves out."""
+    events = traced(tmp_path / "t.json")
+    names = {e["name"] for e in events if e["ph"] == "i"}
+    assert "Cancelled: deadline" in names  # the shield's own deadline
+    assert (
+        sum(e["name"] == "Cancelled: deadline" for e in events if e["ph"] == "i") == 1
+    )
+
+
+def test_a_shield_is_drawn_as_long_as_a_task_waits_behind_it(tmp_path):
+    """The slice lasts the half second of the clean-up and says its bound."""
+    events = traced(tmp_path / "t.json")
+    (begin,) = [e for e in events if e["ph"] == "b"]
+    (end,) = [e for e in events if e["ph"] == "e"]
+    assert begin["args"] == {"bound_s": 0.5}
+    assert round((end["ts"] - begin["ts"]) / 1e6, 2) == 0.5
+
+
+def test_a_trace_is_bounded_and_says_so(tmp_path):
+    """Past its limit a trace takes nothing more, and its last event is the reason."""
+    path = tmp_path / "t.json"
+    with TraceSink(path, title="test", limit_bytes=500) as sink:
+        for number in range(100):
+            sink.write({"ph": "X", "name": "step", "ts": number, "dur": 1})
+    events = json.loads(path.read_text())
+    assert path.stat().st_size < 700
+    assert events[-2]["name"] == "trace full"
+    assert sink.dropped > 80
+
+
+async def test_a_live_trace_is_whole_when_its_task_is_cancelled(tmp_path):
+    """The file carries the process's number, parses, and holds other tasks' steps."""
+    path = tmp_path / "live.json"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(live.trace_process, path)
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    events = json.loads(live.file_of_process(path).read_text())
+    assert sum(event.get("ph") == "X" for event in events) > 2
