@@ -47,7 +47,8 @@ class Streams:
         body = json.dumps({"prompt": "hi", "model": ENDLESS}).encode()
         for number in range(count):
             head = (
-                f"POST /chat HTTP/1.1\r\nHost: x\r\nX-Request-ID: {name}-{number}\r\n"
+                "POST /chat HTTP/1.1\r\nHost: localhost\r\n"
+                f"X-Request-ID: {name}-{number}\r\n"
                 f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             )
             stream = await trio.open_tcp_stream("127.0.0.1", self._port)

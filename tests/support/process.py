@@ -71,7 +71,7 @@ async def server(
         process: trio.Process = await nursery.start(start)
         running = ServerProcess(process)
         nursery.start_soon(running.read_log)
-        with trio.fail_after(30):
+        with trio.fail_after(60):  # several imports of a second each, on a busy machine
             await running.running.wait()
         assert running.port, "the server did not start:\n" + "\n".join(running.lines)
         yield running  # the nursery's block: a context manager made for it
