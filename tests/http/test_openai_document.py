@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from tests.support.completions import ask, error_of, over
 from tests.support.world import BUDGETS, world
 from trio.testing import MockClock
 
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.http.connection import Send, StreamResponse
+from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.openai_clients import DocumentClient
+from trio_ai_stream.http.writer import Writer
+from trio_ai_stream.stream.outcome import RULES, Ending, Outcome
+from trio_ai_stream.stream.transcript import Answer
+from trio_ai_stream.wire.events import Done, Raw
+from trio_ai_stream.wire.exchange import Exchange
 
 
 async def test_the_document_is_upstreams(autojump_clock: MockClock) -> None:
@@ -105,3 +114,28 @@ async def test_shutdown_is_told(autojump_clock: MockClock) -> None:
         assert visit.headers["retry-after"] == "1"
         assert visit.headers["x-should-retry"] == "true"
         w.assert_clean()
+
+
+async def test_a_cancel_between_head_and_document_cuts_nothing_off() -> None:
+    """A head that has said its length is followed by the document, not by nothing."""
+    sent: list[dict[str, Any]] = []
+    budget = trio.CancelScope()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.start":
+            budget.cancel(reason="a deadline")
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def run(_send: Send, _response: StreamResponse) -> None:
+        """Stand for the stream: the client is called from here."""
+
+    writer = Writer(send, StreamResponse(run), Incoming("r", Exchange()))
+    client, answer = DocumentClient(writer), Answer()
+    with budget:
+        await client.deliver([Raw(b"{}"), Done()])
+    problem = RULES[Outcome.DEADLINE_EXCEEDED].problem
+    await client.ended(Ending(Outcome.DEADLINE_EXCEEDED, 0.0, problem), answer)
+    await client.finish()
+    assert [m["body"] for m in sent[1:]] == [b"{}", b""]
+    assert (sent[0]["status"], budget.cancelled_caught) == (200, True)

@@ -265,6 +265,37 @@ async def test_a_client_that_leaves_ends_upstream_at_once(
         assert ended.marks["client_gone"].at == left
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_leaving_while_upstream_is_dialled(
+    stream: bool, autojump_clock: MockClock
+) -> None:
+    """A connection that is not there yet is given up with its client."""
+    async with world() as w:
+        w.reachable = False
+        visit = ask(w, stream=stream)
+        await trio.sleep(1)
+        visit.leave()
+        assert await over(visit) == 1
+        assert w.record.outcome is Outcome.CLIENT_DISCONNECTED
+        w.assert_clean()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_leaving_while_a_retry_is_waited_for(
+    stream: bool, autojump_clock: MockClock
+) -> None:
+    """Who left while upstream's Retry-After runs causes no further request."""
+    async with world() as w:
+        visit = ask(w, "simulator/rate-limited", stream=stream)
+        await trio.sleep(1)
+        visit.leave()
+        assert await over(visit) == 1
+        await trio.sleep(10)
+        assert w.simulator.ledger.total == 1
+        assert w.record.outcome is Outcome.CLIENT_DISCONNECTED
+        w.assert_clean()
+
+
 async def test_a_block_is_one_write(autojump_clock: MockClock) -> None:
     """Chunks that arrive together leave together."""
     async with world() as w:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Final
 
 from loguru import logger
 from quart import Quart, Response, request
@@ -16,8 +17,9 @@ from trio_ai_stream.wire import openai_errors, sse
 from trio_ai_stream.wire.documents import ErrorDocument
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 
-# RFC 6750 section 3.
-_CHALLENGE = 'Bearer realm="trio-ai-stream"'
+# RFC 6750 section 3; the error is named to who sent a key, as section 3.1 asks.
+_CHALLENGE: Final = 'Bearer realm="trio-ai-stream"'
+_BAD_TOKEN: Final = _CHALLENGE + ', error="invalid_token"'
 
 
 def register(app: Quart, on_refusal: Callable[[Problem], None]) -> None:
@@ -53,7 +55,8 @@ def render(problem: Problem) -> Response:
     if (retry_after := problem.retry_after_header) is not None:
         response.headers["Retry-After"] = retry_after
     if response.status_code == 401:
-        response.headers["WWW-Authenticate"] = _CHALLENGE
+        wrong = problem.error_type == "invalid_api_key"
+        response.headers["WWW-Authenticate"] = _BAD_TOKEN if wrong else _CHALLENGE
     return response
 
 
