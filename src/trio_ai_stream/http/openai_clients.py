@@ -68,12 +68,14 @@ class DocumentClient:
     """The client of `stream: false`: upstream's document as it is, or an error.
 
     It cannot be sent a sign of life: a JSON response has no room for one before its
-    status is known.
+    status is known. Once the head has said how long the document is, the document
+    follows, even if the stream is ended between the two: nothing else can.
     """
 
-    __slots__ = ("_writer",)
+    __slots__ = ("_owed", "_writer")
 
     def __init__(self, writer: Writer) -> None:
+        self._owed = b""
         self._writer = writer
 
     async def accepted(self) -> None:
@@ -89,8 +91,9 @@ class DocumentClient:
             return 0, 0
         size = len(first.payload)
         length = ("Content-Length", str(size))
+        self._owed = first.payload
         await self._writer.start(status=200, content_type=JSON, more=[length])
-        await self._writer.write(first.payload)
+        await self._pay()
         return 1, size
 
     async def heartbeat(self) -> None:
@@ -98,12 +101,18 @@ class DocumentClient:
 
     async def ended(self, ending: Ending, answer: Answer) -> None:
         """Write the error, if there is no document."""
+        await self._pay()
         if ending.problem is not None and not self._writer.started:
             await write_error(self._writer, ending.problem)
 
     async def finish(self) -> None:
         """Write the end of the response."""
         await self._writer.finish()
+
+    async def _pay(self) -> None:
+        owed, self._owed = self._owed, b""
+        if owed:
+            await self._writer.write(owed)
 
 
 async def write_error(writer: Writer, problem: Problem) -> None:
