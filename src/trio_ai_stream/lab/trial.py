@@ -83,7 +83,7 @@ async def bring(
     connection is closed.
     """
     tag = arena.upstream.tag()
-    since = (await arena.upstream.stats()).total
+    since = await arena.upstream.newest()
     request = arena.adapter.request(scene.model(tag))
     headers = {**request.headers, "x-request-id": request_id(tag)}
     request = dataclasses.replace(request, headers=headers)

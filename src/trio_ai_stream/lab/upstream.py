@@ -17,6 +17,7 @@ from trio_ai_stream.lab.process import Server, free_port, serving
 
 FIRST_LOOK_S = 0.005  # after a cause; by then a prompt server's upstream has noticed
 LONGEST_PAUSE_S = 0.1  # between two looks at the ledger
+BEYOND = 10**12  # an entry number that no ledger reaches
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -74,16 +75,21 @@ class Upstream:
         self._tags += 1
         return self._tags
 
-    async def stats(self, since: int = 0) -> _Stats:
+    async def stats(self, since: int) -> _Stats:
         """Return the ledger from one entry number on."""
         body = await get(self.server.port, f"/api/v1/stats?since={since}")
         return msgspec.json.decode(body, type=_Stats)
 
+    async def newest(self) -> int:
+        """Return the number of the newest entry, without asking for any."""
+        return (await self.stats(since=BEYOND)).total
+
     async def entry(
-        self, tag: int, until: Callable[[Entry], bool], *, since: int = 0
+        self, tag: int, until: Callable[[Entry], bool], *, since: int
     ) -> Entry:
         """Return a request's newest entry once it satisfies a condition.
 
+        ``since`` keeps the answer small: a whole ledger takes upstream long to encode.
         Waits for ever: the caller bounds it. Looks rarely, and less and less often, so
         that looking does not become a part of what is measured.
         """
@@ -95,7 +101,7 @@ class Upstream:
             await trio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE_S)
 
-    async def look(self, tag: int, *, since: int = 0) -> Entry | None:
+    async def look(self, tag: int, *, since: int) -> Entry | None:
         """Return a request's newest entry as it is now, ``None`` if there is none."""
         requests = (await self.stats(since)).requests
         own = [entry for entry in requests if f"size={tag}" in (entry.model or "")]

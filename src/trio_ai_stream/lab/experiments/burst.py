@@ -45,7 +45,7 @@ async def burst(
     Upstream is silent meanwhile, so that the cancels are all the work there is.
     Errors: TrialError if not all streams open. Cancellation: all are closed.
     """
-    since = (await arena.upstream.stats()).total
+    since = await arena.upstream.newest()
     lives: dict[int, ChatStream] = {}
     try:
         with trio.move_on_after(OPEN_WITHIN_S) as opening:

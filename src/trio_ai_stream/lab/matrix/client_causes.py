@@ -55,6 +55,7 @@ async def _connecting(arena: Arena, cell: Cell) -> Live:
     """Return a stream whose server is waiting for a connection to upstream."""
     assert cell.scene is not None
     tag = arena.upstream.tag()
+    since = await arena.upstream.newest()
     request = arena.adapter.request(cell.scene.model(tag))
     headers = {**request.headers, "x-request-id": request_id(tag)}
     request = dataclasses.replace(request, headers=headers)
@@ -64,7 +65,7 @@ async def _connecting(arena: Arena, cell: Cell) -> Live:
         nursery.start_soon(stream.read_to_end)
         await trio.sleep(SETTLE_S)
         nursery.cancel_scope.cancel(reason="the server has had time to connect")
-    return Live(stream=stream, tag=tag, since=0, started_ns=started)
+    return Live(stream=stream, tag=tag, since=since, started_ns=started)
 
 
 async def _blocked(arena: Arena, live: Live) -> None:

@@ -39,6 +39,7 @@ async def answer_run(arena: Arena, log: Log, cell: Cell) -> RunRecord:
     """Make a run whose cause needs nobody's hand: a budget, or upstream's script."""
     assert cell.scene is not None
     tag = arena.upstream.tag()
+    since = await arena.upstream.newest()
     request = arena.adapter.request(cell.scene.model(tag))
     headers = {**request.headers, "x-request-id": request_id(tag)}
     request = dataclasses.replace(request, headers=headers)
@@ -48,7 +49,7 @@ async def answer_run(arena: Arena, log: Log, cell: Cell) -> RunRecord:
         run = new_run(tag, started, stream.seen)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.read_to_end)
-            await watch(arena, log, cell, run, since=0, watch_s=WATCH_S)
+            await watch(arena, log, cell, run, since=since, watch_s=WATCH_S)
             await _over(stream)
             nursery.cancel_scope.cancel(reason="the run was watched to its end")
     finally:
