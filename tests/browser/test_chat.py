@@ -57,6 +57,20 @@ def test_stop_shows_what_the_server_did(
     expect(page.get_by_role("status")).to_have_text("Stopped. Outcome: cancelled.")
 
 
+def test_a_flood_drowns_neither_the_page_nor_its_stop(
+    visit: Open, server: ServerProcess
+) -> None:
+    """As fast as it is read: the display has an end, and Stop still works at once."""
+    page = visit()
+    answer = ask(page, "Flood me.", "simulator/flood")
+    expect(answer).to_contain_text("The display stops here")
+    page.keyboard.press("Escape")
+    expect(finished(answer).locator(".card.stopped")).to_be_visible()
+    assert len(answer.locator(".body").inner_text()) < 250_000
+    record = server.ended(answer.get_attribute("data-request") or "")
+    assert record["outcome"] == "cancelled"
+
+
 def test_stop_before_upstream_has_answered(visit: Open, server: ServerProcess) -> None:
     """A stream that has nothing yet is stopped as well, and the page says so."""
     page = visit()

@@ -17,7 +17,7 @@ export class Exchange {
   #receipt = null;
   #stopping = null;
   #started = performance.now();
-  #facts = { events: 0, firstMs: null, text: "", upstream: null };
+  #facts = { events: 0, firstMs: null, upstream: null };
 
   async run(body, show) {
     const end = await this.#converse(body, show);
@@ -71,7 +71,6 @@ export class Exchange {
       case "content":
         facts.events += 1;
         facts.firstMs ??= performance.now() - this.#started;
-        facts.text += event.content;
         show.content(event.content);
         return null;
       case "reasoning":

@@ -115,7 +115,7 @@ async function finish(answer, result) {
   rendering.flush();
   item.removeAttribute("aria-busy");
   item.dataset.end = result.end;
-  if (result.text) messages.push({ role: "assistant", content: result.text });
+  if (rendering.text) messages.push({ role: "assistant", content: rendering.text });
   if (result.end === "stopped") {
     const record = result.id === null ? null : await live.record(result.id, result.receipt ? SOON_MS : LATER_MS);
     item.append(stopCard(result, record));

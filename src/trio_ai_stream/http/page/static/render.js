@@ -3,7 +3,7 @@
 
 import { el } from "./dom.js";
 
-// Beyond this the browser suffers more than the reader gains.
+// Beyond this the browser suffers more than the reader gains; no more is kept, either.
 export const MAX_SHOWN = 200_000;
 
 /** Cut text into blocks: {kind: "code"|"list"|"heading"|"text", text, ...}. */
@@ -87,6 +87,7 @@ export class Rendering {
   }
 
   append(text) {
+    if (this.#cut) return;
     this.text += text;
     // Thirty times a second is smooth; more often is work that nobody sees.
     this.#timer ??= setTimeout(() => this.flush(), 33);
