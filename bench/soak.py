@@ -1,0 +1,181 @@
+"""`python -m bench.soak --streams N`: many streams with random endings, then a count.
+
+Server, simulator and clients share one Trio run, so that everything can be counted:
+tasks, descriptors (also those of upstream connections), permits and registry entries
+must be after the run what they were after its warm-up. Memory's growth is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Any, cast
+
+import trio
+from hypercorn.config import Config
+from hypercorn.utils import wrap_app
+from tests.support.guarding import frames as f
+from tests.support.guarding.client import Client
+
+from trio_ai_stream.assembly import create_app
+from trio_ai_stream.http.application import Application
+from trio_ai_stream.server.guard.serving import Guard
+from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.settings import load_settings
+from trio_ai_stream.telemetry.logs import configure_logging
+
+MODELS = ["fast", "fast", "drop", "truncated", "echo", "endless"]
+ENDINGS = ["complete", "complete", "leave", "reset", "shut", "cancel"]
+WARM_UP = 200
+SETTINGS = {
+    "UPSTREAM": "simulator",
+    "RATE_LIMIT": "1000000",
+    "LOG_LEVEL": "ERROR",
+    "STREAM_DEADLINE_SECS": "2",
+    "WRITE_TIMEOUT_SECS": "5",
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What must come back to where it was."""
+
+    tasks: int
+    descriptors: int
+    permits: int
+    registered: int
+
+    @classmethod
+    def now(cls, app: Application) -> Counts:
+        """Count."""
+        permits = app.services.gate.status().permits
+        return cls(
+            trio.lowlevel.current_statistics().tasks_living,
+            len(os.listdir("/proc/self/fd")),
+            permits.held,
+            len(app.services.registry),
+        )
+
+
+def main() -> int:
+    """Run one soak and report."""
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser.add_argument("--streams", type=int, default=100_000)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    return trio.run(_soak, parser.parse_args())
+
+
+async def _soak(arguments: argparse.Namespace) -> int:
+    settings = load_settings(SETTINGS, None)
+    configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
+    app = create_app(settings)
+    guard = Guard(Limits.from_settings(settings), app.services.registry)
+    config = Config()
+    config.bind, config.errorlog = ["127.0.0.1:0"], None
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        wrapped = wrap_app(cast("Any", app), 0, "asgi")
+        serve = partial(guard.serve, wrapped, config, shutdown_trigger=stop.wait)
+        binds = await nursery.start(serve)
+        port = int(binds[0].rpartition(":")[2])
+        await _clients(port, arguments, range(WARM_UP))
+        before, memory = await _settled(app, None), _rss_bytes()
+        began = time.monotonic()
+        endings = await _clients(port, arguments, range(arguments.streams))
+        took_s = time.monotonic() - began
+        after = await _settled(app, before)
+        grown = _rss_bytes() - memory
+        stop.set()
+    print(f"{arguments.streams} streams in {took_s:.0f} s: {dict(endings)}")
+    print(f"before {before}\nafter  {after}")
+    print(f"memory grew by {grown / 1e6:.1f} MB")
+    return 0 if after == before else 1
+
+
+async def _clients(
+    port: int, arguments: argparse.Namespace, numbers: range
+) -> Counter[str]:
+    """Let the clients share the numbers; return how their streams ended."""
+    endings: Counter[str] = Counter()
+    todo = iter(numbers)
+    async with trio.open_nursery() as nursery:
+        for _ in range(arguments.clients):
+            nursery.start_soon(_client, port, arguments.seed, todo, endings)
+    return endings
+
+
+async def _client(
+    port: int, seed: int, numbers: Iterator[int], endings: Counter[str]
+) -> None:
+    for number in numbers:
+        random = Random(seed * 1_000_003 + number)
+        ending = random.choice(ENDINGS)
+        async with await Client.connect(port) as client:
+            with trio.move_on_after(10) as scope:
+                await _stream(client, random, ending)
+        endings["too slow" if scope.cancelled_caught else ending] += 1
+
+
+async def _stream(client: Client, random: Random, ending: str) -> None:
+    """Have one stream over HTTP/1.1 or h2c, and end it as told."""
+    body = json.dumps(
+        {"prompt": "soak", "model": f"simulator/{random.choice(MODELS)}"}
+    ).encode()
+    http2 = random.random() < 0.4
+    await client.say(_h2_request(body) if http2 else _h1_request(body))
+    enough = random.randrange(1200) if ending != "complete" else sys.maxsize
+    if http2:
+        await client.frames_until(
+            lambda seen: f.ended(seen, 1) or len(client.received) > enough
+        )
+    else:
+        await client.read_until(lambda data: len(data) > enough)
+    if ending == "reset":
+        client.reset()
+    elif ending == "shut" and not client.ended:
+        await client.stream.send_eof()
+        await client.read_to_end()
+    elif ending == "cancel" and http2:
+        await client.say(f.reset(1))
+
+
+def _h1_request(body: bytes) -> bytes:
+    return (
+        b"POST /chat HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+def _h2_request(body: bytes) -> bytes:
+    fields = ((b"content-type", b"application/json"),)
+    head = f.request(1, b"/chat", method=b"POST", extra=fields, end=False)
+    return f.hello() + head + f.data(1, body, end=True)
+
+
+async def _settled(app: Application, wanted: Counts | None) -> Counts:
+    """Return the counts once they are `wanted`, or no longer change."""
+    counts = Counts.now(app)
+    for _ in range(40):
+        await trio.sleep(0.25)
+        last, counts = counts, Counts.now(app)
+        if counts == wanted or (wanted is None and counts == last):
+            break
+    return counts
+
+
+def _rss_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
