@@ -30,10 +30,13 @@ def test_a_step_is_in_the_table_or_an_error(state: State, event: Event) -> None:
 
 
 @pytest.mark.parametrize("state", [s for s in State if s not in {"ending", "ended"}])
-def test_a_client_may_leave_in_any_live_state(state: State) -> None:
-    """`lost` and `stopped` lead from each live state to its end."""
-    assert follow(state, Event.LOST) is State.ENDING
-    assert follow(state, Event.STOPPED) is State.ENDING
+@pytest.mark.parametrize("event", [Event.LOST, Event.STOPPED, Event.FAILED])
+def test_a_stream_may_be_cut_off_in_any_live_state(state: State, event: Event) -> None:
+    """Leaving, stopping and our own bugs lead from each live state to its end.
+
+    A step that were missing would keep the stream's permit for ever.
+    """
+    assert follow(state, event) is State.ENDING
 
 
 def test_each_state_is_reached_and_only_ended_is_final() -> None:

@@ -50,6 +50,7 @@ TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.WAITING, Event.CONTENT): State.STREAMING,
     (State.WAITING, Event.FINISHED): State.ENDING,
     (State.STREAMING, Event.FINISHED): State.ENDING,
+    (State.ADMITTED, Event.FAILED): State.ENDING,
     (State.CONNECTING, Event.FAILED): State.ENDING,
     (State.WAITING, Event.FAILED): State.ENDING,
     (State.STREAMING, Event.FAILED): State.ENDING,
