@@ -100,6 +100,19 @@ async def test_without_any_list_the_failure_is_told(autojump_clock: MockClock) -
         assert trio.current_time() <= FETCH_S
 
 
+async def test_all_who_wait_share_one_failure(autojump_clock: MockClock) -> None:
+    """However many ask an upstream that hangs, nobody waits longer than one try."""
+    async with world() as w:
+        w.reachable = False
+        visits = [w.visit({}, "/v1/models", method="GET") for _ in range(5)]
+        for visit in visits:
+            await over(visit)
+            assert visit.status in {502, 504}
+        assert trio.current_time() <= FETCH_S
+        w.reachable = True
+        assert (await get(w)).status == 200
+
+
 async def test_a_client_that_leaves_does_not_hold_the_others(
     autojump_clock: MockClock,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import msgspec
@@ -65,30 +66,37 @@ def models_blueprint(services: Services) -> Blueprint:
 
 
 class Catalogue:
-    """Upstream's models; many clients that ask at once cause one request."""
+    """Upstream's models; clients that ask while it is being asked share the answer."""
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
         self._list: ModelList | None = None
-        self._fetched_at = 0.0
+        self._problem = MALFORMED
+        self._tried_at = -math.inf
 
     async def current(self, upstream: OpenRouter) -> ModelList:
         """Return the list; an old one rather than none if upstream fails.
 
+        Waits for one request at most, failed or not: its own, or the one under way.
         Cancelling leaves the fetching to the next who asks.
 
         :raises Refused: upstream cannot be asked, and there is no list yet.
         """
+        asked_at = trio.current_time()
         async with self._lock:
-            now = trio.current_time()
-            if self._list is None or now - self._fetched_at > FRESH_S:
-                try:
-                    self._list = await _fetch(upstream)
-                except Refused:
-                    if self._list is None:
-                        raise
-                self._fetched_at = now
-            return self._list
+            fresh = self._list is not None and asked_at - self._tried_at <= FRESH_S
+            if not fresh and asked_at >= self._tried_at:
+                await self._refresh(upstream)
+        if self._list is None:
+            raise Refused(self._problem)
+        return self._list
+
+    async def _refresh(self, upstream: OpenRouter) -> None:
+        try:
+            self._list = await _fetch(upstream)
+        except Refused as exc:
+            self._problem = exc.problem
+        self._tried_at = trio.current_time()
 
 
 async def _fetch(upstream: OpenRouter) -> ModelList:
