@@ -65,3 +65,12 @@ def test_terminal_events_carry_their_fields() -> None:
                      "retry_after": 2.5}  # fmt: skip
     (connected,) = parse(encoder.connected(model="m", upstream="simulator"))
     assert connected["upstream"] == "simulator"
+
+
+@given(st.lists(anything, max_size=8))
+def test_a_block_is_the_sum_of_its_events(texts: list[str]) -> None:
+    """Encoding a block at once gives the bytes that encoding each event gives."""
+    encoder = ChatEncoder("r")
+    items: list[Item] = list(texts)
+    singly = b"".join(encoder.content([item])[0] for item in items)
+    assert encoder.content(items) == (singly, len(texts))

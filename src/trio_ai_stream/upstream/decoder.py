@@ -45,6 +45,8 @@ class Decoder:
 
         :raises MalformedError: when an event is too large or not a chunk of JSON.
         """
+        if self._done:
+            return []
         buffer = self._buffer + data if self._buffer else data
         if self._start:
             if len(buffer) < 3 and _BOM.startswith(buffer):
@@ -57,21 +59,14 @@ class Decoder:
             held = b"\r" if buffer.endswith(b"\r") else b""
             body = buffer[:-1] if held else buffer
             buffer = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
-        events = buffer.split(b"\n\n")
-        self._buffer = events.pop()
+        complete, found, self._buffer = buffer.rpartition(b"\n\n")
         if len(self._buffer) > self._max:
             raise MalformedError(
                 f"expected events of at most {self._max} bytes, got a longer one"
             )
         items: list[Item] = []
-        for event in events:
-            if self._done:
-                self._buffer = b""
-                break
-            if event.startswith(b"data: {") and b"\n" not in event:
-                self._payload(event[6:], items)
-            else:
-                self._event(event, items)
+        if found:
+            self._events(complete, items)
         return items
 
     def end(self) -> list[Item]:
@@ -83,6 +78,19 @@ class Decoder:
         self._event(rest, items)
         return items
 
+    def _events(self, block: bytes, items: list[Item]) -> None:
+        """Decode whole events, without the blank line after the last."""
+        if block.startswith(b"data: "):
+            payloads = block[6:].split(b"\n\ndata: ")
+            # No other line ends: each event is one line of data, as good as always.
+            if block.count(b"\n") == 2 * len(payloads) - 2:
+                self._payloads(payloads, items)
+                return
+        for event in block.split(b"\n\n"):
+            if self._done:
+                return
+            self._event(event, items)
+
     def _event(self, event: bytes, items: list[Item]) -> None:
         data: list[bytes] = []
         for line in event.split(b"\n"):
@@ -91,17 +99,19 @@ class Decoder:
             elif line.startswith(b":"):
                 items.append(_COMMENT)
         if data:
-            self._payload(b"\n".join(data), items)
+            self._payloads([b"\n".join(data)], items)
 
-    def _payload(self, payload: bytes, items: list[Item]) -> None:
-        if payload == b"[DONE]":
-            self._done = True
-            items.append(_DONE)
-            return
-        if self._raw:
-            items.append(Raw(payload))
+    def _payloads(self, payloads: list[bytes], items: list[Item]) -> None:
         try:
-            items_of_chunk(payload, items)
+            for payload in payloads:
+                if payload == b"[DONE]":
+                    self._done = True
+                    self._buffer = b""
+                    items.append(_DONE)
+                    return
+                if self._raw:
+                    items.append(Raw(payload))
+                items_of_chunk(payload, items)
         except ValueError as exc:
             raise MalformedError(
                 "expected a chunk of JSON, got something else"
