@@ -35,7 +35,20 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
     ),
     ("upstream/transport/closing.py", ""): "only for a link that was closed meanwhile",
     ("upstream/transport/message.py", "Message.write"): "no request of ours is chunked",
+    ("upstream/transport/body.py", "Body.receive"): "only under httpx's read budget",
+    ("upstream/transport/body.py", "Body._receive_within_budget"): "the same",
+    ("upstream/transport/body.py", "Body.__anext__"): "for httpx's own readers",
+    ("upstream/proxy.py", ""): "httpx's own connections, over sockets",
+    ("upstream/openrouter.py", "OpenRouter.get"): "no stream: upstream refuses a GET",
     ("admission/peers.py", ""): "workers' sockets",
+    ("http/elsewhere.py", ""): "other workers' streams, over their sockets",
+    ("http/streams.py", ""): "no stream: one short answer",
+    ("http/models.py", ""): "no stream: the scenario `models` takes its longest way",
+    ("http/live.py", ""): "no chat stream: the scenario `live` takes the usual way",
+    ("http/lifespan.py", ""): "no request is under way when start-up fails",
+    ("http/chat.py", "ChatClient.ended"): (
+        "nothing is awaited between admission and the first write"
+    ),
     ("admission/shared/", ""): "counts in Valkey, over a socket",
 }
 
