@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from trio_ai_stream.admission.opening import MissingExtraError
 from trio_ai_stream.assembly import create_app
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.server.guard import install
@@ -18,11 +19,11 @@ from trio_ai_stream.telemetry.logs import configure_logging
 def _from_environment() -> Application:
     try:
         settings = load_settings()
-    except SettingsError as exc:
+        configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
+        application = create_app(settings)
+    except (SettingsError, MissingExtraError) as exc:
         sys.stderr.write(f"{exc}\n")
         sys.exit(2)
-    configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
-    application = create_app(settings)
     install(Limits.from_settings(settings), application.services.registry)
     return application
 
