@@ -74,6 +74,11 @@ def machine() -> dict[str, str | int | None]:
     }
 
 
+def _portable(word: str) -> str:
+    """Return a word of the command line without the folders of this machine."""
+    return Path(word).name if word.startswith("/") else word
+
+
 def manifest(
     config: Mapping[str, object], *, seeds: Sequence[int] = (), started_ns: int
 ) -> dict[str, object]:
@@ -90,7 +95,7 @@ def manifest(
         "seeds": list(seeds),
         "config": json.loads(text),
         "config_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [_portable(word) for word in sys.argv],
         "wall_time_s": round((time.monotonic_ns() - started_ns) / 1e9, 3),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
