@@ -28,7 +28,7 @@ from trio_ai_stream.stream.snapshot import StreamView, snapshot
 from trio_ai_stream.wire.sse import CONTENT_TYPE, HEARTBEAT
 
 # Trio tells nobody when its task tree changes, so a watcher looks: four times a second
-# looks alive to a person and costs next to nothing.
+# looks alive to a person.
 LOOK_S: Final = 0.25
 MAX_STREAMS: Final = 40
 
