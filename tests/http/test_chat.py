@@ -87,6 +87,20 @@ async def test_a_clients_request_id_is_taken_only_if_it_is_safe(
         assert w.record.request_id == used
 
 
+async def test_one_request_id_names_one_request(autojump_clock: MockClock) -> None:
+    """Of two requests in the same instant under one id, the second gets another."""
+    async with world() as w:
+        headers = {"x-request-id": "mine"}
+        visits = [w.visit({"prompt": "x"}, headers=headers) for _ in range(2)]
+        for visit in visits:
+            await answered(visit)
+            assert visit.status == 200
+        assert sum(visit.headers["x-request-id"] == "mine" for visit in visits) == 1
+        again = await answered(w.visit({"prompt": "x"}, headers=headers))
+        assert again.headers["x-request-id"] == "mine"
+        assert not w.services.request_ids
+
+
 async def test_a_live_streams_request_id_is_not_given_twice(
     autojump_clock: MockClock,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.completions import COMPLETIONS, ask, error_of, over
 from tests.support.world import world
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -93,24 +93,6 @@ async def test_another_content_type_is_refused(autojump_clock: MockClock) -> Non
         await over(visit)
         assert visit.status == 415
         assert error_of(visit)["code"] == "unsupported_media_type"
-
-
-async def test_one_id_at_a_time(autojump_clock: MockClock) -> None:
-    """A live stream's id is not given twice; two at the same instant are told apart."""
-    async with world() as w:
-        headers = {"x-request-id": "mine"}
-        visits = [ask(w, "simulator/endless", headers=headers) for _ in range(2)]
-        await wait_all_tasks_blocked()
-        assert len(w.services.registry) == 1
-        refused = next(visit for visit in visits if visit.status is not None)
-        assert refused.status == 409
-        later = ask(w, "simulator/endless", headers=headers)
-        await wait_all_tasks_blocked()
-        assert later.headers["x-request-id"] != "mine"
-        for visit in (*visits, later):
-            visit.leave()
-            await over(visit)
-        w.assert_clean()
 
 
 async def test_no_permit_is_503(autojump_clock: MockClock) -> None:

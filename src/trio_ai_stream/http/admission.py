@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from quart import request
 
 from trio_ai_stream.admission import permits
@@ -16,13 +14,6 @@ from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.source import Call
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.problems import SHUTTING_DOWN, Fault, Problem, Refused
-
-DUPLICATE_ID: Final = Problem(
-    409,
-    "duplicate_request_id",
-    "a request that came at the same time has the same X-Request-ID",
-    retryable=True,
-)
 
 
 async def admit_request(services: Services) -> None:
@@ -89,9 +80,6 @@ async def admit_stream(
     if services.registry.draining.is_set():
         permit.release()
         raise Refused(SHUTTING_DOWN)
-    if call.request_id in services.registry:
-        permit.release()
-        raise Refused(DUPLICATE_ID)
     stream = Stream(
         call,
         budgets or services.budgets,

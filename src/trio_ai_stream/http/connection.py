@@ -45,8 +45,9 @@ class Connection(TrioASGIHTTPConnection):
 
     async def __call__(self, receive: Receive, send: Send) -> None:
         """Handle the request; ends early when the client goes away."""
-        registry = self.app.services.registry
-        incoming = Incoming.enter(cast("dict[str, Any]", self.scope), registry)
+        services = self.app.services
+        scope = cast("dict[str, Any]", self.scope)
+        incoming = Incoming.enter(scope, services.request_ids)
         with logger.contextualize(request_id=incoming.request_id):
             logger.debug(
                 "request started",
@@ -74,8 +75,10 @@ class Connection(TrioASGIHTTPConnection):
                 end = Outcome.INTERNAL_ERROR
                 raise
             finally:
-                if registry.draining.is_set() and end is not Outcome.INTERNAL_ERROR:
+                draining = services.registry.draining.is_set()
+                if draining and end is not Outcome.INTERNAL_ERROR:
                     end = Outcome.SHUTDOWN
+                services.request_ids.discard(incoming.request_id)
                 if incoming.stream is not None:
                     incoming.stream.close(outcome=end)
                 self._log_end(incoming)

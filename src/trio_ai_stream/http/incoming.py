@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, Final
 
 import trio
 from quart import request
 
 from trio_ai_stream.admission.decision import Decision
-from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 from trio_ai_stream.wire.keys import Role
@@ -47,10 +46,14 @@ class Incoming:
         self.secure = False
 
     @classmethod
-    def enter(cls, scope: dict[str, Any], registry: Registry) -> Incoming:
-        """Put a fresh one into the ASGI scope of a request."""
+    def enter(cls, scope: dict[str, Any], taken: set[str]) -> Incoming:
+        """Put a fresh one into the ASGI scope of a request, and its id into `taken`.
+
+        Whoever enters it takes the id out again, at the request's end.
+        """
         exchange = scope.get("extensions", {}).get(EXTENSION) or Exchange()
-        incoming = cls(_request_id(scope["headers"], registry), exchange)
+        incoming = cls(_request_id(scope["headers"], taken), exchange)
+        taken.add(incoming.request_id)
         incoming.secure = scope["scheme"] == "https"
         scope[_KEY] = incoming
         return incoming
@@ -62,11 +65,11 @@ class Incoming:
         return incoming
 
 
-def _request_id(headers: Iterable[tuple[bytes, bytes]], registry: Registry) -> str:
-    """Take the client's id if it is safe to repeat and no live stream has it."""
+def _request_id(headers: Iterable[tuple[bytes, bytes]], taken: Container[str]) -> str:
+    """Take the client's id if it is safe to repeat and no live request has it."""
     for name, value in headers:
         if name == b"x-request-id":
             text = value.decode("latin-1")
-            if _REQUEST_ID.fullmatch(text) and text not in registry:
+            if _REQUEST_ID.fullmatch(text) and text not in taken:
                 return text
     return uuid.uuid4().hex

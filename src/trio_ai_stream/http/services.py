@@ -1,4 +1,4 @@
-"""What the routes work with: one object for each process, made in `app.py`."""
+"""What the routes work with: one object for each process, made in `assembly.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from trio_ai_stream.wire.keys import KeyRing
 
 @dataclass(slots=True)
 class Services:
-    """The rooms behind the routes. `upstream` is there once the server has started."""
+    """The rooms behind the routes. `upstream` is there once the server has started.
+
+    `request_ids` are those of the live requests: an id names one request, and so one
+    stream, one permit and one entry in the log.
+    """
 
     settings: Settings
     budgets: Budgets
@@ -32,4 +36,5 @@ class Services:
     tracer: Tracer = field(default_factory=NullTracer)
     keys: KeyRing = field(default_factory=KeyRing)
     upstream: OpenRouter | None = None
+    request_ids: set[str] = field(default_factory=set)
     watchers: Watchers = field(default_factory=Watchers)
