@@ -20,6 +20,8 @@ from trio_ai_stream.wire.events import Failure
 from trio_ai_stream.wire.problems import Fault, Problem
 
 MAX_TEXT: Final = 300
+# A longer Retry-After, `1e999` for one, is a mistake; it could not be written out.
+MAX_SECONDS: Final = 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,9 @@ def rejection(status: int, body: bytes | None, retry_after: str | None) -> EndSt
     failure = failure_of(error)
     problem = failure.problem
     seconds = problem.retry_after
-    if seconds is None and retry_after is not None and retry_after.strip().isdigit():
-        seconds = float(retry_after)
+    header = (retry_after or "").strip()
+    if seconds is None and header.isascii() and header.isdigit():
+        seconds = _seconds(int(header[:20]))
     problem = dataclasses.replace(problem, retry_after=seconds)
     return EndStream(Outcome.UPSTREAM_REJECTED, problem=problem, detail=failure.detail)
 
@@ -197,9 +200,10 @@ def _identifier(word: object) -> str:
 
 
 def _seconds(value: object) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+    """Read a time to wait; one past `MAX_SECONDS` is none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value)
+    return float(value) if 0 <= value < MAX_SECONDS else None
 
 
 def _error_object(body: bytes | None) -> dict[str, Any]:
