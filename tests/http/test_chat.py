@@ -10,6 +10,7 @@ import trio
 from tests.support.world import Visit, world
 from trio.testing import MockClock
 
+from trio_ai_stream.upstream.openrouter import REJECTED_S
 from trio_ai_stream.upstream.requests import chat_call
 from trio_ai_stream.wire.requests import parse_chat_request
 
@@ -147,13 +148,20 @@ async def test_a_draining_server_refuses_and_says_so(autojump_clock: MockClock) 
 
 
 async def test_ready_says_when_the_key_was_rejected(autojump_clock: MockClock) -> None:
-    """A 401 of upstream makes `/ready` 503 until a request is accepted again."""
+    """A 401 of upstream makes `/ready` 503 until a request is accepted again.
+
+    Or for a while only: behind a balancer no request may come while it is not ready.
+    """
     async with world() as w:
         await answered(w.chat("simulator/default?status=401"))
         ready = await answered(w.visit(b"", path="/ready", method="GET"))
         assert ready.status == 503
         assert "OPENROUTER_API_KEY" in ready.json()["reasons"][0]
         await answered(w.chat("simulator/fast"))
+        ready = await answered(w.visit(b"", path="/ready", method="GET"))
+        assert ready.status == 200
+        await answered(w.chat("simulator/default?status=401"))
+        await trio.sleep(REJECTED_S)
         ready = await answered(w.visit(b"", path="/ready", method="GET"))
         assert ready.status == 200
 

@@ -7,9 +7,12 @@ OpenRouter documents as the way to stop generating and billing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Final
 
 import httpx
+import trio
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
 from trio_ai_stream.stream.source import Call, Source
@@ -25,6 +28,10 @@ from trio_ai_stream.upstream.errors import (
 )
 from trio_ai_stream.wire.events import Item
 
+# A 401 counts this long: whoever is not ready gets no requests, and so would never hear
+# that its key is good again.
+REJECTED_S: Final = 30.0
+
 
 class OpenRouter:
     """Opens answers at one base URL with one key."""
@@ -39,7 +46,7 @@ class OpenRouter:
         connect_s: float,
     ) -> None:
         self.kind = kind
-        self.rejected_key = False
+        self._rejected_at = -math.inf
         self._transport = transport
         self._base_url = base_url
         self._url = httpx.URL(f"{base_url}/chat/completions")
@@ -50,6 +57,11 @@ class OpenRouter:
         }
         self._headers = httpx.Headers(common).raw
         self._extensions = {"timeout": {"connect": connect_s}}
+
+    @property
+    def rejected_key(self) -> bool:
+        """Whether upstream has just said that our key is none, and not yet otherwise."""
+        return trio.current_time() - self._rejected_at < REJECTED_S
 
     async def open(self, call: Call) -> Source:
         """Send the request and wait for upstream's headers, once.
@@ -76,14 +88,15 @@ class OpenRouter:
         )
         body: Body = response.extensions["body"]
         if response.status_code == 200:
-            self.rejected_key = False
+            self._rejected_at = -math.inf
             generation_id = response.headers.get("x-generation-id")
             if call.whole:
                 return DocumentSource(body, generation_id)
             if _is_json(response):
                 raise await _failure_under_200(body)
             return StreamSource(body, generation_id, raw=call.raw)
-        self.rejected_key = response.status_code == 401
+        if response.status_code == 401:
+            self._rejected_at = trio.current_time()
         retry_after = response.headers.get("retry-after")
         raise rejection(response.status_code, await read_error(body), retry_after)
 
