@@ -1,7 +1,7 @@
 """Each ending of a stream: its outcome, its terminal event, what is left behind.
 
-Real application, transport and simulator over memory streams, on a mock clock: the times
-that are asserted are exact.
+Real application, transport and simulator over memory streams, on a mock clock: the
+times that are asserted are exact.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import trio
+from tests.support.world import BUDGETS, Visit, World, world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.world import BUDGETS, Visit, World, world
 from trio_ai_stream.stream.outcome import Outcome
 
 
@@ -253,7 +253,7 @@ async def test_what_upstream_calls_retryable_is_tried_again_before_content(
 async def test_the_permit_comes_back_when_the_body_is_never_entered(
     autojump_clock: MockClock,
 ) -> None:
-    """A client that leaves while its request is being admitted leaves nothing behind."""
+    """A client that leaves while it is being admitted leaves nothing behind."""
     async with world() as w:
         for steps in range(12):
             visit = w.chat()

