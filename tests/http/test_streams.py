@@ -112,6 +112,23 @@ async def test_a_cancel_reaches_a_stream_that_still_connects(
         w.assert_clean()
 
 
+async def test_a_cancel_between_two_attempts_finds_upstream_closed(
+    autojump_clock: MockClock,
+) -> None:
+    """A failed answer was closed before the cancel: no time passed, let alone less."""
+    async with world() as w:
+        visit = ask(w, "simulator/error-first", headers={"x-request-id": "mine"})
+        await trio.sleep(0.1)
+        (stream,) = w.services.registry
+        assert stream.upstream_closed_at is not None
+        answer = await request(w, "DELETE", "/streams/mine")
+        did = msgspec.json.decode(answer.body, type=Cancellation)
+        assert did == Cancellation("mine", "cancelled", "waiting", 0, 0.0)
+        await over(visit)
+        assert w.record.cancel_latency_s == 0
+        w.assert_clean()
+
+
 async def test_others_streams_are_not_there(autojump_clock: MockClock) -> None:
     """404, as for an id that nobody has: whose ids there are is not to be found out."""
     async with world(env=KEYS) as w:

@@ -41,19 +41,16 @@ class LiveStreams:
             return None
         state = stream.state
         stream.stop(Outcome.CANCELLED, detail="DELETE /streams")
-        ending, closed_at = stream.ending, stream.upstream_closed_at
+        ending, latency = stream.ending, stream.cancel_latency_s
         assert ending is not None
+        closed_ms = None if latency is None else round(1000 * latency, 3)
         result: dict[str, Any] = msgspec.to_builtins(
             Cancellation(
                 id=stream.request_id,
                 outcome=ending.outcome.value,
                 state=state.value,
                 events=stream.events,
-                upstream_closed_ms=(
-                    None
-                    if closed_at is None
-                    else round(1000 * (closed_at - ending.at), 3)
-                ),
+                upstream_closed_ms=closed_ms,
             )
         )
         return result

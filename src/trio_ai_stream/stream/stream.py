@@ -48,7 +48,6 @@ class Stream:
         self.stop_scope = trio.CancelScope()
         self.first_content_at: float | None = None
         self.upstream_closed_at: float | None = None
-        self.held_upstream = False
         self.attempts = 0
         self.events = 0
         self.blocks = 0
@@ -71,6 +70,17 @@ class Stream:
     def completed(self) -> bool:
         """Whether the answer is whole."""
         return self.ending is not None and self.ending.outcome is Outcome.COMPLETED
+
+    @property
+    def cancel_latency_s(self) -> float | None:
+        """From the cause of an early end to upstream's close; None if none was held.
+
+        Zero also if it was closed before: an answer that failed, and a retry waited.
+        """
+        closed, ending = self.upstream_closed_at, self.ending
+        if closed is None or ending is None or self.completed:
+            return None
+        return max(0.0, closed - ending.at)
 
     def __repr__(self) -> str:
         end = f" {self.ending.outcome}" if self.ending else ""
@@ -112,7 +122,6 @@ class Stream:
     def hold_upstream(self, source: Source) -> None:
         """Take over an open upstream connection; close it if the stream has ended."""
         self.source = source
-        self.held_upstream = True
         self.answer.generation_id = source.generation_id
         if self.ending is not None:
             self.release_upstream()
@@ -139,8 +148,7 @@ class Stream:
     def _record(self) -> Record:
         assert self.ending is not None
         usage = self.answer.usage or {}
-        first, closed = self.first_content_at, self.upstream_closed_at
-        cancelled = self.held_upstream and self.ending.outcome is not Outcome.COMPLETED
+        first = self.first_content_at
         return Record(
             request_id=self.request_id,
             endpoint=self.endpoint,
@@ -150,11 +158,7 @@ class Stream:
             detail=self.ending.detail,
             duration_s=trio.current_time() - self.began_at,
             first_content_s=None if first is None else first - self.began_at,
-            cancel_latency_s=(
-                max(0.0, closed - self.ending.at)
-                if cancelled and closed is not None
-                else None
-            ),
+            cancel_latency_s=self.cancel_latency_s,
             attempts=self.attempts,
             events=self.events,
             blocks=self.blocks,

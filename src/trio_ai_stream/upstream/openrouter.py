@@ -60,7 +60,7 @@ class OpenRouter:
 
     @property
     def rejected_key(self) -> bool:
-        """Whether upstream has just said that our key is none, and not yet otherwise."""
+        """Whether upstream has just refused our key, and taken it since from none."""
         return trio.current_time() - self._rejected_at < REJECTED_S
 
     async def open(self, call: Call) -> Source:
