@@ -122,8 +122,7 @@ def _permits_back(run: Run) -> str | None:
     sighting = run.world.sighting
     if sighting is None or (not sighting.permits_held and not sighting.live_streams):
         return None
-    live = ", ".join(sighting.live_streams) or "none"
-    return f"{sighting.permits_held} permits held, registered: {live}"
+    return f"{sighting.permits_held} permits held, registered {sighting.live_streams}"
 
 
 def _shields_bounded(run: Run) -> str | None:
