@@ -6,24 +6,31 @@ tests/test_docs.py fails when they are not what this would write.
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 from trio_ai_stream.settings import Settings, describe, load_settings
+from trio_ai_stream.settings.bounds import Bounds
 from trio_ai_stream.stream.lifecycle import diagram
 from trio_ai_stream.stream.outcome import endings_table
 
 ROOT = Path(__file__).parent.parent
 
 
+def names() -> list[str]:
+    """Return the settings' names: what a server is first, how it is bounded then."""
+    own = [name for name in Settings.model_fields if name not in Bounds.model_fields]
+    return own + list(Bounds.model_fields)
+
+
 def settings_table() -> str:
     """Return the settings as a Markdown table, in the order of the model."""
     defaults = describe(load_settings({}, None))
     lines = ["| setting | default | what it does |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    for name in names():
         default = f"`{defaults[name]}`" if defaults[name] else ""
-        lines.append(f"| `{name}` | {default} | {field.description} |")
+        description = Settings.model_fields[name].description
+        lines.append(f"| `{name}` | {default} | {description} |")
     return "\n".join(lines)
 
 
@@ -34,8 +41,9 @@ def env_example() -> str:
         "# Copy to .env and uncomment what you change; the environment wins over it.",
         "# An empty value means unset. Made by `python -m scripts.docs`.",
     ]
-    for name, field in Settings.model_fields.items():
-        lines += ["", f"# {field.description}", f"# {name}={defaults[name]}"]
+    for name in names():
+        description = Settings.model_fields[name].description
+        lines += ["", f"# {description}", f"# {name}={defaults[name]}"]
     return "\n".join(lines) + "\n"
 
 
@@ -48,11 +56,11 @@ def readme(text: str) -> str:
     }
     for name, part in parts.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        if not pattern.search(text):
+        if begin not in text or end not in text:
             raise ValueError(f"README.md: expected the marks {begin} and {end}")
         replacement = f"{begin}\n{part}\n{end}"
-        text = pattern.sub(lambda _match, new=replacement: new, text)
+        before, _, rest = text.partition(begin)
+        text = before + replacement + rest.partition(end)[2]
     return text
 
 

@@ -12,23 +12,19 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     model_validator,
 )
 
+from trio_ai_stream.settings.bounds import Bounds
 from trio_ai_stream.settings.values import (
     DIGEST_PREFIX,
-    Count,
     Header,
     KeyFile,
     Keys,
     Networks,
-    RedisUrl,
-    Seconds,
     Words,
     check_base_url,
     check_origins,
@@ -36,10 +32,8 @@ from trio_ai_stream.settings.values import (
 )
 
 
-class Settings(BaseModel):
+class Settings(Bounds):
     """The effective settings of one process; frozen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     # Upstream
     OPENROUTER_API_KEY: SecretStr | None = Field(
@@ -80,69 +74,6 @@ class Settings(BaseModel):
     )
     TLS_KEY_FILE: Path | None = Field(
         None, description="Private key (PEM) of TLS_CERT_FILE."
-    )
-    # Limits
-    RATE_LIMIT: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
-        10, description="Requests a second and client (token bucket, burst the same)."
-    )
-    MAX_PROMPT_LENGTH: Count = Field(
-        4000, description="Characters over all contents of one request."
-    )
-    MAX_BODY_BYTES: Count = Field(
-        1_048_576, description="Bytes of one request body; reading stops there."
-    )
-    MAX_CONCURRENT_STREAMS: Count = Field(
-        2000, description="Streams at a time; one more gets 503 at once."
-    )
-    MAX_STREAMS_PER_CLIENT: Count | None = Field(
-        None, description="Streams of one client at a time; one more gets 429."
-    )
-    # Sharing
-    REDIS_URL: RedisUrl | None = Field(
-        None,
-        description="Valkey or Redis that shares limits and streams between workers and"
-        " hosts, `redis://` or `rediss://` (TLS); needs the extra `redis`.",
-    )
-    REDIS_PREFIX: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = Field(
-        "trio-ai-stream", description="What all keys there begin with."
-    )
-    REDIS_TIMEOUT_SECS: Seconds = Field(
-        0.25, description="A decision waits for it no longer than this."
-    )
-    REDIS_LEASE_SECS: Annotated[float, Field(ge=1, le=3600)] = Field(
-        15, description="A process that vanished gives its permits back after this."
-    )
-    RATE_LIMIT_FALLBACK: Literal["local", "open", "closed"] = Field(
-        "local",
-        description="Without it each process counts alone, or admits or refuses all.",
-    )
-    # Time
-    READ_TIMEOUT_SECS: Seconds = Field(
-        15, description="Reading one request, head and body."
-    )
-    WRITE_TIMEOUT_SECS: Seconds = Field(
-        15, description="One write without progress; then the connection is aborted."
-    )
-    IDLE_TIMEOUT_SECS: Seconds = Field(
-        60, description="An idle keep-alive connection is closed after this."
-    )
-    CONNECT_TIMEOUT_SECS: Seconds = Field(
-        10, description="Connecting to upstream: name, TCP and TLS."
-    )
-    FIRST_TOKEN_TIMEOUT_SECS: Seconds = Field(
-        120, description="From the request to the first content, retries included."
-    )
-    STREAM_IDLE_TIMEOUT_SECS: Seconds = Field(
-        60, description="Silence of upstream between two chunks."
-    )
-    STREAM_DEADLINE_SECS: Seconds = Field(1800, description="A whole stream.")
-    HEARTBEAT_SECS: Seconds = Field(
-        15, description="A comment goes to the client after this much silence."
-    )
-    DRAIN_TIMEOUT_SECS: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        25,
-        description="Live streams may go on for this long after SIGTERM "
-        "(Kubernetes kills at 30 s by default).",
     )
     # Trust
     API_KEYS: Keys = Field(
