@@ -60,7 +60,7 @@ def test_the_length_counts_characters_over_all_contents() -> None:
     """413 past MAX_PROMPT_LENGTH, counted in characters and over all messages."""
     messages = [{"role": "user", "content": "😀" * 50}] * 2
     body = json.dumps({"messages": messages}).encode()
-    assert parse_chat_request(body, max_prompt_length=100)
+    assert len(parse_chat_request(body, max_prompt_length=100).conversation()) == 2
     with pytest.raises(Refused, match="at most 99 characters, got 100") as caught:
         parse_chat_request(body, max_prompt_length=99)
     assert caught.value.problem.status == 413
