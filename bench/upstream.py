@@ -107,7 +107,7 @@ class Upstream:
                 elif answer := self.answers.get(fd):
                     if event & select.EPOLLOUT:
                         self.write(answer)
-                    if event & ~select.EPOLLOUT:
+                    if event & ~select.EPOLLOUT and answer.sock.fileno() >= 0:
                         self.read(answer)
             self.pace()
 

@@ -108,6 +108,8 @@ def add_openapi(app: QuartTrio, settings: Settings) -> None:
         security_schemes={"bearer": HttpSecurityScheme(scheme="bearer")},
         security=[{"bearer": []}] if settings.keys_required else None,
     )
+    # It also converts what views return; ours return responses, as Quart takes them.
+    vars(app).pop("make_response")
 
 
 def _complete(
