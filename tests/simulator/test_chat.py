@@ -66,7 +66,7 @@ def test_a_bad_request_is_refused(
     assert caught.value.status == status
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"'])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"', b"[" * 9999])
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     """A body that is not a JSON object is a 400."""
     with pytest.raises(ChatError):

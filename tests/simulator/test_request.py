@@ -71,6 +71,8 @@ def test_bytes_of_the_next_request_are_kept() -> None:
     [
         (b"\x16\x03\x01\x02\x00", 400),
         (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", 400),
+        (b"GET //[ HTTP/1.1\r\n\r\n", 400),
+        (b"GET http://[/api HTTP/1.1\r\n\r\n", 400),
         (POST + POST, 400),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * HEAD_LIMIT + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", 400),

@@ -204,6 +204,7 @@ async def test_generation_and_stats(running: Running) -> None:
         assert (stats["live"], stats["total"]) == (0, 1)
         assert (await client.get("/stats?since=1")).json["requests"] == []
         assert (await client.get("/stats?since=x")).status == 400
+        assert (await client.get("/stats?since=" + "9" * 5000)).status == 400
         await client.ask("/api/v1/stats", method="DELETE")
         assert (await client.get("/stats")).json["requests"] == []
         for path in ("/nope", "/chat/completions"):

@@ -55,7 +55,7 @@ def parse_chat(body: bytes, default_model: str) -> ChatRequest:
     """
     try:
         data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ChatError("expected a JSON body, got something else") from exc
     if not isinstance(data, dict):
         raise ChatError("expected a JSON object as the body")

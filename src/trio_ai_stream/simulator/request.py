@@ -123,6 +123,10 @@ class _Callbacks:
         self._request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        try:
+            urlsplit(self._request.target.decode("latin-1"))
+        except ValueError as exc:
+            raise RequestError("the target is no URL") from exc
         self._request.method = self.parser.get_method().decode("latin-1")
         self._request.http11 = self.parser.get_http_version() == "1.1"
         self._request.head_done = True

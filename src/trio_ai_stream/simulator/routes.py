@@ -121,7 +121,7 @@ def _stats(request: Request, ledger: Ledger) -> Iterator[Step]:
         return plain_error(404)
     query = request.query
     since = query.get("since", "0")
-    if not since.isascii() or not since.isdigit():
+    if not since.isascii() or not since.isdigit() or len(since) > 20:
         return plain_error(
             400, f"since: expected a record's number, got {since[:40]!r}"
         )
