@@ -26,7 +26,6 @@ BAD: list[tuple[bytes | dict[str, Any], int, str | None]] = [
     ({"messages": HELLO, "model": "x" * 201}, 400, "model"),
     ({"messages": HELLO, "model": "a\x00b"}, 400, "model"),
     ({"messages": HELLO, "stream": "yes"}, 400, "stream"),
-    ({"messages": [{"role": "user", "content": "\x1b"}]}, 400, "messages[0].content"),
     ({"messages": [{"role": "user", "content": "x" * 4001}]}, 413, "messages"),
 ]
 

@@ -72,14 +72,11 @@ def parse_completion(
     :raises Refused: 400 naming the field, or 413 past `max_prompt_length` characters.
     """
     request = decode(_decoder, body)
-    texts = [
-        (f"messages[{i}].content", text)
-        for i, message in enumerate(request.messages)
-        for text in message.texts()
-    ]
-    check_length("messages", (text for _, text in texts), max_prompt_length)
-    for field, text in (*texts, ("model", request.model or "")):
-        check_text(field, text)
+    texts = (text for message in request.messages for text in message.texts())
+    check_length("messages", texts, max_prompt_length)
+    # Unlike `/chat`, texts may hold control characters: coding agents send what a
+    # terminal printed, and this endpoint's promise is to pass it through.
+    check_text("model", request.model or "")
     model = request.model
     if model is None:
         model = default_model
