@@ -89,7 +89,8 @@ async def test_documents_are_upstreams_bytes(
 
 async def test_the_echo_comes_back_unharmed(autojump_clock: MockClock) -> None:
     """Text of any script, terminal codes included, survives both directions."""
-    text = "\x1b[1mnaïve\x1b[0m \0 \u2028 \u0085 \U0001f916 'quotes' \"double\" back\\slash\ttab\n\nend"
+    text = "\x1b[1mnaïve\x1b[0m \0"
+    text += "\u2028 \u0085 \U0001f916 'quotes' \"double\" back\\slash\ttab\n\nend"
     async with world() as w:
         messages = [{"role": "user", "content": text}]
         visit = ask(w, "simulator/echo", messages=messages, stream=False)
