@@ -9,7 +9,9 @@ from typing import Any
 import trio
 import trio.testing
 
+from trio_ai_stream.lab.timeline import Kind
 from trio_ai_stream.lab.trace import live
+from trio_ai_stream.lab.trace.drawing import timeline_of
 from trio_ai_stream.lab.trace.instrument import TraceInstrument, VirtualClock
 from trio_ai_stream.lab.trace.sink import TraceSink
 
@@ -69,6 +71,17 @@ def test_a_shield_is_drawn_as_long_as_a_task_waits_behind_it(tmp_path):
     (end,) = [e for e in events if e["ph"] == "e"]
     assert begin["args"] == {"bound_s": 0.5}
     assert round((end["ts"] - begin["ts"]) / 1e6, 2) == 0.5
+
+
+def test_a_trace_becomes_the_report_s_timeline(tmp_path):
+    """Tasks become lanes, a shield a hatched span, a cancel an arrow."""
+    traced(tmp_path / "t.json")
+    trace = timeline_of(tmp_path / "t.json")
+    (lane,) = [lane for lane in trace.lanes if lane.name.startswith("work")]
+    (shield,) = [span for span in lane.spans if span.kind is Kind.SHIELDED]
+    assert round((shield.end_ns - shield.start_ns) / 1e9, 2) == 0.5
+    assert all(arrow.from_ns < arrow.to_ns for arrow in trace.arrows)
+    assert "Cancelled: enough" in {mark.name for mark in trace.marks}
 
 
 def test_a_trace_is_bounded_and_says_so(tmp_path):

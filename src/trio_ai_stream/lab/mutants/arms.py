@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from trio_ai_stream.lab.mutants.verdict import Verdict
-from trio_ai_stream.lab.sweep.causes import CAUSES, SCOPE, Cause, Hit
+from trio_ai_stream.lab.sweep.causes import CAUSES, Cause, Hit
 from trio_ai_stream.lab.sweep.injector import Injection
 from trio_ai_stream.lab.sweep.invariants import violations
 from trio_ai_stream.lab.sweep.plan import PAIRS, QUICK, Plan
@@ -24,6 +24,7 @@ from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
 from trio_ai_stream.lab.sweep.sweep import NondeterminismError, Sweep
 from trio_ai_stream.lab.sweep.token import Token
 from trio_ai_stream.lab.sweep.world import World
+from trio_ai_stream.stream.outcome import Outcome
 
 ARMS: Final = ("sweep", "random", "one-task")
 LADDER: Final = (
@@ -94,7 +95,7 @@ def _call(world: World) -> Hit:
 
 
 def _one_task(budget: int) -> Iterator[Run]:
-    cause = Cause(f"{SCOPE}call", _call, None)
+    cause = Cause("call", _call, Outcome.CLIENT_DISCONNECTED, bound_s=0)
     for seed in range(budget):
         for name, scenario in SCENARIOS.items():
             token = Token(name, seed)

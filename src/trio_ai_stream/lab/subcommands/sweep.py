@@ -8,7 +8,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from trio_ai_stream.lab import records
+from trio_ai_stream.lab import records, timeline
 from trio_ai_stream.lab.progress import Progress
 from trio_ai_stream.lab.subcommands.shared import Subparsers
 from trio_ai_stream.lab.sweep.plan import FULL, QUICK, Plan
@@ -19,6 +19,7 @@ from trio_ai_stream.lab.sweep.run import Run, quiet
 from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
 from trio_ai_stream.lab.sweep.sweep import Sweep
 from trio_ai_stream.lab.sweep.token import Token, TokenError
+from trio_ai_stream.lab.trace.drawing import timeline_of
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -46,6 +47,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--trace", type=Path, help="with --replay: write its Chrome trace here"
     )
+    parser.add_argument(
+        "--timeline", type=Path, help="with --trace: write it for `lab report --trace`"
+    )
     parser.set_defaults(run_lab=_sweep)
 
 
@@ -57,6 +61,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
         except (TokenError, KeyError) as exc:
             print(f"lab sweep: no such run: {exc}", file=sys.stderr)
             return 2
+        if arguments.timeline and arguments.trace:
+            timeline.write(arguments.timeline, timeline_of(arguments.trace))
         print(text, end="")
         return 1 if bad else 0
     plan = _plan(arguments)

@@ -70,7 +70,7 @@ def _after(injection: Injection, run: Run) -> set[Outcome]:
     if cause.outcome is None:
         return natural | {Outcome.UPSTREAM_UNREACHABLE}
     own = {cause.outcome}
-    if cause.name == "kill" and run.world.registry.draining.is_set():
+    if cause.name in {"kill", "call"} and run.world.registry.draining.is_set():
         own = {Outcome.SHUTDOWN}
     return own | _unless(_must_win(cause, injection, run), natural)
 
@@ -83,7 +83,7 @@ def _must_win(cause: Cause, injection: Injection, run: Run) -> bool:
     if cause.name in BUDGETS:
         scope = injection.hit
         return isinstance(scope, trio.CancelScope) and scope.cancelled_caught
-    if cause.name == "kill":
+    if cause.name in {"kill", "call"}:
         state = injection.state or ()
         return not any(fate == "deferred" for _, _, fate in state)
     if cause is CAUSES["drain"]:

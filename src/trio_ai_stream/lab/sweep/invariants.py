@@ -99,7 +99,7 @@ def _terminal_event(run: Run) -> str | None:
         return f"{world.client.late_writes} writes after the client was known gone"
     if world.client.overlaps:
         return f"{world.client.overlaps} writes began while another was under way"
-    if world.client.gone or _did(run, "kill") or _cut_by_scope(run):
+    if world.client.gone or _did(run, "kill", "call") or _cut_by_scope(run):
         return None
     if world.scenario.read_every_s > TOLD_S:
         return None  # this client does not read, so it may or may not be told

@@ -88,13 +88,13 @@ def _coverage(coverage: Coverage) -> str:
     lines = [
         f"await sites: {len(coverage.covered)} of {reachable} that can be suspended in"
         f" memory were ({share:.1f} %); {len(coverage.never_suspends)} ran and no"
-        f" request waited there, {len(coverage.excused)} need sockets"
+        f" request waited there, {len(coverage.excused)} are excused"
     ]
     lines += _listed("never reached", coverage.missed)
     lines += _listed("nobody waits", coverage.never_suspends)
     reasons = Counter((one.path, one.excuse or "") for one in coverage.excused)
     lines += [
-        f"  not in memory: {path} ({count}): {reason}"
+        f"  excused: {path} ({count}): {reason}"
         for (path, reason), count in sorted(reasons.items())
     ]
     return "\n".join(lines)
