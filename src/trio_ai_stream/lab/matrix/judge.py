@@ -15,6 +15,7 @@ from trio_ai_stream.lab.trial import Arena, sut
 from trio_ai_stream.lab.upstream import Entry
 
 BOUND_MS = 50.0  # facts C2, I1: one stream, from cause to upstream's notice
+UNTIMED = frozenset({"upstream_bad_json"})  # the ledger does not stamp one event
 NS_PER_MS = 1e6
 
 
@@ -80,7 +81,9 @@ def record(arena: Arena, cell: Cell, run: Run) -> RunRecord:
     """Return the record of a run, with its verdict."""
     broken = violations(cell, run)
     entry = run.entry
-    times: dict[str, int | None] = {"t_cause": run.cause_ns, "t_log": None}
+    known = cell.cause not in UNTIMED
+    times: dict[str, int | None] = {"t_cause": run.cause_ns if known else None}
+    times["t_log"] = None
     if run.ended is not None:
         times["t_log"] = run.ended[0]
     if cell.upstream_closes:
