@@ -40,8 +40,10 @@ OTHER_MUTANTS: Final = (
         "drain-admits",
         "a stream that was on its way when the drain began is admitted",
         ADMISSION,
-        "if services.registry.draining.is_set() or call.request_id in",
-        "if call.request_id in",
+        "    if services.registry.draining.is_set():\n"
+        "        permit.release()\n"
+        "        raise Refused(SHUTTING_DOWN)\n",
+        "",
     ),
     Mutant(
         "end-keeps-upstream",
