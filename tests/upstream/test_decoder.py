@@ -115,6 +115,7 @@ def test_rubbish_is_items_or_malformed_and_nothing_else(data: bytes, cut: int) -
     [
         b"{",
         b"nonsense",
+        b"[" * 9999,
         b"[]",
         b'{"choices":3}',
         b'{"choices":[{"delta":1}]}',

@@ -108,5 +108,5 @@ async def _fetch(upstream: OpenRouter) -> ModelList:
         raise Refused(exc.problem or MALFORMED) from exc
     except trio.TooSlowError as exc:
         raise Refused(TIMED_OUT) from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise Refused(MALFORMED) from exc

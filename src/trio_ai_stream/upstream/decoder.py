@@ -112,7 +112,7 @@ class Decoder:
                 if self._raw:
                     items.append(Raw(payload))
                 items_of_chunk(payload, items)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise MalformedError(
                 "expected a chunk of JSON, got something else"
             ) from exc

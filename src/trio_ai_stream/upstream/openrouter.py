@@ -189,7 +189,7 @@ class DocumentSource:
         """Return what the document says, once all of it is here."""
         try:
             return items_of_document(await read_document(self._body))
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise EndStream(
                 Outcome.UPSTREAM_FAILED,
                 problem=MALFORMED,
