@@ -73,11 +73,14 @@ async def test_a_good_key_is_the_client(key: str, autojump_clock: MockClock) -> 
         assert key not in w.record.owner
 
 
-async def test_guessing_is_limited_by_address(autojump_clock: MockClock) -> None:
-    """A bad key costs a request of the address that sent it."""
+@pytest.mark.parametrize("path", ["/streams", "/metrics"])
+async def test_guessing_is_limited_by_address(
+    path: str, autojump_clock: MockClock
+) -> None:
+    """A bad key costs a request of the address that sent it, wherever it is tried."""
     async with world(env=KEYS) as w:
         w.services.gate = LocalGate(Quota.per_second(3), w.permits)
-        visits = [await get(w, "/streams", f"guess-{number}") for number in range(4)]
+        visits = [await get(w, path, f"guess-{number}") for number in range(4)]
         assert [visit.status for visit in visits] == [401, 401, 401, 429]
 
 

@@ -30,7 +30,8 @@ from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import streams_blueprint
 from trio_ai_stream.wire.problems import Refused
 
-# Probes and scrapers must be answered when clients are refused.
+# Probes and scrapers must be answered when clients are refused. Whoever guesses a key
+# is counted all the same.
 UNLIMITED: Final = PROBES | {"/metrics"}
 # One visit to the page is a dozen small files out of memory; they cost less than
 # counting them would, and must not use up what `/chat` is allowed.
@@ -81,7 +82,8 @@ class Application(QuartTrio):
             return None
         refusal = check_client(self.services)
         path = request.path
-        if path not in UNLIMITED and not path.startswith(UNLIMITED_PREFIX):
+        unlimited = path in UNLIMITED or path.startswith(UNLIMITED_PREFIX)
+        if refusal is not None or not unlimited:
             await admit_request(self.services)
         if refusal is not None:
             raise Refused(refusal)
