@@ -9,7 +9,7 @@ because a response body may never be entered (facts: 14 of 72 cancellation point
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -21,6 +21,9 @@ from trio_ai_stream.stream.source import Call, Source
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.stream.watch import Watch
 from trio_ai_stream.wire.problems import Problem
+
+# More than any model reads or writes; upstream's number is not to be trusted further.
+MAX_TOKENS: Final = 10**9
 
 
 class Stream:
@@ -172,4 +175,6 @@ class Stream:
 
 
 def _tokens(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    """Return a count, which the metrics add up; what can be none is left out."""
+    counts = isinstance(value, int) and not isinstance(value, bool)
+    return value if counts and 0 <= value < MAX_TOKENS else None

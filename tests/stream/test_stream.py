@@ -1,0 +1,37 @@
+"""One stream's own state: what its record says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.world import BUDGETS
+from trio.testing import MockClock
+
+from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.stream.record import Record
+from trio_ai_stream.stream.source import Call
+from trio_ai_stream.stream.stream import Stream
+
+
+@pytest.mark.parametrize(
+    ("reported", "recorded"),
+    [(7, 7), (0, 0), (-7, None), (10**400, None), (True, None), ("7", None)],
+)
+async def test_only_counts_are_recorded_as_tokens(
+    reported: Any, recorded: int | None, autojump_clock: MockClock
+) -> None:
+    """No number of upstream's makes a counter fall, or the record fail."""
+    records: list[Record] = []
+    stream = Stream(
+        Call("r", "m", b"{}"),
+        BUDGETS,
+        endpoint="/chat",
+        owner="local",
+        on_close=lambda _stream, record: records.append(record),
+        on_gap=lambda _seconds: None,
+    )
+    stream.answer.usage = {"prompt_tokens": reported}
+    stream.close(outcome=Outcome.CANCELLED)
+    assert records[0].prompt_tokens == recorded
+    assert records[0].completion_tokens is None
