@@ -17,9 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.figures import Figure, table, write_json
+from bench.plots import draw
 from bench.processes import LOAD_CORE, machine
 from bench.rows import ROWS
 from bench.rows.row import Row
+
+PLOTS = Path("docs/performance")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
             option = "--" + size.name.replace("_", "-")
             one.add_argument(option, type=kind, default=size.default)
         one.add_argument("--json", type=Path)
+        if name == "streams":
+            one.add_argument("--plots", type=Path, default=PLOTS)
     every = rows.add_parser("all", help="every row but the plots, with usual sizes")
     every.add_argument("--json", type=Path)
     return made
@@ -41,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 def chosen(arguments: argparse.Namespace) -> list[Row]:
     """Return the rows to run."""
     if arguments.row == "all":
-        return [row() for row in ROWS.values()]
+        return [row() for name, row in ROWS.items() if name != "streams"]
     sizes = vars(arguments)
     kind = ROWS[arguments.row]
     names = [size.name for size in dataclasses.fields(kind)]  # type: ignore[arg-type]
@@ -62,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(", ".join(f"{name}: {value}" for name, value in machine().items()))
     if arguments.row == "all":
         print(table(figures))
+    if arguments.row == "streams":
+        for path in draw(figures, arguments.plots):
+            print(path)
     if arguments.json is not None:
         write_json(figures, arguments.json)
     return 0

@@ -11,6 +11,7 @@ from bench.rows.many import Many
 from bench.rows.paced import Paced
 from bench.rows.relay import Relay
 from bench.rows.row import Row
+from bench.rows.streams import Streams
 from bench.rows.workers import Workers
 
 ROWS: Final[dict[str, type[Row]]] = {
@@ -21,4 +22,5 @@ ROWS: Final[dict[str, type[Row]]] = {
     "many": Many,
     "workers": Workers,
     "fairness": Fairness,
+    "streams": Streams,
 }
