@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from tests.admission.gates import GateMaker, connected, until, until_async
+from tests.admission.gates import GateMaker, connected, granted, until, until_async
 from tests.admission.valkey import BINARIES, Server, free_port, proxied, running
 
 from trio_ai_stream.admission.decision import Quota
@@ -59,6 +59,33 @@ async def test_a_busy_process_does_not_blame_its_server(
         assert (await gate.admit_request("c")).allowed
         nursery.cancel_scope.cancel(reason="the test is over")
     assert log("gate_fallback") == []
+
+
+async def test_a_permit_granted_too_late_for_us_goes_back(
+    own_valkey: Server, make_gate: GateMaker
+) -> None:
+    """What Valkey granted while our loop was held is no stream, and is not counted."""
+    options = {"timeout_s": 0.1, "lease_s": 60.0}
+    async with connected(own_valkey, make_gate, **options) as (gate, client):
+        found: list[Permit | Refused] = []
+        streams = gate.keys.permits[1]
+        # Valkey knows the script from here on: one round trip decides.
+        (await granted(gate, "c", "first")).release()
+        await until_async(lambda: client.hlen(streams), 0)
+
+        async def acquire() -> None:
+            found.append(await gate.acquire_stream("c", "r"))
+
+        own_valkey.freeze()
+        async with trio.open_nursery() as requests:
+            requests.start_soon(acquire)
+            await trio.testing.wait_all_tasks_blocked()
+            own_valkey.thaw()
+            time.sleep(0.4)  # noqa: ASYNC251 - the loop is held on purpose
+        assert gate.link.up
+        assert isinstance(found[0], Permit)
+        found[0].release()
+        await until_async(lambda: client.hlen(streams), 0)
 
 
 async def test_all_who_wait_when_the_link_is_lost_wait_no_longer(

@@ -82,7 +82,11 @@ class Leases:
                 [*self._common, lease.request_id, lease.client_id, total, per_client],
             )
         except Unavailable:
-            raise  # the link is down, and coming up begins with a resync
+            # A link that is down begins with a resync; one that is up has only been
+            # too slow for us, and may have granted what we have given up.
+            self._resync = self._resync or self._link.up
+            self._wake.set()
+            raise
         except BaseException:
             self._forget(lease.request_id)
             raise
