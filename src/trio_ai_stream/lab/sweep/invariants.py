@@ -64,7 +64,10 @@ def _pool_whole(run: Run) -> str | None:
         return None  # what upstream broke may be found broken only by using it
     record = _record(run)
     whole = record is not None and record.outcome is Outcome.COMPLETED
-    if whole and world.scenario.keeps and not sighting.kept_wires:
+    keeps = world.scenario.keeps and not _cut_by_scope(
+        run
+    )  # not the shield's own scope
+    if whole and keeps and not sighting.kept_wires:
         return "the answer was whole, and its connection was not kept"
     dials = world.dials - sighting.dials
     if sighting.open_wires and dials:
@@ -136,9 +139,8 @@ def _shields_bounded(run: Run) -> str | None:
 
 
 def _no_generator_left(run: Run) -> str | None:
-    sighting = run.world.sighting
-    count = 0 if sighting is None else sighting.async_generators
-    return f"{count} async generators were left suspended" if count else None
+    seen = run.world.sighting
+    return "an async generator is left" if seen and seen.async_generators else None
 
 
 def _silent_upstream(run: Run) -> str | None:
@@ -147,11 +149,8 @@ def _silent_upstream(run: Run) -> str | None:
         return None
     network = run.world.network
     dials = sum(d.tick > ended and d.whose == TARGET for d in network.dials)
-    sends = sum(
-        tick > ended and owner == TARGET
-        for wire in network.wires
-        for tick, owner in wire.sends
-    )
+    sent = [one for wire in network.wires for one in wire.sends]
+    sends = sum(tick > ended and owner == TARGET for tick, owner in sent)
     if dials or sends > 1:  # one may be under way
         return f"{dials} dials and {sends} sends upstream after the ending"
     return None
@@ -171,7 +170,7 @@ def _nothing_escapes(run: Run) -> str | None:
 def _still_serves(run: Run) -> str | None:
     world = run.world
     if world.health is None or world.after is None:
-        return None if _did(run, "kill") or world.escaped else "the server went away"
+        return None if _did(run, "kill") else "the server went away"
     if world.health.status != 200:
         return f"/health answers {world.health.status}"
     if world.registry.draining.is_set():

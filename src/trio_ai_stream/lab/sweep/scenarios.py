@@ -27,7 +27,7 @@ _ALL: Final = (
         "flood",
         "upstream says more than the client reads: backpressure up to upstream",
         upstream="simulator/fast?chunks=3000&burst=1000&reasoning=1",
-        read_every_s=0.5,
+        read_every_s=0.1,
     ),
     Scenario(
         "retry",
