@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from trio_ai_stream.stream.record import Record
 
-# A watcher costs four looks a second; one at 40 streams took 1.1 ms (27 us a stream), so
-# this many cost a full worker 7 % of its time at the very most.
+# A watcher costs four looks a second; one at 40 streams took 1.1 ms (27 us a stream).
+# So this many cost a full worker 7 % of its time at the very most.
 MAX_WATCHERS: Final = 16
 # Ended streams that a watcher keeps for its next tick; the oldest go first.
 MAX_RECORDS: Final = 64
