@@ -9,6 +9,8 @@ here, and the operator is warned. Each body is closed by a task of its own, beca
 from __future__ import annotations
 
 import urllib.request
+from contextlib import suppress
+from types import AsyncGeneratorType
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -60,7 +62,9 @@ class _Body:
         self._response = response
         self._nursery = nursery
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._blocks = aiter(response.stream)
+        blocks = aiter(response.stream)
+        assert isinstance(blocks, AsyncGeneratorType)
+        self._blocks: AsyncGeneratorType[bytes, None] = blocks
         self._over = False
 
     async def receive(self) -> bytes:
@@ -89,7 +93,11 @@ class _Body:
 
     async def _close(self) -> None:
         with trio.move_on_after(CLOSE_S, shield=True):
-            try:
+            # httpx reads through a chain of generators; a last read of the closed
+            # socket unwinds them all, which `aclose` does not. Whoever is reading does
+            # the same by itself.
+            with suppress(httpx.HTTPError, trio.ClosedResourceError):
+                if not self._blocks.ag_running:
+                    await self.receive()
+            with suppress(httpx.HTTPError, trio.ClosedResourceError):
                 await self._response.aclose()
-            except (httpx.HTTPError, trio.ClosedResourceError):
-                return

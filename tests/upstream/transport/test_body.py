@@ -62,7 +62,7 @@ async def test_a_split_chunk_never_gives_an_empty_block() -> None:
 
 @both
 async def test_blocks_are_bounded_and_nothing_is_read_ahead(tls: bool) -> None:
-    """A block is at most 64 KiB; the rest waits in the kernel and then upstream."""
+    """A block is at most 16 KiB; the rest waits in the kernel and then upstream."""
     sent = 0
 
     async def firehose(peer: Peer) -> None:
@@ -83,7 +83,7 @@ async def test_blocks_are_bounded_and_nothing_is_read_ahead(tls: bool) -> None:
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert sent < 16_000_000  # the kernel's buffers, no more
             blocks = [await body.receive() for _ in range(500)]
-            assert max(map(len, blocks)) <= 65_536
+            assert max(map(len, blocks)) <= 16_384
             assert sum(map(len, blocks)) > 1_000_000
 
 

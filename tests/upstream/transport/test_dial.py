@@ -106,7 +106,7 @@ async def test_a_session_ticket_does_not_make_an_idle_link_stale() -> None:
 
 
 async def test_a_tls_link_gives_large_records_in_bounded_blocks() -> None:
-    """However much was decrypted at once, a block has at most 64 KiB."""
+    """However much was decrypted at once, a block has at most 16 KiB."""
 
     async def pour(peer: Peer) -> None:
         await peer.more()

@@ -58,7 +58,7 @@ class Body(httpx.AsyncByteStream):
     async def receive(self) -> bytes:
         """Return one block: all that one read of the socket brought; b"" at the end.
 
-        A block is never empty before the end, at most 64 KiB, and nothing is read
+        A block is never empty before the end, at most 16 KiB, and nothing is read
         ahead of it. Errors: `httpx.ReadError`, `ReadTimeout`, `RemoteProtocolError`;
         `StreamClosed` after an abort. Cancellation: the socket is closed before
         `Cancelled` leaves this method.

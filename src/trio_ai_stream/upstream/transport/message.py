@@ -14,7 +14,7 @@ from typing import NamedTuple
 import httpx
 
 from trio_ai_stream.upstream.transport.errors import InvalidRequestError
-from trio_ai_stream.upstream.transport.limits import BLOCK_BYTES
+from trio_ai_stream.upstream.transport.limits import SEND_BYTES
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(rb"[^\x00\r\n]*")
@@ -76,7 +76,7 @@ class Message:
         if not isinstance(self._stream, httpx.ByteStream):
             return None
         body = b"".join(self._stream)
-        if len(body) > BLOCK_BYTES:
+        if len(body) > SEND_BYTES:
             return None
         if self.chunked:
             return self.head + self._chunk(body) + b"0\r\n\r\n"
@@ -97,8 +97,8 @@ class Message:
         parts = aiter(self._stream)
         try:
             async for data in parts:
-                for start in range(0, len(data), BLOCK_BYTES):
-                    await emit(self._framed(data[start : start + BLOCK_BYTES]))
+                for start in range(0, len(data), SEND_BYTES):
+                    await emit(self._framed(data[start : start + SEND_BYTES]))
         finally:
             if isinstance(parts, AsyncGenerator):
                 await parts.aclose()
