@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +21,11 @@ class Figure:
     unit: str
     goal: str = ""
     digits: int = 2
-    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    values: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, who: str, value: float) -> None:
         """Note one round's value."""
-        self.values[who].append(value)
+        self.values.setdefault(who, []).append(value)
 
     def median(self, who: str) -> float | None:
         """Return the median over the rounds, None if there are none."""

@@ -20,7 +20,7 @@ from bench.load import Target, direct
 from trio_ai_stream.lab.procfs import family, resident_bytes
 
 GATEWAY_CORE: Final = {0}
-LOAD_CORE: Final = {1}
+LOAD_CORE: Final = {1 % (os.cpu_count() or 1)}
 NAMES: Final = ("ours", "naive")
 
 _NAIVE: Final = "trio_ai_stream.lab.adapters.apps.naive_quart_trio:app"
@@ -63,22 +63,21 @@ def started(
     command: Sequence[str], cores: set[int], **environment: str
 ) -> Iterator[Process]:
     """Run a command on some cores, and end it with the block."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
-    try:
-        yield Process(process)
-    finally:
-        process.terminate()
+    ) as process:
         try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield Process(process)
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @contextlib.contextmanager
