@@ -17,7 +17,6 @@ from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.settings import SettingsError, load_settings
 from trio_ai_stream.telemetry.logs import configure_logging
 
-
 # Allocations before a young collection, and collections of one generation before one of
 # the next. A stream's start makes some hundred objects that live as long as it does, so
 # the usual (700, 10, 10) spends a third of a start on looking at live streams
