@@ -131,11 +131,16 @@ async def until_admitted(held: Streams) -> None:
         await held.open(1, f"again-{attempt}")
 
 
+WORKERS = 2
+
+
 async def test_workers_of_one_host_add_up_without_valkey() -> None:
     """Without REDIS_URL any worker lists and cancels all streams, and sums metrics."""
-    env = {"WORKERS": "2", "RATE_LIMIT": "10000", "DRAIN_TIMEOUT_SECS": "0"}
+    env = {"WORKERS": str(WORKERS), "RATE_LIMIT": "10000", "DRAIN_TIMEOUT_SECS": "0"}
     with trio.fail_after(120):
         async with server(**env) as running, Streams(running) as held:
+            while str(running.lines).count("Running on") < WORKERS:
+                await get(running, "/health")  # until the second worker listens too
             await held.open(8, "s")
             assert held.statuses == [200] * 8
             for _ in range(4):

@@ -37,6 +37,8 @@ async def forward(client: trio.SocketStream) -> None:
             nursery.cancel_scope.cancel(reason="the client is gone")
 
 
+# httpx's own chain of generators is not closed when a body is left before its end.
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 @pytest.mark.parametrize("model", ["fast", "silent"])
 async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
     model: str,

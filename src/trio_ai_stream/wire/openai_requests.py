@@ -15,7 +15,6 @@ from msgspec import Meta, Struct
 
 from trio_ai_stream.wire.validation import (
     ModelName,
-    Text,
     check_length,
     check_text,
     decode,
@@ -26,14 +25,14 @@ class ContentPart(Struct, frozen=True):
     """A part of a message: a text, or whatever else upstream takes."""
 
     type: str
-    text: Text | None = None
+    text: str | None = None
 
 
 class CompletionMessage(Struct, frozen=True):
     """One message of the conversation; further fields pass through."""
 
     role: str
-    content: Text | list[ContentPart] | None = None
+    content: str | list[ContentPart] | None = None
 
     def texts(self) -> Iterator[str]:
         """Yield each text of the message."""
