@@ -263,3 +263,22 @@ async def test_the_permit_comes_back_when_the_body_is_never_entered(
             await end(visit)
             w.assert_clean()
         assert {r.outcome for r in w.records} <= {Outcome.CLIENT_DISCONNECTED}
+
+
+async def test_a_late_end_of_upstreams_body_holds_no_permit(
+    autojump_clock: MockClock,
+) -> None:
+    """Who has `done` may ask again at once, though upstream's body goes on."""
+    async with world(permits=1) as w:
+        first = w.chat("simulator/late-end")
+        await first.ended.wait()
+        second = await end_of(w.chat("simulator/fast"))
+        assert second.types[-1] == "done"
+        await end(first)
+        w.assert_clean()
+
+
+async def end_of(visit: Visit) -> Visit:
+    """Wait for a request's end; return it."""
+    await end(visit)
+    return visit

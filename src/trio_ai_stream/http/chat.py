@@ -78,7 +78,7 @@ class ChatClient:
     async def accepted(self) -> None:
         """Write the head and `connected`, before upstream answers."""
         await self._writer.start(status=200, content_type=sse.CONTENT_TYPE)
-        await self._writer.write(self._connected)
+        await self._writer.write(self._owed())
 
     async def opened(self) -> None:
         """Do nothing: the client has its status already."""
@@ -97,7 +97,7 @@ class ChatClient:
     async def ended(self, ending: Ending, answer: Answer) -> None:
         """Write `done` or `error`."""
         if not self._writer.started:
-            await self.accepted()
+            await self._writer.start(status=200, content_type=sse.CONTENT_TYPE)
         if ending.problem is not None:
             frame = self._encoder.error(ending.problem)
         else:
@@ -106,7 +106,12 @@ class ChatClient:
                 usage=answer.usage,
                 generation_id=answer.generation_id,
             )
-        await self._writer.write(frame)
+        await self._writer.write(self._owed() + frame)
+
+    def _owed(self) -> bytes:
+        """Return `connected` once: a cancel may come between the head and it."""
+        connected, self._connected = self._connected, b""
+        return connected
 
     async def finish(self) -> None:
         """Write the end of the response."""

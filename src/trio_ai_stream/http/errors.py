@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.responses import json_response
+from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.wire import openai_errors, sse
 from trio_ai_stream.wire.documents import ErrorDocument
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
@@ -109,4 +110,7 @@ def _problem_of(exc: HTTPException) -> Problem:
 
 async def _bug(exc: Exception) -> Response:
     logger.opt(exception=exc).error("request failed", event="internal_error")
+    stream = Incoming.current().stream
+    if stream is not None:
+        stream.end(Outcome.INTERNAL_ERROR)
     return render(INTERNAL)

@@ -8,6 +8,7 @@ Cancelling `serve` closes the listeners and every connection at once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ from trio_ai_stream.simulator.routes import BASE
 
 BACKLOG = 4096  # thousands of clients may connect in one burst
 DEFAULT_MODEL = "simulator/default"
+
+
+log = logging.getLogger(__name__)
 
 
 class Address(NamedTuple):
@@ -72,11 +76,15 @@ class Simulator:
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection over any stream until it ends; then it is closed.
 
-        Cancellation: the stream is closed at once.
+        A failure ends this connection only, with a log record. Cancellation: the
+        stream is closed at once.
         """
         self.connections += 1
         try:
             await Connection(stream, self.ledger, self.default_model).serve()
+        except* Exception:
+            # It may be embedded in a server, whose streams must not end with this.
+            log.exception("contained a failure of a connection")
         finally:
             self.connections -= 1
 

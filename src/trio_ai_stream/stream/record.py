@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from trio_ai_stream.stream.outcome import Outcome
+
+_WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+def plain_word(text: str | None) -> str | None:
+    """Return upstream's word if it is one: its free text does not belong into a log."""
+    return text if text is not None and _WORD.fullmatch(text) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,13 +45,25 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
         logger.exception("stream failed")
         stream.end(Outcome.INTERNAL_ERROR)
     finally:
-        source = stream.source
-        if source is not None and stream.completed:
-            # Read what follows [DONE], so that upstream's connection is used again;
-            # shielded, because a client that has its answer may be gone already.
+        if stream.completed:
+            await _give_back(stream)
+        stream.release_upstream()
+
+
+async def _give_back(stream: Stream) -> None:
+    """Read what follows `[DONE]`, so that upstream's connection is used again.
+
+    The stream is closed before: its client has the answer, and its next request must
+    not wait for this one's permit. Shielded, because the client may be gone already.
+    """
+    source, stream.source = stream.source, None
+    stream.close()
+    if source is not None:
+        try:
             with trio.move_on_after(REUSE_S, shield=True):
                 await source.finish()
-        stream.release_upstream()
+        finally:
+            source.abort()
 
 
 class _Conversation:

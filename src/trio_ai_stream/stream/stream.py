@@ -16,7 +16,7 @@ import trio
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.lifecycle import Event, State, follow
 from trio_ai_stream.stream.outcome import Ending, Outcome
-from trio_ai_stream.stream.record import Record
+from trio_ai_stream.stream.record import Record, plain_word
 from trio_ai_stream.stream.source import Call, Source
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.stream.watch import Watch
@@ -167,8 +167,8 @@ class Stream:
             blocks=self.blocks,
             bytes_out=self.bytes_out,
             told=self.told,
-            finish_reason=self.answer.finish_reason,
-            generation_id=self.answer.generation_id,
+            finish_reason=plain_word(self.answer.finish_reason),
+            generation_id=plain_word(self.answer.generation_id),
             prompt_tokens=_tokens(usage.get("prompt_tokens")),
             completion_tokens=_tokens(usage.get("completion_tokens")),
         )

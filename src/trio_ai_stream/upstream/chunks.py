@@ -8,7 +8,7 @@ chunk (https://openrouter.ai/docs/api_reference/streaming).
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -39,13 +39,14 @@ class _Choice(Struct):
 
 
 class _Chunk(Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 _TOOL_CALL: Final = ToolCall()
+_Shape = TypeVar("_Shape", bound=Struct)
 
 
 def items_of_chunk(payload: bytes, items: list[Item]) -> None:
@@ -56,12 +57,11 @@ def items_of_chunk(payload: bytes, items: list[Item]) -> None:
     try:
         chunk = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        # Half of a surrogate pair a chunk: legal JSON which the fast decoder refuses.
-        chunk = msgspec.convert(json.loads(payload), _Chunk)
+        chunk = _decode_leniently(payload, _Chunk)
     if chunk.error is not None:
         items.append(failure_of(chunk.error))
         return
-    for choice in chunk.choices:
+    for choice in chunk.choices or ():
         if choice.error is not None:
             items.append(failure_of(choice.error))
             return
@@ -92,7 +92,7 @@ class _WholeChoice(Struct):
 
 
 class _Document(Struct):
-    choices: list[_WholeChoice] = []
+    choices: list[_WholeChoice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
 
@@ -105,13 +105,17 @@ def items_of_document(body: bytes) -> list[Item]:
 
     :raises ValueError: when it is not JSON, or not a chat completion.
     """
-    document = _decode_document(body)
-    errors = [document.error, *(choice.error for choice in document.choices)]
+    try:
+        document = _decode_document(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        document = _decode_leniently(body, _Document)
+    choices = document.choices or []
+    errors = [document.error, *(choice.error for choice in choices)]
     for error in errors:
         if error is not None:
             return [failure_of(error)]
     items: list[Item] = [Raw(body)]
-    for choice in document.choices:
+    for choice in choices:
         if choice.message is not None and isinstance(choice.message.content, str):
             items.append(choice.message.content)
         if choice.finish_reason is not None:
@@ -120,3 +124,8 @@ def items_of_document(body: bytes) -> list[Item]:
         items.append(Usage(document.usage))
     items.append(Done())
     return items
+
+
+def _decode_leniently(payload: bytes, shape: type[_Shape]) -> _Shape:
+    """Decode JSON with half a surrogate pair: legal, refused by the fast decoder."""
+    return msgspec.convert(json.loads(payload), shape)
