@@ -24,6 +24,7 @@ ORDER = [
     "stream",
     "wire",
     "telemetry",
+    "tracing",
     "settings",
 ]
 # Library: the rooms that import it. The lab has the servers that it compares with.

@@ -73,7 +73,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     async def start(nursery: trio.Nursery) -> None:
         if settings.TRACE:
             # Imported only for those who ask: it knows Trio's private parts.
-            from trio_ai_stream.lab.trace.live import trace_process  # noqa: PLC0415
+            from trio_ai_stream.tracing.live import trace_process
 
             await nursery.start(trace_process, settings.TRACE_FILE)
         await nursery.start(admission.run)

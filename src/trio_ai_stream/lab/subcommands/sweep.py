@@ -19,7 +19,7 @@ from trio_ai_stream.lab.sweep.run import Run, quiet
 from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
 from trio_ai_stream.lab.sweep.sweep import Sweep
 from trio_ai_stream.lab.sweep.token import Token, TokenError
-from trio_ai_stream.lab.trace.drawing import timeline_of
+from trio_ai_stream.tracing.drawing import timeline_of
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_ai_stream.lab.sweep.labels import labelled_scopes
-from trio_ai_stream.lab.trace import internals
 from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.tracing import internals
 
 if TYPE_CHECKING:
     from trio_ai_stream.lab.sweep.world import World

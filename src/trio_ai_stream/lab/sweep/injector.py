@@ -15,7 +15,7 @@ import trio
 from trio_ai_stream.lab.sweep.causes import Cause
 from trio_ai_stream.lab.sweep.labels import Site, labelled_scopes, sites_of
 from trio_ai_stream.lab.sweep.shields import ShieldLog
-from trio_ai_stream.lab.trace import internals
+from trio_ai_stream.tracing import internals
 
 if TYPE_CHECKING:
     from trio_ai_stream.lab.sweep.world import World

@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 import trio_ai_stream
-from trio_ai_stream.lab.trace import internals
+from trio_ai_stream.tracing import internals
 
 ROOT: Final = str(Path(trio_ai_stream.__file__).parent) + "/"
 SWEPT: Final = ("http/", "stream/", "upstream/", "admission/")

@@ -13,9 +13,9 @@ from trio_ai_stream.lab.sweep.run import Run, quiet, run_once
 from trio_ai_stream.lab.sweep.scenario import TARGET
 from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
 from trio_ai_stream.lab.sweep.token import Token
-from trio_ai_stream.lab.trace import internals
-from trio_ai_stream.lab.trace.instrument import TraceInstrument, VirtualClock
-from trio_ai_stream.lab.trace.sink import TraceSink
+from trio_ai_stream.tracing import internals
+from trio_ai_stream.tracing.instrument import TraceInstrument, VirtualClock
+from trio_ai_stream.tracing.sink import TraceSink
 
 
 def replay(token: Token, trace: Path | None = None) -> tuple[str, bool]:

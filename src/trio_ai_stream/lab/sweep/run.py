@@ -21,7 +21,7 @@ from trio_ai_stream.lab.sweep.scenario import Scenario
 from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
 from trio_ai_stream.lab.sweep.token import Token
 from trio_ai_stream.lab.sweep.world import World
-from trio_ai_stream.lab.trace import internals
+from trio_ai_stream.tracing import internals
 
 PACKAGE: Final = "trio_ai_stream"
 

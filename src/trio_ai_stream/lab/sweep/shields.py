@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import trio
 
 from trio_ai_stream.lab.sweep.labels import sites_of
-from trio_ai_stream.lab.trace import internals
+from trio_ai_stream.tracing import internals
 
 
 @dataclass(slots=True)

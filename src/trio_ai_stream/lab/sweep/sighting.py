@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_ai_stream.lab.sweep.scenario import TARGET
-from trio_ai_stream.lab.trace import internals
+from trio_ai_stream.tracing import internals
 from trio_ai_stream.upstream.transport import Transport
 from trio_ai_stream.upstream.transport.transport import TransportStatistics
 

@@ -20,7 +20,7 @@ from trio_ai_stream.lab.sweep.plan import QUIET_SEEDS, Plan
 from trio_ai_stream.lab.sweep.run import Run, run_once
 from trio_ai_stream.lab.sweep.scenario import TARGET
 from trio_ai_stream.lab.sweep.token import Token
-from trio_ai_stream.lab.trace import internals
+from trio_ai_stream.tracing import internals
 
 COLLECT_EVERY = 200  # runs between two collections of garbage
 

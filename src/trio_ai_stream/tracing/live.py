@@ -8,9 +8,9 @@ from pathlib import Path
 import trio
 from loguru import logger
 
-from trio_ai_stream.lab.trace import internals
-from trio_ai_stream.lab.trace.instrument import TraceInstrument
-from trio_ai_stream.lab.trace.sink import TraceSink
+from trio_ai_stream.tracing import internals
+from trio_ai_stream.tracing.instrument import TraceInstrument
+from trio_ai_stream.tracing.sink import TraceSink
 
 
 def file_of_process(path: Path) -> Path:

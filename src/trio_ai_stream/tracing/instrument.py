@@ -15,8 +15,8 @@ from typing import Any
 
 import trio
 
-from trio_ai_stream.lab.trace import internals
-from trio_ai_stream.lab.trace.sink import TraceSink
+from trio_ai_stream.tracing import internals
+from trio_ai_stream.tracing.sink import TraceSink
 
 Microseconds = Callable[[], float]
 
@@ -148,7 +148,7 @@ def _where(task: internals.Task) -> str:
         return "last step"
     for frame, line in reversed(internals.frames_of(task)):
         _, found, path = frame.f_code.co_filename.rpartition("trio_ai_stream/")
-        if found and not path.startswith("lab/trace"):
+        if found and not path.startswith("tracing"):
             return f"{frame.f_code.co_name} {path}:{line}"
     return "step"
 

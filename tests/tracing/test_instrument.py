@@ -10,10 +10,10 @@ import trio
 import trio.testing
 
 from trio_ai_stream.lab.timeline import Kind
-from trio_ai_stream.lab.trace import live
-from trio_ai_stream.lab.trace.drawing import timeline_of
-from trio_ai_stream.lab.trace.instrument import TraceInstrument, VirtualClock
-from trio_ai_stream.lab.trace.sink import TraceSink
+from trio_ai_stream.tracing import live
+from trio_ai_stream.tracing.drawing import timeline_of
+from trio_ai_stream.tracing.instrument import TraceInstrument, VirtualClock
+from trio_ai_stream.tracing.sink import TraceSink
 
 
 async def cancelled_behind_a_shield() -> None:

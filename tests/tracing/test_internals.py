@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from trio_ai_stream.lab.trace import internals
+from trio_ai_stream.tracing import internals
 
 
 def test_the_installed_trio_is_the_one_that_is_known():
