@@ -9,9 +9,9 @@ from typing import Any
 import trio
 import trio.testing
 
+from trio_ai_stream.lab.drawing import timeline_of
 from trio_ai_stream.lab.timeline import Kind
 from trio_ai_stream.tracing import live
-from trio_ai_stream.tracing.drawing import timeline_of
 from trio_ai_stream.tracing.instrument import TraceInstrument, VirtualClock
 from trio_ai_stream.tracing.sink import TraceSink
 

@@ -45,25 +45,26 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
         logger.exception("stream failed")
         stream.end(Outcome.INTERNAL_ERROR)
     finally:
-        if stream.completed:
-            await _give_back(stream)
+        source = _take_answered(stream)
+        if source is not None:
+            # Read what follows [DONE], so that upstream's connection is used again;
+            # shielded, because a client that has its answer may be gone already.
+            with trio.move_on_after(REUSE_S, shield=True):
+                await source.finish()
+            source.abort()
         stream.release_upstream()
 
 
-async def _give_back(stream: Stream) -> None:
-    """Read what follows `[DONE]`, so that upstream's connection is used again.
+def _take_answered(stream: Stream) -> Source | None:
+    """Close a stream whose answer is whole; return the connection that it leaves.
 
-    The stream is closed before: its client has the answer, and its next request must
-    not wait for this one's permit. Shielded, because the client may be gone already.
+    Its client has the answer and may ask again: no permit is held for the rest.
     """
+    if not stream.completed:
+        return None
     source, stream.source = stream.source, None
     stream.close()
-    if source is not None:
-        try:
-            with trio.move_on_after(REUSE_S, shield=True):
-                await source.finish()
-        finally:
-            source.abort()
+    return source
 
 
 class _Conversation:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from trio_ai_stream.lab import records, timeline
+from trio_ai_stream.lab.drawing import timeline_of
 from trio_ai_stream.lab.progress import Progress
 from trio_ai_stream.lab.subcommands.shared import Subparsers
 from trio_ai_stream.lab.sweep.plan import FULL, QUICK, Plan
@@ -19,7 +20,6 @@ from trio_ai_stream.lab.sweep.run import Run, quiet
 from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
 from trio_ai_stream.lab.sweep.sweep import Sweep
 from trio_ai_stream.lab.sweep.token import Token, TokenError
-from trio_ai_stream.tracing.drawing import timeline_of
 
 
 def add_parser(subparsers: Subparsers) -> None:
