@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 from loguru import logger
-from quart import Request, Response
-from quart.asgi import ASGIHTTPConnection
+from quart import Response
+from quart.wrappers.request import Body
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from trio_ai_stream.http import headers
@@ -64,12 +64,8 @@ class Connection(TrioASGIHTTPConnection):
                 await send(message)
 
             try:
-                request = self._create_request_from_scope(send)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(
-                        self._listen, nursery, incoming, request, receive
-                    )
-                    await self._answer(incoming, request, send_complete)
+                    await self._answer(nursery, incoming, receive, send_complete)
                     nursery.cancel_scope.cancel(reason="response sent")
             except Exception:
                 end = Outcome.INTERNAL_ERROR
@@ -84,22 +80,26 @@ class Connection(TrioASGIHTTPConnection):
                 self._log_end(incoming)
 
     async def _listen(
-        self,
-        nursery: trio.Nursery,
-        incoming: Incoming,
-        request: Request,
-        receive: Receive,
+        self, nursery: trio.Nursery, incoming: Incoming, body: Body, receive: Receive
     ) -> None:
         """Feed the request's body, then wait for the client to go away."""
-        await ASGIHTTPConnection.handle_messages(self, request, receive)
+        while (message := await receive())["type"] == "http.request":
+            body.append(message["body"])
+            if not message["more_body"]:
+                body.set_complete()
         stalled = incoming.exchange.stalled
         outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
         if incoming.stream is not None:
             incoming.stream.end(outcome)
         nursery.cancel_scope.cancel(reason=outcome.value)
 
-    async def _answer(self, incoming: Incoming, request: Request, send: Send) -> None:
+    async def _answer(
+        self, nursery: trio.Nursery, incoming: Incoming, receive: Receive, send: Send
+    ) -> None:
+        request = self._create_request_from_scope(send)
+        nursery.start_soon(self._listen, nursery, incoming, request.body, receive)
         response = await self.app.handle_request(request)
+        del request  # a stream outlives what Quart made of its request
         if isinstance(response, StreamResponse):
             await response.run(send, response)
         else:

@@ -6,26 +6,27 @@ which every response passes, and bytes cost a fraction of Quart's header objects
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from trio_ai_stream.http.incoming import Incoming
 
 Fields = list[tuple[bytes, bytes]]
 
-SECURITY: Final[dict[bytes, bytes]] = {
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
-    b"cross-origin-opener-policy": b"same-origin",
-    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
-    b"referrer-policy": b"no-referrer",
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
+SECURITY: Final = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
     # The filter that this header once steered is gone from browsers, and where it still
     # is, it opens holes; the policy above does its work (OWASP HTTP headers cheat
     # sheet).
-    b"x-xss-protection": b"0",
-}
+    (b"x-xss-protection", b"0"),
+)
 # Sent over TLS only (RFC 6797 section 7.2).
-TRANSPORT_SECURITY: Final = b"max-age=31536000"
+TRANSPORT_SECURITY: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
 def complete(fields: Fields, incoming: Incoming) -> None:
@@ -34,13 +35,18 @@ def complete(fields: Fields, incoming: Incoming) -> None:
     fields.append((b"x-request-id", incoming.request_id.encode("ascii")))
     if incoming.decision is not None:
         for name, value in incoming.decision.headers():
-            _add(fields, present, name.lower().encode("ascii"), value.encode("ascii"))
-    for security in SECURITY.items():
-        _add(fields, present, *security)
+            _add(fields, present, (_name(name), value.encode("ascii")))
+    for field in SECURITY:
+        _add(fields, present, field)
     if incoming.secure:
-        _add(fields, present, b"strict-transport-security", TRANSPORT_SECURITY)
+        _add(fields, present, TRANSPORT_SECURITY)
 
 
-def _add(fields: Fields, present: set[bytes], name: bytes, value: bytes) -> None:
-    if name not in present:
-        fields.append((name, value))
+def _add(fields: Fields, present: set[bytes], field: tuple[bytes, bytes]) -> None:
+    if field[0] not in present:
+        fields.append(field)
+
+
+@lru_cache(maxsize=16)  # a live stream holds its head: let all of them share the names
+def _name(name: str) -> bytes:
+    return name.lower().encode("ascii")
