@@ -14,8 +14,8 @@ from typing import Any
 
 import coredis
 import trio
-from tests.admission.valkey import Server, running
 
+from tests.admission.valkey import Server, running
 from trio_ai_stream.admission.bucket import BucketTable
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.gate import LocalGate

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import trio
-from tests.support.guarding.servers import ServerProcess, start_process
 
 from bench.fuzzing import campaign
+from tests.support.guarding.servers import ServerProcess, start_process
 
 LIMITS = {"linger_s": 0.2, "head_read_s": 2, "body_read_s": 2, "write_stall_s": 2}
 

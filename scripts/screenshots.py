@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
 from tests.support.serving import ServerProcess, until
 

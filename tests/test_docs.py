@@ -5,8 +5,8 @@ from __future__ import annotations
 import tomllib
 
 import pytest
-from scripts.docs import ROOT, env_example, readme
 
+from scripts.docs import ROOT, env_example, readme
 from trio_ai_stream.cli import commands
 from trio_ai_stream.settings import Settings
 

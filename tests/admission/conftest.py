@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from loguru import logger
-from tests.admission.valkey import BINARIES, Server, running
 
+from tests.admission.valkey import BINARIES, Server, running
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.permits import StreamPermits
 from trio_ai_stream.admission.shared.gate import SharedGate

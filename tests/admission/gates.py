@@ -8,8 +8,8 @@ from typing import Any
 
 import coredis
 import trio
-from tests.admission.valkey import Server
 
+from tests.admission.valkey import Server
 from trio_ai_stream.admission.permits import Permit
 from trio_ai_stream.admission.shared.gate import SharedGate
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import trio
+
 from tests.admission.streams import Streams
 from tests.admission.valkey import Server
-
 from trio_ai_stream.admission import opening
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.opening import (

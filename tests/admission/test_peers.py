@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.admission.streams import Streams
 
+from tests.admission.streams import Streams
 from trio_ai_stream.admission.directory import DirectoryUnavailableError
 from trio_ai_stream.admission.peers import PeerDirectory
 

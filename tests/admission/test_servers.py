@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import httpx
 import trio
+
 from tests.admission.gates import until
 from tests.admission.valkey import Server
 from tests.support.process import ServerProcess, server

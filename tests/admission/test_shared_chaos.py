@@ -7,9 +7,9 @@ import random
 import coredis
 import pytest
 import trio
+
 from tests.admission.gates import GateMaker, until, until_async
 from tests.admission.valkey import Proxy, Server, proxied
-
 from trio_ai_stream.admission.permits import Permit, StreamPermits
 from trio_ai_stream.admission.shared.gate import SharedGate
 

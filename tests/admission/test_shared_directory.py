@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+
 from tests.admission.gates import GateMaker, until
 from tests.admission.streams import Streams
 from tests.admission.valkey import Proxy, Server, proxied
-
 from trio_ai_stream.admission.directory import (
     DirectoryUnavailableError,
     LocalDirectory,

@@ -6,6 +6,7 @@ from time import monotonic
 
 import pytest
 import trio
+
 from tests.admission.gates import (
     GateMaker,
     connected,
@@ -15,7 +16,6 @@ from tests.admission.gates import (
     until_async,
 )
 from tests.admission.valkey import Server
-
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
 from trio_ai_stream.admission.shared.gate import SharedGate

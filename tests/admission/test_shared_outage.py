@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
+
 from tests.admission.gates import GateMaker, connected, granted, until, until_async
 from tests.admission.valkey import BINARIES, Server, free_port, proxied, running
-
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
 from trio_ai_stream.telemetry.redaction import MASK, forget_secrets

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import trio
+
 from tests.admission.gates import GateMaker, connected, granted
 from tests.admission.valkey import Server
-
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.permits import Permit, StreamPermits
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, ViewportSize, sync_playwright
+
 from tests.support.serving import ServerProcess
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

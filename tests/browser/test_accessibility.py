@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+
 from tests.browser.conftest import Open, ask, finished
 
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Request, expect
+
 from tests.browser.conftest import Open, ask, finished
 from tests.support.serving import ServerProcess, until
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
+
 from tests.browser.conftest import Open, ask, finished
 from tests.support.serving import ServerProcess
-
 from trio_ai_stream.server.certificate import write
 
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
+
 from tests.browser.conftest import Open, ask, finished
 from tests.support.serving import ServerProcess
 

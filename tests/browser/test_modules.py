@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page
+
 from tests.browser.conftest import Open
 
 PARSE = """async (ways) => {

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import IO
 
 import pytest
+
 from tests.support.serving import ServerProcess
 
 CHAT = [sys.executable, "-m", "trio_ai_stream", "chat"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from tests.support.serving import ServerProcess, until
 
 KEY = "client-key-of-the-tests"

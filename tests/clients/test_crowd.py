@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+
 from tests.clients.conftest import KEY, SimulatorProcess
 from tests.support.serving import ServerProcess, until
 

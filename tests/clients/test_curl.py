@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 import pytest
+
 from tests.clients.conftest import KEY, SimulatorProcess
 from tests.support.serving import ServerProcess
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.clients.conftest import KEY
 
 MODELS = """

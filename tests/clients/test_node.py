@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.clients.conftest import KEY, SimulatorProcess
 from tests.support.serving import ServerProcess
 

@@ -9,6 +9,7 @@ import openai
 import pytest
 import trio
 from openai.types.chat import ChatCompletionMessageParam
+
 from tests.clients.conftest import KEY, SimulatorProcess
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]

@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+
 from tests.clients.conftest import KEY, SimulatorProcess
 from tests.support.serving import ServerProcess
 

@@ -7,6 +7,7 @@ import asyncio
 from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
+
 from tests.clients.conftest import KEY
 
 

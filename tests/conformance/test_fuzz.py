@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import trio
+
 from bench.fuzz import LIMITS
 from bench.fuzzing import campaign
 from tests.support.guarding.servers import start_process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from tests.conformance.cases_http1 import CASES, Case
 from tests.conformance.witness import undisturbed
 from tests.support.guarding.client import Client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.conformance.cases_http2 import CASES, Case
 from tests.conformance.witness import undisturbed
 from tests.support.guarding import frames

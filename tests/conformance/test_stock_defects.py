@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+
 from tests.support.guarding import frames as f
 from tests.support.guarding.client import Client
 from tests.support.guarding.servers import (
     LocalServer,
     serve_stock_while,
 )
-
 from trio_ai_stream.server.guard.serving import leaves
 
 Body = Callable[[LocalServer], Awaitable[None]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import trio
 from hypercorn.config import Config
+
 from tests.support.guarding import frames as f
 from tests.support.guarding.client import Client, get
 from tests.support.guarding.servers import (

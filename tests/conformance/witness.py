@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import trio
+
 from tests.support.guarding.client import Client, events_of, get, info
 from tests.support.guarding.servers import ServerProcess
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.support.serving import ServerProcess, until
 
 DEPLOY = Path(__file__).parent.parent.parent / "docs" / "deploy"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.support.process import HYPERCORN, SERVE, curl, server
 
+from tests.support.process import HYPERCORN, SERVE, curl, server
 from trio_ai_stream.simulator.server import Simulator
 
 pytestmark = pytest.mark.skipif(

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import trio
+
 from tests.support.guarding import frames as f
 from tests.support.guarding.client import Client, info
 from tests.support.guarding.servers import start_process

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+
 from tests.support.guarding.client import Client, events_of, get
 from tests.support.guarding.servers import ServerProcess, start_process
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+
 from tests.support.guarding.client import Client, events_of, get, info
 from tests.support.guarding.servers import ServerProcess, start_supervised
 

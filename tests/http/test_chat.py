@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import trio
-from tests.support.world import Visit, world
 from trio.testing import MockClock
 
+from tests.support.world import Visit, world
 from trio_ai_stream.upstream.openrouter import REJECTED_S
 from trio_ai_stream.upstream.requests import chat_call
 from trio_ai_stream.wire.requests import parse_chat_request

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import trio
+from trio.testing import MockClock
+
 from tests.http.test_live import snapshots, watch
 from tests.support.completions import over
 from tests.support.world import World, world
-from trio.testing import MockClock
-
 from trio_ai_stream.admission.directory import Listing, LocalDirectory
 from trio_ai_stream.admission.peers import PeerDirectory
 from trio_ai_stream.http.elsewhere import ASK_S, MAX_OWNERS, Elsewhere

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from tests.support.completions import COMPLETIONS, ask, error_of, over
-from tests.support.world import Visit, World, world
 from trio.testing import MockClock
 
+from tests.support.completions import COMPLETIONS, ask, error_of, over
+from tests.support.world import Visit, World, world
 from trio_ai_stream.admission.clients import key_id
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.gate import LocalGate

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import trio
-from tests.support.completions import over
-from tests.support.world import Visit, World, world
 from trio.testing import MockClock
 
+from tests.support.completions import over
+from tests.support.world import Visit, World, world
 from trio_ai_stream.http.watchers import MAX_WATCHERS, Watchers
 from trio_ai_stream.stream.outcome import Outcome
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock, wait_all_tasks_blocked
+
 from tests.support.completions import ask, over
 from tests.support.world import Visit, World, world
-from trio.testing import MockClock, wait_all_tasks_blocked
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import httpx
 import trio
-from tests.support.completions import error_of, over
-from tests.support.world import BASE_URL, Visit, World, world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support.completions import error_of, over
+from tests.support.world import BASE_URL, Visit, World, world
 from trio_ai_stream.http.models import FETCH_S, FRESH_S
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport

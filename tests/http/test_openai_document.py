@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import trio
-from tests.support.completions import ask, error_of, over
-from tests.support.world import BUDGETS, world
 from trio.testing import MockClock
 
+from tests.support.completions import ask, error_of, over
+from tests.support.world import BUDGETS, world
 from trio_ai_stream.http.connection import Send, StreamResponse
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openai_clients import DocumentClient

@@ -9,10 +9,10 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from tests.support.completions import COMPLETIONS, ask, over
-from tests.support.world import BASE_URL, world
 from trio.testing import MockClock
 
+from tests.support.completions import COMPLETIONS, ask, over
+from tests.support.world import BASE_URL, world
 from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.upstream.transport import Transport
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from trio.testing import MockClock
+
 from tests.support.completions import COMPLETIONS, ask, error_of, over
 from tests.support.world import world
-from trio.testing import MockClock
 
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
+
 from tests.support.completions import (
     COMPLETIONS,
     DONE,
@@ -17,8 +19,6 @@ from tests.support.completions import (
     text_of,
 )
 from tests.support.world import BUDGETS, world
-from trio.testing import MockClock
-
 from trio_ai_stream.simulator.chunks import PROVIDER
 from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.wire.events import Comment, Raw

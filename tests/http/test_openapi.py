@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from trio.testing import MockClock
+
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
-from trio.testing import MockClock
 
 PATHS = {
     "/chat",

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
-
 from trio_ai_stream.http.page.assets import FOLDER, POLICY
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 import trio
-from tests.support.completions import ask, over, payloads
-from tests.support.world import Visit, World, world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support.completions import ask, over, payloads
+from tests.support.world import Visit, World, world
 from trio_ai_stream.admission.clients import key_id
 from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.wire.documents import Cancellation, StreamList

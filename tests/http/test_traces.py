@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.support.completions import ask, over
-from tests.support.world import world
 from trio.testing import MockClock
 
+from tests.support.completions import ask, over
+from tests.support.world import world
 from trio_ai_stream.telemetry.ended import EndedStream
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

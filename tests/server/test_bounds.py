@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import trio
 import trustme
+
 from tests.support.guarding import frames as f
 from tests.support.guarding.client import Client, get, status_of
 from tests.support.guarding.servers import LocalServer, local_config, serve_while
-
 from trio_ai_stream.server.limits import Limits
 
 POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import trio
+
 from tests.support.guarding import frames as f
 from tests.support.guarding.client import Client, events_of, get, status_of
 from tests.support.guarding.servers import LocalServer, serve_while
-
 from trio_ai_stream.server.limits import Limits
 
 

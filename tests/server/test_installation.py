@@ -9,8 +9,8 @@ import hypercorn.trio
 import hypercorn.trio.run
 import pytest
 from hypercorn.config import Config
-from tests.support.guarding.application import Application
 
+from tests.support.guarding.application import Application
 from trio_ai_stream.server import config as configuration
 from trio_ai_stream.server.guard import (
     UnsupportedHypercornError,

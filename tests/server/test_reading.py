@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import trio
+
 from tests.support.guarding import frames as f
 from tests.support.guarding.client import Client, events_of, get
 from tests.support.guarding.servers import LocalServer, serve_while
-
 from trio_ai_stream.server.limits import Limits
 
 SILENT = "/stream?n=2&every=60"

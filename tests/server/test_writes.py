@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import trio
+
 from tests.support.guarding import frames as f
 from tests.support.guarding.application import BLOCK
 from tests.support.guarding.client import Client, get
 from tests.support.guarding.servers import LocalServer, serve_while
-
 from trio_ai_stream.server.limits import Limits
 
 CLOSED_WINDOW = f.hello(INITIAL_WINDOW_SIZE=0)

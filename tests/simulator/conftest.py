@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from tests.simulator.client import Running
 
+from tests.simulator.client import Running
 from trio_ai_stream.simulator.server import Simulator
 
 

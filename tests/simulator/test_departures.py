@@ -9,8 +9,8 @@ import time
 import pytest
 import trio
 import trio.testing
-from tests.simulator.client import Client, Running, body_of
 
+from tests.simulator.client import Client, Running, body_of
 from trio_ai_stream.simulator.server import Simulator
 
 

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import trio
+
 from tests.simulator.client import Client, body_of
 
 COMMAND = (sys.executable, "-m", "trio_ai_stream.simulator")

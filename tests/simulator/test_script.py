@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.simulator.client import Response, body_of
 
+from tests.simulator.client import Response, body_of
 from trio_ai_stream.simulator.chat import ChatRequest, parse_chat
 from trio_ai_stream.simulator.faults import parse_model
 from trio_ai_stream.simulator.presets import PRESETS

@@ -6,8 +6,8 @@ import json
 
 import pytest
 import trio
-from tests.simulator.client import Running, body_of
 
+from tests.simulator.client import Running, body_of
 from trio_ai_stream.simulator.presets import PRESETS
 from trio_ai_stream.simulator.server import Address
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from tests.simulator.client import Client, ask_memory, body_of, in_memory
 
+from tests.simulator.client import Client, ask_memory, body_of, in_memory
 from trio_ai_stream.simulator.record import Record
 from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.simulator.steps import Phase

@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 import pytest
-from tests.simulator.test_script import GENERATION, chat, rendered
 
+from tests.simulator.test_script import GENERATION, chat, rendered
 from trio_ai_stream.simulator.steps import End, Pause, Step, Write
 from trio_ai_stream.simulator.whole import whole_script
 

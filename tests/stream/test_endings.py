@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import trio
-from tests.support.world import BUDGETS, Visit, World, world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support.world import BUDGETS, Visit, World, world
 from trio_ai_stream.stream.outcome import Outcome
 
 

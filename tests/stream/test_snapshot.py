@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import trio
-from tests.support.completions import over
-from tests.support.world import World, world
 from trio.testing import MockClock
 
+from tests.support.completions import over
+from tests.support.world import World, world
 from trio_ai_stream.stream.snapshot import NurseryView, StreamView, snapshot
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.world import BUDGETS
 from trio.testing import MockClock
 
+from tests.support.world import BUDGETS
 from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.source import Call

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import trio
+
 from tests.support.world import Visit, World
 
 COMPLETIONS = "/v1/chat/completions"

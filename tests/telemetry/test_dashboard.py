@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from scripts import dashboard
 
+from scripts import dashboard
 from trio_ai_stream.telemetry.families import FAMILIES, OUTCOMES, REFUSALS
 from trio_ai_stream.telemetry.metrics import Metrics
 

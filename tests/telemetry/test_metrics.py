@@ -15,8 +15,8 @@ import pytest
 import trio
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
-from tests.telemetry.ended import Ended
 
+from tests.telemetry.ended import Ended
 from trio_ai_stream.telemetry.families import FAMILIES, Family, Layout
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.sampling import run_sampling

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from tests.telemetry.ended import Ended
 
+from tests.telemetry.ended import Ended
 from trio_ai_stream.telemetry.families import OTHER, OUTCOMES
 from trio_ai_stream.telemetry.otel import NO_ERROR, SpanTracer
 from trio_ai_stream.telemetry.traces import NullTracer, open_tracer

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import trio
+
 from tests.support.guarding import frames
 
 

@@ -9,7 +9,6 @@ import json
 import os
 
 from tests.support.guarding.application import Application
-
 from trio_ai_stream.server.guard import install
 from trio_ai_stream.server.limits import Limits
 

@@ -20,8 +20,8 @@ import trio
 import trio.testing
 from hypercorn.config import Config
 from hypercorn.utils import wrap_app
-from tests.support.guarding.application import Application
 
+from tests.support.guarding.application import Application
 from trio_ai_stream.server.guard.serving import Guard
 from trio_ai_stream.server.limits import Limits
 

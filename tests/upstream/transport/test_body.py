@@ -6,6 +6,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
+
 from tests.upstream.transport.servers import (
     CHUNKED,
     OK,

@@ -8,6 +8,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
+
 from tests.upstream.transport.servers import (
     CHUNKED,
     OK,
@@ -16,7 +17,6 @@ from tests.upstream.transport.servers import (
     in_memory,
     serving,
 )
-
 from trio_ai_stream.upstream.transport import Transport
 
 URL = "http://host/"

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
+
 from tests.upstream.transport.servers import (
     CHUNKED,
     OK,
@@ -21,7 +22,6 @@ from tests.upstream.transport.servers import (
     serving,
     unanswering,
 )
-
 from trio_ai_stream.upstream.transport.body import Body
 from trio_ai_stream.upstream.transport.connection import Connection
 from trio_ai_stream.upstream.transport.parser import ResponseParser

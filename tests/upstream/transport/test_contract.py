@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 import trio
+
 from tests.upstream.transport.servers import (
     CHUNKED,
     CLIENT_TLS,
@@ -13,7 +14,6 @@ from tests.upstream.transport.servers import (
     answering,
     serving,
 )
-
 from trio_ai_stream.upstream.transport import Transport
 
 ANSWERS = {

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+
 from tests.upstream.transport.servers import (
     CLIENT_TLS,
     OK,
@@ -20,7 +21,6 @@ from tests.upstream.transport.servers import (
     serving,
     unanswering,
 )
-
 from trio_ai_stream.upstream.transport.closing import closer
 from trio_ai_stream.upstream.transport.dial import Dialer, Origin
 from trio_ai_stream.upstream.transport.limits import BLOCK_BYTES, TransportLimits

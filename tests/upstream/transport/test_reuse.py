@@ -8,6 +8,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
+
 from tests.upstream.transport.servers import (
     CHUNKED,
     OK,
@@ -19,7 +20,6 @@ from tests.upstream.transport.servers import (
     in_memory,
     serving,
 )
-
 from trio_ai_stream.upstream.transport import (
     ConnectionInfo,
     Transport,

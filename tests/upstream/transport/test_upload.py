@@ -8,8 +8,8 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from tests.upstream.transport.servers import OK, Peer, Request, client_of, serving
 
+from tests.upstream.transport.servers import OK, Peer, Request, client_of, serving
 from trio_ai_stream.upstream.transport import Transport
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
