@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="\n".join(f"  {name:13} {c.summary}" for name, c in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=version(parser.prog))
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     words = sys.argv[1:] if argv is None else argv
     command = parser.parse_args(words[:1]).command
@@ -71,7 +73,12 @@ def _serve(words: Sequence[str]) -> int:
     # Not at the top: the other commands do without the server's rooms.
     from trio_ai_stream.server.launch import serve
 
-    return serve(settings)
+    try:
+        return serve(settings)
+    except OSError as exc:  # from binding; what goes wrong later comes in a group
+        host, port = settings.bind
+        print(f"cannot listen on {host}:{port}: {exc.strerror}", file=sys.stderr)
+        return 1
 
 
 def _check_config(words: Sequence[str]) -> int:
@@ -87,7 +94,11 @@ def _dev_cert(words: Sequence[str]) -> int:
     arguments = _arguments("dev-cert", words, folder="where to write (default: here)")
     from trio_ai_stream.server.certificate import write
 
-    certificate, key = write(arguments.folder)
+    try:
+        certificate, key = write(arguments.folder)
+    except FileExistsError as exc:
+        print(f"{exc.filename}: exists; nothing was overwritten", file=sys.stderr)
+        return 1
     print(f"TLS_CERT_FILE={certificate}\nTLS_KEY_FILE={key}")
     return 0
 

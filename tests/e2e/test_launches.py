@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,35 @@ async def test_bad_settings_are_named_at_once() -> None:
         assert done.returncode == status
         assert all(name in text for name in ["RATE_LIMIT", "PORT", "LOG_LEVEL"])
         assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "status", "said"),
+    [
+        (["serve"], {"PORT": "{taken}"}, 1, "cannot listen on 127.0.0.1:{taken}: "),
+        (["check-config"], {"TLS_CERT_FILE": "none.pem"}, 2, "TLS_CERT_FILE: expected"),
+        (["check-config"], {"RATE_LIMIT": "x"}, 2, "expected a valid number, got 'x'"),
+        (["dev-cert", "{folder}"], {}, 1, "dev-ca.pem: exists; nothing was"),
+    ],
+    ids=["port-taken", "no-certificate", "not-a-number", "dev-cert-twice"],
+)
+async def test_an_operators_mistake_is_a_sentence(
+    words: list[str],
+    environ: dict[str, str],
+    status: int,
+    said: str,
+    certificate: Path,
+) -> None:
+    """What an operator can get wrong is answered in one line, without a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, trio.fail_after(30):
+        names = {"taken": str(taken.getsockname()[1]), "folder": str(certificate)}
+        done = await trio.run_process(
+            [*SERVE[:-1], *(word.format(**names) for word in words)],
+            env={**os.environ, **{k: v.format(**names) for k, v in environ.items()}},
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    text = done.stderr.decode()
+    assert (done.returncode, "Traceback" in text) == (status, False)
+    assert said.format(**names) in text

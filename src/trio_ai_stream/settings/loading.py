@@ -90,9 +90,8 @@ def _problem(error: dict[str, Any], values: Mapping[str, str]) -> str:
         return f"{name}: {message}"
     secret = "KEY" in name or name == "REDIS_URL"
     shown = "(hidden)" if secret else repr(values.get(name, ""))
-    expected = message.replace("Input should be", "expected").replace(
-        "unable to parse string as a number", "as a number"
-    )
+    expected = message.partition(", unable to parse")[0]
+    expected = expected.replace("Input should be", "expected")
     return f"{name}: {expected}, got {shown}"
 
 

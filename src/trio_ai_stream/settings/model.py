@@ -21,6 +21,7 @@ from pydantic import (
 from trio_ai_stream.settings.bounds import Bounds
 from trio_ai_stream.settings.values import (
     DIGEST_PREFIX,
+    File,
     Header,
     KeyFile,
     Keys,
@@ -69,10 +70,10 @@ class Settings(Bounds):
     WORKERS: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Worker processes of `serve`."
     )
-    TLS_CERT_FILE: Path | None = Field(
+    TLS_CERT_FILE: File | None = Field(
         None, description="Certificate (PEM) of `serve`; turns on TLS and h2 by ALPN."
     )
-    TLS_KEY_FILE: Path | None = Field(
+    TLS_KEY_FILE: File | None = Field(
         None, description="Private key (PEM) of TLS_CERT_FILE."
     )
     # Trust

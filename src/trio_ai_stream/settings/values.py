@@ -96,6 +96,17 @@ def read_key_file(value: object) -> object:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
+def check_file(value: Path) -> Path:
+    """Check that a file is there and can be read; what is in it is not looked at."""
+    try:
+        value.open("rb").close()
+    except OSError as exc:
+        raise ValueError(
+            f"expected a file that can be read, got {type(exc).__name__}"
+        ) from exc
+    return value
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 RedisUrl = Annotated[SecretStr, AfterValidator(check_redis_url)]
@@ -105,6 +116,7 @@ Networks = Annotated[tuple[Network, ...], BeforeValidator(split_words)]
 Keys = Annotated[
     tuple[SecretStr, ...], BeforeValidator(split_words), AfterValidator(check_keys)
 ]
+File = Annotated[Path, AfterValidator(check_file)]
 KeyFile = Annotated[
     tuple[SecretStr, ...], BeforeValidator(read_key_file), AfterValidator(check_keys)
 ]
