@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from trio_ai_stream.wire.events import Comment, Item, Reasoning, Usage
 from trio_ai_stream.wire.problems import Problem
 from trio_ai_stream.wire.sse import ChatEncoder, json_text
 
+NEST: list[object] = []
 anything = st.text(st.characters(), max_size=60)
 
 
@@ -80,3 +83,26 @@ def test_a_block_is_the_sum_of_its_events(texts: list[str]) -> None:
     items: list[Item] = list(texts)
     singly = b"".join(encoder.content([item])[0] for item in items)
     assert encoder.content(items) == (singly, len(texts))
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"\ud800": 1},
+        {"cost": "\udfff"},
+        {"deep": functools.reduce(lambda nest, _: [nest], range(5000), NEST)},
+    ],
+    ids=["surrogate name", "surrogate text", "nest"],
+)
+def test_usage_that_cannot_be_written_does_not_cost_the_terminal_event(
+    usage: dict[str, object],
+) -> None:
+    """What upstream's JSON may hold and ours may not leaves as null."""
+    frame = ChatEncoder("r").done(
+        finish_reason="stop", usage=usage, generation_id="\ud800"
+    )
+    (event,) = parse(frame)
+    assert event["type"] == "done"
+    assert event["finish_reason"] == "stop"
+    assert event["usage"] is None
+    assert event["generation_id"] is None

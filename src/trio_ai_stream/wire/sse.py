@@ -19,6 +19,7 @@ HEARTBEAT: Final = b": heartbeat\n\n"
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 
 _HEAD: Final = b'data: {"content":'
+_UNWRITABLE: Final = (UnicodeEncodeError, RecursionError)
 
 _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -33,6 +34,26 @@ def json_text(text: str) -> bytes:
         return _encode(text)
     except UnicodeEncodeError:
         return json.dumps(text).encode("ascii")
+
+
+def _object(fields: Mapping[str, Any]) -> bytes:
+    """Return `fields` as a JSON object.
+
+    A value out of upstream's JSON that cannot be written again (a lone surrogate, too
+    deep a nest) becomes null: the terminal event comes all the same.
+    """
+    try:
+        return _encode(fields)
+    except _UNWRITABLE:
+        return _encode({name: _or_none(value) for name, value in fields.items()})
+
+
+def _or_none(value: Any) -> Any:
+    try:
+        _encode(value)
+    except _UNWRITABLE:
+        return None
+    return value
 
 
 class ChatEncoder:
@@ -103,7 +124,7 @@ class ChatEncoder:
         return self._frame(problem.message, "error", more)
 
     def _frame(self, content: str, type_: str, more: Mapping[str, Any]) -> bytes:
-        extra = _encode(more)[1:] if more else b"}"
+        extra = _object(more)[1:] if more else b"}"
         comma = b"," if more else b""
         head = _HEAD + json_text(content) + self._common
         return head + _encode(type_) + comma + extra + b"\n\n"
