@@ -209,6 +209,16 @@ def test_a_message_cannot_forge_a_second_line_or_send_terminal_codes() -> None:
     assert "\x9b" not in stream.getvalue()
 
 
+def test_a_field_cannot_split_a_line_of_json_or_send_terminal_codes() -> None:
+    """JSON lets C1 controls and U+2028 stand; `str.splitlines` and terminals do not."""
+    stream = json_log()
+    model = "sim/x\x7f\x85\x9b31m\u2028\u2029\n{}"
+    logger.info("stream ended", model=model)
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["model"] == model
+
+
 def test_auto_is_json_unless_the_stream_is_a_terminal() -> None:
     """`auto` writes colours to a terminal and JSON lines to anything else."""
 

@@ -20,6 +20,8 @@ TRACEBACK_LIMIT = 16_384
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _CONTROLS |= {0x0A: "\\n", 0x0D: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+# What JSON lets stand in a string, and terminals or readers of lines do not.
+_BEYOND_JSON = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
 _RESET, _DIM = "\x1b[0m", "\x1b[2m"
 _COLOURS = {
     "TRACE": "\x1b[2m",
@@ -54,7 +56,7 @@ def render_json(record: Record) -> str:
             line[f"_{name}" if name in taken else name] = value
     if trace := _traceback(record):
         line["exception"] = trace
-    return json.dumps(line, default=str, ensure_ascii=False) + "\n"
+    return as_json(line) + "\n"
 
 
 def render_text(record: Record, *, coloured: bool) -> str:
@@ -82,6 +84,12 @@ def _fields(extra: Mapping[str, Any]) -> str:
         if name not in _LEADING and value is not None
     )
     return " ".join(pairs)
+
+
+def as_json(value: object) -> str:
+    """Return the value in one line of JSON that no terminal obeys."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text.translate(_BEYOND_JSON)
 
 
 def escape(value: object) -> str:

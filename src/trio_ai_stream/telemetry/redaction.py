@@ -12,7 +12,7 @@ import json
 import re
 from urllib.parse import quote
 
-from trio_ai_stream.telemetry.records import escape
+from trio_ai_stream.telemetry.records import as_json, escape
 
 MASK = "[redacted]"
 MINIMUM_LENGTH = 6
@@ -35,7 +35,7 @@ def register_secret(value: str) -> None:
             value,
             escape(value),
             json.dumps(value)[1:-1],
-            json.dumps(value, ensure_ascii=False)[1:-1],
+            as_json(value)[1:-1],
             repr(value)[1:-1],
             quote(value, safe=""),
         }
