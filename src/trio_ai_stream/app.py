@@ -20,12 +20,14 @@ from trio_ai_stream.telemetry.logs import configure_logging
 # Allocations before a young collection, and collections of one generation before one of
 # the next. A stream's start makes some hundred objects that live as long as it does, so
 # the usual (700, 10, 10) spends a third of a start on looking at live streams
-# (docs/performance.md). No socket waits for a collection to be closed.
-COLLECT_AFTER: Final = (5_000, 20, 100)
+# (docs/performance.md). The older generations keep their usual ten: with more, what
+# thousands of stalled streams left behind waited long enough to be seen in the memory.
+# No socket waits for a collection to be closed.
+COLLECT_AFTER: Final = (5_000, 10, 10)
 
 
 def _settle_collector() -> None:
-    """Never again look at what lives as long as the process, and less often at all."""
+    """Never again look at what lives as long as the process, less often at the rest."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
