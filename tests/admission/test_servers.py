@@ -113,7 +113,7 @@ async def test_two_hosts_of_two_workers_hold_one_limit(valkey: Server) -> None:
 
 def busiest_worker(parent: int) -> int:
     """Return the number of the worker process with the most sockets."""
-    # A child is listed under the thread that started it, and Trio starts it in a thread.
+    # A child is listed under the thread that started it; Trio starts it in a thread.
     lists = Path(f"/proc/{parent}/task").glob("*/children")
     children = " ".join(path.read_text("ascii") for path in lists)
     return max(map(int, children.split()), key=connections)
