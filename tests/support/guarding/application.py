@@ -101,11 +101,7 @@ class Application:
         elif path == "/stream":
             await self._stream(send, int(query["n"]), float(query["every"]))
         elif path == "/flood":
-            await _head(send)
-            while True:
-                await send(_body(BLOCK))
-                self.produced_bytes += len(BLOCK)
-                self._change()
+            await self._flood(send, float(query.get("most", "inf")))
         elif path == "/torn":
             await self._tear(send)
         elif path == "/cut-head":
@@ -128,6 +124,15 @@ class Application:
             raise RuntimeError("the application failed midway, as asked")
         else:
             await _reply(send, 200, path.encode())
+
+    async def _flood(self, send: Send, most_bytes: float) -> None:
+        """Send blocks without a pause."""
+        await _head(send)
+        while self.produced_bytes < most_bytes:
+            await send(_body(BLOCK))
+            self.produced_bytes += len(BLOCK)
+            self._change()
+        await _finish(send)
 
     async def _tear(self, send: Send) -> None:
         """Send blocks until one has to wait, cancel that, and say the end."""
