@@ -10,14 +10,12 @@ from trio.testing import MockClock
 
 from tests.support.completions import ask, error_of, over
 from tests.support.world import BUDGETS, world
-from trio_ai_stream.http.connection import Send, StreamResponse
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openai_clients import DocumentClient
 from trio_ai_stream.http.writer import Writer
 from trio_ai_stream.stream.outcome import RULES, Ending, Outcome
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.events import Done, Raw
-from trio_ai_stream.wire.exchange import Exchange
 
 
 async def test_the_document_is_upstreams(autojump_clock: MockClock) -> None:
@@ -127,10 +125,8 @@ async def test_a_cancel_between_head_and_document_cuts_nothing_off() -> None:
             budget.cancel(reason="a deadline")
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def run(_send: Send, _response: StreamResponse) -> None:
-        """Stand for the stream: the client is called from here."""
-
-    writer = Writer(send, StreamResponse(run), Incoming("r", Exchange()))
+    scope = {"method": "POST", "path": "/", "scheme": "http", "headers": []}
+    writer = Writer(send, [], Incoming(scope, "r"))
     client, answer = DocumentClient(writer), Answer()
     with budget:
         await client.deliver([Raw(b"{}"), Done()])

@@ -71,7 +71,11 @@ class Visit:
             "extensions": {EXTENSION: self.exchange},
         }
         self._to_app.send_nowait(
-            {"type": "http.request", "body": body, "more_body": False}
+            {
+                "type": "http.request",
+                "body": body,
+                "more_body": options.get("more_body", False),
+            }
         )
 
     async def task(self) -> None:

@@ -1,13 +1,15 @@
-"""The way of a request to its stream: rate limit, body, permit."""
+"""The way of a request to its stream: who asks, rate limit, permit."""
 
 from __future__ import annotations
 
-from quart import request
+from typing import Final
 
 from trio_ai_stream.admission import permits
 from trio_ai_stream.admission.decision import Decision
 from trio_ai_stream.admission.permits import Permit
 from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.keys import PROBES, check_client
+from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.record import Record
@@ -15,14 +17,33 @@ from trio_ai_stream.stream.source import Call
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.problems import SHUTTING_DOWN, Fault, Problem, Refused
 
+# Probes and scrapers must be answered when clients are refused. Whoever guesses a key
+# is counted all the same.
+UNLIMITED: Final = PROBES | {"/metrics"}
+# One visit to the page is a dozen small files out of memory; they cost less than
+# counting them would, and must not use up what `/chat` is allowed.
+UNLIMITED_PREFIX: Final = PAGE_PREFIX
 
-async def admit_request(services: Services) -> None:
-    """Count the request against its client's rate.
 
-    :raises Refused: 429 with `Retry-After`, or 503 while the server drains.
+async def admit_request(services: Services, incoming: Incoming) -> None:
+    """Find out who asks, count the request, and refuse whoever may not ask.
+
+    :raises Refused: 401, 403, 429 with `Retry-After`, or 503 while the server drains.
     """
-    incoming = Incoming.current()
-    if services.registry.draining.is_set() and request.method == "POST":
+    if incoming.method == "OPTIONS":
+        return
+    refusal = check_client(services, incoming)
+    path = incoming.path
+    unlimited = path in UNLIMITED or path.startswith(UNLIMITED_PREFIX)
+    if refusal is not None or not unlimited:
+        await _count(services, incoming)
+    if refusal is not None:
+        raise Refused(refusal)
+
+
+async def _count(services: Services, incoming: Incoming) -> None:
+    """Count the request against its client's rate."""
+    if services.registry.draining.is_set() and incoming.method == "POST":
         raise Refused(SHUTTING_DOWN)
     decision = await services.gate.admit_request(incoming.client_id)
     incoming.decision = decision
@@ -30,29 +51,13 @@ async def admit_request(services: Services) -> None:
         raise Refused(_too_many(decision))
 
 
-async def read_json_body() -> bytes:
-    """Return the body of a request that says it is JSON.
-
-    :raises Refused: 415 for another content type. Quart raises 413 past the limit.
-    """
-    if request.mimetype != "application/json" and not request.mimetype.endswith(
-        "+json"
-    ):
-        raise Refused(
-            Problem(
-                415,
-                "unsupported_media_type",
-                "content type: expected application/json,"
-                f" got {request.mimetype[:64] or 'none'}",
-            )
-        )
-    body = await request.get_data(cache=False)
-    assert isinstance(body, bytes)
-    return body
-
-
 async def admit_stream(
-    services: Services, call: Call, *, endpoint: str, budgets: Budgets | None = None
+    services: Services,
+    incoming: Incoming,
+    call: Call,
+    *,
+    endpoint: str,
+    budgets: Budgets | None = None,
 ) -> Stream:
     """Take a permit and enter the stream; the request holds it from here on.
 
@@ -60,14 +65,13 @@ async def admit_stream(
 
     :raises Refused: 503 without a permit, or while the server drains.
     """
-    incoming = Incoming.current()
     permit = await services.gate.acquire_stream(incoming.client_id, call.request_id)
     # No checkpoint from here to the end: a cancel cannot come between taking the permit
     # and handing it to the request.
     if not isinstance(permit, Permit):
         raise Refused(_no_permit(permit))
 
-    traceparent = request.headers.get("traceparent")
+    traceparent = incoming.field(b"traceparent")
 
     def closed(stream: Stream, record: Record) -> None:
         permit.release()

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
 
 import trio
-from quart import Response, request
 from quart_cors import cors
 from quart_trio import QuartTrio
 
 from trio_ai_stream.http import errors
 from trio_ai_stream.http.admission import admit_request
-from trio_ai_stream.http.chat import chat_blueprint
+from trio_ai_stream.http.chat import chat_endpoint
 from trio_ai_stream.http.connection import Connection
 from trio_ai_stream.http.documentation import documentation_blueprint
+from trio_ai_stream.http.endpoint import Endpoint
 from trio_ai_stream.http.health import health_blueprint
-from trio_ai_stream.http.keys import PROBES, check_client
+from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.lifespan import Lifespan
 from trio_ai_stream.http.live import live_blueprint
 from trio_ai_stream.http.metrics import count_refusal, metrics_blueprint
 from trio_ai_stream.http.models import models_blueprint
-from trio_ai_stream.http.openai import openai_blueprint
+from trio_ai_stream.http.openai import completions_endpoint
 from trio_ai_stream.http.openapi import add_openapi
-from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.page.blueprint import page_blueprint
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import streams_blueprint
-from trio_ai_stream.wire.problems import Refused
-
-# Probes and scrapers must be answered when clients are refused. Whoever guesses a key
-# is counted all the same.
-UNLIMITED: Final = PROBES | {"/metrics"}
-# One visit to the page is a dozen small files out of memory; they cost less than
-# counting them would, and must not use up what `/chat` is allowed.
-UNLIMITED_PREFIX: Final = PAGE_PREFIX
 
 
 class Application(QuartTrio):
@@ -56,10 +46,15 @@ class Application(QuartTrio):
         self.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
         self.config["BODY_TIMEOUT"] = settings.READ_TIMEOUT_SECS
         self.config["RESPONSE_TIMEOUT"] = None  # budgets and the guard bound responses
-        errors.register(self, partial(count_refusal, services.metrics))
+        self.respond = partial(
+            errors.respond, on_refusal=partial(count_refusal, services.metrics)
+        )
+        errors.register(self, self.respond)
         self.before_request(self._admit)
-        self.register_blueprint(chat_blueprint(services))
-        self.register_blueprint(openai_blueprint(services))
+        endpoints = [chat_endpoint(services), completions_endpoint(services)]
+        self.endpoints = {endpoint.path: endpoint for endpoint in endpoints}
+        for endpoint in endpoints:
+            self.register_blueprint(endpoint.blueprint())
         self.register_blueprint(models_blueprint(services))
         self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(health_blueprint(services))
@@ -77,14 +72,13 @@ class Application(QuartTrio):
                 expose_headers=["X-Request-ID", "Retry-After", "RateLimit"],
             )
 
-    async def _admit(self) -> Response | None:
-        if request.method == "OPTIONS":
+    def direct_endpoint(self, incoming: Incoming) -> Endpoint | None:
+        """Return the endpoint that answers without Quart; None: Quart answers."""
+        if incoming.method != "POST" or incoming.scope.get("root_path"):
             return None
-        refusal = check_client(self.services)
-        path = request.path
-        unlimited = path in UNLIMITED or path.startswith(UNLIMITED_PREFIX)
-        if refusal is not None or not unlimited:
-            await admit_request(self.services)
-        if refusal is not None:
-            raise Refused(refusal)
-        return None
+        if self.services.settings.CORS_ALLOW_ORIGINS and incoming.field(b"origin"):
+            return None
+        return self.endpoints.get(incoming.path)
+
+    async def _admit(self) -> None:
+        await admit_request(self.services, Incoming.current())

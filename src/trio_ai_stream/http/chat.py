@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quart import Blueprint
 from quart_schema import document_request
 
-from trio_ai_stream.http.admission import admit_stream, read_json_body
-from trio_ai_stream.http.connection import Send, StreamResponse
+from trio_ai_stream.http.admission import admit_stream
+from trio_ai_stream.http.endpoint import Endpoint, Run
+from trio_ai_stream.http.headers import Fields
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.http.writer import Writer
+from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.transcript import Answer
@@ -22,25 +22,21 @@ from trio_ai_stream.wire.events import Item
 from trio_ai_stream.wire.requests import ChatRequest, parse_chat_request
 
 
-def chat_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint with `POST /chat`."""
-    blueprint = Blueprint("chat", __name__)
+def chat_endpoint(services: Services) -> Endpoint:
+    """Return the endpoint of `POST /chat`."""
     settings = services.settings
 
-    @blueprint.post("/chat")
     @document_request(ChatRequest)
     @document_text(
         "Events of type `connected`, `content`, `reasoning`, and at last `done` or"
         " `error`, each a JSON object with `content`, `request_id` and `type`."
     )
-    async def chat() -> StreamResponse:
+    async def chat(incoming: Incoming, body: bytes) -> Run:
         """Stream one answer.
 
         Leaving ends everything that the request started, upstream's work included.
         """
-        body = await read_json_body()
         request = parse_chat_request(body, max_prompt_length=settings.MAX_PROMPT_LENGTH)
-        incoming = Incoming.current()
         call = chat_call(
             request,
             request_id=incoming.request_id,
@@ -48,19 +44,19 @@ def chat_blueprint(services: Services) -> Blueprint:
         )
         upstream = services.upstream
         assert upstream is not None
-        stream = await admit_stream(services, call, endpoint="/chat")
+        stream = await admit_stream(services, incoming, call, endpoint="/chat")
         encoder = sse.ChatEncoder(
             call.request_id, include_reasoning=request.include_reasoning
         )
 
-        async def run(send: Send, response: StreamResponse) -> None:
+        async def run(send: Send, fields: Fields) -> None:
             connected = encoder.connected(model=call.model, upstream=upstream.kind)
-            writer = Writer(send, response, incoming)
+            writer = Writer(send, fields, incoming)
             await relay(stream, upstream, ChatClient(writer, encoder, connected))
 
-        return StreamResponse(run)
+        return run
 
-    return blueprint
+    return Endpoint("/chat", chat)
 
 
 class ChatClient:

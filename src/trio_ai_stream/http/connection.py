@@ -7,35 +7,31 @@ that encloses the whole call: a response body is not entered when a cancel lands
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 from loguru import logger
-from quart import Response
+from quart.typing import ResponseTypes
+from quart.utils import encode_headers
 from quart.wrappers.request import Body
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from trio_ai_stream.http import headers
+from trio_ai_stream.http.admission import admit_request
+from trio_ai_stream.http.endpoint import (
+    STREAM_FIELDS,
+    Endpoint,
+    Receive,
+    StreamResponse,
+    read_body,
+    require_json,
+)
 from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.writer import Send
 from trio_ai_stream.stream.outcome import Outcome
 
 if TYPE_CHECKING:
     from trio_ai_stream.http.application import Application
-
-Send = Callable[[Any], Awaitable[None]]
-Receive = Callable[[], Awaitable[Any]]
-
-
-class StreamResponse(Response):
-    """A response whose body is written by a task of its own, `run(send, self)`."""
-
-    def __init__(self, run: Callable[[Send, StreamResponse], Awaitable[None]]) -> None:
-        super().__init__(status=200)
-        self.run = run
-        # Without these a proxy may hold events back or compress them.
-        self.headers["Cache-Control"] = "no-cache, no-transform"
-        self.headers["X-Accel-Buffering"] = "no"
 
 
 class Connection(TrioASGIHTTPConnection):
@@ -65,7 +61,13 @@ class Connection(TrioASGIHTTPConnection):
 
             try:
                 async with trio.open_nursery() as nursery:
-                    await self._answer(nursery, incoming, receive, send_complete)
+                    endpoint = self.app.direct_endpoint(incoming)
+                    if endpoint is None:
+                        await self._ask_quart(nursery, incoming, receive, send_complete)
+                    else:
+                        await self._open(
+                            endpoint, nursery, incoming, receive, send_complete
+                        )
                     nursery.cancel_scope.cancel(reason="response sent")
             except Exception:
                 end = Outcome.INTERNAL_ERROR
@@ -80,31 +82,69 @@ class Connection(TrioASGIHTTPConnection):
                 self._log_end(incoming)
 
     async def _listen(
-        self, nursery: trio.Nursery, incoming: Incoming, body: Body, receive: Receive
+        self,
+        nursery: trio.Nursery,
+        incoming: Incoming,
+        receive: Receive,
+        body: Body | None = None,
     ) -> None:
-        """Feed the request's body, then wait for the client to go away."""
+        """Feed Quart the request's body, if it has one; wait for the client to go."""
         while (message := await receive())["type"] == "http.request":
-            body.append(message["body"])
-            if not message["more_body"]:
-                body.set_complete()
+            if body is not None:
+                body.append(message["body"])
+                if not message["more_body"]:
+                    body.set_complete()
         stalled = incoming.exchange.stalled
         outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
         if incoming.stream is not None:
             incoming.stream.end(outcome)
         nursery.cancel_scope.cancel(reason=outcome.value)
 
-    async def _answer(
+    async def _open(
+        self,
+        endpoint: Endpoint,
+        nursery: trio.Nursery,
+        incoming: Incoming,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a stream's endpoint, without Quart."""
+        services = self.app.services
+        try:
+            await admit_request(services, incoming)
+            require_json(incoming)
+            body = await read_body(
+                incoming,
+                receive,
+                at_most=services.settings.MAX_BODY_BYTES,
+                within_s=services.settings.READ_TIMEOUT_SECS,
+            )
+            if body is None:
+                return
+            nursery.start_soon(self._listen, nursery, incoming, receive)
+            run = await endpoint.open(incoming, body)
+        except Exception as exc:
+            await self._send_whole(incoming, send, self.app.respond(exc, incoming))
+        else:
+            await run(send, STREAM_FIELDS)
+
+    async def _ask_quart(
         self, nursery: trio.Nursery, incoming: Incoming, receive: Receive, send: Send
     ) -> None:
         request = self._create_request_from_scope(send)
-        nursery.start_soon(self._listen, nursery, incoming, request.body, receive)
+        nursery.start_soon(self._listen, nursery, incoming, receive, request.body)
         response = await self.app.handle_request(request)
         del request  # a stream outlives what Quart made of its request
         if isinstance(response, StreamResponse):
-            await response.run(send, response)
+            await response.run(send, encode_headers(response.headers))
         else:
-            incoming.status = response.status_code
-            await self._send_response(send, response)
+            await self._send_whole(incoming, send, response)
+
+    async def _send_whole(
+        self, incoming: Incoming, send: Send, response: ResponseTypes
+    ) -> None:
+        incoming.status = response.status_code
+        await self._send_response(send, response)
 
     def _log_end(self, incoming: Incoming) -> None:
         logger.info(

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Final
 
 from loguru import logger
-from quart import Quart, Response, request
+from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
 from trio_ai_stream.http.incoming import Incoming
@@ -23,36 +23,44 @@ _CHALLENGE: Final = 'Bearer realm="trio-ai-stream"'
 _BAD_TOKEN: Final = _CHALLENGE + ', error="invalid_token"'
 
 
-def register(app: Quart, on_refusal: Callable[[Problem], None]) -> None:
-    """Give every error its shape, Quart's own 404 and 405 included; tell of each."""
+def register(app: Quart, respond: Callable[[Exception, Incoming], Response]) -> None:
+    """Give every error its shape, Quart's own 404 and 405 included."""
 
-    # Coroutines, because Quart runs a plain function in a thread.
-    async def refused(exc: Refused) -> Response:
-        on_refusal(exc.problem)
-        return render(exc.problem)
+    # A coroutine, because Quart runs a plain function in a thread.
+    async def answer(exc: Exception) -> Response:
+        return respond(exc, Incoming.current())
 
-    async def http_error(exc: HTTPException) -> Response:
+    app.register_error_handler(HTTPException, answer)
+    app.register_error_handler(Exception, answer)
+
+
+def respond(
+    exc: Exception, incoming: Incoming, *, on_refusal: Callable[[Problem], None]
+) -> Response:
+    """Return the answer to a request that failed before its response; tell of it."""
+    if isinstance(exc, HTTPException):
         problem = _problem_of(exc)
-        on_refusal(problem)
-        response = render(problem)
+    elif isinstance(exc, Refused):
+        problem = exc.problem
+    else:
+        return _bug(exc, incoming)
+    on_refusal(problem)
+    response = render(problem, incoming)
+    if isinstance(exc, HTTPException):
         for name, value in exc.get_headers():
             if name.lower() == "allow":
                 response.headers[name] = value
-        return response
-
-    app.register_error_handler(Refused, refused)
-    app.register_error_handler(HTTPException, http_error)
-    app.register_error_handler(Exception, _bug)
+    return response
 
 
-def render(problem: Problem) -> Response:
+def render(problem: Problem, incoming: Incoming) -> Response:
     """Return a problem in the shape of its endpoint: OpenAI's, or the seed's."""
-    if request.path.startswith("/v1/"):
+    if incoming.path.startswith("/v1/"):
         response = _openai(problem)
-    elif "text/event-stream" in request.headers.get("Accept", ""):
-        response = _event(problem)
+    elif "text/event-stream" in (incoming.field(b"accept") or ""):
+        response = _event(problem, incoming)
     else:
-        response = _document(problem)
+        response = _document(problem, incoming)
     if (retry_after := problem.retry_after_header) is not None:
         response.headers["Retry-After"] = retry_after
     if response.status_code == 401:
@@ -69,21 +77,21 @@ def _openai(problem: Problem) -> Response:
     return response
 
 
-def _event(problem: Problem) -> Response:
+def _event(problem: Problem, incoming: Incoming) -> Response:
     """Return a stream of one event: what accepts a stream may read nothing else."""
-    encoder = sse.ChatEncoder(Incoming.current().request_id)
+    encoder = sse.ChatEncoder(incoming.request_id)
     response = Response(encoder.error(problem), problem.status)
     response.headers["Content-Type"] = sse.CONTENT_TYPE
     response.headers["Cache-Control"] = "no-cache, no-transform"
     return response
 
 
-def _document(problem: Problem) -> Response:
+def _document(problem: Problem, incoming: Incoming) -> Response:
     error = ErrorDocument(
         message=problem.message,
         code=problem.status,
         error_type=problem.error_type,
-        request_id=Incoming.current().request_id,
+        request_id=incoming.request_id,
         timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     return json_response(error, problem.status)
@@ -108,9 +116,8 @@ def _problem_of(exc: HTTPException) -> Problem:
     return Problem(status, error_type, message, fault)
 
 
-async def _bug(exc: Exception) -> Response:
+def _bug(exc: Exception, incoming: Incoming) -> Response:
     logger.opt(exception=exc).error("request failed", event="internal_error")
-    stream = Incoming.current().stream
-    if stream is not None:
-        stream.end(Outcome.INTERNAL_ERROR)
-    return render(INTERNAL)
+    if incoming.stream is not None:
+        incoming.stream.end(Outcome.INTERNAL_ERROR)
+    return render(INTERNAL, incoming)

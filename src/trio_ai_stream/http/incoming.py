@@ -1,4 +1,4 @@
-"""What is known of one request: its id, its client, its stream."""
+"""What is known of one request: its head, its id, its client, its stream."""
 
 from __future__ import annotations
 
@@ -27,23 +27,31 @@ class Incoming:
         "client_id",
         "decision",
         "exchange",
+        "method",
+        "path",
         "request_id",
         "role",
+        "scope",
         "secure",
         "status",
         "stream",
     )
 
-    def __init__(self, request_id: str, exchange: Exchange) -> None:
+    def __init__(self, scope: dict[str, Any], request_id: str) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
         self.request_id = request_id
-        self.exchange = exchange
+        self.exchange: Exchange = (
+            scope.get("extensions", {}).get(EXTENSION) or Exchange()
+        )
         self.began_at = trio.current_time()
         self.client_id = ""
         self.role: Role | None = None
         self.decision: Decision | None = None
         self.stream: Stream | None = None
         self.status: int | None = None
-        self.secure = False
+        self.secure = scope["scheme"] == "https"
 
     @classmethod
     def enter(cls, scope: dict[str, Any], taken: set[str]) -> Incoming:
@@ -51,10 +59,8 @@ class Incoming:
 
         Whoever enters it takes the id out again, at the request's end.
         """
-        exchange = scope.get("extensions", {}).get(EXTENSION) or Exchange()
-        incoming = cls(_request_id(scope["headers"], taken), exchange)
+        incoming = cls(scope, _request_id(scope["headers"], taken))
         taken.add(incoming.request_id)
-        incoming.secure = scope["scheme"] == "https"
         scope[_KEY] = incoming
         return incoming
 
@@ -63,6 +69,28 @@ class Incoming:
         """Return that of the request which Quart is handling."""
         incoming: Incoming = request.scope[_KEY]  # type: ignore[typeddict-item]
         return incoming
+
+    def fields(self, name: bytes) -> list[str]:
+        """Return the values of a header field, one for each line; `name` in lower case.
+
+        Bytes become the characters of Latin-1 (RFC 9110 section 5.5).
+        """
+        headers = self.scope["headers"]
+        return [value.decode("latin-1") for key, value in headers if key == name]
+
+    def field(self, name: bytes) -> str | None:
+        """Return the value of a header field's first line; None if there is none."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                text: str = value.decode("latin-1")
+                return text
+        return None
+
+    @property
+    def media_type(self) -> str:
+        """The type of the body without its parameters; empty if it is not said."""
+        said = self.field(b"content-type") or ""
+        return said.partition(";")[0].strip().lower()
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]], taken: Container[str]) -> str:

@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from quart import request
-
 from trio_ai_stream.admission.clients import identify
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
@@ -35,27 +33,26 @@ OPERATORS_ONLY: Final = Problem(
 )
 
 
-def check_client(services: Services) -> Problem | None:
+def check_client(services: Services, incoming: Incoming) -> Problem | None:
     """Find out who is asking; return why they are refused, if they are.
 
     The caller counts the request first and refuses it then: guessing keys is limited
     by the guesser's address.
     """
-    incoming = Incoming.current()
-    token = bearer_token(request.headers.get("Authorization"))
+    token = bearer_token(incoming.field(b"authorization"))
     incoming.role = None if token is None else services.keys.role(token)
-    client = request.scope["client"]
+    client = incoming.scope["client"]
     incoming.client_id = identify(
         client[0] if client else None,
         api_key=None if incoming.role is None else token,
-        x_forwarded_for=request.headers.getlist("X-Forwarded-For"),
-        forwarded=request.headers.getlist("Forwarded"),
+        x_forwarded_for=incoming.fields(b"x-forwarded-for"),
+        forwarded=incoming.fields(b"forwarded"),
         trusted=services.settings.TRUSTED_PROXIES,
     )
-    path = request.path
+    path = incoming.path
     if path in PROBES:
         return None
-    if services.settings.loopback_only and not _on_loopback():
+    if services.settings.loopback_only and not _on_loopback(incoming):
         return LOOPBACK_ONLY
     if not services.settings.keys_required or incoming.role is not None:
         return None
@@ -92,17 +89,17 @@ def _unauthorized(token: str | None) -> Problem:
     return Problem(401, "invalid_api_key", message)
 
 
-def _on_loopback() -> bool:
+def _on_loopback(incoming: Incoming) -> bool:
     """Whether the request is this machine's own: by address, and by name.
 
     By name as well, because a page from elsewhere may have its own name resolve to
     loopback and then ask in the user's browser (DNS rebinding). A Unix socket's clients
     have passed the file's permissions.
     """
-    server = request.scope.get("server")
+    server = incoming.scope.get("server")
     if server is None:
         return True
-    host = _PORT.sub("", (request.headers.get("Host") or "localhost").lower())
+    host = _PORT.sub("", (incoming.field(b"host") or "localhost").lower())
     named = host == "localhost" or host.endswith(".localhost")
     return _is_loopback(server[0]) and (named or _is_loopback(host.strip("[]")))
 

@@ -16,14 +16,15 @@ import msgspec
 import trio
 from quart import Blueprint, Response, request
 
-from trio_ai_stream.http.connection import Send, StreamResponse
 from trio_ai_stream.http.elsewhere import Elsewhere
+from trio_ai_stream.http.endpoint import StreamResponse
+from trio_ai_stream.http.headers import Fields
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.keys import visible_owner, whose_streams
 from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.watchers import Watcher, ended_view
-from trio_ai_stream.http.writer import Writer
+from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.snapshot import StreamView, snapshot
 from trio_ai_stream.wire.sse import CONTENT_TYPE, HEARTBEAT
 
@@ -48,8 +49,8 @@ def live_blueprint(services: Services) -> Blueprint:
         watcher = Watcher(whose_streams())
         owner = visible_owner()
 
-        async def run(send: Send, response: StreamResponse) -> None:
-            writer = Writer(send, response, incoming)
+        async def run(send: Send, fields: Fields) -> None:
+            writer = Writer(send, fields, incoming)
             if services.watchers.full:
                 await writer.start(status=503, content_type=CONTENT_TYPE)
                 await writer.write(_frame("bye", {"reason": "too_many_watchers"}))

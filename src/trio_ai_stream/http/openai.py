@@ -5,51 +5,47 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from quart import Blueprint
 from quart_schema import document_request, document_response
 
-from trio_ai_stream.http.admission import admit_stream, read_json_body
-from trio_ai_stream.http.connection import Send, StreamResponse
+from trio_ai_stream.http.admission import admit_stream
+from trio_ai_stream.http.endpoint import Endpoint, Run
+from trio_ai_stream.http.headers import Fields
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openai_clients import DocumentClient, EventClient
 from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.http.writer import Writer
+from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.source import Call
 from trio_ai_stream.wire.documents import CompletionDocument
 from trio_ai_stream.wire.openai_requests import CompletionRequest, parse_completion
 
-ENDPOINT = "/v1/chat/completions"
+PATH = "/v1/chat/completions"
 
 
-def openai_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint with `POST /v1/chat/completions`."""
-    blueprint = Blueprint("openai", __name__)
+def completions_endpoint(services: Services) -> Endpoint:
+    """Return the endpoint of `POST /v1/chat/completions`."""
     settings = services.settings
     # A whole answer is its own first content, however long the model takes over it: so
     # only the deadline bounds it.
     whole_budgets = dataclasses.replace(services.budgets, first_token_s=math.inf)
 
-    @blueprint.post(ENDPOINT)
     @document_request(CompletionRequest)
     @document_response(CompletionDocument)
     @document_text(
         "Without `stream` upstream's answer as one document; with it upstream's"
         " chunks, and at last `[DONE]` or a chunk with `error`."
     )
-    async def completions() -> StreamResponse:
+    async def completions(incoming: Incoming, body: bytes) -> Run:
         """Complete a chat, as OpenAI's API does it.
 
         Fields that are not named here reach upstream unchanged.
         """
-        body = await read_json_body()
         completion = parse_completion(
             body,
             default_model=settings.OPENROUTER_MODEL,
             max_prompt_length=settings.MAX_PROMPT_LENGTH,
         )
-        incoming = Incoming.current()
         call = Call(
             incoming.request_id,
             completion.model,
@@ -60,15 +56,17 @@ def openai_blueprint(services: Services) -> Blueprint:
         upstream = services.upstream
         assert upstream is not None
         budgets = services.budgets if completion.stream else whole_budgets
-        stream = await admit_stream(services, call, endpoint=ENDPOINT, budgets=budgets)
+        stream = await admit_stream(
+            services, incoming, call, endpoint=PATH, budgets=budgets
+        )
 
-        async def run(send: Send, response: StreamResponse) -> None:
-            writer = Writer(send, response, incoming)
+        async def run(send: Send, fields: Fields) -> None:
+            writer = Writer(send, fields, incoming)
             client = (
                 EventClient(writer) if completion.stream else DocumentClient(writer)
             )
             await relay(stream, upstream, client)
 
-        return StreamResponse(run)
+        return run
 
-    return blueprint
+    return Endpoint(PATH, completions)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
-from quart.utils import encode_headers
-
-from trio_ai_stream.http.connection import Send, StreamResponse
+from trio_ai_stream.http.headers import Fields
 from trio_ai_stream.http.incoming import Incoming
+
+Send = Callable[[Any], Awaitable[None]]
 
 
 class Writer:
-    """Writes one response; the head goes out with `start`, once."""
+    """Writes one response; the head goes out with `start`, once.
 
-    __slots__ = ("_incoming", "_response", "_send", "started")
+    `fields` are the head's, besides those that `start` is given and that every response
+    has (`http/headers.py`).
+    """
 
-    def __init__(
-        self, send: Send, response: StreamResponse, incoming: Incoming
-    ) -> None:
+    __slots__ = ("_fields", "_incoming", "_send", "started")
+
+    def __init__(self, send: Send, fields: Fields, incoming: Incoming) -> None:
         self._send = send
-        self._response = response
+        self._fields = fields
         self._incoming = incoming
         self.started = False
 
@@ -30,18 +33,16 @@ class Writer:
         content_type: str,
         more: Iterable[tuple[str, str]] = (),
     ) -> None:
-        """Write the head: the response's own headers, as Quart finished them."""
-        headers = self._response.headers
-        headers["Content-Type"] = content_type
-        for name, value in more:
-            headers[name] = value
+        """Write the head; the server sends it with the first block."""
         self.started = True
         self._incoming.status = status
+        said = [("content-type", content_type), *more]
+        fields = [(k.lower().encode("ascii"), v.encode("ascii")) for k, v in said]
         await self._send(
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": encode_headers(headers),
+                "headers": [*self._fields, *fields],
             }
         )
 

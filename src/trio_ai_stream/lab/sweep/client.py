@@ -28,6 +28,7 @@ class Client:
         body: dict[str, object] | None = None,
         *,
         method: str = "POST",
+        origin: str = "",
         read_every_s: float = 0.0,
         pieces: int = 1,
         tick: Callable[[], int] = lambda: 0,
@@ -45,6 +46,7 @@ class Client:
         self.error: Exception | None = None
         self._path = path
         self._method = method
+        self._origin = origin
         self._read_every_s = read_every_s
         self._tick = tick
         self._gone = trio.Event()
@@ -124,6 +126,8 @@ class Client:
         headers = [(b"host", b"localhost"), (b"x-request-id", self.name.encode())]
         if self._method == "POST":
             headers.append((b"content-type", b"application/json"))
+        if self._origin:
+            headers.append((b"origin", self._origin.encode()))
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -43,6 +43,7 @@ class Scenario:
     options: dict[str, object] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     read_every_s: float = 0.0
+    origin: str = ""  # of the page that asks, if a page does
     pieces: int = 1  # in which the request's body arrives
     connect_s: float = 0.01
     warm: int = 0  # requests before, which leave a connection in the pool

@@ -138,6 +138,13 @@ _ALL: Final = (
         pieces=3,
     ),
     Scenario(
+        "cross-origin",
+        "a page of another origin asks, so the request goes through Quart's hooks",
+        upstream="simulator/fast?chunks=1",
+        origin="https://page.test",
+        settings={"CORS_ALLOW_ORIGINS": "https://page.test"},
+    ),
+    Scenario(
         "large-request",
         "a request too large for one write, which upstream reads slowly",
         upstream="simulator/slow-read?read_ms=50&read_bytes=16384&chunks=1",

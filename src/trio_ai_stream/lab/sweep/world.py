@@ -114,6 +114,7 @@ class World:
             PATHS[scenario.shape],
             scenario.body(),
             read_every_s=scenario.read_every_s,
+            origin=scenario.origin,
             pieces=scenario.pieces,
             tick=self.tick,
         )

@@ -1,0 +1,112 @@
+"""An endpoint that streams: reached directly, or through Quart where Quart is needed.
+
+What Quart does for a request (a context, a match of the route, header objects, hooks)
+is half of what a request costs, and an endpoint that takes one body and writes one
+stream needs none of it. So `Connection` calls it itself. A cross-origin request goes
+through Quart all the same, because quart-cors answers it from one of Quart's hooks; and
+the route is Quart's in any case, for the 405, `Allow`, and the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+from quart import Blueprint, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+
+from trio_ai_stream.http.headers import Fields
+from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.writer import Send
+from trio_ai_stream.wire.problems import Problem, Refused
+
+Receive = Callable[[], Awaitable[Any]]
+Run = Callable[[Send, Fields], Awaitable[None]]
+"""Writes one response, with these fields in its head."""
+
+# Without these a proxy may hold events back or compress them.
+STREAM_FIELDS: Final[Fields] = [
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a body is posted, and what makes a stream of it.
+
+    `open` raises `Refused` for a request that gets no stream.
+    """
+
+    path: str
+    open: Callable[[Incoming, bytes], Awaitable[Run]]
+
+    def blueprint(self) -> Blueprint:
+        """Return the endpoint as a route of Quart's."""
+        blueprint = Blueprint(self.open.__name__, __name__)
+
+        @blueprint.post(self.path)
+        @functools.wraps(self.open)
+        async def route() -> StreamResponse:
+            incoming = Incoming.current()
+            require_json(incoming)
+            body = await request.get_data(cache=False)
+            assert isinstance(body, bytes)
+            return StreamResponse(await self.open(incoming, body))
+
+        return blueprint
+
+
+class StreamResponse(Response):
+    """A response whose body is written by a task of its own, `run(send, fields)`."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(status=200)
+        self.run = run
+        self.headers.pop("Content-Type", None)  # the writer's to say
+        for name, value in STREAM_FIELDS:
+            self.headers[name.decode("ascii")] = value.decode("ascii")
+
+
+def require_json(incoming: Incoming) -> None:
+    """Let a request pass that says its body is JSON.
+
+    :raises Refused: 415.
+    """
+    said = incoming.media_type
+    if said != "application/json" and not said.endswith("+json"):
+        raise Refused(
+            Problem(
+                415,
+                "unsupported_media_type",
+                f"content type: expected application/json, got {said[:64] or 'none'}",
+            )
+        )
+
+
+async def read_body(
+    incoming: Incoming, receive: Receive, *, at_most: int, within_s: float
+) -> bytes | None:
+    """Return a request's body, None if its client went away before the end of it.
+
+    :raises RequestEntityTooLarge: it is longer than `at_most` bytes, or says so.
+    :raises RequestTimeout: it took longer than `within_s`.
+    """
+    announced = incoming.field(b"content-length") or "0"
+    if announced.isdecimal() and int(announced) > at_most:
+        raise RequestEntityTooLarge
+    parts: list[bytes] = []
+    size = 0
+    with trio.move_on_after(within_s):
+        while (message := await receive())["type"] == "http.request":
+            parts.append(message["body"])
+            size += len(message["body"])
+            if size > at_most:
+                raise RequestEntityTooLarge
+            if not message["more_body"]:
+                return b"".join(parts)
+        return None
+    raise RequestTimeout

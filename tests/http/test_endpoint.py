@@ -1,0 +1,98 @@
+"""An endpoint's two ways in, directly and through Quart, differ in nothing but CORS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.support.world import Visit, World, world
+
+ORIGIN = "https://page.test"
+WAYS = pytest.mark.parametrize(
+    "headers", [{}, {"origin": ORIGIN}], ids=["direct", "through-quart"]
+)
+
+
+def env(**more: str) -> dict[str, str]:
+    """Settings with which a request that has an origin goes through Quart."""
+    return {"CORS_ALLOW_ORIGINS": ORIGIN, **more}
+
+
+async def refused(w: World, body: Any, headers: dict[str, str], **more: Any) -> Visit:
+    """Ask for a stream, and return the refusal."""
+    visit = w.visit(body, headers=headers, **more)
+    await visit.over.wait()
+    allowed = visit.headers.get("access-control-allow-origin")
+    assert allowed == headers.get("origin")
+    w.assert_clean()
+    return visit
+
+
+@WAYS
+async def test_both_ways_stream_alike(
+    headers: dict[str, str], autojump_clock: MockClock
+) -> None:
+    """The same events under the same head, and one `stream ended` record."""
+    async with world(env=env()) as w:
+        visit = w.visit({"prompt": "x", "model": "simulator/echo"}, headers=headers)
+        await visit.over.wait()
+        assert (visit.status, visit.text) == (200, "x")
+        assert visit.types == ["connected", "content", "done"]
+        assert visit.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert visit.headers["cache-control"] == "no-cache, no-transform"
+        assert visit.headers["x-accel-buffering"] == "no"
+        assert len(w.records) == 1
+        w.assert_clean()
+
+
+@WAYS
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_past_the_limit_is_413(
+    headers: dict[str, str], announced: bool, autojump_clock: MockClock
+) -> None:
+    """Whether the head says so or the bytes show it."""
+    length = {"content-length": "101"} if announced else {}
+    async with world(env=env(MAX_BODY_BYTES="100")) as w:
+        visit = await refused(w, b"x" * 101, headers | length)
+        assert (visit.status, visit.json()["error_type"]) == (413, "payload_too_large")
+
+
+@WAYS
+async def test_a_body_that_does_not_end_is_408(
+    headers: dict[str, str], autojump_clock: MockClock
+) -> None:
+    """After READ_TIMEOUT_SECS, exactly."""
+    async with world(env=env(READ_TIMEOUT_SECS="3")) as w:
+        began = trio.current_time()
+        visit = await refused(w, b"{", headers, more_body=True)
+        assert (visit.status, visit.json()["error_type"]) == (408, "request_timeout")
+        assert trio.current_time() - began == 3
+
+
+@WAYS
+async def test_a_body_that_is_not_said_to_be_json_is_415(
+    headers: dict[str, str], autojump_clock: MockClock
+) -> None:
+    """The refusal names what came; parameters of the type are no matter."""
+    async with world(env=env()) as w:
+        visit = await refused(w, b"{}", headers | {"content-type": "text/plain; a=b"})
+        assert visit.status == 415
+        assert visit.json()["message"].endswith("got text/plain")
+
+
+@WAYS
+async def test_a_client_that_leaves_before_its_body_ends_is_dropped(
+    headers: dict[str, str], autojump_clock: MockClock
+) -> None:
+    """The call ends at once, without an answer and without a stream."""
+    async with world(env=env()) as w:
+        visit = w.visit(b"{", headers=headers, more_body=True)
+        visit.leave()
+        began = trio.current_time()
+        await visit.over.wait()
+        assert (visit.status, trio.current_time() - began) == (None, 0)
+        assert not w.records
+        w.assert_clean()
