@@ -73,7 +73,9 @@ class ChatClient:
 
     async def accepted(self) -> None:
         """Write the head and `connected`, before upstream answers."""
-        await self._writer.start(status=200, content_type=sse.CONTENT_TYPE)
+        await self._writer.start(
+            status=200, content_type=sse.CONTENT_TYPE, body_follows=True
+        )
         await self._writer.write(self._owed())
 
     async def opened(self) -> None:

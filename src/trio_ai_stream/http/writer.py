@@ -32,10 +32,12 @@ class Writer:
         status: int,
         content_type: str,
         more: Iterable[tuple[str, str]] = (),
+        body_follows: bool = False,
     ) -> None:
-        """Write the head; the server sends it with the first block."""
+        """Write the head; it leaves with the first block, if that follows at once."""
         self.started = True
         self._incoming.status = status
+        self._incoming.exchange.body_follows = body_follows
         said = [("content-type", content_type), *more]
         fields = [(k.lower().encode("ascii"), v.encode("ascii")) for k, v in said]
         await self._send(

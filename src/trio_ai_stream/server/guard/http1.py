@@ -65,6 +65,7 @@ class GuardedH11(H11Protocol):
         self.connection = h11.Connection(
             h11.SERVER, max_incomplete_event_size=self.limits.header_bytes
         )
+        self._held = b""  # a head that waits for the first piece of its body
         self._ahead_bytes = 0
         self._resumed: trio.Event | None = None
 
@@ -180,14 +181,21 @@ class GuardedH11(H11Protocol):
             return
         if isinstance(event, Response):
             data = self._head(event)
+            if self.stream is not None and self.stream.exchange.body_follows:
+                self._held = data
+                return
         elif isinstance(event, Body):
             data = self._bytes_of(h11.Data(data=event.data))
         elif isinstance(event, EndBody):
             data = self._bytes_of(h11.EndOfMessage())
         else:
             return  # HTTP/1.1 has no way to say it
-        self.owner.transport.push(data)
+        self._push(data)
         await self.owner.transport.breathe()
+
+    def _push(self, data: bytes) -> None:
+        held, self._held = self._held, b""
+        self.owner.transport.push(held + data)
 
     def _head(self, event: Response) -> bytes:
         """Return the head: h11 decides the framing, the other fields are only text."""
@@ -216,9 +224,8 @@ class GuardedH11(H11Protocol):
 
     async def _write_chunk(self, body: bytes) -> None:
         """Write one chunk; h11's state does not change from chunk to chunk."""
-        transport = self.owner.transport
-        transport.push(b"%x\r\n%b\r\n" % (len(body), body))
-        await transport.breathe()
+        self._push(b"%x\r\n%b\r\n" % (len(body), body))
+        await self.owner.transport.breathe()
 
     def _response_over(self) -> None:
         """Make ready for the next request, or end the connection."""

@@ -113,7 +113,9 @@ class H2Sending:
             return
         try:
             if isinstance(event, (Response, InformationalResponse)):
-                await self._send_head(stream, event)
+                self._send_head(stream, event)
+                if stream.exchange.body_follows:
+                    return  # h2 keeps the frame until the next flush
             elif isinstance(event, Body):
                 await self._write(stream, event.data)
             elif isinstance(event, EndBody):
@@ -132,7 +134,7 @@ class H2Sending:
         self.flush()
         await self.owner.transport.breathe()
 
-    async def _send_head(
+    def _send_head(
         self, stream: H2Stream, event: Response | InformationalResponse
     ) -> None:
         headers = [(b":status", b"%d" % event.status_code), *event.headers]

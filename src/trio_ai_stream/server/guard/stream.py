@@ -116,6 +116,8 @@ class GuardedStream(HTTPStream):
                 await self.write(body)
             return
         await super().app_send(message)
+        if self.write is not None and message["type"] == "http.response.start":
+            return  # it was written, and there is only one
         if self.begun and not self.closed and self.scope["method"] == "HEAD":
             # Complete with its head; the body would be made for nobody.
             end: Any = {"type": "http.response.body"}
