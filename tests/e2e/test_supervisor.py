@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,22 @@ async def test_every_worker_drains_fully(tmp_path: Path, target: str) -> None:
                 assert len(events_of(answer)) == 20
             wait = partial(server.process.wait, timeout=20)
             assert await trio.to_thread.run_sync(wait) == 0
+    finally:
+        server.kill()
+
+
+async def test_the_exit_takes_no_time(tmp_path: Path) -> None:
+    """Supervisor and workers leave the collector nothing to look at as they end."""
+    server = await _start(tmp_path)
+    try:
+        server.process.terminate()
+        wait = partial(server.process.wait, timeout=20)
+        assert await trio.to_thread.run_sync(wait) == 0
+        left = re.findall(
+            r"left for the exit to collect: (\d+)", server.log.read_text()
+        )
+        assert len(left) == 3
+        assert max(map(int, left)) < 1000
     finally:
         server.kill()
 

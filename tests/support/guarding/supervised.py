@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 
@@ -10,10 +11,12 @@ from trio_ai_stream.settings import load_settings
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    sys.exit(
-        serve(
-            load_settings(env_file=None),
-            application="tests.support.guarding.process:app",
-            command=(sys.executable, "-m", "tests.support.guarding.supervised"),
-        )
+    code = serve(
+        load_settings(env_file=None),
+        application="tests.support.guarding.process:app",
+        command=(sys.executable, "-m", "tests.support.guarding.supervised"),
     )
+    logging.getLogger(__name__).info(
+        "left for the exit to collect: %d", len(gc.get_objects())
+    )
+    sys.exit(code)
