@@ -60,7 +60,9 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
                 connect_s=5,
             )
             body = BODY % f"simulator/{model}".encode()
-            source = await upstream.open(Call("r1", model, body))
+            source = await upstream.open(
+                Call("r1", model, body), trio.lowlevel.checkpoint
+            )
             while not (items and type(items[-1]) is Done) and len(items) < 5:
                 items += await source.receive() or []
             if model == "silent":

@@ -74,6 +74,7 @@ class _Conversation:
         self.client = client
         self.watch = Watch(stream.budgets, client)
         self.transcript = Transcript(stream.answer)
+        self.accepted = False
 
     async def run(self) -> None:
         """Converse inside the budgets, and see that there is an ending."""
@@ -102,8 +103,6 @@ class _Conversation:
         )
         stream.scopes["first_token"] = first
         with first:
-            await self.client.accepted()
-            self.watch.sent_at = trio.current_time()
             source = await self._begin()
         if first.cancelled_caught:
             raise EndStream(Outcome.FIRST_TOKEN_TIMEOUT)
@@ -140,8 +139,7 @@ class _Conversation:
         if stream.state is State.WAITING:
             stream.step(Event.RETRY)
         stream.attempts += 1
-        watch.waiting_since = trio.current_time()
-        source = await self.upstream.open(stream.call)
+        source = await self.upstream.open(stream.call, self._accept)
         stream.hold_upstream(source)
         if stream.ending is not None:  # it came while this answer was on its way here
             raise EndStream(stream.ending.outcome)
@@ -156,6 +154,19 @@ class _Conversation:
             stream.release_upstream()
             raise
         return source
+
+    async def _accept(self) -> None:
+        """Tell the client that upstream is being asked, and begin to wait for it.
+
+        Between the request and its answer, because that is when nothing else is to do:
+        the client's first event does not wait for this write.
+        """
+        watch = self.watch
+        if not self.accepted:
+            self.accepted = True
+            await self.client.accepted()
+            watch.sent_at = trio.current_time()
+        watch.waiting_since = trio.current_time()
 
     def _retryable(self, exc: Exception) -> bool | float:
         """Retry what upstream calls retryable, before anything was delivered."""

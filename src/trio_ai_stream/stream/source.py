@@ -6,13 +6,15 @@ test can put memory streams on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.events import Item
+
+Meanwhile = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,12 @@ class Upstream(Protocol):
     def kind(self) -> str:
         """`openrouter` or `simulator`: who answers."""
 
-    async def open(self, call: Call) -> Source:
+    async def open(self, call: Call, meanwhile: Meanwhile) -> Source:
         """Send the request and wait for upstream's headers, once.
 
-        Cancelling closes the connection at once.
+        `meanwhile` is awaited before the first wait, with the request on its way if a
+        connection was at hand. It may be awaited again: a connection turned out to be
+        stale. Cancelling closes the connection at once.
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """

@@ -41,6 +41,9 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the response carries a body that can be aborted."""
+        meanwhile = request.extensions.pop("meanwhile", None)
+        if meanwhile is not None:
+            await meanwhile()
         response = await self._inner.handle_async_request(request)
         body = _Body(response, self._nursery)
         return httpx.Response(

@@ -22,7 +22,8 @@ from hypercorn.protocol.events import Body, EndBody, Event, Response, StreamClos
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 
 from trio_ai_stream.server.drain import first_of
-from trio_ai_stream.server.guard.phases import Phase, judge
+from trio_ai_stream.server.guard.h1_request import judge_request
+from trio_ai_stream.server.guard.phases import Phase
 from trio_ai_stream.server.guard.stream import GuardedStream
 
 if TYPE_CHECKING:
@@ -104,13 +105,16 @@ class GuardedH11(H11Protocol):
     def _advance(self) -> None:
         """Act on every complete event that has arrived."""
         while not self.owner.ending:
+            raw = b""
+            if self.connection.their_state is h11.IDLE:
+                raw = self.connection.trailing_data[0]
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as exc:
                 self._refuse(exc.error_status_hint)
                 return
             if isinstance(event, h11.Request):
-                self._begin(event)
+                self._begin(event, raw)
             elif isinstance(event, h11.Data) and self.stream is not None:
                 self.stream.inbox.put_nowait(bytes(event.data), more_body=True)
             elif isinstance(event, h11.EndOfMessage) and self.stream is not None:
@@ -120,18 +124,8 @@ class GuardedH11(H11Protocol):
             else:
                 return
 
-    def _begin(self, request: h11.Request) -> None:
-        headers = list(request.headers)
-        status = judge(self.config, request.method, request.target, headers)
-        names = {name for name, _ in headers}
-        if {b"content-length", b"transfer-encoding"} <= names:
-            status = 400  # RFC 9112 6.3: the stuff of request smuggling
-        size = len(request.method) + len(request.target)
-        size += sum(len(n) + len(v) for n, v in headers)
-        if size > self.limits.header_bytes:
-            status = 431  # h11 bounds only what has not yet arrived whole
-        if request.http_version not in {b"1.0", b"1.1"}:
-            status = 505
+    def _begin(self, request: h11.Request, raw: bytes) -> None:
+        status = judge_request(request, raw, self.config, self.limits)
         if status is not None:
             self._refuse(status)
             return
@@ -144,7 +138,7 @@ class GuardedH11(H11Protocol):
             method=request.method.decode("ascii").upper(),
             target=request.target,
             http_version=request.http_version.decode("ascii"),
-            headers=headers,
+            headers=list(request.headers),
         )
 
     def _refuse(self, status: int) -> None:

@@ -26,9 +26,10 @@ def judge(
     """Return the status that refuses a request's head, None if it may pass.
 
     The forms of a target are RFC 9112 3.2; CONNECT asks for a tunnel, which this server
-    does not have (RFC 9110 9.3.6).
+    does not have (RFC 9110 9.3.6). Methods are case-sensitive (9.1): "head" is not
+    HEAD, but ASGI's upper case would make it so, with a body that HTTP then awaits.
     """
-    if method == b"CONNECT":
+    if method == b"CONNECT" or not method.isupper():
         return 501
     if not target.isascii():
         return 400

@@ -9,6 +9,7 @@ send the rest of it.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx
@@ -24,6 +25,9 @@ from trio_ai_stream.upstream.transport.parser import ResponseParser
 
 CLOSED_LINK = ClosedLink()
 """The link of every connection that was closed."""
+
+Meanwhile = Callable[[], Awaitable[None]]
+"""What the caller does while upstream works; see `Transport.handle_async_request`."""
 
 _LAST_WORDS_S = 1.0
 """How long upstream's answer may take once sending to it has failed."""
@@ -110,9 +114,16 @@ class Connection:
             self.parser.release()
 
     async def exchange(
-        self, message: Message, budgets: Budgets, limits: TransportLimits
+        self,
+        message: Message,
+        budgets: Budgets,
+        limits: TransportLimits,
+        meanwhile: Meanwhile | None = None,
     ) -> bytes:
         """Send the request; return what of the body came with the response's head.
+
+        `meanwhile` is awaited when the request has been handed to the kernel, as far as
+        that took it, and before the first wait.
 
         Errors: whatever the link raises, `InvalidResponseError`, `InvalidRequestError`,
         `trio.TooSlowError`, and what the body's iterator raises; `phase` tells what
@@ -125,7 +136,10 @@ class Connection:
         self._failure = None
         self._sent_before = self.link.sent
         small = message.small()
-        if small is not None and self.link.push(small):
+        pushed = small is not None and self.link.push(small)
+        if meanwhile is not None:
+            await meanwhile()
+        if pushed:
             self._whole = True
             with trio.fail_after(budgets.read_s) as patience:
                 return await self._read_head(patience, budgets)

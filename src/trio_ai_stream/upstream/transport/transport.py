@@ -15,7 +15,11 @@ import httpx
 import trio
 
 from trio_ai_stream.upstream.transport.body import Body
-from trio_ai_stream.upstream.transport.connection import Budgets, Connection
+from trio_ai_stream.upstream.transport.connection import (
+    Budgets,
+    Connection,
+    Meanwhile,
+)
 from trio_ai_stream.upstream.transport.dial import (
     Connect,
     Dialer,
@@ -120,18 +124,25 @@ class Transport(httpx.AsyncBaseTransport):
         Errors: `httpx.TransportError`s, as `errors.py` lists them; what the request's
         own body raises passes unchanged. Cancellation: the socket, at whatever stage,
         is closed before `Cancelled` leaves this method.
+
+        The extension `meanwhile`, a function without arguments, is awaited before the
+        first wait: when the request is on its way, or before a connection is dialled.
+        What it raises fails the request.
         """
         if self._pool.closed:
             raise RuntimeError("this transport is closed; make a new one")
         origin = _origin(request.url)
         budgets = Budgets.of(request)
         message = _message(request)
+        meanwhile: Meanwhile | None = request.extensions.get("meanwhile")
         connection = self._pool.acquire(origin)
         if connection is not None:
-            response = await self._try(connection, message, budgets)
+            response = await self._try(connection, message, budgets, meanwhile)
             if response is not None:
                 return response
             self._pool.counters.retries += 1
+        elif meanwhile is not None:
+            await meanwhile()
         connection = await self._open(origin, budgets)
         response = await self._try(connection, message, budgets)
         assert response is not None  # only a reused connection may be given up
@@ -160,11 +171,15 @@ class Transport(httpx.AsyncBaseTransport):
         return connection
 
     async def _try(
-        self, connection: Connection, message: Message, budgets: Budgets
+        self,
+        connection: Connection,
+        message: Message,
+        budgets: Budgets,
+        meanwhile: Meanwhile | None = None,
     ) -> httpx.Response | None:
         """Return the response, or None if the request should go out once more."""
         try:
-            first = await connection.exchange(message, budgets, self._limits)
+            first = await connection.exchange(message, budgets, self._limits, meanwhile)
         except Exception as exc:
             again = _may_retry(connection, message, exc)
             self._pool.discard(connection)
