@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import trio
 
 from tests.support.guarding import frames as f
 from tests.support.guarding.client import Client, events_of, get
-from tests.support.guarding.servers import LocalServer, serve_while
+from tests.support.guarding.servers import LocalServer, local_config, serve_while
 from trio_ai_stream.server.limits import Limits
 
 SILENT = "/stream?n=2&every=60"
@@ -38,6 +40,23 @@ async def test_the_end_of_a_connection_ends_its_exchange(
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits())
+
+
+async def test_an_exchange_begun_after_the_end_is_told(tmp_path: Path) -> None:
+    """The write of "100 Continue" finds the client gone before its exchange begins."""
+    path = str(tmp_path / "socket")
+    config = local_config()
+    config.bind = ["127.0.0.1:0", f"unix:{path}"]
+
+    async def body(server: LocalServer) -> None:
+        head = b"POST /flood HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n"
+        with socket.socket(socket.AF_UNIX) as client:  # its end is known at once
+            client.connect(path)
+            client.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        await server.application.gone()
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(), config=config)
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trio_ai_stream.guard")
 
-
 _EXPIRED: dict[Phase, Intervention] = {
     Phase.HANDSHAKE: "handshake_failed",
     Phase.HEAD: "head_timeout",
@@ -186,6 +185,8 @@ class Connection(TCPServer):
         self.requests += 1
         self.worker.exchange_begins()
         self.nursery.start_soon(stream.run)
+        if self._gone:  # found by the write of "100 Continue", just before
+            stream.disconnect(stalled=self.transport.stalled)
 
     def exchange_ends(self, stream: GuardedStream) -> None:
         """Take note that the application's call has ended."""
