@@ -10,7 +10,7 @@ from random import Random
 import trio
 
 from bench.fuzzing import http1, http2
-from tests.support.guarding.client import Client, events_of, get, info
+from tests.support.guarding.client import Client, ask, events_of, get, info
 from tests.support.guarding.servers import ServerProcess
 
 # How long a hostile client reads before it leaves; most answers come at once.
@@ -109,6 +109,10 @@ async def _settle(
     for key in ("pid", "tasks", "descriptors"):
         if now[key] != before[key]:
             findings.problems.append(f"{key}: {before[key]} before, {now[key]} after")
-    contained = server.log.read_text().count("contained a failure")
-    if contained:
-        findings.problems.append(f"{contained} contained failures, see {server.log}")
+            tasks = await ask(server.port, get("/tasks", "Connection: close"))
+            findings.problems.append(tasks.partition(b"\r\n\r\n")[2].decode())
+    log = server.log.read_text()
+    for words in ("contained a failure", "the application failed"):
+        if words in log:
+            count = log.count(words)
+            findings.problems.append(f"{words} {count} times, see {server.log}")

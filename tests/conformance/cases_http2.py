@@ -15,6 +15,7 @@ STILL = f.request(99, b"/ok")
 # The codes are h2's choice; it says PROTOCOL_ERROR for what HPACK rejects as well.
 PROTOCOL, FLOW, CLOSED, SIZE, CALM = 1, 3, 5, 6, 11
 FIELDS = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/ok"))
+AUTHORITY = (b":authority", b"t")  # without it no head is right
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def ends(name: str, data: bytes, code: int, hello: bytes = f.hello()) -> Case:
 
 def bad_head(name: str, *fields: f.Header, status: int = 400) -> Case:
     """Make a case of a malformed head: an answer, and the connection goes on."""
+    if not any(field in {b":authority", b"host"} for field, _ in fields):
+        fields = (AUTHORITY, *fields)
     return survives(name, f.headers(1, fields), f"1: {status}")
 
 
@@ -52,6 +55,7 @@ MALFORMED = [
     bad_head("a :path without a slash", *FIELDS[:2], (b":path", b"stream")),
     bad_head("an odd method", (b":method", b"G T"), *FIELDS[1:]),
     bad_head("a high byte in the method", (b":method", b"G\xffT"), *FIELDS[1:]),
+    bad_head("lower case", (b":method", b"head"), *FIELDS[1:], status=501),
     bad_head("CONNECT", (b":method", b"CONNECT"), (b":authority", b"a"), status=501),
     bad_head("CONNECT with a path", (b":method", b"CONNECT"), *FIELDS[1:], status=501),
     bad_head(
@@ -72,6 +76,7 @@ MALFORMED = [
     bad_head("a pseudo-field at the end", FIELDS[0], (b"x", b"y"), *FIELDS[1:]),
     bad_head("an unknown pseudo-field", *FIELDS, (b":foo", b"bar")),
     bad_head("a response's pseudo-field", *FIELDS, (b":status", b"200")),
+    survives("no host", f.headers(1, FIELDS), "1: 400"),
     bad_head("two hosts", *FIELDS, (b":authority", b"a"), (b"host", b"b")),
     bad_head(
         "500 fields", *FIELDS, *[(b"x%d" % n, b"") for n in range(500)], status=431

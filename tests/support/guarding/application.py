@@ -9,11 +9,13 @@ import json
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 from urllib.parse import parse_qs
 
 import trio
 
+from tests.support.guarding.stacks import stacks
 from trio_ai_stream.server.guard import counters
 from trio_ai_stream.wire.exchange import EXTENSION
 
@@ -99,7 +101,10 @@ class Application:
         if self.draining and path != "/info":
             await _reply(send, 503, b"draining")
         elif path == "/stream":
-            await self._stream(send, int(query["n"]), float(query["every"]))
+            if numbers := _numbers(query, "n", "every"):
+                await self._stream(send, int(numbers[0]), numbers[1])
+            else:
+                await _reply(send, 400, b"expected numbers n and every")
         elif path == "/flood":
             await self._flood(send, float(query.get("most", "inf")))
         elif path == "/torn":
@@ -116,6 +121,8 @@ class Application:
             await _reply(send, 413, b"too large")
         elif path == "/info":
             await _reply(send, 200, json.dumps(self.info()).encode())
+        elif path == "/tasks":
+            await _reply(send, 200, "\n".join(stacks()).encode())
         elif path == "/boom":
             raise RuntimeError("the application failed, as asked")
         elif path == "/boom-midway":
@@ -206,6 +213,15 @@ async def _read(receive: Receive) -> bytes:
         body += message["body"]
         if not message["more_body"]:
             return bytes(body)
+
+
+def _numbers(query: dict[str, str], *names: str) -> list[float]:
+    """Return these parameters, [] unless all are numbers: the fuzzer damages them."""
+    try:
+        numbers = [float(query[name]) for name in names]
+    except (KeyError, ValueError):
+        return []
+    return numbers if all(0 <= number < inf for number in numbers) else []
 
 
 def _rss_bytes() -> int:
