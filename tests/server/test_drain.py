@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 
 from tests.support.guarding import frames as f
@@ -55,6 +56,23 @@ async def test_new_connections_are_refused() -> None:
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits())
+
+
+async def test_a_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Its records have their events' names, for the JSON log."""
+    caplog.set_level("INFO", "trio_ai_stream.guard")
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as live:
+            await live.say(get("/stream?n=2&every=60"))
+            await live.read_until(lambda data: b"data: 0" in data)
+            server.stop.set()
+            await live.read_to_end()
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(drain_s=0.1))
+    events = [vars(record).get("event") for record in caplog.records]
+    assert events == ["drain_began", "drain_over"]
 
 
 async def test_http2_gets_goaway_at_once_and_live_streams_go_on() -> None:

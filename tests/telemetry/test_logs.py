@@ -18,7 +18,11 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from trio_ai_stream.telemetry.interception import InterceptHandler
-from trio_ai_stream.telemetry.logs import configure_logging, dropped_records
+from trio_ai_stream.telemetry.logs import (
+    REQUEST_ID,
+    configure_logging,
+    dropped_records,
+)
 from trio_ai_stream.telemetry.redaction import (
     MASK,
     forget_secrets,
@@ -47,8 +51,9 @@ def records(stream: io.StringIO) -> list[dict[str, object]]:
 def test_json_record_has_the_documented_keys() -> None:
     """A JSON record has time, level, message, event and request_id, then the extras."""
     stream = json_log()
-    with logger.contextualize(request_id="r-1"):
-        logger.info("stream ended", event="stream_ended", outcome="completed", events=3)
+    logger.bind(request_id="r-1").info(
+        "stream ended", event="stream_ended", outcome="completed", events=3
+    )
     (record,) = records(stream)
     assert list(record) == [
         *("time", "level", "message", "event", "request_id"),
@@ -71,19 +76,21 @@ def test_an_extra_never_replaces_a_documented_key() -> None:
 
 
 async def test_request_id_follows_a_request_into_its_tasks() -> None:
-    """A task started inside `contextualize` logs its parent's request id."""
+    """A task logs the request id of the task that started it; bound ones stand."""
     stream = json_log()
 
     async def child() -> None:
         await trio.lowlevel.checkpoint()
         logger.info("from the child")
+        logger.bind(request_id="r-3").info("of another request")
 
     async with trio.open_nursery() as nursery:
-        with logger.contextualize(request_id="r-2"):
-            nursery.start_soon(child)
+        token = REQUEST_ID.set("r-2")
+        nursery.start_soon(child)
+        REQUEST_ID.reset(token)
         await trio.testing.wait_all_tasks_blocked()
     logger.info("outside")
-    assert [record["request_id"] for record in records(stream)] == ["r-2", None]
+    assert [record["request_id"] for record in records(stream)] == ["r-2", "r-3", None]
 
 
 def test_configuring_twice_writes_each_record_once() -> None:
@@ -118,6 +125,14 @@ def test_standard_records_come_through_once_with_their_logger() -> None:
     assert record["message"] == "broken {braces} 7"
     assert record["logger"] == "some.library"
     assert record["level"] == "ERROR"
+
+
+def test_a_standard_record_can_name_its_event() -> None:
+    """`extra={"event": …}` is how rooms without loguru name what has happened."""
+    stream = json_log()
+    logging.getLogger("a.room").warning("over", extra={"event": "drain_over"})
+    logging.getLogger("some.library").warning("hello")
+    assert [record["event"] for record in records(stream)] == ["drain_over", None]
 
 
 def test_hypercorn_records_are_taken_from_handlers_put_there_later() -> None:

@@ -23,6 +23,7 @@ from trio_ai_stream.server.drain import Shutdown
 from trio_ai_stream.server.guard.installation import installed
 from trio_ai_stream.server.supervisor import Supervisor
 from trio_ai_stream.settings import Settings
+from trio_ai_stream.telemetry.logs import configure_logging
 
 APPLICATION: Final = "trio_ai_stream.app:app"
 COMMAND: Final = (sys.executable, "-m", "trio_ai_stream", "serve")
@@ -98,6 +99,7 @@ async def _serve_as_worker(app: AppWrapper, config: Config) -> None:
 
 async def _supervise(settings: Settings, config: Config, command: Sequence[str]) -> int:
     """Serve with several processes: this program again, with the sockets handed on."""
+    configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
     sockets = config.create_sockets()
     listeners = sockets.secure_sockets + sockets.insecure_sockets
     descriptors = [sock.fileno() for sock in listeners]

@@ -74,11 +74,13 @@ class Supervisor:
             code = await self._one_worker()
             if self._draining.is_set():
                 return
-            log.error("a worker ended with code %s; starting another", code)
+            text = "a worker ended with code %s; starting another"
+            log.error(text, code, extra={"event": "worker_ended"})
             if trio.current_time() - began < _YOUNG_S:
                 self._young_deaths += 1
                 if self._young_deaths >= _YOUNG_DEATHS:
-                    log.critical("workers do not stay alive; giving up")
+                    text = "workers do not stay alive; giving up"
+                    log.critical(text, extra={"event": "workers_given_up"})
                     self._order(drain)
                     return
                 with trio.move_on_after(_PAUSE_S):
@@ -127,5 +129,6 @@ class Supervisor:
     async def _lose_patience(self) -> None:
         await trio.sleep(self._patience_s)
         for process in self._lifelines:
-            log.error("worker %d did not end in time; killing it", process.pid)
+            text = "worker %d did not end in time; killing it"
+            log.error(text, process.pid, extra={"event": "worker_killed"})
             process.kill()

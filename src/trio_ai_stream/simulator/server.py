@@ -84,7 +84,8 @@ class Simulator:
             await Connection(stream, self.ledger, self.default_model).serve()
         except* Exception:
             # It may be embedded in a server, whose streams must not end with this.
-            log.exception("contained a failure of a connection")
+            text = "contained a failure of a connection"
+            log.exception(text, extra={"event": "simulator_error"})
         finally:
             self.connections -= 1
 

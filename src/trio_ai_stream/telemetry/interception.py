@@ -20,7 +20,10 @@ class InterceptHandler(logging.Handler):
     """Hands each standard record on to loguru, with its level and exception."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log `record` again; its logger's name is bound as `logger`."""
+        """Log `record` again; its logger's name is bound as `logger`.
+
+        An `event` that the record was given by `extra` names it here too.
+        """
         level: str | int
         try:
             level = logger.level(record.levelname).name
@@ -30,7 +33,9 @@ class InterceptHandler(logging.Handler):
             message = record.getMessage()
         except (TypeError, ValueError, KeyError) as exc:
             message = f"{record.msg} (arguments do not fit: {exc})"
-        bound = logger.bind(logger=record.name).opt(exception=record.exc_info)
+        event = vars(record).get("event")  # by `extra={"event": …}`
+        bound = logger.bind(logger=record.name, event=event)
+        bound = bound.opt(exception=record.exc_info)
         # The message goes in as an argument: its braces are nobody's format.
         bound.log(level, "{}", message)
 

@@ -16,7 +16,5 @@ if __name__ == "__main__":
         application="tests.support.guarding.process:app",
         command=(sys.executable, "-m", "tests.support.guarding.supervised"),
     )
-    logging.getLogger(__name__).info(
-        "left for the exit to collect: %d", len(gc.get_objects())
-    )
+    sys.stderr.write(f"left for the exit to collect: {len(gc.get_objects())}\n")
     sys.exit(code)

@@ -7,7 +7,6 @@ deadline of the scope around the reading; which one is due says `phase`.
 
 from __future__ import annotations
 
-import logging
 import ssl
 from collections.abc import Callable
 from math import inf
@@ -20,6 +19,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from trio_ai_stream.server.guard import records
 from trio_ai_stream.server.guard.counters import Intervention
 from trio_ai_stream.server.guard.h2_setup import PREFACE
 from trio_ai_stream.server.guard.http1 import GuardedH11
@@ -32,7 +32,6 @@ from trio_ai_stream.server.limits import Limits
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.worker import Worker
 
-log = logging.getLogger("trio_ai_stream.guard")
 
 _EXPIRED: dict[Phase, Intervention] = {
     Phase.HANDSHAKE: "handshake_failed",
@@ -93,9 +92,9 @@ class Connection(TCPServer):
             async with trio.open_nursery() as nursery:
                 self.nursery = nursery
                 await self._serve()
-        except* Exception:
+        except* Exception as group:
             self.intervened("connection_error")
-            log.exception("contained a failure of %s", self)
+            records.connection_failed(self, group)
         finally:
             self.transport.close()
             # Reference cycles; without them the memory is back at once.

@@ -8,7 +8,6 @@ budget.
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hypercorn.protocol.h2 import H2Protocol
 
+from trio_ai_stream.server.guard import records
 from trio_ai_stream.server.guard.budget import Budget
 from trio_ai_stream.server.guard.h2_request import read_head
 from trio_ai_stream.server.guard.h2_setup import (
@@ -33,8 +33,6 @@ from trio_ai_stream.server.guard.phases import Phase
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
-
-log = logging.getLogger("trio_ai_stream.guard")
 
 
 class GuardedH2(H2Sending, H2Protocol):
@@ -109,12 +107,12 @@ class GuardedH2(H2Sending, H2Protocol):
         """Act on one event; a failure ends its stream, not the neighbours'."""
         try:
             return self._act(event)
-        except Exception:
+        except Exception as exc:
             stream_id = getattr(event, "stream_id", None)
             if not stream_id:
                 raise
             self.owner.intervened("connection_error")
-            log.exception("contained a failure of stream %d, %s", stream_id, self.owner)
+            records.stream_failed(stream_id, self.owner, exc)
             self.forget(stream_id)
             self.reset(stream_id, ErrorCodes.INTERNAL_ERROR)
             return False

@@ -7,7 +7,6 @@ synchronously; a piece of a response body takes the short way that the protocol 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from time import time
 from typing import TYPE_CHECKING, Any, cast
@@ -17,13 +16,12 @@ import trio
 from hypercorn.protocol.events import Event
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 
+from trio_ai_stream.server.guard import records
 from trio_ai_stream.server.guard.inbox import Inbox
 from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
-
-log = logging.getLogger("trio_ai_stream.guard")
 
 
 class GuardedStream(HTTPStream):
@@ -136,9 +134,9 @@ class GuardedStream(HTTPStream):
                     trio.to_thread.run_sync,
                     trio.from_thread.run,
                 )
-            except* Exception:
+            except* Exception as group:
                 self.connection.intervened("application_error")
-                log.exception("the application failed on %s", self.connection)
+                records.application_failed(self.connection, group)
             await self._finish()
         finally:
             self.inbox.close()
@@ -148,9 +146,9 @@ class GuardedStream(HTTPStream):
         """End a response that the application has left open, or never begun."""
         try:
             await self.app_send(None)
-        except Exception:
+        except Exception as exc:
             self.connection.intervened("application_error")
-            log.exception("a response could not be ended on %s", self.connection)
+            records.response_failed(self.connection, exc)
             self.connection.abort()
 
     def disconnect(self, *, stalled: bool = False) -> None:

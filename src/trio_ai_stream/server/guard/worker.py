@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -18,14 +17,13 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper
 
 from trio_ai_stream.server.drain import Shutdown, first_of
+from trio_ai_stream.server.guard import records
 from trio_ai_stream.server.guard.connection import Connection
 from trio_ai_stream.server.guard.tls import TLSTransport
 from trio_ai_stream.server.guard.transport import Transport
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.serving import Guard
-
-log = logging.getLogger("trio_ai_stream.guard")
 
 # Accepted in one go: few, so that workers which share a socket share its clients.
 _BATCH: Final = 8
@@ -99,7 +97,7 @@ class Worker(WorkerContext):
                     break
                 except OSError as exc:
                     if exc.errno in _EXHAUSTED:
-                        log.warning("cannot accept a connection: %s", exc)
+                        records.accept_failed(exc)
                         await trio.sleep(_EXHAUSTED_PAUSE_S)
                     break
                 self._admit(sock, context, nursery)
@@ -143,7 +141,7 @@ class Worker(WorkerContext):
         limits = self.limits
         self.draining = True
         await self.terminated.set()
-        log.info("draining: %d live, for at most %g s", self._live, limits.drain_s)
+        records.drain_began(self._live, limits.drain_s)
         self.drainable.begin_drain()
         for connection in list(self.connections):
             connection.begin_drain()
@@ -152,7 +150,7 @@ class Worker(WorkerContext):
             with trio.move_on_after(limits.drain_s):
                 await first_of(self._until_quiet, self.shutdown.skipped.wait)
             if self._live:
-                log.info("the drain is over: ending %d live exchanges", self._live)
+                records.drain_over(self._live)
                 self.drainable.end_streams()
                 with trio.move_on_after(limits.last_words_s):
                     await self._until_quiet()
