@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import trio
 from quart_cors import cors
@@ -71,6 +72,15 @@ class Application(QuartTrio):
                 allow_headers="*",  # SDKs send many of their own: x-stainless-*
                 expose_headers=["X-Request-ID", "Retry-After", "RateLimit"],
             )
+
+    def asgi_app(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:  # type: ignore[override]
+        """Call the connection of a request: Quart's own, but for a frame on the stack.
+
+        Every live stream holds that frame, and every event passes through it.
+        """
+        if scope["type"] != "http":
+            return super().asgi_app(scope, receive, send)
+        return Connection(self, scope)(receive, send)
 
     def direct_endpoint(self, incoming: Incoming) -> Endpoint | None:
         """Return the endpoint that answers without Quart; None: Quart answers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from quart_schema import document_request
 
@@ -49,10 +49,10 @@ def chat_endpoint(services: Services) -> Endpoint:
             call.request_id, include_reasoning=request.include_reasoning
         )
 
-        async def run(send: Send, fields: Fields) -> None:
+        def run(send: Send, fields: Fields) -> Awaitable[None]:
             connected = encoder.connected(model=call.model, upstream=upstream.kind)
             writer = Writer(send, fields, incoming)
-            await relay(stream, upstream, ChatClient(writer, encoder, connected))
+            return relay(stream, upstream, ChatClient(writer, encoder, connected))
 
         return run
 

@@ -22,6 +22,7 @@ from trio_ai_stream.http.endpoint import (
     STREAM_FIELDS,
     Endpoint,
     Receive,
+    Run,
     StreamResponse,
     read_body,
     require_json,
@@ -29,6 +30,7 @@ from trio_ai_stream.http.endpoint import (
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.writer import Send
 from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.telemetry.logs import REQUEST_ID
 
 if TYPE_CHECKING:
     from trio_ai_stream.http.application import Application
@@ -44,42 +46,45 @@ class Connection(TrioASGIHTTPConnection):
         services = self.app.services
         scope = cast("dict[str, Any]", self.scope)
         incoming = Incoming.enter(scope, services.request_ids)
-        with logger.contextualize(request_id=incoming.request_id):
-            logger.debug(
-                "request started",
-                event="request_started",
-                method=self.scope["method"],
-                path=self.scope["path"],
-                http_version=self.scope["http_version"],
-            )
-            end = Outcome.CLIENT_DISCONNECTED
+        token = REQUEST_ID.set(incoming.request_id)
+        logger.debug(
+            "request started",
+            event="request_started",
+            method=incoming.method,
+            path=incoming.path,
+            http_version=self.scope["http_version"],
+        )
+        end = Outcome.CLIENT_DISCONNECTED
 
-            async def send_complete(message: Any) -> None:
-                if message["type"] == "http.response.start":
-                    headers.complete(message["headers"], incoming)
-                await send(message)
+        async def send_complete(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers.complete(message["headers"], incoming)
+            await send(message)
 
-            try:
-                async with trio.open_nursery() as nursery:
-                    endpoint = self.app.direct_endpoint(incoming)
-                    if endpoint is None:
-                        await self._ask_quart(nursery, incoming, receive, send_complete)
-                    else:
-                        await self._open(
-                            endpoint, nursery, incoming, receive, send_complete
-                        )
-                    nursery.cancel_scope.cancel(reason="response sent")
-            except Exception:
-                end = Outcome.INTERNAL_ERROR
-                raise
-            finally:
-                draining = services.registry.draining.is_set()
-                if draining and end is not Outcome.INTERNAL_ERROR:
-                    end = Outcome.SHUTDOWN
-                services.request_ids.discard(incoming.request_id)
-                if incoming.stream is not None:
-                    incoming.stream.close(outcome=end)
-                self._log_end(incoming)
+        try:
+            async with trio.open_nursery() as nursery:
+                endpoint = self.app.direct_endpoint(incoming)
+                if endpoint is None:
+                    await self._ask_quart(nursery, incoming, receive, send_complete)
+                else:
+                    run = await self._open(
+                        endpoint, nursery, incoming, receive, send_complete
+                    )
+                    if run is not None:
+                        await run(send_complete, STREAM_FIELDS)
+                nursery.cancel_scope.cancel(reason="response sent")
+        except Exception:
+            end = Outcome.INTERNAL_ERROR
+            raise
+        finally:
+            draining = services.registry.draining.is_set()
+            if draining and end is not Outcome.INTERNAL_ERROR:
+                end = Outcome.SHUTDOWN
+            services.request_ids.discard(incoming.request_id)
+            if incoming.stream is not None:
+                incoming.stream.close(outcome=end)
+            self._log_end(incoming)
+            REQUEST_ID.reset(token)
 
     async def _listen(
         self,
@@ -107,8 +112,11 @@ class Connection(TrioASGIHTTPConnection):
         incoming: Incoming,
         receive: Receive,
         send: Send,
-    ) -> None:
-        """Answer a stream's endpoint, without Quart."""
+    ) -> Run | None:
+        """Return the response of a stream's endpoint; None: the answer was another.
+
+        The caller runs it: a frame less to hold for each live stream.
+        """
         services = self.app.services
         try:
             await admit_request(services, incoming)
@@ -120,13 +128,12 @@ class Connection(TrioASGIHTTPConnection):
                 within_s=services.settings.READ_TIMEOUT_SECS,
             )
             if body is None:
-                return
+                return None
             nursery.start_soon(self._listen, nursery, incoming, receive)
-            run = await endpoint.open(incoming, body)
+            return await endpoint.open(incoming, body)
         except Exception as exc:
             await self._send_whole(incoming, send, self.app.respond(exc, incoming))
-        else:
-            await run(send, STREAM_FIELDS)
+            return None
 
     async def _ask_quart(
         self, nursery: trio.Nursery, incoming: Incoming, receive: Receive, send: Send
@@ -150,8 +157,8 @@ class Connection(TrioASGIHTTPConnection):
         logger.info(
             "request ended",
             event="request_ended",
-            method=self.scope["method"],
-            path=self.scope["path"],
+            method=incoming.method,
+            path=incoming.path,
             http_version=self.scope["http_version"],
             status=incoming.status,
             client=incoming.client_id or None,

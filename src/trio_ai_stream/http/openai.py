@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Awaitable
 
 from quart_schema import document_request, document_response
 
@@ -60,12 +61,12 @@ def completions_endpoint(services: Services) -> Endpoint:
             services, incoming, call, endpoint=PATH, budgets=budgets
         )
 
-        async def run(send: Send, fields: Fields) -> None:
+        def run(send: Send, fields: Fields) -> Awaitable[None]:
             writer = Writer(send, fields, incoming)
             client = (
                 EventClient(writer) if completion.stream else DocumentClient(writer)
             )
-            await relay(stream, upstream, client)
+            return relay(stream, upstream, client)
 
         return run
 

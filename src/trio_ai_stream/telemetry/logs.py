@@ -6,17 +6,16 @@ Call `configure_logging` once, before anything logs. Then
 
 is one record; `event` names it for machines and the other keywords become its fields.
 Messages are literals: whatever a client or upstream said is a field, because loguru
-formats a message which has keywords. The request id is bound once for a request:
-
-    with logger.contextualize(request_id=request_id): ...
-
-which follows the request into the tasks it starts, through Trio's task context.
+formats a message which has keywords. The request id is set once for a request, in
+`REQUEST_ID`, and follows it into the tasks it starts, through Trio's task context; a
+record that was bound to an id of its own keeps that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from loguru import Message, Record
 
 LogFormat = Literal["auto", "text", "json"]
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 class _Log:
@@ -72,7 +72,15 @@ def configure_logging(
         catch=True,  # `write` does not raise; were it to, the caller must not feel it
     )
     _Log.sink = sink
+    logger.configure(patcher=_add_request_id)
     intercept_stdlib(level)
+
+
+def _add_request_id(record: Record) -> None:
+    """Add the request's id: loguru's own `contextualize` costs a live stream 0.8 kB."""
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        record["extra"].setdefault("request_id", request_id)
 
 
 def _render(record: Record, *, as_json: bool, coloured: bool) -> str:

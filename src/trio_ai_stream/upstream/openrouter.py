@@ -66,8 +66,8 @@ class OpenRouter:
     async def open(self, call: Call, meanwhile: Meanwhile) -> Source:
         """Send the request and wait for upstream's headers, once.
 
-        `meanwhile` is awaited before the first wait. Cancelling closes the connection at
-        once.
+        `meanwhile` is awaited before the first wait. Cancelling closes the connection
+        at once.
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """

@@ -15,10 +15,10 @@ OTHER_MUTANTS: Final = (
         "release-when-told",
         "the permit comes back only from a stream whose client could be told its end",
         CONNECTION,
-        "                if incoming.stream is not None:\n"
-        "                    incoming.stream.close(outcome=end)",
-        "                if incoming.stream is not None and incoming.stream.told:\n"
-        "                    incoming.stream.close(outcome=end)",
+        "            if incoming.stream is not None:\n"
+        "                incoming.stream.close(outcome=end)",
+        "            if incoming.stream is not None and incoming.stream.told:\n"
+        "                incoming.stream.close(outcome=end)",
     ),
     Mutant(
         "await-after-permit",
@@ -99,8 +99,8 @@ OTHER_MUTANTS: Final = (
         "cut-by-shutdown-unrecorded",
         "a stream that dies with a draining server is recorded as the client's going",
         CONNECTION,
-        "                    end = Outcome.SHUTDOWN\n",
-        "                    pass\n",
+        "                end = Outcome.SHUTDOWN\n",
+        "                pass\n",
     ),
     Mutant(
         "drain-forgets-waiting",

@@ -23,8 +23,8 @@ class Inbox:
         "_ended",
         "_gone",
         "_messages",
+        "_reader",
         "_room",
-        "_wake",
         "on_taken",
         "queued_bytes",
     )
@@ -37,7 +37,7 @@ class Inbox:
         self._capacity = capacity_bytes
         self._gone = False
         self._ended = False
-        self._wake: trio.Event | None = None
+        self._reader: trio.lowlevel.Task | None = None  # parked until there is news
         self._room: trio.Event | None = None
 
     def put_nowait(self, body: bytes, *, more_body: bool) -> None:
@@ -81,7 +81,11 @@ class Inbox:
         self._make_room()
 
     async def receive(self) -> Message:
-        """Return the next message; after a disconnect always `http.disconnect`."""
+        """Return the next message; after a disconnect always `http.disconnect`.
+
+        One task at a time; it parks without an event, which every live stream would
+        hold.
+        """
         if self._messages:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
@@ -89,9 +93,8 @@ class Inbox:
         while not self._messages:
             if self._gone:
                 return {"type": "http.disconnect"}
-            if self._wake is None:
-                self._wake = trio.Event()
-            await self._wake.wait()
+            self._reader = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._leave)
         message = self._messages.pop(0)
         self.queued_bytes -= len(message["body"])
         if self.queued_bytes <= self._capacity:
@@ -100,10 +103,14 @@ class Inbox:
             self.on_taken()
         return message
 
+    def _leave(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._reader = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
     def _rouse(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
-            self._wake = None
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            trio.lowlevel.reschedule(reader)
 
     def _make_room(self) -> None:
         if self._room is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from time import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
 import trio
@@ -22,6 +22,9 @@ from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
+
+
+_ASGI: Final = {"spec_version": "2.1", "version": "3.0"}
 
 
 class GuardedStream(HTTPStream):
@@ -68,7 +71,7 @@ class GuardedStream(HTTPStream):
             {
                 "type": "http",
                 "http_version": http_version,
-                "asgi": {"spec_version": "2.1", "version": "3.0"},
+                "asgi": _ASGI,
                 "method": method,
                 "scheme": self.scheme,
                 "path": unquote(path.decode("ascii")),
@@ -114,6 +117,9 @@ class GuardedStream(HTTPStream):
                 await self.write(body)
             return
         await super().app_send(message)
+        if self.begun and self.response.get("headers"):
+            # They are on the wire; a live stream need not hold them.
+            self.response = cast("Any", {**self.response, "headers": ()})
         if self.write is not None and message["type"] == "http.response.start":
             return  # it was written, and there is only one
         if self.begun and not self.closed and self.scope["method"] == "HEAD":

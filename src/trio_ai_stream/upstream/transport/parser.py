@@ -133,6 +133,14 @@ class ResponseParser:
             )
         self.complete = True
 
+    def take_head(self) -> Head:
+        """Return the head, and hold its fields no longer: the body may be long."""
+        assert self.head is not None
+        head = self.head
+        self.head = Head(head.status, head.reason, head.http_version, [])
+        self._fields = []
+        return head
+
     def release(self) -> None:
         """Break the reference cycle with the C parser. Idempotent."""
         self._http = None

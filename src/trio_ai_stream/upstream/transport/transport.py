@@ -195,8 +195,7 @@ class Transport(httpx.AsyncBaseTransport):
         self, connection: Connection, first: bytes, budgets: Budgets
     ) -> httpx.Response:
         assert connection.parser is not None
-        head = connection.parser.head
-        assert head is not None
+        head = connection.parser.take_head()
         served = connection.served
         body = Body(connection, self._pool, first=first, read_s=budgets.read_s)
         return httpx.Response(
