@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,25 @@ from trio_ai_stream.simulator.faults import (
     parse_query,
 )
 from trio_ai_stream.simulator.presets import PRESETS
+from trio_ai_stream.upstream.errors import MAX_TEXT
 
 DOCS = Path(__file__).parents[2] / "docs" / "simulator.md"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("eco", "did you mean echo? GET /models lists all"),
+        ("xyzzy", "no such preset; GET /models lists all"),
+        ("drop?delay=1", "did you mean delay_ms"),
+        ("y" * 500, "GET /models lists all"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_near_ones(text: str, meant: str) -> None:
+    """Whole, within what the server in front passes on of an upstream's error."""
+    with pytest.raises(FaultError, match=re.escape(meant)) as caught:
+        parse_model(f"simulator/{text}")
+    assert len(str(caught.value)) < MAX_TEXT
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from trio_ai_stream.upstream.errors import rejection
@@ -29,3 +31,19 @@ def test_a_time_to_wait_is_a_number_that_can_be_told(
     problem = rejection(429, body, header).problem
     assert problem is not None
     assert problem.retry_after_header == told
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("model: no such one", "model: no such one"),
+        ("word " * 100, "word " * 59 + "word …"),
+        ("x" * 400, "x" * 300 + " …"),
+    ],
+)
+def test_upstreams_text_is_cut_between_words(said: str, told: str) -> None:
+    """A long text about the caller's mistake is passed on up to a bound."""
+    body = json.dumps({"error": {"message": said}}).encode()
+    problem = rejection(400, body, None).problem
+    assert problem is not None
+    assert problem.message.partition(": ")[2] == told

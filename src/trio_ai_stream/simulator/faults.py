@@ -11,8 +11,9 @@ description in its metadata is the one the documentation is checked against.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 from urllib.parse import unquote_plus
 
@@ -178,8 +179,10 @@ def parse_model(model: str) -> Faults:
     name, _, query = model.removeprefix(PREFIX).partition("?")
     preset = PRESETS.get(name)
     if preset is None:
-        known = ", ".join(PRESETS)
-        raise FaultError(f"{PREFIX}{name[:80]}: no such preset; there are: {known}")
+        meant = _meant(name, PRESETS)
+        raise FaultError(
+            f"{PREFIX}{name[:80]}: no such preset; {meant}GET /models lists all"
+        )
     values = parse_query(preset.query)
     values.update(parse_query(query))
     return Faults(**values)
@@ -192,8 +195,10 @@ def parse_query(query: str) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         parse = KEYS.get(key)
         if parse is None:
-            known = ", ".join(KEYS)
-            raise FaultError(f"{key[:80]}: no such fault key; there are: {known}")
+            meant = _meant(key, KEYS)
+            raise FaultError(
+                f"{key[:80]}: no such fault key; {meant}docs/simulator.md lists all"
+            )
         if not equals:
             raise FaultError(f"{key}: expected {key}=value, got no value")
         value = unquote_plus(text)
@@ -202,3 +207,12 @@ def parse_query(query: str) -> dict[str, Any]:
         except FaultError as exc:
             raise FaultError(f"{key}: expected {exc}, got {value[:80]!r}") from exc
     return values
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Return a question that names what is spelt nearly so, if anything is.
+
+    Not all there is: the server in front passes on only the start of an error.
+    """
+    near = difflib.get_close_matches(name[:80], known, n=3)
+    return f"did you mean {' or '.join(near)}? " if near else ""

@@ -190,7 +190,10 @@ def _status(code: object, word: object) -> int:
 def _quoted(message: object, row: _Row) -> str:
     if not row.quote or not isinstance(message, str) or not message.isprintable():
         return row.message
-    return f"{row.message}: {message[:MAX_TEXT]}"
+    if len(message) > MAX_TEXT:
+        message = message[:MAX_TEXT].rpartition(" ")[0] or message[:MAX_TEXT]
+        message += " …"
+    return f"{row.message}: {message}"
 
 
 def _identifier(word: object) -> str:
