@@ -187,7 +187,7 @@ async def test_a_streams_headers_keep_it_streaming_and_safe(
 async def test_cors_is_for_the_origins_that_are_allowed(
     autojump_clock: MockClock,
 ) -> None:
-    """An allowed origin is named; another gets no CORS header."""
+    """An allowed origin is named and may read our fields; another gets no header."""
     env = {"CORS_ALLOW_ORIGINS": "https://good.example"}
     async with world(env=env) as w:
         for origin, allowed in [("https://good.example", True), ("https://bad", False)]:
@@ -195,6 +195,10 @@ async def test_cors_is_for_the_origins_that_are_allowed(
             await answered(visit)
             found = visit.headers.get("access-control-allow-origin")
             assert found == (origin if allowed else None)
+            names = visit.headers.get("access-control-expose-headers", "").lower()
+            told = {n for n in visit.headers if n.startswith(("ratelimit", "x-req"))}
+            assert len(told) == 6
+            assert (told | {"retry-after"} <= set(names.split(", "))) == allowed
         preflight = w.visit(
             b"",
             method="OPTIONS",

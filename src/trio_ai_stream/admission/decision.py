@@ -15,6 +15,15 @@ from dataclasses import dataclass
 
 POLICY = "requests"
 """The policy's name in the structured fields."""
+FIELDS = (
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "RateLimit-Policy",
+    "RateLimit",
+    "Retry-After",
+)
+"""The names of all fields; a page of another origin must be let read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +76,16 @@ class Decision:
         """Return the response's fields, `Retry-After` among them if it is refused."""
         reset = whole_seconds(self.reset_s if self.allowed else self.retry_after_s)
         window = whole_seconds(self.quota.window_s)
-        fields = [
-            ("RateLimit-Limit", str(self.quota.burst)),
-            ("RateLimit-Remaining", str(self.remaining)),
-            ("RateLimit-Reset", str(reset)),
-            ("RateLimit-Policy", f'"{POLICY}";q={self.quota.burst};w={window}'),
-            ("RateLimit", f'"{POLICY}";r={self.remaining};t={reset}'),
+        values = [
+            str(self.quota.burst),
+            str(self.remaining),
+            str(reset),
+            f'"{POLICY}";q={self.quota.burst};w={window}',
+            f'"{POLICY}";r={self.remaining};t={reset}',
         ]
         if not self.allowed:
-            fields.append(("Retry-After", str(reset)))
-        return fields
+            values.append(str(reset))
+        return list(zip(FIELDS, values, strict=False))
 
 
 def whole_seconds(seconds: float) -> int:

@@ -10,6 +10,7 @@ import trio
 from quart_cors import cors
 from quart_trio import QuartTrio
 
+from trio_ai_stream.admission.decision import FIELDS
 from trio_ai_stream.http import errors
 from trio_ai_stream.http.admission import admit_request
 from trio_ai_stream.http.chat import chat_endpoint
@@ -70,7 +71,7 @@ class Application(QuartTrio):
                 allow_origin=list(settings.CORS_ALLOW_ORIGINS),
                 allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
                 allow_headers="*",  # SDKs send many of their own: x-stainless-*
-                expose_headers=["X-Request-ID", "Retry-After", "RateLimit"],
+                expose_headers=["X-Request-ID", *FIELDS],
             )
 
     def asgi_app(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:  # type: ignore[override]
