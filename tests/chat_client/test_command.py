@@ -76,6 +76,15 @@ def test_the_prompt_may_come_from_stdin(server: ServerProcess) -> None:
         assert (done.returncode, done.stdout) == (0, "from a pipe\n")
 
 
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_nothing_on_stdin_is_bad_usage(server: ServerProcess, text: str) -> None:
+    """Nothing is sent; the message says what was expected."""
+    for words in ([], ["-"]):
+        done = chat(server, *words, text=text)
+        assert done.returncode == 2
+        assert "expected a prompt on stdin, got nothing" in done.stderr
+
+
 def test_json_prints_every_event(server: ServerProcess) -> None:
     """From `connected` to `done`, a line each."""
     done = chat(server, "--json", "--model", "simulator/echo", "--system", "Be.", "x")
@@ -106,7 +115,8 @@ def test_no_server_is_exit_code_1(server: ServerProcess) -> None:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         done = chat(server, "--url", url, "x")
     assert done.returncode == 1
-    assert done.stderr.startswith("[connection: ")
+    assert done.stderr.startswith(f"[connection: expected a server at {url}")
+    assert "is it running" in done.stderr
     assert "Traceback" not in done.stderr
 
 

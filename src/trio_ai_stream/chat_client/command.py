@@ -35,6 +35,8 @@ def main(words: Sequence[str]) -> int:
         if sys.stdin.isatty():
             parser.error("expected a prompt, as an argument or on stdin")
         prompt = sys.stdin.read()
+        if not prompt.strip():
+            parser.error("expected a prompt on stdin, got nothing")
     screen = Screen(raw=options.json)
     ending = trio.run(_chat, options, _body(options, prompt), screen)
     try:

@@ -59,6 +59,14 @@ class Exchange:
         try:
             with self._reading:
                 ending = await self._converse(body)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            url = self._client.base_url
+            why = str(exc) or type(exc).__name__
+            ending = self._failed(
+                "connection",
+                f"expected a server at {url}, got: {why}; is it running, and is this"
+                " its scheme, host and port?",
+            )
         except (httpx.HTTPError, NotAStreamError) as exc:
             ending = self._failed("connection", str(exc) or type(exc).__name__)
         except BrokenPipeError:
