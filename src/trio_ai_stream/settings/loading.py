@@ -44,16 +44,31 @@ def load_settings(
                     f" did you mean {near[0]}?"
                 )
     values.update({name: environ[name] for name in names if name in environ})
-    try:
-        settings = Settings.model_validate(
-            {k: v for k, v in values.items() if v.strip()}
-        )
-    except ValidationError as exc:
-        problems += [_problem(dict(error), values) for error in exc.errors()]
-        raise SettingsError(problems) from exc
-    if problems:
-        raise SettingsError(problems)
+    settings, found = _validate({k: v for k, v in values.items() if v.strip()})
+    if settings is None or problems:
+        raise SettingsError(problems + found)
     return settings
+
+
+def _validate(
+    values: Mapping[str, str], unknown: frozenset[str] = frozenset()
+) -> tuple[Settings | None, list[str]]:
+    """Return the settings, or what is wrong with them.
+
+    Pydantic does not look at several values together while one is wrong by itself; so
+    those are taken out, and the rest is looked at without them (`unknown`).
+    """
+    try:
+        return Settings.model_validate(values, context={"unknown": unknown}), []
+    except ValidationError as exc:
+        errors = exc.errors()
+    found = [
+        line for error in errors for line in _problem(dict(error), values).split("\n")
+    ]
+    if wrong := frozenset(str(error["loc"][0]) for error in errors if error["loc"]):
+        rest = {name: value for name, value in values.items() if name not in wrong}
+        found += _validate(rest, wrong)[1]
+    return None, found
 
 
 def refuse_exposure(settings: Settings) -> None:

@@ -15,10 +15,12 @@ from pydantic import (
     BeforeValidator,
     Field,
     SecretStr,
+    ValidationInfo,
     model_validator,
 )
 
 from trio_ai_stream.settings.bounds import Bounds
+from trio_ai_stream.settings.together import broken_rules
 from trio_ai_stream.settings.values import (
     DIGEST_PREFIX,
     File,
@@ -159,21 +161,10 @@ class Settings(Bounds):
         return (host or self.HOST, port)
 
     @model_validator(mode="after")
-    def _together(self) -> Settings:
-        if self.UPSTREAM == "openrouter" and self.OPENROUTER_API_KEY is None:
-            raise ValueError(
-                "OPENROUTER_API_KEY: expected a key because UPSTREAM=openrouter,"
-                " got none; set it, or UPSTREAM=simulator"
-            )
-        if (self.TLS_CERT_FILE is None) != (self.TLS_KEY_FILE is None):
-            raise ValueError(
-                "TLS_CERT_FILE: expected together with TLS_KEY_FILE, got only one"
-            )
-        if self.ALLOW_ANONYMOUS and self.api_keys:
-            raise ValueError(
-                "ALLOW_ANONYMOUS: expected 0 because there are API_KEYS, got 1;"
-                " clients either need a key or they do not"
-            )
+    def _together(self, info: ValidationInfo) -> Settings:
+        unknown = (info.context or {}).get("unknown", ())
+        if problems := broken_rules(self, unknown=unknown):
+            raise ValueError("\n".join(problems))
         return self
 
 

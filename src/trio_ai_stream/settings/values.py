@@ -86,11 +86,12 @@ def read_key_file(value: object) -> object:
     """Read a file of keys, one a line; blank lines and `#` comments do not count."""
     if not isinstance(value, str | Path):
         return value
+    path = Path(value)
     try:
-        text = Path(value).read_text("utf-8")
-    except (OSError, ValueError) as exc:
+        text = check_file(path).read_text("utf-8")
+    except UnicodeDecodeError as exc:
         raise ValueError(
-            f"expected a file that can be read, got {type(exc).__name__}"
+            f"expected a text file (UTF-8), got {path}: {exc.reason}"
         ) from exc
     lines = [line.strip() for line in text.splitlines()]
     return tuple(line for line in lines if line and not line.startswith("#"))
@@ -102,9 +103,31 @@ def check_file(value: Path) -> Path:
         value.open("rb").close()
     except OSError as exc:
         raise ValueError(
-            f"expected a file that can be read, got {type(exc).__name__}"
+            f"expected a file that can be read, got {value}: {exc.strerror}"
         ) from exc
     return value
+
+
+def read_networks(value: object) -> object:
+    """Read addresses and networks that commas separate."""
+    words = split_words(value)
+    if not isinstance(words, tuple):
+        return words
+    return tuple(_network(word) if isinstance(word, str) else word for word in words)
+
+
+def _network(word: str) -> Network:
+    try:
+        return ipaddress.ip_network(word)
+    except ValueError as exc:
+        try:
+            advice = f"did you mean {ipaddress.ip_network(word, strict=False)}?"
+        except ValueError:
+            advice = "write an address, names are not looked up"
+        raise ValueError(
+            "expected addresses or networks, as 10.1.2.3 or 10.0.0.0/8 or fd00::/8,"
+            f" comma-separated, got {word!r}; {advice}"
+        ) from exc
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -112,7 +135,7 @@ Count = Annotated[int, Field(ge=1, le=10_000_000)]
 RedisUrl = Annotated[SecretStr, AfterValidator(check_redis_url)]
 Words = Annotated[tuple[str, ...], BeforeValidator(split_words)]
 Header = Annotated[str, AfterValidator(check_printable)]
-Networks = Annotated[tuple[Network, ...], BeforeValidator(split_words)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(read_networks)]
 Keys = Annotated[
     tuple[SecretStr, ...], BeforeValidator(split_words), AfterValidator(check_keys)
 ]

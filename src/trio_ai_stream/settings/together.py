@@ -1,0 +1,82 @@
+"""What settings must be together: rules over several values, each right by itself."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio_ai_stream.settings.model import Settings
+
+
+class Rule(NamedTuple):
+    """A check, and the settings without which it can't be made."""
+
+    needs: frozenset[str]
+    problem: Callable[[Settings], str | None]
+
+
+def broken_rules(settings: Settings, *, unknown: Collection[str]) -> list[str]:
+    """Return one line for each broken rule whose settings are known.
+
+    :param unknown: names whose values were refused; `settings` has defaults for them.
+    """
+    rules = [rule for rule in RULES if rule.needs.isdisjoint(unknown)]
+    return [line for rule in rules if (line := rule.problem(settings))]
+
+
+def _upstream_needs_its_key(settings: Settings) -> str | None:
+    if settings.UPSTREAM == "openrouter" and settings.OPENROUTER_API_KEY is None:
+        return (
+            "OPENROUTER_API_KEY: expected a key because UPSTREAM=openrouter,"
+            " got none; set it, or UPSTREAM=simulator"
+        )
+    return None
+
+
+def _certificate_needs_its_key(settings: Settings) -> str | None:
+    certificate, key = settings.TLS_CERT_FILE, settings.TLS_KEY_FILE
+    if certificate is not None and key is not None:
+        return _pair_problem(certificate, key)
+    if certificate is key:
+        return None
+    given = "TLS_CERT_FILE" if key is None else "TLS_KEY_FILE"
+    return f"TLS_CERT_FILE: expected together with TLS_KEY_FILE, got only {given}"
+
+
+def _pair_problem(certificate: Path, key: Path) -> str | None:
+    """Say why TLS could not use the two files; the key itself is never shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Without a password OpenSSL would ask the terminal for that of a locked key.
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as exc:
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            why = "the key belongs to another certificate"
+        else:
+            reason = exc.reason or "no certificate or key in PEM"
+            why = f"one of them can't be used ({reason}); a key must have no password"
+        return (
+            "TLS_CERT_FILE: expected a certificate, and in TLS_KEY_FILE its private"
+            f" key, both PEM, got {certificate} and {key}: {why}"
+        )
+    return None
+
+
+def _keys_or_anybody(settings: Settings) -> str | None:
+    if settings.ALLOW_ANONYMOUS and settings.api_keys:
+        return (
+            "ALLOW_ANONYMOUS: expected 0 because there are API_KEYS, got 1;"
+            " clients either need a key or they do not"
+        )
+    return None
+
+
+RULES: Final = (
+    Rule(frozenset({"UPSTREAM", "OPENROUTER_API_KEY"}), _upstream_needs_its_key),
+    Rule(frozenset({"TLS_CERT_FILE", "TLS_KEY_FILE"}), _certificate_needs_its_key),
+    Rule(frozenset({"ALLOW_ANONYMOUS", "API_KEYS", "API_KEYS_FILE"}), _keys_or_anybody),
+)

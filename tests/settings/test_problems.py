@@ -1,0 +1,136 @@
+"""What is wrong with the settings is said at once, in words that help."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trio_ai_stream.server import certificate
+from trio_ai_stream.settings import SettingsError, load_settings
+from trio_ai_stream.settings.model import Settings
+from trio_ai_stream.settings.together import RULES
+
+
+def problems(**environ: str) -> list[str]:
+    """Return what is wrong with these settings."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ, None)
+    return caught.value.problems
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Path]]:
+    """Two certificates, each with its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    return [certificate.write(folder / name) for name in ("one", "two")]
+
+
+def test_values_and_rules_are_reported_together() -> None:
+    """A wrong value hides no rule that can do without it."""
+    found = problems(
+        RATE_LIMIT="-1",
+        WORKERS="many",
+        UPSTREAM="openrouter",
+        ALLOW_ANONYMOUS="1",
+        API_KEYS="a-key-of-a-client",
+    )
+    names = [line.partition(":")[0] for line in found]
+    assert sorted(names) == [
+        *("ALLOW_ANONYMOUS", "OPENROUTER_API_KEY", "RATE_LIMIT", "WORKERS"),
+    ]
+
+
+def test_a_rule_waits_for_the_values_it_needs(pairs: list[tuple[Path, Path]]) -> None:
+    """A certificate that can't be read is not also said to be missing."""
+    found = problems(TLS_CERT_FILE="/no/such.pem", TLS_KEY_FILE=str(pairs[0][1]))
+    assert found == [
+        "TLS_CERT_FILE: expected a file that can be read, got /no/such.pem:"
+        " No such file or directory"
+    ]
+
+
+def test_rules_need_settings_that_exist() -> None:
+    """A rule's names are fields."""
+    assert frozenset().union(*(rule.needs for rule in RULES)) <= set(
+        Settings.model_fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        ("10.1.2.3/8", "got '10.1.2.3/8'; did you mean 10.0.0.0/8?"),
+        ("10.1.2.3,proxy.local", "got 'proxy.local'; write an address, names"),
+        ("10.0.0.0/99", "got '10.0.0.0/99'; write"),
+    ],
+)
+def test_a_wrong_network_is_explained(value: str, advice: str) -> None:
+    """One line: what was expected, which word came, what to do."""
+    (found,) = problems(TRUSTED_PROXIES=value)
+    assert found.startswith("TRUSTED_PROXIES: expected addresses or networks, as")
+    assert advice in found
+
+
+def test_addresses_and_networks_are_read() -> None:
+    """Both families, with or without a prefix."""
+    settings = load_settings({"TRUSTED_PROXIES": "10.1.2.3, fd00::/8,"}, None)
+    assert [str(net) for net in settings.TRUSTED_PROXIES] == ["10.1.2.3/32", "fd00::/8"]
+
+
+def test_a_pair_that_belongs_together_is_taken(pairs: list[tuple[Path, Path]]) -> None:
+    """The certificate and its own key."""
+    cert, key = map(str, pairs[0])
+    settings = load_settings({"TLS_CERT_FILE": cert, "TLS_KEY_FILE": key}, None)
+    assert str(settings.TLS_KEY_FILE) == key
+
+
+def test_a_key_of_another_certificate_is_refused(
+    pairs: list[tuple[Path, Path]],
+) -> None:
+    """Both files are named."""
+    (cert, _), (_, key) = pairs
+    (found,) = problems(TLS_CERT_FILE=str(cert), TLS_KEY_FILE=str(key))
+    assert f"got {cert} and {key}: the key belongs to another certificate" in found
+
+
+def test_files_that_are_no_pem_are_refused(
+    pairs: list[tuple[Path, Path]], tmp_path: Path
+) -> None:
+    """Whichever of the two it is, both are named."""
+    (cert, key), _ = pairs
+    rubbish = tmp_path / "rubbish.pem"
+    rubbish.write_text("no key\n")
+    for one, other in ((cert, rubbish), (rubbish, key)):
+        (found,) = problems(TLS_CERT_FILE=str(one), TLS_KEY_FILE=str(other))
+        assert f"got {one} and {other}: one of them can't be used" in found
+
+
+def test_one_file_of_the_two_is_refused(pairs: list[tuple[Path, Path]]) -> None:
+    """It says which one there is."""
+    (found,) = problems(TLS_KEY_FILE=str(pairs[0][1]))
+    assert found == (
+        "TLS_CERT_FILE: expected together with TLS_KEY_FILE, got only TLS_KEY_FILE"
+    )
+
+
+def test_serve_ends_with_2_on_files_that_do_not_match(
+    pairs: list[tuple[Path, Path]], tmp_path: Path
+) -> None:
+    """A message, no traceback; nothing listens."""
+    (cert, _), (_, key) = pairs
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_ai_stream", "serve"],
+        env={**os.environ, "TLS_CERT_FILE": str(cert), "TLS_KEY_FILE": str(key)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "belongs to another certificate" in done.stderr
+    assert "Traceback" not in done.stderr
