@@ -52,7 +52,9 @@ def _transport(
 ) -> httpx.AsyncBaseTransport:
     proxy = proxy_for(base_url) if connect is None else None
     if proxy is None:
-        return Transport(connect=connect)
+        transport = Transport(connect=connect)
+        nursery.start_soon(transport.reap_idle, name="idle upstream connections")
+        return transport
     logger.warning(
         "a proxy is configured: httpx's own transport is used, slower and not measured;"
         " NO_PROXY takes it out of the way",

@@ -268,6 +268,40 @@ async def test_an_idle_connection_expires_on_trios_clock(
         assert transport.statistics().idle == 1
 
 
+async def test_idle_connections_are_closed_though_nobody_asks(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Each at its own time; the look ends with its nursery."""
+    limits = TransportLimits(keepalive_expiry_s=60)
+    async with in_memory(forever(OK), limits=limits) as (client, transport):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.reap_idle)
+            await trio.sleep(45)
+            await client.get("http://one/")
+            await trio.sleep(30)
+            await client.get("http://two/")
+            idle = []
+            for seconds in (29.9, 0.2, 29.8, 0.2):
+                await trio.sleep(seconds)
+                idle.append(transport.statistics().idle)
+            nursery.cancel_scope.cancel()
+        assert idle == [2, 1, 1, 0]
+        assert transport.statistics().expired == 2
+
+
+async def test_an_expiry_of_nothing_keeps_nobody_busy(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """With no keep-alive at all the look still rests in between."""
+    limits = TransportLimits(keepalive_expiry_s=0)
+    async with in_memory(forever(OK), limits=limits) as (client, transport):
+        with trio.move_on_after(3600) as scope:
+            await transport.reap_idle()
+        assert scope.cancelled_caught
+        await client.get("http://host/")
+        assert transport.statistics().idle == 0
+
+
 async def test_the_oldest_surplus_connection_is_closed() -> None:
     """Beyond the cap, the one idle for longest goes, of whatever origin."""
     limits = TransportLimits(max_idle=2)

@@ -3,20 +3,24 @@
 All plain calls: a cancellation cannot land inside. Acquire and release take constant
 time: each origin's idle connections form a stack, so the warmest is used first and the
 surplus ages; one queue over all origins holds them in the order in which they went
-idle, so the oldest is found at once. Nothing runs while the transport is unused: an
-expired connection is closed when the pool is next touched.
+idle, so the oldest is found at once. An expired connection is closed when the pool is
+next touched, or by `reap`, which costs a request nothing.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
 from trio_ai_stream.upstream.transport.connection import Connection
 from trio_ai_stream.upstream.transport.dial import Origin
 from trio_ai_stream.upstream.transport.limits import TransportLimits
+
+# Between two looks at least: an expiry of nearly nothing must not keep a core busy.
+_REST_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -102,6 +106,20 @@ class Pool:
         self.counters.aborts += len(self._live)
         for connection in tuple(self._live):
             self.discard(connection)
+
+    async def reap(self) -> None:
+        """Close idle connections as they expire, until cancelled.
+
+        One that goes idle during the wait can't expire before it is over, so there is
+        nothing to be woken for.
+        """
+        while True:
+            now = trio.current_time()
+            oldest = next(iter(self._idle), None)
+            since = now if oldest is None else oldest.idle_since
+            due = since + self._limits.keepalive_expiry_s
+            await trio.sleep_until(max(due, now + _REST_S))
+            self._close_expired()
 
     def _close_expired(self) -> None:
         expiry = trio.current_time() - self._limits.keepalive_expiry_s

@@ -148,6 +148,14 @@ class Transport(httpx.AsyncBaseTransport):
         assert response is not None  # only a reused connection may be given up
         return response
 
+    async def reap_idle(self) -> None:
+        """Close idle connections as they expire, though no request comes.
+
+        Never returns: start it in a nursery that lives as long as the transport is
+        used, or leave them to the next request. Cancellation: nothing is half done.
+        """
+        await self._pool.reap()
+
     async def aclose(self) -> None:
         """Close idle connections and abort live ones; whoever reads one is told."""
         self._pool.close()
