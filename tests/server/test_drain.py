@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -56,6 +57,46 @@ async def test_new_connections_are_refused() -> None:
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits())
+
+
+async def test_who_does_not_read_is_not_waited_for() -> None:
+    """The last words' time is for those who take them; here nobody does."""
+    limits = _limits(drain_s=0.1, last_words_s=60, last_words_stall_s=0.3)
+
+    async def body(server: LocalServer) -> None:
+        stalled = await Client.connect(server.port, receive_bytes=4096)
+        await stalled.say(get("/flood"))
+        await stalled.read_until(lambda data: b"200" in data)
+        async with stalled, await Client.connect(server.port) as live:
+            await live.say(get("/stream?n=2&every=60"))
+            await live.read_until(lambda data: b"data: 0" in data)
+            server.stop.set()
+            assert events_of(await live.read_to_end()) == [b"0", b"shutting_down"]
+            await server.application.gone()
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=limits)
+
+
+async def test_who_reads_slowly_has_all_of_the_last_words() -> None:
+    """As long as bytes are acknowledged, the time for the last words is not cut."""
+    limits = _limits(drain_s=0.1, last_words_s=1, last_words_stall_s=0.3)
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port, receive_bytes=4096) as client:
+            await client.say(get("/flood"))
+            await client.read_until(lambda data: b"200" in data)
+            server.stop.set()
+            await server.application.ending.wait()
+            began = trio.current_time()
+            with suppress(trio.BrokenResourceError):  # the reset at the end
+                while True:
+                    assert await client.stream.receive_some(8192)
+                    await trio.sleep(0.05)
+            assert trio.current_time() - began > 0.9
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=limits)
 
 
 async def test_a_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:

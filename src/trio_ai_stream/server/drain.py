@@ -2,7 +2,8 @@
 
 Order: no new connections; the application is told (`begin_drain`) and so are HTTP/2
 clients (GOAWAY); live exchanges go on for up to `drain_s`; then `end_streams`, and
-`last_words_s` for the terminal events; then every connection is closed.
+`last_words_s` for the terminal events, less where nobody reads them; then every
+connection is closed.
 """
 
 from __future__ import annotations

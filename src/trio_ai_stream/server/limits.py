@@ -66,6 +66,9 @@ class Limits:
     # After the drain: the terminal events, and then the application's own shutdown.
     # Together with the interpreter's exit they stay below two seconds.
     last_words_s: float = 1.0
+    # Those who acknowledge nothing for this long will not read them in the rest either;
+    # it is twice a round trip to the other side of the world.
+    last_words_stall_s: float = 0.5
     farewell_s: float = 0.5
     # A burst of as many clients as there may be streams must not meet a full queue.
     backlog: int = 2048

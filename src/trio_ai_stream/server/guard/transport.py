@@ -112,7 +112,7 @@ class Transport:
     async def _wait_writable(self) -> None:
         """Wait for room in the kernel; a peer that acknowledges nothing is cut off."""
         while not self.broken:
-            before = self._unacknowledged()
+            before = self.unacknowledged()
             with trio.move_on_after(self.limits.write_stall_s) as scope:
                 try:
                     await trio.lowlevel.wait_writable(self.sock)
@@ -120,11 +120,11 @@ class Transport:
                     return
             if not scope.cancelled_caught:
                 return
-            if not self._unacknowledged() < before:
+            if not self.unacknowledged() < before:
                 self.stalled = True
                 self._break()
 
-    def _unacknowledged(self) -> int:
+    def unacknowledged(self) -> int:
         """Return the bytes that the peer has not acknowledged; 0 if unknown."""
         try:
             raw = fcntl.ioctl(self.sock.fileno(), _SIOCOUTQ, b"\0\0\0\0")

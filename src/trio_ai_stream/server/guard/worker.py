@@ -30,6 +30,8 @@ _BATCH: Final = 8
 # Out of descriptors or memory: what ends gives some back; ask again this much later.
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _EXHAUSTED_PAUSE_S: Final = 0.1
+# How often progress is looked for while terminal events go out.
+_LOOK_S: Final = 0.05
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n"
     b"retry-after: 1\r\nconnection: close\r\n\r\n"
@@ -153,7 +155,7 @@ class Worker(WorkerContext):
                 records.drain_over(self._live)
                 self.drainable.end_streams()
                 with trio.move_on_after(limits.last_words_s):
-                    await self._until_quiet()
+                    await first_of(self._until_quiet, self._until_nobody_reads)
             nursery.cancel_scope.cancel(reason="the drain is over")
         for connection in list(self.connections):
             if connection.live:
@@ -168,6 +170,23 @@ class Worker(WorkerContext):
         for sock, _ in listeners:
             with suppress(OSError):  # another worker was first
                 sock.shutdown(socket.SHUT_RDWR)
+
+    async def _until_nobody_reads(self) -> None:
+        """Wait until those who are still live have acknowledged nothing for a while."""
+        seen, since = self._unread(), trio.current_time()
+        while trio.current_time() < since + self.limits.last_words_stall_s:
+            await trio.sleep(_LOOK_S)
+            now = self._unread()
+            if now != seen:
+                seen, since = now, trio.current_time()
+
+    def _unread(self) -> dict[Connection, int]:
+        """Return what each live client has been sent and has not acknowledged."""
+        return {
+            connection: connection.transport.unacknowledged()
+            for connection in self.connections
+            if connection.live
+        }
 
     async def _until_quiet(self) -> None:
         while self._live:
