@@ -14,6 +14,8 @@ from tests.admission.gates import GateMaker, connected, granted, until, until_as
 from tests.admission.valkey import BINARIES, Server, free_port, proxied, running
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
+from trio_ai_stream.admission.shared.link import Link, Unavailable
+from trio_ai_stream.admission.shared.scripts import ADMIT
 from trio_ai_stream.telemetry.redaction import MASK, forget_secrets
 
 Log = Callable[[str], list[dict[str, object]]]
@@ -42,6 +44,37 @@ async def test_a_partition_costs_one_timeout_and_then_nothing(
         "timeout: admit 0.2 s"
     ]
     assert len(log("gate_shared")) == 2
+
+
+async def test_a_call_while_the_connection_closes_finds_it_lost(valkey: Server) -> None:
+    """Between a failure in the background and the pool's end a call is no bug of ours.
+
+    It was answered with a 500: the pool that closes refuses with a `RuntimeError`.
+    """
+    fail = trio.Event()
+    answers: list[object] = []
+
+    async def run(_client: object, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await fail.wait()
+        raise Unavailable("unavailable", "the test says so")
+
+    async def call() -> None:
+        try:
+            answers.append(await link.call(ADMIT, ["a"], [1, 9]))
+        except Unavailable as exc:
+            answers.append(exc)
+
+    link = Link(valkey.url, timeout_s=5, on_change=lambda _reason: None)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(link.run, [run])
+        async with trio.open_nursery() as calls:
+            fail.set()
+            while link.up:
+                calls.start_soon(call)
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert any(isinstance(answer, Unavailable) for answer in answers)
 
 
 async def test_a_busy_process_does_not_blame_its_server(

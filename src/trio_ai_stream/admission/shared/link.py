@@ -128,6 +128,8 @@ class Link:
                     return await client.eval(script.text, keys=keys, args=args)
             except (RedisError, OSError) as exc:
                 raise self._fail(_translate(exc)) from exc
+            except RuntimeError as exc:
+                raise self._closed(client, exc) from exc
         reason = Unavailable("timeout", f"{script.name} {timeout_s:g} s")
         if trio.current_time() - deadline > timeout_s / 2:
             # This process was too busy to look; that says nothing of the server.
@@ -144,6 +146,8 @@ class Link:
                 return await client.publish(channel, message)
             except (RedisError, OSError) as exc:
                 raise self._fail(_translate(exc)) from exc
+            except RuntimeError as exc:
+                raise self._closed(client, exc) from exc
         raise self._fail(Unavailable("timeout", f"publish {self._timeout_s} s"))
 
     async def run(
@@ -170,22 +174,24 @@ class Link:
         """Hold one connection until it is lost; return whether it ever was up."""
         self._lost, self._reason, came_up = trio.Event(), None, False
         try:
-            async with self._open() as client, trio.open_nursery() as nursery:
-                self._client = client
-                for part in work:  # each bounds its own start
-                    await nursery.start(part, client)
-                came_up = True
-                self._changed(None)
-                await self._lost.wait()
-                nursery.cancel_scope.cancel(reason="the link to Valkey was lost")
+            async with self._open() as client:
+                try:
+                    async with trio.open_nursery() as nursery:
+                        self._client = client
+                        for part in work:  # each bounds its own start
+                            await nursery.start(part, client)
+                        came_up = True
+                        self._changed(None)
+                        await self._lost.wait()
+                        nursery.cancel_scope.cancel(reason="the link was lost")
+                finally:
+                    self._client = None  # before its pool closes, which takes a while
         except* (Unavailable, RedisError, OSError, trio.TooSlowError) as group:
             self._fail(_translate(_first(group)))
         except* Exception as group:
             # Our bug, in the background work: limits fall back, streams go on.
             logger.opt(exception=group).error("the shared limits' work failed")
             self._fail(Unavailable("unavailable", "internal error"))
-        finally:
-            self._client = None
         self._changed(self._reason)
         return came_up
 
@@ -203,6 +209,11 @@ class Link:
             self._changed(self._reason)
         self._lost.set()
         return reason
+
+    def _closed(self, client: Client, exc: RuntimeError) -> Exception:
+        """Tell a pool that closed under a call, a `RuntimeError`, from a bug."""
+        lost = self._client is not client
+        return Unavailable("unavailable", "the link was lost") if lost else exc
 
     def _open(self) -> Client:
         return coredis.Redis.from_url(
