@@ -26,7 +26,7 @@ from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.redaction import register_secret
 from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
-from trio_ai_stream.telemetry.traces import Tracer, open_tracer
+from trio_ai_stream.telemetry.traces import NullTracer, Tracer, open_tracer
 from trio_ai_stream.upstream.opening import open_upstream
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
@@ -152,8 +152,9 @@ async def close_tracer(tracer: Tracer) -> None:
     try:
         await trio.sleep_forever()
     finally:
-        with trio.move_on_after(1, shield=True):
-            await trio.to_thread.run_sync(tracer.close, abandon_on_cancel=True)
+        if not isinstance(tracer, NullTracer):  # nothing to send: no thread for it
+            with trio.move_on_after(1, shield=True):
+                await trio.to_thread.run_sync(tracer.close, abandon_on_cancel=True)
 
 
 def log_record(record: Record) -> None:

@@ -65,6 +65,18 @@ def scopes_of(task: Task) -> list[trio.CancelScope]:
     return found
 
 
+def shields_of(task: Task) -> list[trio.CancelScope]:
+    """Return the shields that a task stands behind, the outermost first."""
+    found = []
+    status: Any = task._cancel_status
+    while status is not None:
+        if status._scope._shield:
+            found.append(status._scope)
+        status = status._parent
+    found.reverse()
+    return found
+
+
 def tasks_below(scope: trio.CancelScope) -> list[Task]:
     """Return every task that stands in a scope, shielded or not, by birth."""
     found: list[Task] = []
@@ -199,6 +211,8 @@ async def _probe() -> list[int]:
         _expect("nothing is cancelled", not is_cancelled(scope))
         scope.cancel(reason="self-test")
         shielded, other = children[:2]
+        _expect("a shield is seen", len(shields_of(shielded)) == 1)
+        _expect("an open scope is no shield", not shields_of(other))
         _expect("a cancel is seen", is_cancelled(scope))
         _expect("its reason is kept", reason_of(scope) == "self-test")
         _expect("a sleeper receives Cancelled", pending_cancelled(other) is not None)

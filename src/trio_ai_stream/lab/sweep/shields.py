@@ -38,11 +38,10 @@ class ShieldLog:
         """Compare who is behind which shield with the last look."""
         seen: set[trio.CancelScope] = set()
         for task in tasks:
-            for scope in internals.scopes_of(task):
-                if scope.shield:
-                    seen.add(scope)
-                    if scope not in self._open:
-                        self._open[scope] = self._begin(task, scope, now)
+            for scope in internals.shields_of(task):
+                seen.add(scope)
+                if scope not in self._open:
+                    self._open[scope] = self._begin(task, scope, now)
         for scope in [scope for scope in self._open if scope not in seen]:
             self._open.pop(scope).until = now
 
