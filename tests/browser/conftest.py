@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -51,8 +52,8 @@ def browser() -> Iterator[Browser]:
 Open = Callable[..., Page]
 
 
-@pytest.fixture
-def visit(browser: Browser, server: ServerProcess) -> Iterator[Open]:
+@contextmanager
+def visits(browser: Browser, server: ServerProcess) -> Iterator[Open]:
     """Open the page as a new visitor; no script error and no policy violation."""
     complaints: list[str] = []
     pages: list[Page] = []
@@ -75,6 +76,13 @@ def visit(browser: Browser, server: ServerProcess) -> Iterator[Open]:
     # An answer of 4xx is in the console too; it is no complaint of the page's.
     own = [text for text in complaints if not text.startswith("Failed to load")]
     assert not own, own
+
+
+@pytest.fixture
+def visit(browser: Browser, server: ServerProcess) -> Iterator[Open]:
+    """Visits of one test."""
+    with visits(browser, server) as open_page:
+        yield open_page
 
 
 def ask(page: Page, text: str, model: str = "simulator/fast") -> Locator:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
-from tests.browser.conftest import Open
+from tests.browser.conftest import visits
+from tests.support.serving import ServerProcess
 
 PARSE = """async (ways) => {
     const { EventParser } = await import("/page/sse.js");
@@ -36,10 +38,11 @@ GROW = """async (text) => {
 }"""
 
 
-@pytest.fixture
-def page(visit: Open) -> Page:
-    """The page, for its modules."""
-    return visit()
+@pytest.fixture(scope="module")
+def page(browser: Browser, server: ServerProcess) -> Iterator[Page]:
+    """The page, for its modules; they keep nothing from one call to the next."""
+    with visits(browser, server) as open_page:
+        yield open_page()
 
 
 def cuts_of(text: str) -> list[list[str]]:
