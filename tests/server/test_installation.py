@@ -11,6 +11,7 @@ import pytest
 from hypercorn.config import Config
 
 from tests.support.guarding.application import Application
+from trio_ai_stream.server import certificate
 from trio_ai_stream.server import config as configuration
 from trio_ai_stream.server.guard import (
     UnsupportedHypercornError,
@@ -78,6 +79,16 @@ def test_a_key_without_effect_is_refused(key: str, said: str) -> None:
     with pytest.raises(configuration.ConfigError, match=key) as caught:
         configuration.check(Config.from_mapping({key: 1}))
     assert said in str(caught.value)
+
+
+def test_files_that_tls_cannot_use_are_refused(tmp_path: Path) -> None:
+    """A key of another certificate, or no file at all: both names are said."""
+    (cert, _), (_, key) = (certificate.write(tmp_path / name) for name in ("a", "b"))
+    for wrong in (key, tmp_path / "none"):
+        config = Config.from_mapping({"certfile": str(cert), "keyfile": str(wrong)})
+        with pytest.raises(configuration.ConfigError) as caught:
+            configuration.check(config)
+        assert f"got {cert} and {wrong}: " in str(caught.value)
 
 
 def test_what_supersedes_a_key_is_a_setting() -> None:

@@ -26,15 +26,25 @@ SUPERSEDED: Final = {
 
 
 class ConfigError(ValueError):
-    """The configuration has keys that would have no effect."""
+    """The configuration has keys without effect, or files that TLS cannot use."""
 
 
 def check(config: Config) -> None:
-    """Refuse keys that Hypercorn does not know or the guard does not heed.
+    """Refuse what would have no effect, and TLS that could not be spoken.
 
-    :raises ConfigError: naming each bad key, and what was probably meant.
+    Blocks for a moment, to read the certificate.
+
+    :raises ConfigError: naming each key that Hypercorn does not know or the guard does
+        not heed, and what was probably meant; or the two files of TLS.
     """
     problems = [problem for key in vars(config) if (problem := _problem(key))]
+    try:
+        config.create_ssl_context()
+    except OSError as exc:
+        problems.append(
+            "certfile: expected a certificate, and in keyfile its private key, both"
+            f" PEM, got {config.certfile} and {config.keyfile}: {exc}"
+        )
     if problems:
         raise ConfigError("bad Hypercorn configuration:\n  " + "\n  ".join(problems))
 
