@@ -132,6 +132,5 @@ async def test_a_cancel_between_head_and_document_cuts_nothing_off() -> None:
         await client.deliver([Raw(b"{}"), Done()])
     problem = RULES[Outcome.DEADLINE_EXCEEDED].problem
     await client.ended(Ending(Outcome.DEADLINE_EXCEEDED, 0.0, problem), answer)
-    await client.finish()
     assert [m["body"] for m in sent[1:]] == [b"{}", b""]
     assert (sent[0]["status"], budget.cancelled_caught) == (200, True)

@@ -93,7 +93,7 @@ class ChatClient:
         await self._writer.write(sse.HEARTBEAT)
 
     async def ended(self, ending: Ending, answer: Answer) -> None:
-        """Write `done` or `error`."""
+        """Write `done` or `error`, and the end of the response."""
         if not self._writer.started:
             await self._writer.start(status=200, content_type=sse.CONTENT_TYPE)
         if ending.problem is not None:
@@ -104,13 +104,9 @@ class ChatClient:
                 usage=answer.usage,
                 generation_id=answer.generation_id,
             )
-        await self._writer.write(self._owed() + frame)
+        await self._writer.finish(self._owed() + frame)
 
     def _owed(self) -> bytes:
         """Return `connected` once: a cancel may come between the head and it."""
         connected, self._connected = self._connected, b""
         return connected
-
-    async def finish(self) -> None:
-        """Write the end of the response."""
-        await self._writer.finish()

@@ -53,15 +53,11 @@ class EventClient:
     async def ended(self, ending: Ending, answer: Answer) -> None:
         """Write `[DONE]`, or an error: as a chunk, or as the response itself."""
         if ending.problem is None:
-            await self._writer.write(openai_events.DONE)
+            await self._writer.finish(openai_events.DONE)
         elif self._writer.started:
-            await self._writer.write(openai_errors.error_chunk(ending.problem))
+            await self._writer.finish(openai_errors.error_chunk(ending.problem))
         else:
             await write_error(self._writer, ending.problem)
-
-    async def finish(self) -> None:
-        """Write the end of the response."""
-        await self._writer.finish()
 
 
 class DocumentClient:
@@ -100,14 +96,12 @@ class DocumentClient:
         """Do nothing."""
 
     async def ended(self, ending: Ending, answer: Answer) -> None:
-        """Write the error, if there is no document."""
+        """Write the end of the document, or the error if there is none."""
         await self._pay()
         if ending.problem is not None and not self._writer.started:
             await write_error(self._writer, ending.problem)
-
-    async def finish(self) -> None:
-        """Write the end of the response."""
-        await self._writer.finish()
+        else:
+            await self._writer.finish()
 
     async def _pay(self) -> None:
         owed, self._owed = self._owed, b""
@@ -122,4 +116,4 @@ async def write_error(writer: Writer, problem: Problem) -> None:
         content_type=JSON,
         more=openai_errors.error_headers(problem),
     )
-    await writer.write(openai_errors.error_body(problem))
+    await writer.finish(openai_errors.error_body(problem))

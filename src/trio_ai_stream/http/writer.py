@@ -54,8 +54,8 @@ class Writer:
             {"type": "http.response.body", "body": data, "more_body": True}
         )
 
-    async def finish(self) -> None:
-        """Write the end of the response."""
+    async def finish(self, data: bytes = b"") -> None:
+        """Write the last block, if there is one, and the end of the response."""
         await self._send(
-            {"type": "http.response.body", "body": b"", "more_body": False}
+            {"type": "http.response.body", "body": data, "more_body": False}
         )

@@ -216,4 +216,3 @@ class _Conversation:
             await self.watch.writable()
             await self.client.ended(ending, self.stream.answer)
             self.stream.told = True
-            await self.client.finish()

@@ -89,7 +89,4 @@ class Client(Protocol):
         """Write a sign of life."""
 
     async def ended(self, ending: Ending, answer: Answer) -> None:
-        """Write the one terminal event."""
-
-    async def finish(self) -> None:
-        """Write the end of the response."""
+        """Write the one terminal event and the end of the response."""

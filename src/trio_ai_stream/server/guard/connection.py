@@ -116,8 +116,8 @@ class Connection(TCPServer):
             self._hang_up()
             if self._lingering:
                 await self.transport.linger()
-            else:
-                self.transport.finish_writing()
+            elif self.live or self.transport.pending:
+                self.transport.finish_writing()  # closing says it to all others
 
     async def _read(self) -> None:
         """Read until the client's end, or ours."""

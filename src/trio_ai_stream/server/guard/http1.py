@@ -8,39 +8,26 @@ find each other half way.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from math import inf
 from time import time
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
 import trio
-from hypercorn.config import Config
 from hypercorn.protocol.events import Body, EndBody, Event, Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 
 from trio_ai_stream.server.drain import first_of
 from trio_ai_stream.server.guard.h1_request import judge_request
+from trio_ai_stream.server.guard.http1_fields import Fields, field_line, own_fields
 from trio_ai_stream.server.guard.phases import Phase
 from trio_ai_stream.server.guard.stream import GuardedStream
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
 
-Fields = list[tuple[bytes, bytes]]
-
 _CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
-# The fields that h11 reads in a response; it checks every field several times over.
-_FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
-_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n")
-
-
-@lru_cache(maxsize=2)
-def _own_fields(config: Config, _second: int) -> Fields:
-    """Return what the server adds to a response in this second: the date, for one."""
-    return config.response_headers("h11")
 
 
 class GuardedH11(H11Protocol):
@@ -66,7 +53,7 @@ class GuardedH11(H11Protocol):
         self.connection = h11.Connection(
             h11.SERVER, max_incomplete_event_size=self.limits.header_bytes
         )
-        self._held = b""  # a head that waits for the first piece of its body
+        self._held = b""  # what leaves with that which follows it at once
         self._ahead_bytes = 0
         self._resumed: trio.Event | None = None
 
@@ -175,15 +162,16 @@ class GuardedH11(H11Protocol):
             return
         if isinstance(event, Response):
             data = self._head(event)
-            if self.stream is not None and self.stream.exchange.body_follows:
-                self._held = data
-                return
         elif isinstance(event, Body):
             data = self._bytes_of(h11.Data(data=event.data))
         elif isinstance(event, EndBody):
             data = self._bytes_of(h11.EndOfMessage())
         else:
             return  # HTTP/1.1 has no way to say it
+        waits = self.stream is not None and self.stream.more_follows
+        if waits and not isinstance(event, EndBody):
+            self._held += data
+            return
         self._push(data)
         await self.owner.transport.breathe()
 
@@ -196,13 +184,12 @@ class GuardedH11(H11Protocol):
         stream = self.stream
         framing: Fields = []
         lines: list[bytes] = []
-        for name, value in [*event.headers, *_own_fields(self.config, int(time()))]:
-            if name.lower() in _FRAMING:
+        for name, value in [*event.headers, *own_fields(self.config, int(time()))]:
+            line = field_line(name, value)
+            if line is None:
                 framing.append((name, value))
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
-            if not _LINE.fullmatch(lines[-1]):
-                raise h11.LocalProtocolError("expected a header field in one line")
+            else:
+                lines.append(line)
         early = stream is not None and not stream.request_ended
         if self.owner.last_request or (early and event.status_code >= 400):
             framing.append((b"connection", b"close"))

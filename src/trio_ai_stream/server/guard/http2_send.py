@@ -114,7 +114,7 @@ class H2Sending:
         try:
             if isinstance(event, (Response, InformationalResponse)):
                 self._send_head(stream, event)
-                if stream.exchange.body_follows:
+                if stream.more_follows:
                     return  # h2 keeps the frame until the next flush
             elif isinstance(event, Body):
                 await self._write(stream, event.data)

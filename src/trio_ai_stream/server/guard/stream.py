@@ -52,6 +52,8 @@ class GuardedStream(HTTPStream):
         self.inbox = Inbox(connection.limits.body_queue_bytes)
         # The short way for the pieces of a body, from the head on.
         self.write: Callable[[bytes], Awaitable[None]] | None = None
+        # Whether what is written now may wait for what comes next.
+        self.more_follows = False
         # Whether the request's end has come; the protocol's to set.
         self.request_ended = False
 
@@ -116,6 +118,7 @@ class GuardedStream(HTTPStream):
             if body:
                 await self.write(body)
             return
+        self.more_follows = message is not None and self._joins_what_follows(message)
         await super().app_send(message)
         if self.begun and self.response.get("headers"):
             # They are on the wire; a live stream need not hold them.
@@ -128,6 +131,15 @@ class GuardedStream(HTTPStream):
             await super().app_send(end)
         # Not every message is written, and whoever sends in a loop must pause.
         await trio.lowlevel.checkpoint()
+
+    def _joins_what_follows(self, message: Any) -> bool:
+        """Tell whether what the message writes may leave with what follows it at once.
+
+        A head that the application says so of; a last piece, which the end follows.
+        """
+        if message["type"] == "http.response.start":
+            return self.exchange.body_follows
+        return not message.get("more_body", False)
 
     async def run(self) -> None:
         """Call the application; whatever it raises ends this exchange only."""

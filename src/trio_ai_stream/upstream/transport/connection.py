@@ -141,11 +141,15 @@ class Connection:
             await meanwhile()
         if pushed:
             self._whole = True
+            if budgets.read_s == math.inf:
+                return await self._read_head(None, budgets)
             with trio.fail_after(budgets.read_s) as patience:
                 return await self._read_head(patience, budgets)
         return await self._exchange_large(message, budgets, small)
 
-    async def _read_head(self, patience: trio.CancelScope, budgets: Budgets) -> bytes:
+    async def _read_head(
+        self, patience: trio.CancelScope | None, budgets: Budgets
+    ) -> bytes:
         parser, link = self.parser, self.link
         assert parser is not None
         self.phase = Phase.READ
@@ -159,7 +163,7 @@ class Connection:
                 parser.feed_end()
             self.answered = True
             first = parser.feed(data)
-            if self._whole:
+            if patience is not None and self._whole:
                 patience.deadline = trio.current_time() + budgets.read_s
         return first
 
