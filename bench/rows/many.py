@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bench.figures import Figure
 from bench.load import Load, Target
+from bench.multiplexed import STREAMS, Multiplexed
 from bench.processes import Process, gateway, upstream
 from bench.rows.idle import IDLE_MODEL
 from bench.rows.row import Rounds
@@ -15,11 +17,17 @@ from bench.rows.row import Rounds
 SPARE = 100
 
 
+def portions(whole: int, size: int) -> list[int]:
+    """Return `whole` in parts of `size`, and what is left."""
+    return [min(size, whole - start) for start in range(0, whole, size)]
+
+
 @dataclass(frozen=True)
 class Many(Rounds):
     """`many` live streams against `few`; `probes` more are run among them.
 
-    A stream is two descriptors; where the hard limit is lower, so is `many`.
+    A stream over HTTP/1.1 is two descriptors; those for which the hard limit leaves
+    none share connections over HTTP/2.
     """
 
     rounds: int = 1
@@ -31,9 +39,12 @@ class Many(Rounds):
     def measure(self) -> list[Figure]:
         """Return what one more stream costs at both levels; only of ours."""
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        most = min(self.many, (hard - SPARE) // 2 - self.probes)
+        spare = hard - SPARE - 2 * self.probes - self.many - self.many // STREAMS
+        alone = max(self.few, min(self.many, spare))
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        held = Figure(f"{most} live streams: held", "", f"{self.many}", digits=0)
+        most = self.many
+        held = Figure(f"{most} live streams: held", "", "all", digits=0)
+        shared = Figure(f"{most} live streams: of them over HTTP/2", "", digits=0)
         cost = Figure(f"one more stream among {self.few}: CPU", "us", digits=0)
         at_most = "at most 1.5x the line above"
         more = Figure(f"one more stream among {most}: CPU", "us", at_most, digits=0)
@@ -43,18 +54,26 @@ class Many(Rounds):
                 upstream() as source,
                 gateway("ours", source) as (process, target),
                 Load(target) as load,
+                ExitStack() as stack,
             ):
                 self.raise_to(load, self.few)
                 before = process.resident
                 self.probe(target, process)
                 cost.add("ours", 1e6 * self.probe(target, process))
-                self.raise_to(load, most)
-                held.add("ours", len(load.open))
+                self.raise_to(load, alone)
+                rest = [
+                    stack.enter_context(Multiplexed(target, count, IDLE_MODEL))
+                    for count in portions(most - alone, STREAMS)
+                ]
+                for streams in rest:
+                    streams.read_to_begin(at_most_s=120)
+                held.add("ours", len(load.open) + sum(s.count for s in rest))
+                shared.add("ours", sum(streams.count for streams in rest))
                 memory.add(
                     "ours", (process.resident - before) / 1000 / (most - self.few)
                 )
                 more.add("ours", 1e6 * self.probe(target, process))
-        return [held, memory, cost, more]
+        return [held, shared, memory, cost, more]
 
     @staticmethod
     def raise_to(load: Load, level: int) -> None:
