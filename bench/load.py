@@ -54,14 +54,16 @@ class Exchange:
     """One request and what has come back of it."""
 
     __slots__ = (
-        "asked_at", "events", "finished", "first_s", "request", "sock", "tail",
+        "asked_at", "begun_s", "events", "finished", "first_s", "request", "sock",
+        "tail",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, request: bytes) -> None:
         self.sock = sock
         self.request = request
         self.asked_at = time.monotonic()
-        self.first_s: float | None = None
+        self.begun_s: float | None = None  # to the first event of whatever kind
+        self.first_s: float | None = None  # to the first content
         self.events = 0
         self.finished = False
         self.tail = b""
@@ -170,6 +172,8 @@ class Load:
         mark = self.target.mark
         seen = exchange.tail + data
         events = seen.count(mark)
+        if exchange.begun_s is None and b"data:" in data:
+            exchange.begun_s = now - exchange.asked_at
         exchange.tail = seen[1 - len(mark) :]
         if events:
             exchange.events += events

@@ -1,4 +1,8 @@
-"""Two workers against one, on two cores which they share with upstream and load."""
+"""Two workers against one, on two cores which they share with upstream and load.
+
+What upstream and load take of the two cores is lost to the workers: so the gain for
+each core that the workers had is given as well.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +30,30 @@ class Workers(Rounds):
             for count in (1, 2)
         ]
         gain = Figure(f"{work}: two workers to one", "", "at least 1.7")
+        used = Figure(f"{work}: cores that two workers had", "")
+        each = Figure(f"{work}: two workers to one, for each core", "")
         with (
             upstream() as source,
-            gateway("ours", source) as (_, one),
+            gateway("ours", source) as (single, one),
             gateway("ours", source, workers=2, cores=GATEWAY_CORE | LOAD_CORE) as (
-                _,
+                pair,
                 two,
             ),
         ):
             for target in (one, two):
                 self.run(target, self.seconds / 5)
             for number in range(self.rounds):
-                pairs = list(zip((one, two), rates, strict=True))
-                for target, rate in pairs if number % 2 == 0 else reversed(pairs):
-                    rate.add("ours", self.run(target, self.seconds))
-        for low, high in zip(*(rate.values["ours"] for rate in rates), strict=True):
-            gain.add("ours", high / low)
-        return [*rates, gain]
+                cores = [0.0, 0.0]
+                for which in (0, 1) if number % 2 == 0 else (1, 0):
+                    process, target = ((single, one), (pair, two))[which]
+                    before = process.cpu_s
+                    rates[which].add("ours", self.run(target, self.seconds))
+                    cores[which] = (process.cpu_s - before) / self.seconds
+                low, high = (rate.values["ours"][-1] for rate in rates)
+                gain.add("ours", high / low)
+                used.add("ours", cores[1])
+                each.add("ours", high / cores[1] / (low / cores[0]))
+        return [*rates, gain, used, each]
 
     def run(self, target: Target, seconds: float) -> float:
         """Return finished streams a second."""
