@@ -169,8 +169,12 @@ class _Conversation:
         watch.waiting_since = trio.current_time()
 
     def _retryable(self, exc: Exception) -> bool | float:
-        """Retry what upstream calls retryable, before anything was delivered."""
-        if not isinstance(exc, EndStream) or exc.problem is None or self.stream.events:
+        """Retry what upstream calls retryable, before its answer has begun.
+
+        It may have begun unseen: with reasoning that this client did not ask for.
+        """
+        begun = self.stream.events or self.transcript.begun
+        if not isinstance(exc, EndStream) or exc.problem is None or begun:
             return False
         wait = exc.problem.retry_after
         if wait is None:

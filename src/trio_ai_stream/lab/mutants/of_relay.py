@@ -93,8 +93,8 @@ RELAY_MUTANTS: Final = (
         "retry-after-content",
         "a stream that has delivered content is retried",
         RELAY,
-        "exc.problem is None or self.stream.events:",
-        "exc.problem is None:",
+        "begun = self.stream.events or self.transcript.begun",
+        "begun = False",
     ),
     Mutant(
         "retry-leaks",

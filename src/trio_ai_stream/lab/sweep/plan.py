@@ -25,6 +25,7 @@ PAIRS: Final = (
     ("error", "kill"),
     ("reset", "cancel"),
 )
+_NUMBERS: Final = {name: number for number, name in enumerate(SCENARIOS)}
 QUIET_SEEDS: Final = 2  # without a new state, and a sweep is saturated
 
 
@@ -46,11 +47,16 @@ class Plan:
     by_scope: bool = False
     pairs: tuple[tuple[str, str], ...] = ()
 
-    def causes_at(self, k: int, seed: int) -> tuple[str, ...]:
-        """Return what befalls boundary `k`."""
+    def causes_at(self, k: int, seed: int, scenario: str) -> tuple[str, ...]:
+        """Return what befalls boundary `k`.
+
+        Each scenario begins with another cause: their first boundaries are the same
+        steps of the program, which so meet every cause.
+        """
         if not self.rotating:
             return self.causes
-        return (self.causes[(k + seed) % len(self.causes)],)
+        turn = k + seed + _NUMBERS[scenario]
+        return (self.causes[turn % len(self.causes)],)
 
 
 QUICK: Final = Plan("quick", seeds=1, exact_seeds=True, rotating=True)

@@ -133,7 +133,7 @@ class Sweep:
         """Every run of one schedule; the second acts depend on the first one's run."""
         scenario, seed = base.token.scenario, base.token.seed
         for k in range(len(base.trace)):
-            for cause in self.plan.causes_at(k, seed):
+            for cause in self.plan.causes_at(k, seed, scenario):
                 yield Token(scenario, seed, ((k, cause),))
             if self.plan.by_scope:
                 for label in survey.scopes[k]:

@@ -1,0 +1,60 @@
+"""What is tried again, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trio.testing import MockClock
+
+from tests.stream.test_endings import end
+from tests.support.world import world
+from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.stream.source import Call, Meanwhile
+from trio_ai_stream.upstream.errors import BROKEN
+from trio_ai_stream.wire.events import Failure, Item, Reasoning
+
+
+class OneBlock:
+    """An upstream whose whole answer has arrived before it is first read."""
+
+    kind = "simulator"
+    generation_id = None
+
+    def __init__(self, *items: Item) -> None:
+        self._items = items
+        self.opened = 0
+
+    async def open(self, _call: Call, meanwhile: Meanwhile) -> OneBlock:
+        """Answer at once."""
+        self.opened += 1
+        await meanwhile()
+        return self
+
+    async def receive(self) -> Sequence[Item]:
+        """Return all of it."""
+        return self._items
+
+    async def finish(self) -> None:
+        """Nothing is left."""
+
+    def abort(self) -> None:
+        """Nothing is open."""
+
+
+async def test_an_answer_that_began_unseen_is_not_asked_for_again(
+    autojump_clock: MockClock,
+) -> None:
+    """Reasoning that nobody asked to see, and a failure behind it: upstream's failure.
+
+    Nothing had been delivered, so it was tried again, in a state without room for it:
+    the client was told of an internal error (found by the sweep).
+    """
+    async with world() as w:
+        upstream = OneBlock(Reasoning("hm"), Failure(BROKEN, "in the stream"))
+        w.services.upstream = upstream  # type: ignore[assignment]
+        visit = w.chat()
+        await end(visit)
+        assert visit.types == ["connected", "error"]
+        assert visit.events[-1]["error_type"] == BROKEN.error_type
+        assert w.record.outcome is Outcome.UPSTREAM_FAILED
+        assert upstream.opened == 1
