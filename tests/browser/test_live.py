@@ -24,9 +24,7 @@ def test_a_running_stream_is_a_tree_of_tasks_and_scopes(
     expect(stream.locator(".nursery .name")).to_have_text(
         ["request nursery", "stream nursery"]
     )
-    expect(stream.locator(".nursery .task > code")).to_have_text(
-        ["Connection._listen", "watch"]
-    )
+    expect(stream.locator(".nursery .task > code")).to_have_text(["watch"])
     expect(stream.locator(".scope > span:first-child")).to_have_text(
         ["stop", "deadline", "idle"]
     )

@@ -42,7 +42,7 @@ class Visit:
     def __init__(self, app: Any, path: str, body: bytes, **options: Any) -> None:
         self._app = app
         self._to_app, self._inbox = trio.open_memory_channel[dict[str, Any]](10)
-        self.exchange = Exchange()
+        self.exchange = Exchange(tells=options.get("tells", True))
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -104,8 +104,11 @@ class Visit:
 
     def leave(self, *, stalled: bool = False) -> None:
         """Go away, or be found not to read."""
-        self.exchange.stalled = stalled
         self._to_app.send_nowait({"type": "http.disconnect"})
+        if self.exchange.tells:
+            self.exchange.leave(stalled=stalled)
+        else:
+            self.exchange.stalled = stalled
 
     @property
     def events(self) -> list[dict[str, Any]]:

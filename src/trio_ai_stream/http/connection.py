@@ -7,6 +7,7 @@ that encloses the whole call: a response body is not entered when a cancel lands
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -63,6 +64,7 @@ class Connection(TrioASGIHTTPConnection):
 
         try:
             async with trio.open_nursery() as nursery:
+                incoming.exchange.watch(partial(_leave, nursery, incoming))
                 endpoint = self.app.direct_endpoint(incoming)
                 if endpoint is None:
                     await self._ask_quart(nursery, incoming, receive, send_complete)
@@ -77,6 +79,7 @@ class Connection(TrioASGIHTTPConnection):
             end = Outcome.INTERNAL_ERROR
             raise
         finally:
+            incoming.exchange.unwatch()
             draining = services.registry.draining.is_set()
             if draining and end is not Outcome.INTERNAL_ERROR:
                 end = Outcome.SHUTDOWN
@@ -99,11 +102,7 @@ class Connection(TrioASGIHTTPConnection):
                 body.append(message["body"])
                 if not message["more_body"]:
                     body.set_complete()
-        stalled = incoming.exchange.stalled
-        outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
-        if incoming.stream is not None:
-            incoming.stream.end(outcome)
-        nursery.cancel_scope.cancel(reason=outcome.value)
+        _leave(nursery, incoming)
 
     async def _open(
         self,
@@ -129,7 +128,8 @@ class Connection(TrioASGIHTTPConnection):
             )
             if body is None:
                 return None
-            nursery.start_soon(self._listen, nursery, incoming, receive)
+            if not incoming.exchange.tells:
+                nursery.start_soon(self._listen, nursery, incoming, receive)
             return await endpoint.open(incoming, body)
         except Exception as exc:
             await self._send_whole(incoming, send, self.app.respond(exc, incoming))
@@ -164,3 +164,15 @@ class Connection(TrioASGIHTTPConnection):
             client=incoming.client_id or None,
             duration_ms=round(1000 * (trio.current_time() - incoming.began_at), 3),
         )
+
+
+def _leave(nursery: trio.Nursery, incoming: Incoming) -> None:
+    """End what the request does: its client is gone. Synchronous.
+
+    The upstream connection is closed before this returns.
+    """
+    stalled = incoming.exchange.stalled
+    outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
+    if incoming.stream is not None:
+        incoming.stream.end(outcome)
+    nursery.cancel_scope.cancel(reason=outcome.value)

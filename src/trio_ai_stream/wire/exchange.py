@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 EXTENSION: Final = "trio_ai_stream.exchange"
@@ -10,14 +11,38 @@ EXTENSION: Final = "trio_ai_stream.exchange"
 class Exchange:
     """One request and its response, as the connection sees it.
 
-    The guard puts a fresh one into `scope["extensions"][EXTENSION]` of each request. It
-    sets `stalled` before it reports a client as gone whose writes made no progress. The
-    application sets `body_follows` when the head that it is about to send may wait for
-    the first piece of the body: one write instead of two.
+    The guard puts a fresh one into `scope["extensions"][EXTENSION]` of each request.
+
+    `tells`: whether it says that the client is gone, in the very step that finds it
+    out; ASGI's `receive` says it to a task, which must be there and get its turn.
+    `stalled`: the client is gone because its writes made no progress. The application
+    sets `body_follows` when the head that it is about to send may wait for the first
+    piece of the body: one write instead of two.
     """
 
-    __slots__ = ("body_follows", "stalled")
+    __slots__ = ("_gone", "_on_gone", "body_follows", "stalled", "tells")
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells: bool = False) -> None:
+        self.tells = tells
         self.body_follows = False
         self.stalled = False
+        self._gone = False
+        self._on_gone: Callable[[], None] | None = None
+
+    def watch(self, on_gone: Callable[[], None]) -> None:
+        """Have `on_gone` called once the client is gone; at once, if it is gone."""
+        self._on_gone = on_gone
+        if self._gone:
+            on_gone()
+
+    def unwatch(self) -> None:
+        """Call nobody any more."""
+        self._on_gone = None
+
+    def leave(self, *, stalled: bool = False) -> None:
+        """Take note that the client is gone, and tell; synchronous and idempotent."""
+        self.stalled = self.stalled or stalled
+        if not self._gone:
+            self._gone = True
+            if self._on_gone is not None:
+                self._on_gone()

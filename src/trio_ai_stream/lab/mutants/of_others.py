@@ -84,16 +84,23 @@ OTHER_MUTANTS: Final = (
         "gone-unheard",
         "the client's going is recorded, and nothing is cancelled",
         CONNECTION,
-        "            incoming.stream.end(outcome)\n"
-        "        nursery.cancel_scope.cancel(reason=outcome.value)\n",
-        "            incoming.stream.end(outcome)\n",
+        "        incoming.stream.end(outcome)\n"
+        "    nursery.cancel_scope.cancel(reason=outcome.value)\n",
+        "        incoming.stream.end(outcome)\n",
     ),
     Mutant(
         "stall-unrecorded",
         "a client that stalled is recorded like one that left",
         CONNECTION,
-        "            incoming.stream.end(outcome)\n",
-        "            pass\n",
+        "        incoming.stream.end(outcome)\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "gone-untold",
+        "nobody is told that the client is gone",
+        CONNECTION,
+        "                incoming.exchange.watch(partial(_leave, nursery, incoming))\n",
+        "",
     ),
     Mutant(
         "cut-by-shutdown-unrecorded",

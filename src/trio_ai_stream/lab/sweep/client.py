@@ -2,7 +2,8 @@
 
 It stands where the guarded Hypercorn stands (server/guard/stream.py): a `send` takes a
 message whole and then waits while the client does not read; after the client has gone,
-it drops it, silently; `receive` gives the request's body and later the disconnect.
+it drops it, silently; the exchange tells of a disconnect at once. `receive` gives the
+request's body and later the disconnect, for servers that are told by nothing else.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ class Client:
         origin: str = "",
         read_every_s: float = 0.0,
         pieces: int = 1,
+        tells: bool = True,
         tick: Callable[[], int] = lambda: 0,
     ) -> None:
         self.name = name
-        self.exchange = Exchange()
+        self.exchange = Exchange(tells=tells)
         self.scope = trio.CancelScope()
         self.status: int | None = None
         self.body = b""
@@ -65,8 +67,12 @@ class Client:
         return self._gone.is_set()
 
     def disconnect(self) -> None:
-        """Leave: the server's next `receive` says so."""
+        """Leave: the exchange says so now, or the server's next `receive` does."""
         self._gone.set()
+        if self.exchange.tells:
+            self._notice()
+            self._incoming.clear()
+            self.exchange.leave()
 
     async def run(self, app: Callable[..., Any]) -> None:
         """Make the ASGI call; what escapes it stands in `error`."""
@@ -88,9 +94,12 @@ class Client:
         if self._incoming:
             return self._incoming.pop(0)
         await self._gone.wait()
+        self._notice()
+        return {"type": "http.disconnect"}
+
+    def _notice(self) -> None:
         if self.gone_noticed is None:
             self.gone_noticed = self._tick()
-        return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         """Take one message whole, then wait as long as the client takes to read it.

@@ -202,7 +202,8 @@ def _exit_bounded(run: Run) -> str | None:
         assert one.at is not None
         bound = one.cause.bound_s
         told = one.cause.outcome is not None and not one.cause.upstream
-        if bound is None and told:
+        decided = record is None or record.outcome is one.cause.outcome
+        if bound is None and told and decided:  # I6 says whether it had to
             bound = TOLD_S
         if bound is None:
             continue

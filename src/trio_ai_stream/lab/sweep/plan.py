@@ -31,7 +31,8 @@ QUIET_SEEDS: Final = 2  # without a new state, and a sweep is saturated
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`causes` at every boundary; `rotating`: each boundary gets the next one only.
+    """`causes` at every boundary; `rotating`: each boundary gets the next one only, but
+    for the scenarios that want every cause.
 
     `seeds` is the most; a saturated sweep stops before, unless `exact_seeds`. With
     `by_scope` every scope of the program is cancelled too. `pairs` are swept with the
@@ -53,7 +54,7 @@ class Plan:
         Each scenario begins with another cause: their first boundaries are the same
         steps of the program, which so meet every cause.
         """
-        if not self.rotating:
+        if not self.rotating or SCENARIOS[scenario].every_cause:
             return self.causes
         turn = k + seed + _NUMBERS[scenario]
         return (self.causes[turn % len(self.causes)],)

@@ -44,6 +44,7 @@ class Scenario:
     settings: dict[str, str] = field(default_factory=dict)
     read_every_s: float = 0.0
     origin: str = ""  # of the page that asks, if a page does
+    tells: bool = True  # the server under the application tells of a disconnect at once
     pieces: int = 1  # in which the request's body arrives
     connect_s: float = 0.01
     warm: int = 0  # requests before, which leave a connection in the pool
@@ -51,6 +52,7 @@ class Scenario:
     path: str = ""  # of a GET, for the shape `other`
     leaves_after_s: float | None = None  # the client leaves by itself
     keeps: bool = True  # a whole answer leaves its connection in the pool
+    every_cause: bool = False  # also in a quick sweep: few causes reach its point
     own_app: bool = False  # its routes hold state: compile them for each run
 
     def make_settings(self) -> Settings:

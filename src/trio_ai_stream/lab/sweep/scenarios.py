@@ -17,6 +17,11 @@ _ALL: Final = (
         warm=1,
     ),
     Scenario(
+        "told-by-receive",
+        "the same under a server that tells of a disconnect by `receive` alone",
+        tells=False,
+    ),
+    Scenario(
         "slow-client",
         "a client that takes a quarter of a second to read each write, so that the"
         " relay waits in `send` while upstream goes on",
@@ -104,6 +109,7 @@ _ALL: Final = (
         " would be due meanwhile",
         upstream="simulator/silent?at=1",
         read_every_s=1.9,
+        every_cause=True,
         ends=Outcome.STREAM_IDLE_TIMEOUT,
     ),
     Scenario(

@@ -116,6 +116,7 @@ class World:
             read_every_s=scenario.read_every_s,
             origin=scenario.origin,
             pieces=scenario.pieces,
+            tells=scenario.tells,
             tick=self.tick,
         )
 

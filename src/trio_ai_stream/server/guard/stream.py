@@ -48,7 +48,7 @@ class GuardedStream(HTTPStream):
             stream_id,
         )
         self.connection = connection
-        self.exchange = Exchange()
+        self.exchange = Exchange(tells=True)
         self.inbox = Inbox(connection.limits.body_queue_bytes)
         # The short way for the pieces of a body, from the head on.
         self.write: Callable[[bytes], Awaitable[None]] | None = None
@@ -170,13 +170,16 @@ class GuardedStream(HTTPStream):
             self.connection.abort()
 
     def disconnect(self, *, stalled: bool = False) -> None:
-        """Tell the application that the client is gone; idempotent."""
-        if stalled:
-            self.exchange.stalled = True
+        """Tell the application that the client is gone; idempotent.
+
+        After a whole response there is nobody to tell: the exchange is over.
+        """
         self.closed = True
         self.write = None
         self.inbox.disconnect()
         self.inbox.on_taken = None
+        if not self.finished:
+            self.exchange.leave(stalled=stalled)
 
     @property
     def begun(self) -> bool:

@@ -4,7 +4,7 @@ import { count, el, time } from "./dom.js";
 
 const GLOSS = [
   [/^watch /, "heartbeat and silence timers"],
-  [/_listen$/, "waits for the client to leave"],
+
   [/(run|handle|__call__|request)/i, "reads upstream, writes to the client"],
 ];
 const LABEL = {
