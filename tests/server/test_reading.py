@@ -36,7 +36,7 @@ async def test_the_end_of_a_connection_ends_its_exchange(
                 client.stream.socket.close()
             with trio.fail_after(0.5):
                 await server.application.gone()
-        assert server.application.stalled == 0
+        assert (server.application.told, server.application.stalled) == (1, 0)
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits())
@@ -70,6 +70,7 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
             answer = await client.read_to_end()
             assert events_of(answer) == [b"0", b"1", b"2"]
             assert answer.index(b"/second") < answer.index(b"/third")
+        assert server.application.told == 0  # nobody went before the answer's end
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits())

@@ -172,6 +172,31 @@ async def test_a_cancelled_head_is_out_all_the_same() -> None:
         await serve_while(body, limits=_limits())
 
 
+async def test_a_head_that_waits_leaves_with_what_comes_next() -> None:
+    """With the first piece of the body, in one packet, or with the end."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/joined"))
+            answer = await client.read_until(lambda data: data.endswith(b"0\r\n\r\n"))
+            assert _chunks(answer.partition(b"\r\n\r\n")[2]) == [0]
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/joined?piece=first"))
+            packet = await client.read_until(bool)
+            assert packet.startswith(b"HTTP/1.1 200")
+            assert packet.endswith(b"5\r\nfirst\r\n")
+        async with await Client.connect(server.port) as client:
+            await client.say(f.hello() + f.request(1, b"/joined?piece=first"))
+            await client.frames_until(lambda seen: f.body(seen, 1) == b"first")
+            server.application.ending.set()
+            seen = await client.frames_until(lambda seen: f.ended(seen, 1))
+            assert f.status(seen, 1) == 200
+        assert not server.guard.tally.interventions
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
 def _chunks(body: bytes) -> list[int]:
     """Return the sizes of the chunks in a complete chunked body."""
     sizes = []

@@ -34,6 +34,7 @@ class Application:
     produced_bytes: int = 0
     stalled: int = 0
     disconnected: int = 0
+    told: int = 0  # that a client is gone, in the step that found it out
     finished: int = 0
     torn: int = 0
     _changed: trio.Event = field(default_factory=trio.Event)
@@ -70,6 +71,9 @@ class Application:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
+        exchange = scope["extensions"].get(EXTENSION)
+        if exchange is not None:
+            exchange.watch(self._tell)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, scope, receive, nursery)
             await self._answer(scope, receive, send)
@@ -81,6 +85,9 @@ class Application:
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
+
+    def _tell(self) -> None:
+        self.told += 1
 
     async def _watch(self, scope: Any, receive: Receive, nursery: trio.Nursery) -> None:
         """Wait for the client to go away, unless the route reads for itself."""
@@ -114,6 +121,13 @@ class Application:
                 scope.cancel(reason="a budget that ends with the head")
                 await _head(send)
             await _finish(send, b"the end")
+        elif path == "/joined":
+            scope["extensions"][EXTENSION].body_follows = True
+            await _head(send)
+            if piece := query.get("piece", "").encode():
+                await send(_body(piece))
+                await self.ending.wait()
+            await send({"type": "http.response.body", "body": b""})
         elif path == "/echo":
             await _reply(send, 200, await _read(receive))
         elif path == "/unread":
