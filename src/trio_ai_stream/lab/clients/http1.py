@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import trio
 
@@ -140,14 +141,15 @@ class HTTP1Stream:
         self.seen.ended_ns = time.monotonic_ns()
 
 
-class _Body:
-    complete = False
+class _Body(Protocol):
+    complete: bool
 
     def feed(self, data: bytes) -> bytes:
-        raise NotImplementedError
+        """Take what came, return what of it is body."""
+        ...
 
 
-class _Counted(_Body):
+class _Counted:
     """A body of a known length, or (``None``) one that ends with the connection."""
 
     def __init__(self, left: int | None) -> None:
@@ -163,12 +165,13 @@ class _Counted(_Body):
         return taken
 
 
-class _Chunked(_Body):
+class _Chunked:
     """RFC 9112, section 7.1, without extensions or trailers of interest."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self._left = 0  # of the current chunk, its CRLF included
+        self.complete = False
 
     def feed(self, data: bytes) -> bytes:
         self._buffer += data

@@ -8,6 +8,7 @@ of the next.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
 
 
-class H2Sending:
+class H2Sending(ABC):
     """The sending half of a guarded HTTP/2 connection."""
 
     owner: Connection
@@ -205,6 +206,6 @@ class H2Sending:
             self.discarding[stream.stream_id] = 0
         self.settle()
 
+    @abstractmethod
     def settle(self) -> None:
         """Set the connection's deadline by what its streams wait for."""
-        raise NotImplementedError
