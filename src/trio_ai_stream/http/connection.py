@@ -55,7 +55,7 @@ class Connection(TrioASGIHTTPConnection):
             path=incoming.path,
             http_version=self.scope["http_version"],
         )
-        end = Outcome.CLIENT_DISCONNECTED
+        end: Outcome | None = None
 
         async def send_complete(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -80,8 +80,12 @@ class Connection(TrioASGIHTTPConnection):
             raise
         finally:
             incoming.exchange.unwatch()
-            draining = services.registry.draining.is_set()
-            if draining and end is not Outcome.INTERNAL_ERROR:
+            if end is None:
+                end = _how_it_left(incoming)
+            if (
+                services.registry.draining.is_set()
+                and end is not Outcome.INTERNAL_ERROR
+            ):
                 end = Outcome.SHUTDOWN
             services.request_ids.discard(incoming.request_id)
             if incoming.stream is not None:
@@ -171,8 +175,13 @@ def _leave(nursery: trio.Nursery, incoming: Incoming) -> None:
 
     The upstream connection is closed before this returns.
     """
-    stalled = incoming.exchange.stalled
-    outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
+    outcome = _how_it_left(incoming)
     if incoming.stream is not None:
         incoming.stream.end(outcome)
     nursery.cancel_scope.cancel(reason=outcome.value)
+
+
+def _how_it_left(incoming: Incoming) -> Outcome:
+    if incoming.exchange.stalled:
+        return Outcome.CLIENT_STALLED
+    return Outcome.CLIENT_DISCONNECTED

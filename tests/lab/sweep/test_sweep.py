@@ -55,6 +55,7 @@ def test_cancels_meet_tasks_in_every_state(findings):
         ("plain", 16, "cancel"),  # the same, cancelled by id
         ("flood", 112, "disconnect"),  # a read after the ending
         ("slow-heartbeat", 24, "cancel"),  # a heartbeat beside the terminal event
+        ("cross-origin", 2, "stall"),  # gone between its body and its admission
         ("flood", 24, "error"),  # a retry of an answer that had begun unseen
     ],
 )
