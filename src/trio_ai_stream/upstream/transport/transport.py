@@ -126,8 +126,9 @@ class Transport(httpx.AsyncBaseTransport):
         is closed before `Cancelled` leaves this method.
 
         The extension `meanwhile`, a function without arguments, is awaited before the
-        first wait: when the request is on its way, or before a connection is dialled.
-        What it raises fails the request.
+        first wait: when the request is on its way, or before a connection is dialled;
+        so perhaps twice, if a kept-alive connection was of no use. What it raises fails
+        the request.
         """
         if self._pool.closed:
             raise RuntimeError("this transport is closed; make a new one")
@@ -141,7 +142,7 @@ class Transport(httpx.AsyncBaseTransport):
             if response is not None:
                 return response
             self._pool.counters.retries += 1
-        elif meanwhile is not None:
+        if meanwhile is not None:
             await meanwhile()
         connection = await self._open(origin, budgets)
         response = await self._try(connection, message, budgets)
