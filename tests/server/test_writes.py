@@ -197,6 +197,21 @@ async def test_a_head_that_waits_leaves_with_what_comes_next() -> None:
         await serve_while(body, limits=_limits())
 
 
+async def test_a_head_that_waits_does_not_wait_for_credit() -> None:
+    """Only the body is under flow control (RFC 9113 5.2.1): the head goes out alone."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(CLOSED_WINDOW + f.request(1, b"/joined?piece=first"))
+            seen = await client.frames_until(lambda seen: f.status(seen, 1) == 200)
+            assert f.body(seen, 1) == b""
+            await client.say(f.credit(1, 99))
+            await client.frames_until(lambda seen: f.body(seen, 1) == b"first")
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(write_stall_s=3))
+
+
 def _chunks(body: bytes) -> list[int]:
     """Return the sizes of the chunks in a complete chunked body."""
     sizes = []

@@ -182,6 +182,7 @@ class H2Sending(ABC):
 
     async def _credit(self, stream: H2Stream, deadline: float) -> None:
         """Wait until the client may have opened a window, at most until `deadline`."""
+        self.flush()  # credit is for bodies: a head that waits for one does not need it
         stream.window = trio.Event()
         with trio.move_on_at(deadline) as scope:
             await stream.window.wait()
