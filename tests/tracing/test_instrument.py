@@ -9,7 +9,10 @@ from typing import Any
 import trio
 import trio.testing
 
-from trio_ai_stream.lab.drawing import timeline_of
+from trio_ai_stream.lab.drawing import in_steps, timeline_of
+from trio_ai_stream.lab.sweep.replay import replay
+from trio_ai_stream.lab.sweep.scenario import TARGET
+from trio_ai_stream.lab.sweep.token import Token
 from trio_ai_stream.lab.timeline import Kind
 from trio_ai_stream.tracing import live
 from trio_ai_stream.tracing.instrument import TraceInstrument, VirtualClock
@@ -82,6 +85,26 @@ def test_a_trace_becomes_the_report_s_timeline(tmp_path):
     assert round((shield.end_ns - shield.start_ns) / 1e9, 2) == 0.5
     assert all(arrow.from_ns < arrow.to_ns for arrow in trace.arrows)
     assert "Cancelled: enough" in {mark.name for mark in trace.marks}
+
+
+def test_a_replay_is_drawn_in_steps_of_its_request(tmp_path):
+    """Lanes are the tasks that live within the target's life; the act is a mark."""
+    token = Token.parse("late-end:0:25:disconnect")
+    replay(token, tmp_path / "t.json")
+    trace = in_steps(timeline_of(tmp_path / "t.json"), TARGET)
+    assert trace.unit == "steps"
+    names = [lane.name.rpartition(" ")[0] for lane in trace.lanes]
+    assert names[:2] == [TARGET, f"watch {TARGET}"]
+    assert "upstream" not in names  # it was there before the request
+    (own,) = [lane for lane in trace.lanes if lane.name.startswith(TARGET)]
+    (life,) = [span for span in own.spans if span.kind is Kind.LIFE]
+    assert all(
+        span.end_ns <= life.end_ns for lane in trace.lanes for span in lane.spans
+    )
+    (shield,) = [span for span in own.spans if span.kind is Kind.SHIELDED]
+    (act,) = [mark.at_ns for mark in trace.marks if mark.name == "disconnect"]
+    assert life.start_ns < act < life.end_ns
+    assert shield.start_ns < shield.end_ns
 
 
 def test_a_trace_is_bounded_and_says_so(tmp_path):

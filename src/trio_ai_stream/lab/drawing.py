@@ -1,15 +1,22 @@
-"""A Chrome trace of ours as the report's timeline: lanes, spans, marks, arrows."""
+"""A Chrome trace of ours as the report's timeline: lanes, spans, marks, arrows.
+
+In virtual time whole runs take no time at all; their timeline counts steps instead.
+"""
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from trio_ai_stream.lab.timeline import Arrow, Kind, Lane, Mark, Span, Trace
 
 Event = dict[str, Any]
+CAUSE: Final = "cause"
+"""The category of the instant at which a sweep has acted."""
 
 
 def timeline_of(path: Path) -> Trace:
@@ -30,10 +37,61 @@ def timeline_of(path: Path) -> Trace:
         marks=[
             Mark(name=e["name"], at_ns=_ns(e), lane=lanes.get(e["tid"]))
             for e in events
-            if e["ph"] == "i" and e["name"].startswith("Cancelled")
+            if e["ph"] == "i"
+            and (e["name"].startswith("Cancelled") or e.get("cat") == CAUSE)
         ],
         arrows=_arrows(events, lanes),
     )
+
+
+def in_steps(trace: Trace, focus: str) -> Trace:
+    """Return what lives within the life of the lane `focus`, a unit for each event.
+
+    Tasks that were there before it, or came after it, are the surroundings of a sweep.
+    """
+    (own,) = [lane for lane in trace.lanes if lane.name.rpartition(" ")[0] == focus]
+    begin, end = own.spans[0].start_ns, own.spans[-1].end_ns
+    lanes = [one for one in trace.lanes if begin <= one.spans[0].start_ns <= end]
+    names = {lane.name for lane in lanes}
+    marks = [
+        mark
+        for mark in trace.marks
+        if begin <= mark.at_ns <= end and mark.lane in {None, *names}
+    ]
+    spans = [span for lane in lanes for span in lane.spans if span.start_ns < end]
+    times = {t for span in spans for t in (span.start_ns, min(span.end_ns, end))}
+    order = sorted(times | {mark.at_ns for mark in marks})
+
+    def step(at_ns: int) -> int:
+        return bisect.bisect_left(order, min(at_ns, end))
+
+    return Trace(
+        title=trace.title,
+        unit="steps",
+        lanes=[
+            Lane(name=lane.name, process=lane.process, spans=_stepped(lane, step, end))
+            for lane in lanes
+        ],
+        marks=[Mark(name=m.name, at_ns=step(m.at_ns), lane=m.lane) for m in marks],
+    )
+
+
+def _stepped(lane: Lane, step: Callable[[int], int], end: int) -> list[Span]:
+    spans = [span for span in lane.spans if span.start_ns < end]
+    last = max(span.end_ns for span in spans)
+    life = Span(kind=Kind.LIFE, start_ns=step(spans[0].start_ns), end_ns=step(last))
+    return [
+        life,
+        *(
+            Span(
+                kind=span.kind,
+                start_ns=step(span.start_ns),
+                end_ns=step(span.end_ns),
+                label=span.label,
+            )
+            for span in spans
+        ),
+    ]
 
 
 def _ns(event: Event) -> int:

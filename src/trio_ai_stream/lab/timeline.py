@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -57,9 +58,13 @@ class Arrow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. All times are of one clock; its zero does not matter."""
+    """One run. All times are of one clock; its zero does not matter.
+
+    With the unit `steps` they count the steps of a schedule.
+    """
 
     title: str
+    unit: Literal["ns", "steps"] = "ns"
     lanes: list[Lane]
     marks: list[Mark] = []
     arrows: list[Arrow] = []

@@ -111,6 +111,12 @@ class TraceInstrument(trio.abc.Instrument):
         track.shields.clear()
         self._event(track, now, ph="i", s="t", name="task over")
 
+    def note(self, name: str) -> None:
+        """Draw an instant of the whole run: something was done to it from outside."""
+        at = round(self._now_us(), 3)
+        event = {"tid": 0, "ts": at, "ph": "i", "s": "p", "cat": "cause", "name": name}
+        self._sink.write(event)
+
     def _draw_shields(self, task: internals.Task, track: _Track, now: float) -> None:
         scopes = {scope for scope in internals.scopes_of(task) if scope.shield}
         for scope in scopes - track.shields.keys():

@@ -47,20 +47,24 @@ def stalled_plot(runs: Sequence[RunRecord]) -> Figure | None:
 def timeline_plot(trace: Trace) -> Figure:
     """One cancel: tasks as lanes, shields hatched, tokens as ticks, marks as lines."""
     lanes = trace.lanes
-    figure = new_figure(8.0, 1.3 + 0.34 * len(lanes))
+    figure = new_figure(9.0, 1.3 + 0.34 * len(lanes))
     axes = figure.subplots()
-    zero = _zero(trace)
+    steps = trace.unit == "steps"
+    zero, unit = (0, 1.0) if steps else (_zero(trace), NS_PER_MS)
     for y, lane in enumerate(lanes):
-        _lane(axes, lane, y, zero)
-    top = -0.9
-    for index, mark in enumerate(trace.marks):
-        x = (mark.at_ns - zero) / NS_PER_MS
-        axes.axvline(x, **look(index + 1), linewidth=1)
-        axes.text(x, top, mark.name, fontsize=7, rotation=45, ha="left", va="bottom")
+        _lane(axes, lane, y, zero, unit)
+    names = list(dict.fromkeys(mark.name for mark in trace.marks))
+    for index, name in enumerate(names):
+        times = [(m.at_ns - zero) / unit for m in trace.marks if m.name == name]
+        for first, x in enumerate(times):
+            label = None if first else name
+            axes.axvline(x, **look(index + 1), linewidth=1, label=label)
+    if names:
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set_yticks(range(len(lanes)), [f"{x.process}: {x.name}" for x in lanes])
     axes.set_ylim(len(lanes) - 0.5, -0.7)
-    axes.set_xlabel("ms since the cause")
-    axes.set_title(trace.title, pad=42)
+    axes.set_xlabel("events of the schedule" if steps else "ms since the cause")
+    axes.set_title(trace.title)
     axes.grid(visible=False, axis="y")
     caption(figure, "n = 1 run. Light: alive; dark: running; hatched: under a shield.")
     return figure
@@ -72,7 +76,7 @@ def _zero(trace: Trace) -> int:
     return causes[0] if causes else min(starts, default=0)
 
 
-def _lane(axes: Axes, lane: Lane, y: int, zero: int) -> None:
+def _lane(axes: Axes, lane: Lane, y: int, zero: int, unit: float) -> None:
     looks: dict[Kind, dict[str, Any]] = {
         Kind.LIFE: {"facecolors": "#cfe3f2"},
         Kind.RUN: {"facecolors": PALETTE[0]},
@@ -84,14 +88,14 @@ def _lane(axes: Axes, lane: Lane, y: int, zero: int) -> None:
     }
     for kind, style in looks.items():
         bars = [
-            ((s.start_ns - zero) / NS_PER_MS, (s.end_ns - s.start_ns) / NS_PER_MS)
+            ((s.start_ns - zero) / unit, (s.end_ns - s.start_ns) / unit)
             for s in lane.spans
             if s.kind is kind
         ]
         if bars:
             axes.broken_barh(bars, (y - 0.35, 0.7), **style)
     ticks = [s.start_ns for s in lane.spans if s.kind is Kind.TOKEN]
-    times = [(tick - zero) / NS_PER_MS for tick in ticks]
+    times = [(tick - zero) / unit for tick in ticks]
     axes.plot(times, [y] * len(times), "|", color=PALETTE[6], markersize=9)
 
 

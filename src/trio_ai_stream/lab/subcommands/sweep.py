@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from trio_ai_stream.lab import records, timeline
-from trio_ai_stream.lab.drawing import timeline_of
+from trio_ai_stream.lab.drawing import in_steps, timeline_of
 from trio_ai_stream.lab.progress import Progress
 from trio_ai_stream.lab.subcommands.shared import Subparsers
 from trio_ai_stream.lab.sweep.plan import FULL, QUICK, Plan
@@ -17,6 +17,7 @@ from trio_ai_stream.lab.sweep.replay import replay
 from trio_ai_stream.lab.sweep.report import report
 from trio_ai_stream.lab.sweep.rows import row
 from trio_ai_stream.lab.sweep.run import Run, quiet
+from trio_ai_stream.lab.sweep.scenario import TARGET
 from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
 from trio_ai_stream.lab.sweep.sweep import Sweep
 from trio_ai_stream.lab.sweep.token import Token, TokenError
@@ -62,7 +63,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
             print(f"lab sweep: no such run: {exc}", file=sys.stderr)
             return 2
         if arguments.timeline and arguments.trace:
-            timeline.write(arguments.timeline, timeline_of(arguments.trace))
+            whole = timeline_of(arguments.trace)
+            timeline.write(arguments.timeline, in_steps(whole, TARGET))
         print(text, end="")
         return 1 if bad else 0
     plan = _plan(arguments)

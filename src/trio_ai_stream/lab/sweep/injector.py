@@ -7,6 +7,7 @@ Those are the boundaries. They are counted while the swept request is being serv
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -54,10 +55,16 @@ class Survey:
 class Injector(trio.abc.Instrument):
     """Acts `injections` upon the world of one run."""
 
-    def __init__(self, injections: list[Injection], survey: Survey | None) -> None:
+    def __init__(
+        self,
+        injections: list[Injection],
+        survey: Survey | None,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
         self.world: World | None = None
         self.injections = injections
         self.survey = survey
+        self.note = note
         self.trace: list[Tag] = []
         self.shields = ShieldLog()
         self.ended_at_tick: int | None = None
@@ -139,6 +146,8 @@ class Injector(trio.abc.Instrument):
         injection.done = any(b"[DONE]" in wire.answered for wire in wires)
         begun = stream is not None and stream.events > 0
         injection.begun = begun and not injection.done
+        if self.note is not None:
+            self.note(injection.cause.name)
         injection.hit = injection.cause.act(world)
         if injection.hit is not False:
             self._open.append(injection)

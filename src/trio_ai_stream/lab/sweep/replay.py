@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import trio
-
 from trio_ai_stream.lab.sweep.injector import Survey
 from trio_ai_stream.lab.sweep.invariants import violations
 from trio_ai_stream.lab.sweep.labels import Site
@@ -32,10 +30,8 @@ def replay(token: Token, trace: Path | None = None) -> tuple[str, bool]:
             run = run_once(token, survey=survey)
         else:
             with TraceSink(trace, title=str(token)) as sink:
-                instruments: list[trio.abc.Instrument] = [
-                    TraceInstrument(sink, VirtualClock())
-                ]
-                run = run_once(token, survey=survey, instruments=instruments)
+                drawn = TraceInstrument(sink, VirtualClock())
+                run = run_once(token, survey=survey, drawn=drawn)
     return _text(run, survey), bool(violations(run))
 
 

@@ -7,7 +7,7 @@ import gc
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from trio_ai_stream.lab.sweep.scenarios import SCENARIOS
 from trio_ai_stream.lab.sweep.token import Token
 from trio_ai_stream.lab.sweep.world import World
 from trio_ai_stream.tracing import internals
+from trio_ai_stream.tracing.instrument import TraceInstrument
 
 PACKAGE: Final = "trio_ai_stream"
 
@@ -50,12 +51,12 @@ def run_once(
     token: Token,
     *,
     survey: Survey | None = None,
-    instruments: Sequence[trio.abc.Instrument] = (),
+    drawn: TraceInstrument | None = None,
 ) -> Run:
     """Run a token's program once; the same token gives the same run."""
     scenario = SCENARIOS[token.scenario]
     injections = [Injection(k, cause_named(name)) for k, name in token.acts]
-    return run_scenario(scenario, token, injections, survey, instruments)
+    return run_scenario(scenario, token, injections, survey, drawn)
 
 
 def run_scenario(
@@ -63,15 +64,17 @@ def run_scenario(
     token: Token,
     injections: list[Injection],
     survey: Survey | None = None,
-    instruments: Sequence[trio.abc.Instrument] = (),
+    drawn: TraceInstrument | None = None,
     *,
     at_s: float | None = None,
 ) -> Run:
     """Run a scenario with these injections; nothing that it raises is lost.
 
-    With `at_s` the first one happens at that time instead of at its boundary.
+    With `at_s` the first one happens at that time instead of at its boundary. `drawn`
+    draws the run and each act.
     """
-    injector = Injector(injections, survey)
+    injector = Injector(injections, survey, drawn.note if drawn else None)
+    instruments = [injector, drawn] if drawn else [injector]
     world = World(scenario, lambda: injector.tick)
     if at_s is not None:
         world.later = (at_s, lambda: injector.act_now(injections[0]))
@@ -80,7 +83,7 @@ def run_scenario(
     clock = trio.testing.MockClock(autojump_threshold=0)
     with internals.deterministic(token.seed), _listening(complaints):
         try:
-            trio.run(world.run, clock=clock, instruments=[injector, *instruments])
+            trio.run(world.run, clock=clock, instruments=instruments)
         except BaseExceptionGroup as exc:
             world.escaped.append(exc)
         except Exception as exc:
