@@ -83,8 +83,10 @@ class Inbox:
     async def receive(self) -> Message:
         """Return the next message; after a disconnect always `http.disconnect`.
 
-        One task at a time; it parks without an event, which every live stream would
-        hold.
+        It parks without an event, which every live stream would hold. Cancellation:
+        no message is lost.
+
+        :raises trio.BusyResourceError: another task waits for a message already.
         """
         if self._messages:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -93,6 +95,8 @@ class Inbox:
         while not self._messages:
             if self._gone:
                 return {"type": "http.disconnect"}
+            if self._reader is not None:
+                raise trio.BusyResourceError("expected one task to receive, got two")
             self._reader = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._leave)
         message = self._messages.pop(0)

@@ -139,7 +139,8 @@ class GuardedStream(HTTPStream):
         """
         if message["type"] == "http.response.start":
             return self.exchange.body_follows
-        return not message.get("more_body", False)
+        last = not message.get("more_body", False)
+        return last and message["type"] == "http.response.body"
 
     async def run(self) -> None:
         """Call the application; whatever it raises ends this exchange only."""
