@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trio.testing import MockClock
+from stamina.instrumentation import (
+    RetryDetails,
+    get_on_retry_hooks,
+    set_on_retry_hooks,
+)
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.stream.test_endings import end
 from tests.support.world import world
@@ -58,3 +63,27 @@ async def test_an_answer_that_began_unseen_is_not_asked_for_again(
         assert visit.events[-1]["error_type"] == BROKEN.error_type
         assert w.record.outcome is Outcome.UPSTREAM_FAILED
         assert upstream.opened == 1
+
+
+async def test_a_stream_that_was_ended_is_not_tried_again(
+    autojump_clock: MockClock,
+) -> None:
+    """To close upstream's connection looks like a failure of its, which is none."""
+    retries: list[RetryDetails] = []
+
+    def note(details: RetryDetails) -> None:
+        retries.append(details)
+
+    hooks = get_on_retry_hooks()
+    set_on_retry_hooks([note])
+    try:
+        async with world() as w:
+            visit = w.chat("simulator/no-token")
+            await wait_all_tasks_blocked()
+            visit.leave()
+            await end(visit)
+            assert w.record.outcome is Outcome.CLIENT_DISCONNECTED
+            w.assert_clean()
+    finally:
+        set_on_retry_hooks(hooks)
+    assert retries == []

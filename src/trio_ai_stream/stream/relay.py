@@ -171,10 +171,13 @@ class _Conversation:
     def _retryable(self, exc: Exception) -> bool | float:
         """Retry what upstream calls retryable, before its answer has begun.
 
-        It may have begun unseen: with reasoning that this client did not ask for.
+        It may have begun unseen: with reasoning that this client did not ask for. Once
+        the stream has its ending, what fails is the connection that was closed for it.
         """
         begun = self.stream.events or self.transcript.begun
-        if not isinstance(exc, EndStream) or exc.problem is None or begun:
+        if begun or self.stream.ending is not None:
+            return False
+        if not isinstance(exc, EndStream) or exc.problem is None:
             return False
         wait = exc.problem.retry_after
         if wait is None:
