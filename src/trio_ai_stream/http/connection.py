@@ -87,7 +87,7 @@ class Connection(TrioASGIHTTPConnection):
                 and end is not Outcome.INTERNAL_ERROR
             ):
                 end = Outcome.SHUTDOWN
-            services.request_ids.discard(incoming.request_id)
+            incoming.leave(services.request_ids)
             if incoming.stream is not None:
                 incoming.stream.close(outcome=end)
             self._log_end(incoming)

@@ -57,12 +57,17 @@ class Incoming:
     def enter(cls, scope: dict[str, Any], taken: set[str]) -> Incoming:
         """Put a fresh one into the ASGI scope of a request, and its id into `taken`.
 
-        Whoever enters it takes the id out again, at the request's end.
+        Whoever enters it calls `leave` at the request's end.
         """
         incoming = cls(scope, _request_id(scope["headers"], taken))
         taken.add(incoming.request_id)
         scope[_KEY] = incoming
         return incoming
+
+    def leave(self, taken: set[str]) -> None:
+        """Take it and its id out again: with the scope it would be a cycle."""
+        taken.discard(self.request_id)
+        del self.scope[_KEY]
 
     @classmethod
     def current(cls) -> Incoming:

@@ -147,6 +147,8 @@ class Stream:
         self.release_upstream()
         self.step(Event.CLOSED)
         self._on_close(self, self._record())
+        # The watch knows the client, whose request holds this stream: a cycle.
+        self.nursery = self.watch = None
 
     def _record(self) -> Record:
         assert self.ending is not None
