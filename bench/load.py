@@ -112,7 +112,7 @@ class Load:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             exchange = Exchange(sock, request)
             sock.connect_ex(("127.0.0.1", self.target.port))
-            self.poll.register(sock, select.EPOLLOUT)
+            self.poll.register(sock, self._ask(exchange))
             self.open[sock.fileno()] = exchange
             begun.append(exchange)
         self.exchanges += begun
@@ -156,9 +156,7 @@ class Load:
     def _take(self, exchange: Exchange) -> None:
         try:
             if exchange.request:
-                exchange.sock.sendall(exchange.request)  # a packet: it fits
-                exchange.request = b""
-                self.poll.modify(exchange.sock, select.EPOLLIN)
+                self.poll.modify(exchange.sock, self._ask(exchange))
                 return
             data = exchange.sock.recv(_READ)
         except BlockingIOError:
@@ -184,6 +182,19 @@ class Load:
         if seen.endswith(_END):
             exchange.finished = True
             self._end(exchange)
+
+    @staticmethod
+    def _ask(exchange: Exchange) -> int:
+        """Send the request, if there is a connection already; return what to wait for.
+
+        Over loopback there is, unless the backlog is full.
+        """
+        try:
+            exchange.sock.sendall(exchange.request)  # a packet: it fits
+        except BlockingIOError:
+            return select.EPOLLOUT
+        exchange.request = b""
+        return select.EPOLLIN
 
     def _end(self, exchange: Exchange) -> None:
         self.poll.unregister(exchange.sock)
