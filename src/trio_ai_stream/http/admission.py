@@ -74,7 +74,6 @@ async def admit_stream(
     traceparent = incoming.field(b"traceparent")
 
     def closed(stream: Stream, record: Record) -> None:
-        permit.release()
         services.registry.remove(stream)
         services.metrics.stream_ended(record)
         services.tracer.stream_ended(record, traceparent)
@@ -89,6 +88,7 @@ async def admit_stream(
         budgets or services.budgets,
         endpoint=endpoint,
         owner=incoming.client_id,
+        release_permit=permit.release,
         on_close=closed,
         on_gap=services.metrics.content_gap,
     )

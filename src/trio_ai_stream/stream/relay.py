@@ -58,7 +58,7 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
 def _take_answered(stream: Stream) -> Source | None:
     """Close a stream whose answer is whole; return the connection that it leaves.
 
-    Its client has the answer and may ask again: no permit is held for the rest.
+    It is over for its client: nothing but the connection is held for the rest.
     """
     if not stream.completed:
         return None
@@ -221,5 +221,7 @@ class _Conversation:
             self.stream.scopes = {"terminal_event": last_words}
             self.watch.waiting_since = None  # a heartbeat now would be a second writer
             await self.watch.writable()
+            # Before the client is told: it may ask again before this task goes on.
+            self.stream.release_permit()
             await self.client.ended(ending, self.stream.answer)
             self.stream.told = True

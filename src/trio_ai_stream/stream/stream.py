@@ -36,6 +36,7 @@ class Stream:
         *,
         endpoint: str,
         owner: str,
+        release_permit: Callable[[], None],
         on_close: Callable[[Stream, Record], None],
         on_gap: Callable[[float], None],
     ) -> None:
@@ -61,6 +62,8 @@ class Stream:
         self.watch: Watch | None = None
         self.scopes: dict[str, trio.CancelScope] = {"stop": self.stop_scope}
         self._delivered_at: float | None = None
+        # Idempotent; called when the client is to be told the end, or by `close`.
+        self.release_permit = release_permit
         self._on_close = on_close
         self._on_gap = on_gap
 
@@ -145,6 +148,7 @@ class Stream:
             return
         self.end(outcome)
         self.release_upstream()
+        self.release_permit()
         self.step(Event.CLOSED)
         self._on_close(self, self._record())
         # The watch knows the client, whose request holds this stream: a cycle.

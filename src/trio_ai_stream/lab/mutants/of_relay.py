@@ -65,8 +65,8 @@ RELAY_MUTANTS: Final = (
         "two-writers",
         "the terminal event does not wait for a heartbeat under way",
         RELAY,
-        "            await self.watch.writable()\n            await self.client.ended",
-        "            await self.client.ended",
+        "            await self.watch.writable()\n            # Before the client",
+        "            # Before the client",
     ),
     Mutant(
         "heartbeat-in-farewell",
