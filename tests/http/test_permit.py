@@ -18,7 +18,7 @@ MESSAGES = {"messages": [{"role": "user", "content": "x"}], "stream": True}
 @pytest.mark.parametrize(
     ("path", "body"), [("/chat", PROMPT), ("/v1/chat/completions", MESSAGES)]
 )
-@pytest.mark.parametrize("model", ["echo", "silent", "status?code=400"])
+@pytest.mark.parametrize("model", ["echo", "silent", "default?status=400"])
 async def test_no_permit_is_held_when_the_last_bytes_leave(
     path: str, body: dict[str, Any], model: str, autojump_clock: MockClock
 ) -> None:
