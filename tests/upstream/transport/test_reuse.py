@@ -231,33 +231,6 @@ async def test_a_post_is_sent_again_if_nothing_of_it_was_sent() -> None:
             assert (server.accepted, len(streams)) == (2, 2)
 
 
-async def test_what_is_done_meanwhile_is_done_on_the_second_way_too() -> None:
-    """The first connection took no byte, so nothing has been waited for yet."""
-    streams: list[trio.SocketStream] = []
-    order: list[str] = []
-
-    async def connect(host: str, port: int, tls: bool) -> trio.SocketStream:
-        order.append("dialled")
-        streams.append(await trio.open_tcp_stream(host, port))
-        return streams[-1]
-
-    async def meanwhile() -> None:
-        order.append("meanwhile")
-        await trio.lowlevel.checkpoint()
-
-    with trio.fail_after(10):
-        async with (
-            serving(forever(OK)) as server,
-            httpx.AsyncClient(transport=Transport(connect=connect)) as client,
-        ):
-            more = {"meanwhile": meanwhile}
-            await client.post(server.url, content=b"x", extensions=more)
-            await client.post(server.url, content=b"x", extensions=more)
-            streams[0].socket.shutdown(trio.socket.SHUT_WR)  # the next write fails
-            await client.post(server.url, content=b"x", extensions=more)
-    assert order == ["meanwhile", "dialled", "meanwhile", "meanwhile", "dialled"]
-
-
 async def test_a_response_that_had_begun_is_not_asked_for_again() -> None:
     """After one byte of response a failure is final, even for GET."""
     answers = answering(OK, b"HTTP/1.1 2")

@@ -1,0 +1,63 @@
+"""What a caller does while upstream works: when it is done, and how it may end."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+
+from tests.upstream.transport.servers import OK, client_of, forever, serving
+from trio_ai_stream.upstream.transport import Transport
+
+
+async def test_it_is_done_before_every_wait_of_a_request() -> None:
+    """Before the dial; with the request on its way; on the second way as well.
+
+    A kept connection that takes no byte is given up before anything was waited for.
+    """
+    streams: list[trio.SocketStream] = []
+    order: list[str] = []
+
+    async def connect(host: str, port: int, tls: bool) -> trio.SocketStream:
+        order.append("dialled")
+        streams.append(await trio.open_tcp_stream(host, port))
+        return streams[-1]
+
+    async def meanwhile() -> None:
+        order.append("meanwhile")
+        await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(10):
+        async with (
+            serving(forever(OK)) as server,
+            httpx.AsyncClient(transport=Transport(connect=connect)) as client,
+        ):
+            more = {"meanwhile": meanwhile}
+            await client.post(server.url, content=b"x", extensions=more)
+            await client.post(server.url, content=b"x", extensions=more)
+            streams[0].socket.shutdown(trio.socket.SHUT_WR)  # the next write fails
+            await client.post(server.url, content=b"x", extensions=more)
+    assert order == ["meanwhile", "dialled", "meanwhile", "meanwhile", "dialled"]
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "failed"])
+async def test_its_end_ends_the_request_that_is_on_its_way(cancelled: bool) -> None:
+    """The connection is closed: an answer that nobody awaits is on its way to it."""
+
+    async def meanwhile() -> None:
+        if cancelled:
+            await trio.sleep_forever()
+        raise LookupError
+
+    with trio.fail_after(10):
+        async with serving(forever(OK)) as server, client_of() as (client, transport):
+            await client.post(server.url, content=b"x")
+            with trio.move_on_after(0.05) as scope:
+                with pytest.raises(LookupError):
+                    await client.post(
+                        server.url, content=b"x", extensions={"meanwhile": meanwhile}
+                    )
+            assert scope.cancelled_caught is cancelled
+            assert transport.statistics().live == transport.statistics().idle == 0
+            await server.wait_open(0)
+            assert (await client.post(server.url, content=b"x")).text == "ok"
