@@ -173,7 +173,8 @@ class Connection(TrioASGIHTTPConnection):
 def _leave(nursery: trio.Nursery, incoming: Incoming) -> None:
     """End what the request does: its client is gone. Synchronous.
 
-    The upstream connection is closed before this returns.
+    An answer's upstream connection is closed before this returns; a request that has
+    no answer yet closes its own as soon as the cancel reaches it.
     """
     outcome = _how_it_left(incoming)
     if incoming.stream is not None:
