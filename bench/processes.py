@@ -119,7 +119,20 @@ def gateway(
         target = Target(name, port, mark=b'"type": "content"')
     with started(command, cores, **environment) as process:
         _await_listening(port, process.process)
+        if workers > 1:
+            _pin(process.process.pid, workers, sorted(cores))
         yield process, target
+
+
+def _pin(supervisor: int, workers: int, cores: list[int]) -> None:
+    """Give each worker a core: left alone, the kernel at times puts all on one."""
+    for _ in range(300):
+        found = [pid for pid in family(supervisor) if pid != supervisor]
+        if len(found) >= workers:
+            break
+        time.sleep(0.1)
+    for number, pid in enumerate(found):
+        os.sched_setaffinity(pid, {cores[number % len(cores)]})
 
 
 def _free_port() -> int:
