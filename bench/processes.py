@@ -126,6 +126,7 @@ def gateway(
 
 def _pin(supervisor: int, workers: int, cores: list[int]) -> None:
     """Give each worker a core: left alone, the kernel at times puts all on one."""
+    found: list[int] = []
     for _ in range(300):
         found = [pid for pid in family(supervisor) if pid != supervisor]
         if len(found) >= workers:
