@@ -126,9 +126,8 @@ class Transport(httpx.AsyncBaseTransport):
         is closed before `Cancelled` leaves this method.
 
         The extension `meanwhile`, a function without arguments, is awaited before the
-        first wait: when the request is on its way, or before a connection is dialled;
-        so perhaps twice, if a kept-alive connection was of no use. What it raises fails
-        the request.
+        first wait: when the request is on its way, or before a dial; so perhaps twice,
+        if a kept-alive connection was of no use. What it raises fails the request.
         """
         if self._pool.closed:
             raise RuntimeError("this transport is closed; make a new one")
