@@ -14,6 +14,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: half of what tests do is wait for processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Let no collection look again at what was loaded: it lives as long as the run."""
     gc.collect()
@@ -32,7 +37,7 @@ FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long files, so that both workers end at about the same time."""
+    """Begin with the long files, so that all workers end at about the same time."""
 
     def rank(item: pytest.Item) -> int:
         places = (n for n, start in enumerate(FIRST) if item.nodeid.startswith(start))

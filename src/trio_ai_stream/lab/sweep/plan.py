@@ -31,8 +31,8 @@ QUIET_SEEDS: Final = 2  # without a new state, and a sweep is saturated
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`causes` at every boundary; `rotating`: each boundary gets the next one only, but
-    for the scenarios that want every cause.
+    """`causes` at every boundary; `rotating`: each boundary gets the next one only, and
+    those that its scenario always wants.
 
     `seeds` is the most; a saturated sweep stops before, unless `exact_seeds`. With
     `by_scope` every scope of the program is cancelled too. `pairs` are swept with the
@@ -54,10 +54,11 @@ class Plan:
         Each scenario begins with another cause: their first boundaries are the same
         steps of the program, which so meet every cause.
         """
-        if not self.rotating or SCENARIOS[scenario].every_cause:
+        if not self.rotating:
             return self.causes
         turn = k + seed + _NUMBERS[scenario]
-        return (self.causes[turn % len(self.causes)],)
+        mine = self.causes[turn % len(self.causes)]
+        return tuple(dict.fromkeys((mine, *SCENARIOS[scenario].always)))
 
 
 QUICK: Final = Plan("quick", seeds=1, exact_seeds=True, rotating=True)

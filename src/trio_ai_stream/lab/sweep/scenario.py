@@ -52,7 +52,7 @@ class Scenario:
     path: str = ""  # of a GET, for the shape `other`
     leaves_after_s: float | None = None  # the client leaves by itself
     keeps: bool = True  # a whole answer leaves its connection in the pool
-    every_cause: bool = False  # also in a quick sweep: few causes reach its point
+    always: tuple[str, ...] = ()  # causes for every boundary, also in a quick sweep
     own_app: bool = False  # its routes hold state: compile them for each run
 
     def make_settings(self) -> Settings:

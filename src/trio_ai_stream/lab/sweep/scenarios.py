@@ -109,7 +109,7 @@ _ALL: Final = (
         " would be due meanwhile",
         upstream="simulator/silent?at=1",
         read_every_s=1.9,
-        every_cause=True,
+        always=("cancel",),  # it must meet each state of a heartbeat
         ends=Outcome.STREAM_IDLE_TIMEOUT,
     ),
     Scenario(
