@@ -37,6 +37,7 @@ class Server:
         self.lines: list[tuple[int, bytes]] = []
         self.exited_ns: int | None = None
         self._arrived = trio.Event()
+        self._said_all = trio.Event()
 
     @property
     def pid(self) -> int:
@@ -77,6 +78,16 @@ class Server:
                 self.lines += [(now, line) for line in lines]
                 self._arrived.set()
                 self._arrived = trio.Event()
+        self._said_all.set()
+
+    async def last_words(self) -> str:
+        """Return the last lines of a process that has ended, once all were read.
+
+        Waits for `KILL_AFTER_S` at most: a child of its own may keep the pipe open.
+        """
+        with trio.move_on_after(KILL_AFTER_S):
+            await self._said_all.wait()
+        return self.tail()
 
 
 async def _listening(server: Server) -> None:
@@ -84,7 +95,8 @@ async def _listening(server: Server) -> None:
         if server.process.poll() is not None:
             raise ServerError(
                 f"expected a server on port {server.port}, but the process ended with "
-                f"status {server.process.returncode}; its last words:\n{server.tail()}"
+                f"status {server.process.returncode}; its last words:\n"
+                f"{await server.last_words()}"
             )
         try:
             stream = await trio.open_tcp_stream("127.0.0.1", server.port)
