@@ -19,13 +19,13 @@ from bench.rows.row import Rounds, quantile
 TINY = {
     "relay": ["--rounds", "1", "--streams", "2", "--events", "40"],
     "first": ["--rounds", "1", "--streams", "2"],
-    "paced": ["--streams", "3", "--events", "6", "--period-ms", "20"],
+    "paced": ["--streams", "3", "--events", "30", "--period-ms", "20"],
     "idle": ["--rounds", "1", "--streams", "3", "--warm-up", "1"],
     "many": ["--few", "2", "--many", "4", "--probes", "10"],
     "workers": ["--rounds", "1", "--streams", "2", "--seconds", "0.3"],
     "fairness": ["--rounds", "1", "--firehoses", "1", "--newcomers", "2",
                  "--settle-s", "0.1"],
-    "streams": ["--most", "1", "--events", "6", "--period-ms", "20",
+    "streams": ["--most", "1", "--events", "30", "--period-ms", "20",
                 "--burst-events", "40"],
 }  # fmt: skip
 
