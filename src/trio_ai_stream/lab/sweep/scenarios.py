@@ -77,6 +77,7 @@ _ALL: Final = (
         "late-end",
         "the body ends half a second after [DONE]: a cancel may find the stream done",
         upstream="simulator/fast?chunks=1&done_ms=500",
+        always=("disconnect",),  # it must meet the clean-up's shield
     ),
     Scenario(
         "no-reuse",
