@@ -42,7 +42,10 @@ async def admit_request(services: Services, incoming: Incoming) -> None:
 
 
 async def _count(services: Services, incoming: Incoming) -> None:
-    """Count the request against its client's rate."""
+    """Count the request against its client's rate.
+
+    :raises Refused: 429 with `Retry-After`, or 503 while the server drains.
+    """
     if services.registry.draining.is_set() and incoming.method == "POST":
         raise Refused(SHUTTING_DOWN)
     decision = await services.gate.admit_request(incoming.client_id)
