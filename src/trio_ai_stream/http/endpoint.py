@@ -2,9 +2,10 @@
 
 What Quart does for a request (a context, a match of the route, header objects, hooks)
 is a quarter of the time to a stream's first content, and an endpoint that takes one
-body and writes one stream needs none of it. So `Connection` calls it itself. A cross-origin request goes
-through Quart all the same, because quart-cors answers it from one of Quart's hooks; and
-the route is Quart's in any case, for the 405, `Allow`, and the OpenAPI document.
+body and writes one stream needs none of it. So `Connection` calls it itself. A
+cross-origin request goes through Quart all the same, because quart-cors answers it from
+one of Quart's hooks; and the route is Quart's in any case, for the 405, `Allow`, and
+the OpenAPI document.
 """
 
 from __future__ import annotations
