@@ -12,6 +12,7 @@ import trio.testing
 
 from tests.simulator.client import Client, Running, body_of
 from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.simulator.steps import Phase
 
 
 def abort(client: Client) -> None:
@@ -71,6 +72,25 @@ async def test_leaving_is_noticed_while_a_write_is_blocked(
     assert record.gone_how in ("fin", "rst", "write_error")
     assert (record.events_sent, record.events_after_gone) == (sent, 0)
     await client.stream.aclose()
+
+
+async def test_a_first_write_that_is_read_in_part_is_a_stream() -> None:
+    """Who leaves with the first token in hand has left a stream, though more was due.
+
+    The task that sent it may not have run since: the client can be quicker.
+    """
+    simulator = Simulator()
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(simulator.handle, theirs)
+        client = Client(ours)
+        await client.send(body=body_of("simulator/flood"))
+        seen = b""
+        while b"data: " not in seen:
+            seen += await ours.receive_some(64)
+        await trio.aclose_forcefully(ours)
+    (record,) = simulator.ledger.find()
+    assert (record.outcome, record.gone_phase) == ("client_gone", Phase.STREAMING)
 
 
 async def test_many_clients_leave_at_once(running: Running) -> None:

@@ -3,6 +3,9 @@
 One task, no scopes of its own: whoever calls it cancels it. Pauses are counted from
 the beginning, so the schedule does not drift; after a blocked write the events that
 have become due follow at once, as from a model that does not wait for its reader.
+
+A phase is entered before its write, in the same step: a client may have read what was
+sent, and be gone, before the task that sent it runs again.
 """
 
 from __future__ import annotations
@@ -69,17 +72,17 @@ class Player:
         if step.last and self._framed:
             data += LAST_CHUNK
             self._framed = False
-        await self._stream.send_all(data)
-        self._ledger.sent(self._record, len(data), step.events, step.tokens)
         if step.phase is not None and step.phase is not self._record.phase:
             self._enter(step.phase)
+        await self._stream.send_all(data)
+        self._ledger.sent(self._record, len(data), step.events, step.tokens)
 
     async def _head(self, head: Head) -> None:
         self._framed = head.length is None and self._chunked
         data = head_bytes(head, chunked=self._chunked, keep_alive=self._keep_alive)
-        await self._stream.send_all(data)
         self._record.status = head.status
         self._enter(Phase.AWAITING_FIRST_TOKEN)
+        await self._stream.send_all(data)
 
     def _enter(self, phase: Phase) -> None:
         self._ledger.mark(self._record, _MARKS[phase], phase)

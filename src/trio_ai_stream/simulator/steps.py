@@ -38,7 +38,7 @@ class Head(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Send bytes of the body; `phase` is entered when they are sent.
+    """Send bytes of the body; `phase` is entered as their sending begins.
 
     The `last` write carries the end of a chunked body, so that a client which leaves
     on its data has had the whole response.
