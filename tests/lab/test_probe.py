@@ -6,6 +6,7 @@ import argparse
 
 import pytest
 import trio
+import trio.testing
 
 from trio_ai_stream.lab import commands
 from trio_ai_stream.lab.adapters.adapter import Adapter
@@ -17,7 +18,13 @@ from trio_ai_stream.lab.records import RunRecord, Status
 from trio_ai_stream.lab.scenes import FIRST_TOKEN, STREAM
 from trio_ai_stream.lab.subcommands.shared import adapters_of
 from trio_ai_stream.lab.trial import Arena
-from trio_ai_stream.lab.upstream import Entry, simulating
+from trio_ai_stream.lab.upstream import (
+    FIRST_LOOK_S,
+    LONGEST_PAUSE_S,
+    Entry,
+    Upstream,
+    simulating,
+)
 
 
 async def test_the_naive_server_is_measured_from_outside() -> None:
@@ -49,6 +56,31 @@ async def test_a_server_that_dies_is_reported_with_its_last_words() -> None:
     with trio.fail_after(10), pytest.raises(ServerError, match="no such luck"):
         async with serving(argv, {}, port=1):
             raise AssertionError("it never listens")
+
+
+class Empty(Upstream):
+    """An upstream whose ledger has nothing; it notes when somebody looks."""
+
+    def __init__(self) -> None:
+        self.looks: list[float] = []
+
+    async def look(self, tag: int, *, since: int) -> Entry | None:
+        self.looks.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        return None
+
+
+async def test_nobody_looks_at_the_moment_of_the_cause(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The first look comes late, later ones more and more rarely: looking is work."""
+    upstream = Empty()
+    began = trio.current_time()
+    with trio.move_on_after(1):
+        await upstream.entry(1, lambda entry: True, since=0)
+    first, *_, before, last = (at - began for at in upstream.looks)
+    assert first == pytest.approx(FIRST_LOOK_S)
+    assert last - before == pytest.approx(LONGEST_PAUSE_S)
 
 
 def test_servers_are_interleaved_both_ways() -> None:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trio_ai_stream.lab.placement import PLACEMENT
+
 PACKAGES = (
     "trio", "hypercorn", "quart", "quart-trio", "httpx", "httpcore", "h11", "h2",
     "fastapi", "starlette", "uvicorn", "sse-starlette", "litellm",
@@ -68,6 +70,7 @@ def machine() -> dict[str, str | int | None]:
         "kernel": platform.release(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
+        "placement": None if PLACEMENT is None else str(PLACEMENT),
         "governor": _first_line(cpu0),
         "clock_source": _first_line(clock),
         "load_average": " ".join(f"{load:.2f}" for load in os.getloadavg()),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from trio_ai_stream.lab import manifest, records
+from trio_ai_stream.lab import manifest, placement, records
 from trio_ai_stream.lab.records import RunRecord, Status, Writer
 from trio_ai_stream.lab.report.write import write_report
 from trio_ai_stream.lab.upstream import Upstream, simulating
@@ -47,7 +47,8 @@ def conduct(
     started = time.monotonic_ns()
     with Writer(folder / RESULTS) as writer:
         try:
-            trio.run(_run, experiment, writer.write)
+            with placement.watching():
+                trio.run(_run, experiment, writer.write)
         except* KeyboardInterrupt:
             pass  # what was measured until then is reported
         finally:

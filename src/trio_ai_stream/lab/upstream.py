@@ -90,15 +90,16 @@ class Upstream:
         """Return a request's newest entry once it satisfies a condition.
 
         ``since`` keeps the answer small: a whole ledger takes upstream long to encode.
-        Waits for ever: the caller bounds it. Looks rarely, and less and less often, so
-        that looking does not become a part of what is measured.
+        Waits for ever: the caller bounds it. Looks late, and less and less often: each
+        look is a request that upstream answers, and one at the moment of a cause would
+        be a part of what is measured.
         """
         pause = FIRST_LOOK_S
         while True:
+            await trio.sleep(pause)
             entry = await self.look(tag, since=since)
             if entry is not None and until(entry):
                 return entry
-            await trio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE_S)
 
     async def look(self, tag: int, *, since: int) -> Entry | None:
