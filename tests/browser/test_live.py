@@ -21,9 +21,7 @@ def test_a_running_stream_is_a_tree_of_tasks_and_scopes(
     request_id = answer.get_attribute("data-request") or ""
     expect(stream).to_have_attribute("data-id", request_id)
     expect(page.locator("#live-count")).to_have_text("1")
-    expect(stream.locator(".nursery .name")).to_have_text(
-        ["request nursery", "stream nursery"]
-    )
+    expect(stream.locator(".nursery .name")).to_have_text(["stream nursery"])
     expect(stream.locator(".nursery .task > code")).to_have_text(["watch"])
     expect(stream.locator(".scope > span:first-child")).to_have_text(
         ["stop", "deadline", "idle"]

@@ -28,6 +28,7 @@ class OneBlock:
     def __init__(self, *items: Item) -> None:
         self._items = items
         self.opened = 0
+        self.ended = True
 
     async def open(self, _call: Call, meanwhile: Meanwhile) -> OneBlock:
         """Answer at once."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from tests.support.completions import over
 from tests.support.world import World, world
 from trio_ai_stream.stream.snapshot import NurseryView, StreamView, snapshot
+
+ORIGIN = "https://page.test"
 
 
 def view(w: World) -> StreamView:
@@ -67,10 +70,26 @@ async def test_a_streaming_stream_shows_when_silence_would_end_it(
         assert visit.events[-1]["error_type"] == "stream_idle_timeout"
 
 
-async def test_the_tree_is_trios_own(autojump_clock: MockClock) -> None:
-    """Request nursery outside, stream nursery with its one child inside."""
-    async with world() as w:
-        visit = w.chat("simulator/endless")
+DIRECT: list[tuple[str, list[str]]] = [("stream", ["watch"])]
+
+
+@pytest.mark.parametrize(
+    ("headers", "tree"),
+    [
+        ({}, DIRECT),
+        ({"origin": ORIGIN}, [("request", ["Connection._listen"]), *DIRECT]),
+    ],
+    ids=["direct", "through-quart"],
+)
+async def test_the_tree_is_trios_own(
+    headers: dict[str, str],
+    tree: list[tuple[str, list[str]]],
+    autojump_clock: MockClock,
+) -> None:
+    """The stream's nursery with its one child; the request's, where Quart needs one."""
+    async with world(env={"CORS_ALLOW_ORIGINS": ORIGIN}) as w:
+        body = {"prompt": "hello", "model": "simulator/endless"}
+        visit = w.visit(body, headers=headers)
         await trio.sleep(2)
         shown = view(w)
         assert shown.task is not None
@@ -78,7 +97,7 @@ async def test_the_tree_is_trios_own(autojump_clock: MockClock) -> None:
             (n.label, [t.name.split()[0] for t in n.tasks])
             for n in shown.task.nurseries
         ]
-        assert names == [("request", []), ("stream", ["watch"])]
+        assert names == tree
         visit.leave()
         await over(visit)
 

@@ -7,6 +7,7 @@ that encloses the whole call: a response body is not entered when a cancel lands
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Connection(TrioASGIHTTPConnection):
-    """Runs one request in one nursery; its stream is closed with it."""
+    """Runs one request in one scope; its stream is closed with it."""
 
     app: Application
 
@@ -63,18 +64,17 @@ class Connection(TrioASGIHTTPConnection):
             await send(message)
 
         try:
-            async with trio.open_nursery() as nursery:
-                incoming.exchange.watch(partial(_leave, nursery, incoming))
+            with trio.CancelScope() as client:
+                incoming.exchange.watch(partial(_leave, client, incoming))
                 endpoint = self.app.direct_endpoint(incoming)
-                if endpoint is None:
-                    await self._ask_quart(nursery, incoming, receive, send_complete)
-                else:
-                    run = await self._open(
-                        endpoint, nursery, incoming, receive, send_complete
-                    )
+                if endpoint is not None and incoming.exchange.tells:
+                    run = await self._open(endpoint, incoming, receive, send_complete)
                     if run is not None:
                         await run(send_complete, STREAM_FIELDS)
-                nursery.cancel_scope.cancel(reason="response sent")
+                else:
+                    await self._answer_listening(
+                        endpoint, incoming, receive, send_complete
+                    )
         except Exception:
             end = Outcome.INTERNAL_ERROR
             raise
@@ -93,9 +93,36 @@ class Connection(TrioASGIHTTPConnection):
             self._log_end(incoming)
             REQUEST_ID.reset(token)
 
+    async def _answer_listening(
+        self,
+        endpoint: Endpoint | None,
+        incoming: Incoming,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer with a task beside it that receives what the client says."""
+        async with trio.open_nursery() as nursery:
+            client = nursery.cancel_scope
+            listen = partial(self._listen, client, incoming, receive)
+            if endpoint is None:
+                request = self._create_request_from_scope(send)
+                nursery.start_soon(listen, request.body)
+                response = await self.app.handle_request(request)
+                del request  # a stream outlives what Quart made of its request
+                if isinstance(response, StreamResponse):
+                    await response.run(send, encode_headers(response.headers))
+                else:
+                    await self._send_whole(incoming, send, response)
+            else:
+                after_body = partial(nursery.start_soon, listen)
+                run = await self._open(endpoint, incoming, receive, send, after_body)
+                if run is not None:
+                    await run(send, STREAM_FIELDS)
+            client.cancel(reason="response sent")
+
     async def _listen(
         self,
-        nursery: trio.Nursery,
+        client: trio.CancelScope,
         incoming: Incoming,
         receive: Receive,
         body: Body | None = None,
@@ -106,15 +133,15 @@ class Connection(TrioASGIHTTPConnection):
                 body.append(message["body"])
                 if not message["more_body"]:
                     body.set_complete()
-        _leave(nursery, incoming)
+        _leave(client, incoming)
 
     async def _open(
         self,
         endpoint: Endpoint,
-        nursery: trio.Nursery,
         incoming: Incoming,
         receive: Receive,
         send: Send,
+        after_body: Callable[[], None] = lambda: None,
     ) -> Run | None:
         """Return the response of a stream's endpoint; None: the answer was another.
 
@@ -132,24 +159,11 @@ class Connection(TrioASGIHTTPConnection):
             )
             if body is None:
                 return None
-            if not incoming.exchange.tells:
-                nursery.start_soon(self._listen, nursery, incoming, receive)
+            after_body()
             return await endpoint.open(incoming, body)
         except Exception as exc:
             await self._send_whole(incoming, send, self.app.respond(exc, incoming))
             return None
-
-    async def _ask_quart(
-        self, nursery: trio.Nursery, incoming: Incoming, receive: Receive, send: Send
-    ) -> None:
-        request = self._create_request_from_scope(send)
-        nursery.start_soon(self._listen, nursery, incoming, receive, request.body)
-        response = await self.app.handle_request(request)
-        del request  # a stream outlives what Quart made of its request
-        if isinstance(response, StreamResponse):
-            await response.run(send, encode_headers(response.headers))
-        else:
-            await self._send_whole(incoming, send, response)
 
     async def _send_whole(
         self, incoming: Incoming, send: Send, response: ResponseTypes
@@ -170,7 +184,7 @@ class Connection(TrioASGIHTTPConnection):
         )
 
 
-def _leave(nursery: trio.Nursery, incoming: Incoming) -> None:
+def _leave(client: trio.CancelScope, incoming: Incoming) -> None:
     """End what the request does: its client is gone. Synchronous.
 
     An answer's upstream connection is closed before this returns; a request that has
@@ -179,7 +193,7 @@ def _leave(nursery: trio.Nursery, incoming: Incoming) -> None:
     outcome = _how_it_left(incoming)
     if incoming.stream is not None:
         incoming.stream.end(outcome)
-    nursery.cancel_scope.cancel(reason=outcome.value)
+    client.cancel(reason=outcome.value)
 
 
 def _how_it_left(incoming: Incoming) -> Outcome:

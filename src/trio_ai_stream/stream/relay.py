@@ -32,6 +32,7 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
     and end the stream as `internal_error`.
     """
     conversation = _Conversation(stream, upstream, client)
+    source: Source | None = None
     try:
         async with trio.open_nursery() as nursery:
             stream.nursery, stream.watch = nursery, conversation.watch
@@ -40,12 +41,13 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
             )
             await conversation.run()
             await conversation.tell()
+            source = _take_answered(stream)
             nursery.cancel_scope.cancel(reason="stream over")
     except Exception:
         logger.exception("stream failed")
         stream.end(Outcome.INTERNAL_ERROR)
     finally:
-        source = _take_answered(stream)
+        source = source or _take_answered(stream)
         if source is not None:
             # Read what follows [DONE], so that upstream's connection is used again;
             # shielded, because a client that has its answer may be gone already.
@@ -58,13 +60,14 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
 def _take_answered(stream: Stream) -> Source | None:
     """Close a stream whose answer is whole; return the connection that it leaves.
 
-    It is over for its client: nothing but the connection is held for the rest.
+    It is over for its client: nothing but the connection is held for the rest, if there
+    is any: mostly the end of the body has come with that of the answer.
     """
     if not stream.completed:
         return None
     source, stream.source = stream.source, None
     stream.close()
-    return source
+    return None if source is None or source.ended else source
 
 
 class _Conversation:

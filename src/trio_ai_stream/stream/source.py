@@ -39,6 +39,10 @@ class Source(Protocol):
     def generation_id(self) -> str | None:
         """Upstream's name for this answer, if it gave one."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether all has been read, and the connection given back."""
+
     async def receive(self) -> Sequence[Item] | None:
         """Return all items that have arrived; wait for one block; `None` at the end.
 

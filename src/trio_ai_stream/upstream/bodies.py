@@ -19,6 +19,10 @@ MAX_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
 class Body(Protocol):
     """The body of a response as our transport gives it (`extensions["body"]`)."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has been read to its end, and its connection given back."""
+
     async def receive(self) -> bytes:
         """Return one block, all that has arrived; `b""` at the end."""
 

@@ -149,6 +149,11 @@ class StreamSource:
         self._decoder = Decoder(raw=raw)
         self.generation_id = generation_id
 
+    @property
+    def ended(self) -> bool:
+        """Whether the body has been read to its end."""
+        return self._body.ended
+
     async def receive(self) -> Sequence[Item] | None:
         """Return all items that have arrived; `None` at the end of the body."""
         try:
@@ -185,6 +190,11 @@ class DocumentSource:
     def __init__(self, body: Body, generation_id: str | None) -> None:
         self._body = body
         self.generation_id = generation_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether the document has been read."""
+        return self._body.ended
 
     async def receive(self) -> Sequence[Item] | None:
         """Return what the document says, once all of it is here."""

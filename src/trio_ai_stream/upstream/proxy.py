@@ -70,6 +70,11 @@ class _Body:
         self._blocks: AsyncGeneratorType[bytes, None] = blocks
         self._over = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether the connection has been given back."""
+        return self._over
+
     async def receive(self) -> bytes:
         """Return the next block, `b""` at the end."""
         async for block in self._blocks:

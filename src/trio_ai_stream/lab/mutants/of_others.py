@@ -85,7 +85,7 @@ OTHER_MUTANTS: Final = (
         "the client's going is recorded, and nothing is cancelled",
         CONNECTION,
         "        incoming.stream.end(outcome)\n"
-        "    nursery.cancel_scope.cancel(reason=outcome.value)\n",
+        "    client.cancel(reason=outcome.value)\n",
         "        incoming.stream.end(outcome)\n",
     ),
     Mutant(
@@ -99,7 +99,7 @@ OTHER_MUTANTS: Final = (
         "gone-untold",
         "nobody is told that the client is gone",
         CONNECTION,
-        "                incoming.exchange.watch(partial(_leave, nursery, incoming))\n",
+        "                incoming.exchange.watch(partial(_leave, client, incoming))\n",
         "",
     ),
     Mutant(

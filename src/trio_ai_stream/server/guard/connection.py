@@ -24,21 +24,13 @@ from trio_ai_stream.server.guard.counters import Intervention
 from trio_ai_stream.server.guard.h2_setup import PREFACE
 from trio_ai_stream.server.guard.http1 import GuardedH11
 from trio_ai_stream.server.guard.http2 import GuardedH2
-from trio_ai_stream.server.guard.phases import Phase
+from trio_ai_stream.server.guard.phases import EXPIRED, Phase
 from trio_ai_stream.server.guard.stream import GuardedStream
 from trio_ai_stream.server.guard.transport import Transport
 from trio_ai_stream.server.limits import Limits
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.worker import Worker
-
-
-_EXPIRED: dict[Phase, Intervention] = {
-    Phase.HANDSHAKE: "handshake_failed",
-    Phase.HEAD: "head_timeout",
-    Phase.BODY: "body_timeout",
-    Phase.IDLE: "idle_timeout",
-}
 
 
 class Connection(TCPServer):
@@ -103,7 +95,10 @@ class Connection(TCPServer):
 
     async def _serve(self) -> None:
         """Read until an end of the connection, then leave it politely."""
-        self.await_within(Phase.HANDSHAKE, self.limits.tls_handshake_s)
+        if self.transport.tls:
+            self.await_within(Phase.HANDSHAKE, self.limits.tls_handshake_s)
+        else:
+            self.await_within(Phase.HEAD, self.limits.head_read_s)
         while not self.ending:
             with self._reading:
                 await self._read()
@@ -116,7 +111,7 @@ class Connection(TCPServer):
             self._hang_up()
             if self._lingering:
                 await self.transport.linger()
-            elif self.live or self.transport.pending:
+            elif self.transport.pending or not all(s.finished for s in self.live):
                 self.transport.finish_writing()  # closing says it to all others
 
     async def _read(self) -> None:
@@ -167,7 +162,7 @@ class Connection(TCPServer):
 
     def _expired(self) -> None:
         """Act on a deadline: say so where HTTP can, and end what it was for."""
-        self.intervened(_EXPIRED[self.phase])
+        self.intervened(EXPIRED[self.phase])
         if self.http is None:
             self.end(lingering=False)
         elif self.phase is Phase.IDLE:

@@ -109,6 +109,8 @@ class GuardedH11(H11Protocol):
                 self.stream.inbox.put_nowait(b"", more_body=False)
                 self.owner.await_within(Phase.RESPONSE, inf)
             else:
+                if self.owner.phase is Phase.HEAD and self.stream is not None:
+                    self.owner.await_within(Phase.BODY, self.limits.body_read_s)
                 return
 
     def _begin(self, request: h11.Request, raw: bytes) -> None:
@@ -116,7 +118,6 @@ class GuardedH11(H11Protocol):
         if status is not None:
             self._refuse(status)
             return
-        self.owner.await_within(Phase.BODY, self.limits.body_read_s)
         if self.connection.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[])
             self.owner.transport.push(self.connection.send(go_on) or b"")

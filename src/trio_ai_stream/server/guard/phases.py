@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import cast
+from typing import Final, cast
 
 from hypercorn.config import Config
 from hypercorn.protocol.events import Request
 from hypercorn.utils import valid_server_name
+
+from trio_ai_stream.server.guard.counters import Intervention
 
 
 class Phase(Enum):
@@ -18,6 +20,15 @@ class Phase(Enum):
     BODY = "body"
     RESPONSE = "response"
     IDLE = "idle"
+
+
+EXPIRED: Final[dict[Phase, Intervention]] = {
+    Phase.HANDSHAKE: "handshake_failed",
+    Phase.HEAD: "head_timeout",
+    Phase.BODY: "body_timeout",
+    Phase.IDLE: "idle_timeout",
+}
+"""What is counted when a deadline has passed."""
 
 
 def judge(

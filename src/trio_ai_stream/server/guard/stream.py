@@ -130,7 +130,8 @@ class GuardedStream(HTTPStream):
             end: Any = {"type": "http.response.body"}
             await super().app_send(end)
         # Not every message is written, and whoever sends in a loop must pause.
-        await trio.lowlevel.checkpoint()
+        if not self.finished:
+            await trio.lowlevel.checkpoint()
 
     def _joins_what_follows(self, message: Any) -> bool:
         """Tell whether what the message writes may leave with what follows it at once.
@@ -156,7 +157,8 @@ class GuardedStream(HTTPStream):
             except* Exception as group:
                 self.connection.intervened("application_error")
                 records.application_failed(self.connection, group)
-            await self._finish()
+            if not self.closed:
+                await self._finish()
         finally:
             self.inbox.close()
             self.connection.exchange_ends(self)

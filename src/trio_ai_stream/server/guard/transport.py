@@ -47,7 +47,7 @@ class Transport:
         self.overflowed = False
         self._flushing: trio.Lock | None = None
         self._lent = 0
-        _tune(sock, limits)
+        self._fresh = True
 
     async def handshake(self) -> None:
         """Do what must be done before the first byte of HTTP: for TCP nothing."""
@@ -133,10 +133,17 @@ class Transport:
         return int(struct.unpack("i", raw)[0])
 
     async def receive(self) -> bytes:
-        """Return what has arrived, `b""` at the end or after a failure."""
+        """Return what has arrived, `b""` at the end or after a failure.
+
+        The first call looks before it waits: by the time that a connection is served,
+        its request is mostly there.
+        """
         while not self.broken:
             try:
-                await trio.lowlevel.wait_readable(self.sock)
+                if self._fresh:
+                    self._fresh = False
+                else:
+                    await trio.lowlevel.wait_readable(self.sock)
                 return self.sock.recv(RECEIVE_BYTES)
             except (BlockingIOError, InterruptedError):
                 continue
@@ -203,8 +210,11 @@ class Transport:
             self.sock.close()
 
 
-def _tune(sock: socket.socket, limits: Limits) -> None:
-    """Set what the bounds need of the kernel, as far as it knows the option."""
+def tune(sock: socket.socket, limits: Limits) -> None:
+    """Set what the bounds need of the kernel, as far as it knows the option.
+
+    On a listener: Linux hands these options on to every connection accepted from it.
+    """
     if sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -55,6 +55,11 @@ class Body(httpx.AsyncByteStream):
         """The trailer fields (RFC 9110, section 6.5), once the body has ended."""
         return self._parser.trailers
 
+    @property
+    def ended(self) -> bool:
+        """Whether the end has been read; the connection is not this body's any more."""
+        return self._state in (_State.KEPT, _State.CLOSED)
+
     async def receive(self) -> bytes:
         """Return one block: all that one read of the socket brought; b"" at the end.
 
@@ -117,7 +122,11 @@ class Body(httpx.AsyncByteStream):
     async def _receive_ready(self) -> bytes:
         if self._state is _State.ABORTED:
             raise httpx.StreamClosed
-        await trio.lowlevel.checkpoint()
+        if not self._first:
+            await trio.lowlevel.checkpoint()
+            return b""
+        # It came with the head, for which the task has just waited.
+        await trio.lowlevel.checkpoint_if_cancelled()
         block, self._first = self._first, b""
         return block
 

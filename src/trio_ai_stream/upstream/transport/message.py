@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import httpx
@@ -17,8 +18,9 @@ from trio_ai_stream.upstream.transport.errors import InvalidRequestError
 from trio_ai_stream.upstream.transport.limits import SEND_BYTES
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(rb"[^\x00\r\n]*")
 _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+
+_BAD_FIELD = "expected header names that are tokens and values without line breaks"
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
@@ -139,12 +141,8 @@ def _read_fields(fields: list[tuple[bytes, bytes]]) -> _Fields:
     length: int | None = None
     chunked = closing = keyed = False
     for name, value in fields:
-        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise InvalidRequestError(
-                "expected header names that are tokens and values without line breaks"
-            )
+        lowered = _lowered(name)
         lines.append(b"%b: %b\r\n" % (name, value))
-        lowered = name.lower()
         if lowered == b"content-length":
             if length is not None or not value.isdigit():
                 raise InvalidRequestError("expected one Content-Length, of digits")
@@ -159,4 +157,14 @@ def _read_fields(fields: list[tuple[bytes, bytes]]) -> _Fields:
             keyed = True
     if chunked and length is not None:
         raise InvalidRequestError("expected Content-Length or chunked, not both")
-    return _Fields(b"".join(lines), length or 0, chunked, closing, keyed)
+    text = b"".join(lines)
+    if not text.count(b"\r") == text.count(b"\n") == len(lines) or b"\0" in text:
+        raise InvalidRequestError(_BAD_FIELD)
+    return _Fields(text, length or 0, chunked, closing, keyed)
+
+
+@lru_cache(maxsize=256)  # the names are the same in every request
+def _lowered(name: bytes) -> bytes:
+    if not _TOKEN.fullmatch(name):
+        raise InvalidRequestError(_BAD_FIELD)
+    return name.lower()
