@@ -86,6 +86,23 @@ async def test_each_budget_ends_its_stream_at_its_time(
         w.assert_clean()
 
 
+@pytest.mark.parametrize("model", ["no-answer", "no-token", "endless"])
+async def test_upstream_is_closed_in_the_step_that_finds_the_client_gone(
+    model: str, autojump_clock: MockClock
+) -> None:
+    """Whether it has answered or not: nothing has to be woken first."""
+    async with world() as w:
+        visit = w.chat(f"simulator/{model}")
+        await trio.sleep(1)
+        assert w.transport.statistics().live == 1
+        visit.leave()
+        assert w.transport.statistics().live == 0
+        await visit.over.wait()
+        assert w.record.outcome is Outcome.CLIENT_DISCONNECTED
+        assert w.record.cancel_latency_s == 0
+        w.assert_clean()
+
+
 async def test_no_connection_in_time_is_unreachable(autojump_clock: MockClock) -> None:
     """Connecting has a budget of its own, tried again within the first-token budget."""
     async with world() as w:

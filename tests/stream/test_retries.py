@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.stream.test_endings import end
 from tests.support.world import world
 from trio_ai_stream.stream.outcome import Outcome
-from trio_ai_stream.stream.source import Call, Meanwhile
+from trio_ai_stream.stream.source import Call, Hold, Meanwhile
 from trio_ai_stream.upstream.errors import BROKEN
 from trio_ai_stream.wire.events import Failure, Item, Reasoning
 
@@ -30,7 +30,7 @@ class OneBlock:
         self.opened = 0
         self.ended = True
 
-    async def open(self, _call: Call, meanwhile: Meanwhile) -> OneBlock:
+    async def open(self, _call: Call, meanwhile: Meanwhile, _hold: Hold) -> OneBlock:
         """Answer at once."""
         self.opened += 1
         await meanwhile()

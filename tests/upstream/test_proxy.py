@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
 import pytest
 import trio
@@ -46,6 +48,7 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
     """A whole answer reaches its end; an abort reaches upstream at once."""
     simulator = Simulator()
     items: list[Item] = []
+    held: list[Callable[[], None] | None] = []
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             address = await nursery.start(simulator.serve)
@@ -61,7 +64,7 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
             )
             body = BODY % f"simulator/{model}".encode()
             source = await upstream.open(
-                Call("r1", model, body), trio.lowlevel.checkpoint
+                Call("r1", model, body), trio.lowlevel.checkpoint, held.append
             )
             while not (items and type(items[-1]) is Done) and len(items) < 5:
                 items += await source.receive() or []
@@ -74,6 +77,7 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
                     pass
                 await source.finish()
             source.abort()
+            assert held == []  # which connection it has is httpx's secret
             await upstream.aclose()
             nursery.cancel_scope.cancel(reason="test over")
     assert [item for item in items if isinstance(item, str)]

@@ -187,8 +187,8 @@ class Connection(TrioASGIHTTPConnection):
 def _leave(client: trio.CancelScope, incoming: Incoming) -> None:
     """End what the request does: its client is gone. Synchronous.
 
-    An answer's upstream connection is closed before this returns; a request that has
-    no answer yet closes its own as soon as the cancel reaches it.
+    The connection to upstream is closed before this returns, whether upstream has
+    answered or not; one that is being made is given up as the cancel reaches it.
     """
     outcome = _how_it_left(incoming)
     if incoming.stream is not None:

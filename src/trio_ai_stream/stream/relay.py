@@ -142,7 +142,9 @@ class _Conversation:
         if stream.state is State.WAITING:
             stream.step(Event.RETRY)
         stream.attempts += 1
-        source = await self.upstream.open(stream.call, self._accept)
+        source = await self.upstream.open(
+            stream.call, self._accept, stream.hold_connection
+        )
         stream.hold_upstream(source)
         if stream.ending is not None:  # it came while this answer was on its way here
             raise EndStream(stream.ending.outcome)

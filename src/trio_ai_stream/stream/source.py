@@ -15,6 +15,8 @@ from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.events import Item
 
 Meanwhile = Callable[[], Awaitable[None]]
+Hold = Callable[[Callable[[], None] | None], None]
+"""Is given what closes a connection at once, and None when that is no longer so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,13 @@ class Upstream(Protocol):
     def kind(self) -> str:
         """`openrouter` or `simulator`: who answers."""
 
-    async def open(self, call: Call, meanwhile: Meanwhile) -> Source:
+    async def open(self, call: Call, meanwhile: Meanwhile, hold: Hold) -> Source:
         """Send the request and wait for upstream's headers, once.
 
         `meanwhile` is awaited before the first wait, with the request on its way if a
         connection was at hand. It may be awaited again: a connection turned out to be
-        stale. Cancelling closes the connection at once.
+        stale. Cancelling closes the connection at once; so does what `hold` is given,
+        for as long as there is a connection and no answer.
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """

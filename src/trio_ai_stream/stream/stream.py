@@ -49,6 +49,7 @@ class Stream:
         self.ending: Ending | None = None
         self.answer = Answer()
         self.source: Source | None = None
+        self._abort: Callable[[], None] | None = None  # while there is no source yet
         self.stop_scope = trio.CancelScope()
         self.first_content_at: float | None = None
         self.upstream_closed_at: float | None = None
@@ -125,6 +126,12 @@ class Stream:
         self.stop_scope.cancel(reason=outcome.value)
         return True
 
+    def hold_connection(self, abort: Callable[[], None] | None) -> None:
+        """Take what closes the connection on which upstream is asked; None: let go."""
+        self._abort = abort
+        if self.ending is not None:
+            self.release_upstream()
+
     def hold_upstream(self, source: Source) -> None:
         """Take over an open upstream connection; close it if the stream has ended."""
         self.source = source
@@ -134,9 +141,12 @@ class Stream:
 
     def release_upstream(self) -> None:
         """Close the upstream connection, if there is one; idempotent."""
+        abort, self._abort = self._abort, None
         source, self.source = self.source, None
         if source is not None:
-            source.abort()
+            abort = source.abort
+        if abort is not None:
+            abort()
             self.upstream_closed_at = trio.current_time()
 
     def close(self, *, outcome: Outcome = Outcome.CLIENT_DISCONNECTED) -> None:

@@ -15,7 +15,7 @@ import httpx
 import trio
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
-from trio_ai_stream.stream.source import Call, Meanwhile, Source
+from trio_ai_stream.stream.source import Call, Hold, Meanwhile, Source
 from trio_ai_stream.upstream.bodies import Body, read_document, read_error
 from trio_ai_stream.upstream.chunks import items_of_document
 from trio_ai_stream.upstream.decoder import Decoder, MalformedError
@@ -63,11 +63,11 @@ class OpenRouter:
         """Whether upstream has just refused our key, and taken it since from none."""
         return trio.current_time() - self._rejected_at < REJECTED_S
 
-    async def open(self, call: Call, meanwhile: Meanwhile) -> Source:
+    async def open(self, call: Call, meanwhile: Meanwhile, hold: Hold) -> Source:
         """Send the request and wait for upstream's headers, once.
 
         `meanwhile` is awaited before the first wait. Cancelling closes the connection
-        at once.
+        at once, and so does what `hold` is given.
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """
@@ -84,7 +84,7 @@ class OpenRouter:
                     (b"X-Request-ID", call.request_id.encode("ascii")),
                 ],
                 stream=httpx.ByteStream(call.body),
-                extensions={**self._extensions, "meanwhile": meanwhile},
+                extensions={**self._extensions, "meanwhile": meanwhile, "hold": hold},
             )
         )
         body: Body = response.extensions["body"]

@@ -42,6 +42,7 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the response carries a body that can be aborted."""
         meanwhile = request.extensions.pop("meanwhile", None)
+        request.extensions.pop("hold", None)  # httpx's connections cannot be told apart
         if meanwhile is not None:
             await meanwhile()
         response = await self._inner.handle_async_request(request)

@@ -10,8 +10,7 @@ import trio
 
 from trio_ai_stream.lab.sweep.scenario import TARGET
 from trio_ai_stream.tracing import internals
-from trio_ai_stream.upstream.transport import Transport
-from trio_ai_stream.upstream.transport.transport import TransportStatistics
+from trio_ai_stream.upstream.transport import Transport, TransportStatistics
 
 if TYPE_CHECKING:
     from trio_ai_stream.lab.sweep.world import World

@@ -5,11 +5,11 @@ from __future__ import annotations
 from trio_ai_stream.upstream.transport.body import Body
 from trio_ai_stream.upstream.transport.dial import Connect, DialReport
 from trio_ai_stream.upstream.transport.limits import TransportLimits
-from trio_ai_stream.upstream.transport.transport import (
+from trio_ai_stream.upstream.transport.statistics import (
     ConnectionInfo,
-    Transport,
     TransportStatistics,
 )
+from trio_ai_stream.upstream.transport.transport import Transport
 
 __all__ = [
     "Body",

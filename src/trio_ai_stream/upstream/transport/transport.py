@@ -9,7 +9,8 @@ closing a socket, which upstream notices at once.
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 import httpx
 import trio
@@ -23,7 +24,6 @@ from trio_ai_stream.upstream.transport.connection import (
 from trio_ai_stream.upstream.transport.dial import (
     Connect,
     Dialer,
-    DialReport,
     Origin,
 )
 from trio_ai_stream.upstream.transport.errors import (
@@ -35,34 +35,13 @@ from trio_ai_stream.upstream.transport.errors import (
 from trio_ai_stream.upstream.transport.limits import TransportLimits
 from trio_ai_stream.upstream.transport.message import Message
 from trio_ai_stream.upstream.transport.pool import Pool
+from trio_ai_stream.upstream.transport.statistics import (
+    ConnectionInfo,
+    TransportStatistics,
+)
 
+Hold = Callable[[Callable[[], None] | None], None]
 _PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class TransportStatistics:
-    """What a transport holds now, and what it has done so far."""
-
-    idle: int
-    live: int
-    connecting: int
-    dns_threads: int
-    connects: int
-    connect_failures: int
-    reuses: int
-    stale: int
-    expired: int
-    retries: int
-    aborts: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionInfo:
-    """How a response's connection came about (`response.extensions["connection"]`)."""
-
-    reused: bool
-    served: int
-    dial: DialReport
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -128,6 +107,10 @@ class Transport(httpx.AsyncBaseTransport):
         The extension `meanwhile`, a function without arguments, is awaited before the
         first wait: when the request is on its way, or before a dial; so perhaps twice,
         if a kept-alive connection was of no use. What it raises fails the request.
+
+        The extension `hold` is called with a function that closes the connection at
+        once, when the request has one, and with None when its head is there or it has
+        none any more: another request's may be next on it.
         """
         if self._pool.closed:
             raise RuntimeError("this transport is closed; make a new one")
@@ -135,16 +118,17 @@ class Transport(httpx.AsyncBaseTransport):
         budgets = Budgets.of(request)
         message = _message(request)
         meanwhile: Meanwhile | None = request.extensions.get("meanwhile")
+        hold: Hold = request.extensions.get("hold", _hold_nothing)
         connection = self._pool.acquire(origin)
         if connection is not None:
-            response = await self._try(connection, message, budgets, meanwhile)
+            response = await self._try(connection, message, budgets, hold, meanwhile)
             if response is not None:
                 return response
             self._pool.counters.retries += 1
         if meanwhile is not None:
             await meanwhile()
         connection = await self._open(origin, budgets)
-        response = await self._try(connection, message, budgets)
+        response = await self._try(connection, message, budgets, hold)
         assert response is not None  # only a reused connection may be given up
         return response
 
@@ -183,9 +167,11 @@ class Transport(httpx.AsyncBaseTransport):
         connection: Connection,
         message: Message,
         budgets: Budgets,
+        hold: Hold,
         meanwhile: Meanwhile | None = None,
     ) -> httpx.Response | None:
         """Return the response, or None if the request should go out once more."""
+        hold(partial(self._pool.discard, connection))
         try:
             first = await connection.exchange(message, budgets, self._limits, meanwhile)
         except Exception as exc:
@@ -197,6 +183,8 @@ class Transport(httpx.AsyncBaseTransport):
         except BaseException:
             self._pool.discard(connection)
             raise
+        finally:
+            hold(None)
         return self._response(connection, first, budgets)
 
     def _response(
@@ -217,6 +205,10 @@ class Transport(httpx.AsyncBaseTransport):
                 "connection": ConnectionInfo(served > 0, served, connection.report),
             },
         )
+
+
+def _hold_nothing(_abort: Callable[[], None] | None) -> None:
+    """Stand in for a caller who does not want to close by himself."""
 
 
 def _origin(url: httpx.URL) -> Origin:

@@ -1,0 +1,79 @@
+"""What a caller holds while there is no answer: the connection's end, and no longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+import trio
+import trio.testing
+
+from tests.upstream.transport.servers import (
+    OK,
+    Peer,
+    client_of,
+    forever,
+    serving,
+)
+
+both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+
+
+class Holder:
+    """Keeps what it is given, and everything that it was given."""
+
+    def __init__(self) -> None:
+        self.abort: Callable[[], None] | None = None
+        self.given: list[bool] = []
+
+    def hold(self, abort: Callable[[], None] | None) -> None:
+        """The extension."""
+        self.abort = abort
+        self.given.append(abort is not None)
+
+
+async def mute(peer: Peer) -> None:
+    """Take a request and say nothing."""
+    await peer.request()
+    await peer.more()
+
+
+@both
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+async def test_an_abort_ends_the_wait_for_the_head(tls: bool, large: bool) -> None:
+    """The socket is closed in the call; the request fails, and nothing is left."""
+    holder = Holder()
+    content = b"x" * (300_000 if large else 1)
+    with trio.fail_after(10):
+        async with serving(mute, tls=tls) as server, client_of() as (client, transport):
+
+            async def ask() -> None:
+                with pytest.raises(httpx.ReadError):
+                    await client.post(
+                        server.url, content=content, extensions={"hold": holder.hold}
+                    )
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await server.wait_open(1)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert holder.abort is not None
+                holder.abort()
+                assert transport.statistics().live == 0
+                await server.wait_open(0)
+    assert holder.given == [True, False]
+
+
+async def test_a_connection_with_an_answer_is_let_go() -> None:
+    """Once the head is there the connection is the body's, or the next request's."""
+    holder = Holder()
+    with trio.fail_after(10):
+        async with serving(forever(OK)) as server, client_of() as (client, _):
+            for _ in range(2):
+                answer = await client.post(
+                    server.url, content=b"x", extensions={"hold": holder.hold}
+                )
+                assert answer.text == "ok"
+                assert holder.abort is None
+    assert holder.given == [True, False, True, False]
