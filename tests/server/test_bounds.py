@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
+import time
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from tests.support.guarding.servers import LocalServer, local_config, serve_whil
 from trio_ai_stream.server.limits import Limits
 
 POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf"
+LONG_POST = POST.replace(b": 9", b": 999")
+CHUNKED_POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
 H2_POST = f.hello() + f.request(1, b"/echo", method=b"POST", end=False)
 
 EXPIRES: dict[str, tuple[dict[str, float], bytes, int, str]] = {
@@ -56,28 +60,91 @@ async def test_a_client_that_says_too_little_is_let_go(name: str) -> None:
         await serve_while(body, limits=_limits(**limits))
 
 
-async def test_a_slow_loris_gains_nothing_by_dripping() -> None:
-    """The head's time runs from its first byte, however often another one comes."""
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"GET / HTTP/1.1\r\n", b"X: y\r\n"),
+        (LONG_POST, b"z"),
+        (get("/ok") + LONG_POST, b"z"),
+        (CHUNKED_POST, b"1\r\nz\r\n"),
+    ],
+    ids=["a head", "a body", "a pipelined body", "chunks"],
+)
+async def test_a_slow_loris_gains_nothing_by_dripping(
+    parts: tuple[bytes, bytes],
+) -> None:
+    """The time runs from the first byte, however often another one comes."""
 
     async def body(server: LocalServer) -> None:
         async with await Client.connect(server.port) as client:
             began = trio.current_time()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_drip, client)
+                nursery.start_soon(_drip, client, *parts)
                 await client.read_to_end()
                 nursery.cancel_scope.cancel(reason="closed by the server")
             assert 0.2 <= trio.current_time() - began < 2
-            assert status_of(client.received) == 408
+            assert b" 408 " in client.received
 
     with trio.fail_after(5):
-        await serve_while(body, limits=_limits(head_read_s=0.3))
+        await serve_while(body, limits=_limits(head_read_s=0.3, body_read_s=0.3))
 
 
-async def _drip(client: Client) -> None:
-    await client.say(b"GET / HTTP/1.1\r\n")
+async def _drip(client: Client, first: bytes, drop: bytes) -> None:
+    await client.say(first)
     while not client.ended:
-        await client.say(b"X: y\r\n")
+        await client.say(drop)
         await trio.sleep(0.02)
+
+
+def _say_while_the_loop_is_held(client: Client, data: bytes) -> None:
+    """Let the data and every deadline of 0.3 s become due in one scheduler pass."""
+    os.write(client.stream.socket.fileno(), data)
+    time.sleep(0.31)  # holds the loop: nothing runs that it could wait for
+
+
+ENDS = (b"ok", b"0\r\n\r\n", b"ended")
+LATE = {
+    "head": ({"head_read_s": 0.3}, get("/ok")[:9], get("/ok")[9:]),
+    "body": ({"body_read_s": 0.3}, POST, b"ended"),
+    "idle": ({"keep_alive_s": 0.3}, get("/ok"), get("/ok")),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+async def test_what_comes_with_the_deadline_is_in_time(name: str) -> None:
+    """The loop was busy; bytes and deadline are due in one pass: a whole answer."""
+    limits, first, rest = LATE[name]
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(first)
+            if name == "idle":
+                await client.read_until(lambda said: said.endswith(b"ok"))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            said = len(client.received)
+            _say_while_the_loop_is_held(client, rest)
+            await client.read_until(lambda all_said: all_said[said:].endswith(ENDS))
+            assert status_of(client.received[said:]) == 200
+            assert not any(server.guard.tally.interventions.values())
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(**limits))
+
+
+async def test_a_body_that_comes_with_its_deadline_harms_no_neighbour() -> None:
+    """Over HTTP/2 the other streams of the connection go on to their end."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(H2_POST + f.request(3, b"/stream?n=20&every=0.05"))
+            await client.frames_until(lambda seen: f.status(seen, 3) == 200)
+            _say_while_the_loop_is_held(client, f.data(1, b"all", end=True))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 3))
+            assert f.body(seen, 3).count(b"data: ") == 20
+            assert not any(server.guard.tally.interventions.values())
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(body_read_s=0.3))
 
 
 @pytest.mark.parametrize(

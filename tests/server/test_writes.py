@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import sys
 from typing import Any
 
-import pytest
 import trio
 
 from tests.support.guarding import frames as f
 from tests.support.guarding.application import BLOCK
 from tests.support.guarding.client import Client, get
 from tests.support.guarding.servers import LocalServer, serve_while
-from trio_ai_stream.server.guard.transport import tune
 from trio_ai_stream.server.limits import Limits
 
 CLOSED_WINDOW = f.hello(INITIAL_WINDOW_SIZE=0)
@@ -32,27 +28,6 @@ async def test_a_client_that_stops_reading_is_cut_off() -> None:
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits(write_stall_s=0.3))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the options are Linux's")
-def test_a_connection_inherits_what_its_listener_was_told() -> None:
-    """Each accepted connection has the bounds without a system call of its own."""
-    limits = _limits(write_stall_s=7.0, unsent_bytes=12_345)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        tune(listener, limits)
-        with (
-            socket.create_connection(listener.getsockname()),
-            listener.accept()[0] as accepted,
-        ):
-            told = {
-                option: accepted.getsockopt(socket.IPPROTO_TCP, option)
-                for option in (
-                    socket.TCP_NODELAY,
-                    socket.TCP_NOTSENT_LOWAT,
-                    socket.TCP_USER_TIMEOUT,
-                )
-            }
-    assert list(told.values()) == [1, 12_345, 7_000]
 
 
 async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:

@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.world import BUDGETS, Visit, World, world
 from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.stream.record import Record
 
 
 async def end(visit: Visit) -> float:
@@ -100,6 +101,24 @@ async def test_upstream_is_closed_in_the_step_that_finds_the_client_gone(
         await visit.over.wait()
         assert w.record.outcome is Outcome.CLIENT_DISCONNECTED
         assert w.record.cancel_latency_s == 0
+        w.assert_clean()
+
+
+async def test_a_record_that_nobody_can_keep_costs_no_connection(
+    autojump_clock: MockClock,
+) -> None:
+    """Our own bug behind a whole answer: what is left of upstream's body is closed."""
+
+    def fail(_record: Record) -> None:
+        raise LookupError("test")
+
+    async with world() as w:
+        w.services.observe = fail
+        body = b'{"prompt": "hello", "model": "simulator/fast?done_ms=500"}'
+        visit = Visit(w.app, "/chat", body)
+        with pytest.raises(LookupError):
+            await visit.task()
+        assert visit.types[-1] == "done"
         w.assert_clean()
 
 

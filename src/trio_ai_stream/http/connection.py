@@ -1,4 +1,4 @@
-"""The ASGI call of one request: its nursery, its disconnect, its records.
+"""The ASGI call of one request: its scope, its disconnect, its records.
 
 Quart's own adapter is replaced by the means it offers (`asgi_http_class`), because the
 permit, the registry entry and the outcome of a stream must be released by something
@@ -141,7 +141,7 @@ class Connection(TrioASGIHTTPConnection):
         incoming: Incoming,
         receive: Receive,
         send: Send,
-        after_body: Callable[[], None] = lambda: None,
+        after_body: Callable[[], None] | None = None,
     ) -> Run | None:
         """Return the response of a stream's endpoint; None: the answer was another.
 
@@ -159,7 +159,8 @@ class Connection(TrioASGIHTTPConnection):
             )
             if body is None:
                 return None
-            after_body()
+            if after_body is not None:
+                after_body()
             return await endpoint.open(incoming, body)
         except Exception as exc:
             await self._send_whole(incoming, send, self.app.respond(exc, incoming))

@@ -155,9 +155,9 @@ async def serving(
             start_new_session=True,  # so that a worker it leaves behind can be killed
         )
         server = Server(process, port)
-        if place is not None:
-            place(server.pid)
         try:
+            if place is not None:
+                place(server.pid)
             assert process.stdout is not None
             nursery.start_soon(server.collect, process.stdout)
             await _ready(server, ready_within_s)

@@ -32,7 +32,6 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
     and end the stream as `internal_error`.
     """
     conversation = _Conversation(stream, upstream, client)
-    source: Source | None = None
     try:
         async with trio.open_nursery() as nursery:
             stream.nursery, stream.watch = nursery, conversation.watch
@@ -41,13 +40,12 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
             )
             await conversation.run()
             await conversation.tell()
-            source = _take_answered(stream)
             nursery.cancel_scope.cancel(reason="stream over")
     except Exception:
         logger.exception("stream failed")
         stream.end(Outcome.INTERNAL_ERROR)
     finally:
-        source = source or _take_answered(stream)
+        source = _take_answered(stream)
         if source is not None:
             # Read what follows [DONE], so that upstream's connection is used again;
             # shielded, because a client that has its answer may be gone already.
@@ -66,7 +64,12 @@ def _take_answered(stream: Stream) -> Source | None:
     if not stream.completed:
         return None
     source, stream.source = stream.source, None
-    stream.close()
+    try:
+        stream.close()
+    except Exception:
+        if source is not None:
+            source.abort()
+        raise
     return None if source is None or source.ended else source
 
 

@@ -208,7 +208,8 @@ class DocumentSource:
             ) from exc
 
     async def finish(self) -> None:
-        """Do nothing: the body has been read to its end."""
+        """Give the connection back; the body has been read to its end."""
+        await self._body.drain()
 
     def abort(self) -> None:
         """Close the connection at once."""

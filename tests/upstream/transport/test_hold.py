@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import httpx
 import pytest
 import trio
 import trio.testing
+from trio.testing import MemoryReceiveStream, MemorySendStream
 
 from tests.upstream.transport.servers import (
     OK,
@@ -16,6 +18,9 @@ from tests.upstream.transport.servers import (
     forever,
     serving,
 )
+from trio_ai_stream.upstream.transport import Transport
+
+URL = "http://host/"
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 
@@ -63,6 +68,50 @@ async def test_an_abort_ends_the_wait_for_the_head(tls: bool, large: bool) -> No
                 assert transport.statistics().live == 0
                 await server.wait_open(0)
     assert holder.given == [True, False]
+
+
+@pytest.mark.parametrize("passes", range(6))
+async def test_a_closed_connection_is_never_handed_on(passes: int) -> None:
+    """Closed so many scheduler passes after the head arrived: no answer, or too late.
+
+    Found by the sweep: the head was read, the task that had sent the request was not
+    yet over, and the connection that was closed just then went to the idle ones.
+    """
+    for _ in range(10):  # Trio's order within a pass is random
+        holder = Holder()
+        incoming = MemoryReceiveStream()
+
+        async def connect(
+            _host: str,
+            _port: int,
+            _tls: bool,
+            incoming: MemoryReceiveStream = incoming,
+        ) -> trio.StapledStream[MemorySendStream, MemoryReceiveStream]:
+            await trio.lowlevel.checkpoint()
+            return trio.StapledStream(MemorySendStream(), incoming)
+
+        transport = Transport(connect=connect)
+        answers: list[str] = []
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_ask, transport, holder, answers)
+                await trio.testing.wait_all_tasks_blocked()
+                incoming.put_data(OK)
+                for _ in range(passes):
+                    await trio.lowlevel.checkpoint()
+                aborted = holder.abort is not None
+                if holder.abort is not None:
+                    holder.abort()
+        assert answers == ([] if aborted else ["ok"])
+        assert transport.statistics().idle == len(answers)
+        assert transport.statistics().live == 0
+
+
+async def _ask(transport: Transport, holder: Holder, answers: list[str]) -> None:
+    client = httpx.AsyncClient(transport=transport)  # closing it would close the idle
+    with suppress(httpx.ReadError):
+        answer = await client.post(URL, content=b"x", extensions={"hold": holder.hold})
+        answers.append(answer.text)
 
 
 async def test_a_connection_with_an_answer_is_let_go() -> None:

@@ -101,6 +101,8 @@ def test_a_bytes_body_of_another_length_is_refused() -> None:
     [
         [(b"X", b"a\r\nY: b")],
         [(b"X", b"a\nb")],
+        [(b"X", b"a\rb")],
+        [(b"X", b"a\r"), (b"Y", b"\nb")],
         [(b"X", b"a\0")],
         [(b"X Y", b"a")],
         [(b"", b"a")],

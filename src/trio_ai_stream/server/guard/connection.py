@@ -105,13 +105,15 @@ class Connection(TCPServer):
                 if not self.ending:
                     self.lost()
             if not self.ending:
-                self._expired()
+                # Not if the last bytes waited for came just before the scope's end.
+                if trio.current_time() >= self._due:
+                    self._expired()
                 self._reading = trio.CancelScope(deadline=self._due)
         if not self.transport.broken:
             self._hang_up()
             if self._lingering:
                 await self.transport.linger()
-            elif self.transport.pending or not all(s.finished for s in self.live):
+            elif self.live or self.transport.pending:
                 self.transport.finish_writing()  # closing says it to all others
 
     async def _read(self) -> None:

@@ -25,7 +25,6 @@ from hypercorn.utils import (
 from trio_ai_stream.server import config as configuration
 from trio_ai_stream.server.drain import Drainable, Shutdown, first_of
 from trio_ai_stream.server.guard.counters import Tally
-from trio_ai_stream.server.guard.transport import tune
 from trio_ai_stream.server.guard.worker import Worker
 from trio_ai_stream.server.limits import Limits
 
@@ -155,7 +154,6 @@ def _listen(
     listeners += [(sock, None) for sock in sockets.insecure_sockets]
     for sock, _ in listeners:
         stack.enter_context(sock)
-        tune(sock, limits)
         sock.listen(limits.backlog)
     _allow_descriptors(2 * limits.connections + 256)
     return listeners

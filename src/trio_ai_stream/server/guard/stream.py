@@ -117,6 +117,8 @@ class GuardedStream(HTTPStream):
             body = message.get("body", b"")
             if body:
                 await self.write(body)
+            else:
+                await trio.lowlevel.checkpoint()
             return
         self.more_follows = message is not None and self._joins_what_follows(message)
         await super().app_send(message)

@@ -48,6 +48,7 @@ class Transport:
         self._flushing: trio.Lock | None = None
         self._lent = 0
         self._fresh = True
+        _tune(sock, limits)
 
     async def handshake(self) -> None:
         """Do what must be done before the first byte of HTTP: for TCP nothing."""
@@ -210,11 +211,8 @@ class Transport:
             self.sock.close()
 
 
-def tune(sock: socket.socket, limits: Limits) -> None:
-    """Set what the bounds need of the kernel, as far as it knows the option.
-
-    On a listener: Linux hands these options on to every connection accepted from it.
-    """
+def _tune(sock: socket.socket, limits: Limits) -> None:
+    """Set what the bounds need of the kernel, as far as it knows the option."""
     if sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

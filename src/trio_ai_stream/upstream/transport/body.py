@@ -1,7 +1,8 @@
 """The body of a response: a block at a time, drained, or aborted.
 
 This is the hot path of the gateway. One `receive` costs one schedule point, one system
-call and one call of the C parser, whatever number of events has arrived.
+call and one call of the C parser, whatever number of events has arrived; what came with
+the head costs none of them.
 """
 
 from __future__ import annotations

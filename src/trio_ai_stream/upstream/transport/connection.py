@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import httpx
 import trio
 
-from trio_ai_stream.upstream.transport.closing import ClosedLink
+from trio_ai_stream.upstream.transport.closing import CLOSED, ClosedLink
 from trio_ai_stream.upstream.transport.dial import DialReport, Origin
 from trio_ai_stream.upstream.transport.errors import Phase
 from trio_ai_stream.upstream.transport.limits import TransportLimits
@@ -150,13 +150,13 @@ class Connection:
     async def _read_head(
         self, patience: trio.CancelScope | None, budgets: Budgets
     ) -> bytes:
-        parser, link = self.parser, self.link
+        parser = self.parser
         assert parser is not None
         self.phase = Phase.READ
         first = b""
         while parser.head is None:
-            await link.wait()
-            data = link.take()
+            await self.link.wait()
+            data = self.link.take()  # another one than before, if it has been closed
             if data is None:
                 continue
             if not data:
@@ -189,6 +189,8 @@ class Connection:
             if parser.head is not None and parser.head.status >= 300:
                 nursery.cancel_scope.cancel(reason="upstream answered early")
         if parser.head is not None:
+            if self.link is CLOSED_LINK:  # while the tasks above were coming to an end
+                raise trio.ClosedResourceError(CLOSED)
             return first
         if not self._whole:
             # Either task may be the first to notice that upstream closed.
