@@ -7,6 +7,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.stream.source import Call
@@ -41,11 +42,15 @@ async def forward(client: trio.SocketStream) -> None:
 
 # httpx's own chain of generators is not closed when a body is left before its end.
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
-@pytest.mark.parametrize("model", ["fast", "silent"])
+@pytest.mark.parametrize(
+    ("model", "whole", "kept"),
+    [("fast", False, 1), ("fast", True, 1), ("silent", False, 0)],
+    ids=["ended", "document", "aborted"],
+)
 async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
-    model: str,
+    model: str, whole: bool, kept: int
 ) -> None:
-    """A whole answer reaches its end; an abort reaches upstream at once."""
+    """A whole answer leaves its connection; an abort reaches upstream at once."""
     simulator = Simulator()
     items: list[Item] = []
     held: list[Callable[[], None] | None] = []
@@ -63,8 +68,12 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
                 connect_s=5,
             )
             body = BODY % f"simulator/{model}".encode()
+            if whole:
+                body = body.replace(b'"stream":true', b'"stream":false')
             source = await upstream.open(
-                Call("r1", model, body), trio.lowlevel.checkpoint, held.append
+                Call("r1", model, body, whole=whole),
+                trio.lowlevel.checkpoint,
+                held.append,
             )
             while not (items and type(items[-1]) is Done) and len(items) < 5:
                 items += await source.receive() or []
@@ -73,10 +82,12 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
                 record = await simulator.ledger.wait_for("r1", "client_gone")
                 assert record.events_after_gone == 0
             else:
-                while await source.receive() is not None:
+                while not whole and await source.receive() is not None:
                     pass
                 await source.finish()
             source.abort()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert simulator.connections == kept
             assert held == []  # which connection it has is httpx's secret
             await upstream.aclose()
             nursery.cancel_scope.cancel(reason="test over")

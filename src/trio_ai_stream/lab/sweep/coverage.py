@@ -39,6 +39,9 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
     ("upstream/transport/body.py", "Body._receive_within_budget"): "the same",
     ("upstream/transport/body.py", "Body.__anext__"): "for httpx's own readers",
     ("upstream/proxy.py", ""): "httpx's own connections, over sockets",
+    ("upstream/openrouter.py", "DocumentSource.finish"): (
+        "through a proxy only: on a connection of ours the document has ended"
+    ),
     ("upstream/openrouter.py", "OpenRouter.get"): "no stream: upstream refuses a GET",
     ("admission/peers.py", ""): "workers' sockets",
     ("http/elsewhere.py", ""): "other workers' streams, over their sockets",
