@@ -79,9 +79,10 @@ def test_stop_before_upstream_has_answered(visit: Open, server: ServerProcess) -
     expect(answer).to_have_attribute("data-request", re.compile("."))
     page.keyboard.press("Escape")
     card = finished(answer).locator(".card.stopped")
-    expect(card).to_contain_text("upstream had not answered yet")
+    expect(card).to_contain_text("after the stop")
     record = server.ended(answer.get_attribute("data-request") or "")
     assert record["outcome"] == "cancelled"
+    assert record["cancel_latency_ms"] is not None
 
 
 def test_where_a_cancel_fails_the_page_hangs_up(

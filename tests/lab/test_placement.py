@@ -10,7 +10,7 @@ import pytest
 from trio_ai_stream.lab.placement import (
     PLACEMENT,
     Placement,
-    place_server,
+    on_server_cores,
     split,
     watching,
 )
@@ -56,9 +56,8 @@ def test_the_instrument_gives_its_cores_back() -> None:
 async def test_a_server_is_placed_before_it_runs() -> None:
     """A child starts on the server's cores, though its parent keeps to others."""
     assert PLACEMENT is not None
+    argv = on_server_cores([sys.executable, "-c", SAY_CORES])
     with watching(), pytest.raises(ServerError) as caught:
-        async with serving(
-            [sys.executable, "-c", SAY_CORES], {}, port=1, place=place_server
-        ):
+        async with serving(argv, {}, port=1):
             raise AssertionError("it never listens")
     assert f"cores {sorted(PLACEMENT.server)}" in str(caught.value)

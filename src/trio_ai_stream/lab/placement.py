@@ -9,8 +9,9 @@ the next. So the watchers get cores of their own, where the system lets us say s
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 
@@ -39,6 +40,10 @@ PLACEMENT: Final = (
 )
 
 
+# The name is looked up as the shell would, so that the command stays what it was.
+_BECOME: Final = "os.execvp(sys.argv[1], sys.argv[1:])"
+
+
 @contextmanager
 def watching() -> Iterator[None]:
     """Keep this process, and the children it starts, to the watchers' cores."""
@@ -52,11 +57,10 @@ def watching() -> Iterator[None]:
         os.sched_setaffinity(0, PLACEMENT.watchers | PLACEMENT.server)
 
 
-def place_server(pid: int) -> None:
-    """Keep a server that has just been started to its cores; what it starts inherits.
-
-    Only a child that it has by now, or a thread, escapes: call it at once.
-    """
-    if PLACEMENT is not None:
-        with suppress(ProcessLookupError):  # it may have ended at once
-            os.sched_setaffinity(pid, PLACEMENT.server)
+def on_server_cores(argv: Sequence[str]) -> list[str]:
+    """Return a command that runs another one on the server's cores, and becomes it."""
+    if PLACEMENT is None:
+        return list(argv)
+    cores = sorted(PLACEMENT.server)
+    program = f"import os, sys; os.sched_setaffinity(0, {cores}); {_BECOME}"
+    return [sys.executable, "-I", "-S", "-c", program, *argv]

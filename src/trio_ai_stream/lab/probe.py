@@ -17,7 +17,7 @@ from trio_ai_stream.lab.experiments.notice import notice
 from trio_ai_stream.lab.experiments.recovery import recovery
 from trio_ai_stream.lab.experiments.shutdown import shutdown
 from trio_ai_stream.lab.experiments.stalled import stalled
-from trio_ai_stream.lab.placement import place_server
+from trio_ai_stream.lab.placement import on_server_cores
 from trio_ai_stream.lab.process import ServerError, free_port, serving
 from trio_ai_stream.lab.procfs import open_files
 from trio_ai_stream.lab.progress import Progress
@@ -59,9 +59,8 @@ async def arena_of(adapter: Adapter, upstream: Upstream) -> AsyncIterator[Arena]
     port = free_port()
     argv, env = adapter.command(port=port, upstream=upstream.base_url)
     within = adapter.ready_within_s
-    async with serving(
-        argv, env, port=port, ready_within_s=within, place=place_server
-    ) as server:
+    argv = on_server_cores(argv)
+    async with serving(argv, env, port=port, ready_within_s=within) as server:
         yield Arena(adapter, server, upstream)
 
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -136,11 +136,8 @@ async def serving(
     *,
     port: int,
     ready_within_s: float = 20.0,
-    place: Callable[[int], None] | None = None,
 ) -> AsyncIterator[Server]:
     """Run a server from when it listens on ``port`` until the block ends.
-
-    ``place`` is told its process id as soon as there is one.
 
     Errors: ServerError if it does not come to listen. Cancellation: the child and its
     children are ended within twice KILL_AFTER_S.
@@ -156,8 +153,6 @@ async def serving(
         )
         server = Server(process, port)
         try:
-            if place is not None:
-                place(server.pid)
             assert process.stdout is not None
             nursery.start_soon(server.collect, process.stdout)
             await _ready(server, ready_within_s)

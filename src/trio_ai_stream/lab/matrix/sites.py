@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from trio_ai_stream.lab.adapters.adapter import Adapter
 from trio_ai_stream.lab.adapters.catalogue import OURS
 from trio_ai_stream.lab.matrix.cells import Site
-from trio_ai_stream.lab.placement import place_server
+from trio_ai_stream.lab.placement import on_server_cores
 from trio_ai_stream.lab.process import free_port, serving
 from trio_ai_stream.lab.trial import Arena
 from trio_ai_stream.lab.upstream import Upstream
@@ -98,5 +98,6 @@ async def site_arena(
         if site in (Site.UNCONNECTED, Site.HASTY_UNCONNECTED):
             base_url = f"http://127.0.0.1:{hole}/api/v1"
         argv, env = adapter.command(port=port, upstream=base_url)
-        async with serving(argv, env, port=port, place=place_server) as server:
+        argv = on_server_cores(argv)
+        async with serving(argv, env, port=port) as server:
             yield Arena(adapter, server, upstream)

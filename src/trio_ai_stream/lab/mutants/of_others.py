@@ -57,8 +57,10 @@ OTHER_MUTANTS: Final = (
         "late-answer-kept",
         "an answer that arrives after the ending keeps its connection",
         STREAM,
-        "        if self.ending is not None:\n            self.release_upstream()\n",
-        "",
+        "        self.answer.generation_id = source.generation_id\n"
+        "        if self.ending is not None:\n"
+        "            self.release_upstream()\n",
+        "        self.answer.generation_id = source.generation_id\n",
     ),
     Mutant(
         "stop-is-only-noted",

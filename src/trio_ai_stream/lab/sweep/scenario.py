@@ -45,6 +45,7 @@ class Scenario:
     read_every_s: float = 0.0
     origin: str = ""  # of the page that asks, if a page does
     tells: bool = True  # the server under the application tells of a disconnect at once
+    proxied: bool = False  # upstream is behind a proxy, and so less in our hands
     pieces: int = 1  # in which the request's body arrives
     connect_s: float = 0.01
     warm: int = 0  # requests before, which leave a connection in the pool

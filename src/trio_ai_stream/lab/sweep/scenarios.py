@@ -22,6 +22,13 @@ _ALL: Final = (
         tells=False,
     ),
     Scenario(
+        "proxied",
+        "the same, asked for on a connection that is not ours to close before it is"
+        " answered",
+        proxied=True,
+        always=("cancel",),
+    ),
+    Scenario(
         "slow-client",
         "a client that takes a quarter of a second to read each write, so that the"
         " relay waits in `send` while upstream goes on",

@@ -17,6 +17,7 @@ import trio.testing
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.lab.sweep.client import Client
 from trio_ai_stream.lab.sweep.network import Network
+from trio_ai_stream.lab.sweep.proxied import Proxied
 from trio_ai_stream.lab.sweep.scenario import PATHS, TARGET, Scenario
 from trio_ai_stream.lab.sweep.sighting import Sighting, sight, tasks_of_server
 from trio_ai_stream.lab.sweep.stage import application
@@ -91,6 +92,9 @@ class World:
             )
             self.app = application(self.scenario, self.network, self.records.append)
             await outside.start(self._serve)
+            services = self.app.services
+            if self.scenario.proxied and services.upstream is not None:
+                services.upstream = Proxied(services.upstream)  # type: ignore[assignment]
             await self._warm_up()
             await trio.testing.wait_all_tasks_blocked()
             self.tasks_before = tasks_of_server()

@@ -61,5 +61,5 @@ export function stopCard(result, record) {
 
 function closing(known) {
   if (known?.upstream_closed_ms != null) return [`${time(known.upstream_closed_ms)} after the stop`];
-  return known ? ["upstream had not answered yet"] : ["-", "the server's record did not arrive"];
+  return known ? ["upstream was not connected yet"] : ["-", "the server's record did not arrive"];
 }

@@ -1,0 +1,28 @@
+"""Upstream as it is behind a proxy: nobody is told what closes its connections.
+
+There the transport is httpx's own (`upstream/proxy.py`), so a request without an answer
+can only be cancelled, and its answer may arrive after the stream has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trio_ai_stream.stream.source import Call, Hold, Meanwhile, Source
+from trio_ai_stream.upstream.openrouter import OpenRouter
+
+
+class Proxied:
+    """Another upstream, without its `hold`."""
+
+    def __init__(self, upstream: OpenRouter) -> None:
+        self._upstream = upstream
+        self.kind = upstream.kind
+
+    async def open(self, call: Call, meanwhile: Meanwhile, _hold: Hold) -> Source:
+        """Open an answer; give nothing to hold until it is there."""
+        return await self._upstream.open(call, meanwhile, _hold_nothing)
+
+
+def _hold_nothing(_abort: Callable[[], None] | None) -> None:
+    """Take what closes the connection, and forget it."""
