@@ -172,10 +172,7 @@ class StreamSource:
 
     async def finish(self) -> None:
         """Read what is left, so that the connection goes back to the pool."""
-        try:
-            await self._body.drain()
-        except httpx.HTTPError:
-            self._body.abort()
+        await _drain(self._body)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -209,11 +206,18 @@ class DocumentSource:
 
     async def finish(self) -> None:
         """Give the connection back; the body has been read to its end."""
-        await self._body.drain()
+        await _drain(self._body)
 
     def abort(self) -> None:
         """Close the connection at once."""
         self._body.abort()
+
+
+async def _drain(body: Body) -> None:
+    try:
+        await body.drain()
+    except httpx.HTTPError:
+        body.abort()
 
 
 def _is_json(response: httpx.Response) -> bool:
