@@ -97,16 +97,16 @@ async def _drip(client: Client, first: bytes, drop: bytes) -> None:
 
 
 def _say_while_the_loop_is_held(client: Client, data: bytes) -> None:
-    """Let the data and every deadline of 0.3 s become due in one scheduler pass."""
+    """Let the data and every deadline of a second become due in one scheduler pass."""
     os.write(client.stream.socket.fileno(), data)
-    time.sleep(0.31)  # holds the loop: nothing runs that it could wait for
+    time.sleep(1.01)  # holds the loop: nothing runs that it could wait for
 
 
 ENDS = (b"ok", b"0\r\n\r\n", b"ended")
 LATE = {
-    "head": ({"head_read_s": 0.3}, get("/ok")[:9], get("/ok")[9:]),
-    "body": ({"body_read_s": 0.3}, POST, b"ended"),
-    "idle": ({"keep_alive_s": 0.3}, get("/ok"), get("/ok")),
+    "head": ({"head_read_s": 1.0}, get("/ok")[:9], get("/ok")[9:]),
+    "body": ({"body_read_s": 1.0}, POST, b"ended"),
+    "idle": ({"keep_alive_s": 1.0}, get("/ok"), get("/ok")),
 }
 
 
@@ -144,7 +144,7 @@ async def test_a_body_that_comes_with_its_deadline_harms_no_neighbour() -> None:
             assert not any(server.guard.tally.interventions.values())
 
     with trio.fail_after(5):
-        await serve_while(body, limits=_limits(body_read_s=0.3))
+        await serve_while(body, limits=_limits(body_read_s=1.0))
 
 
 @pytest.mark.parametrize(
