@@ -1,6 +1,7 @@
 """Three ways to look for a mutant, with the same number of runs.
 
-`sweep`: every boundary, by rotating causes, then pairs of causes, then all causes.
+`sweep`: every boundary, by rotating causes, then another schedule of one scenario, then
+pairs of causes, then all causes.
 `random`: the same scenarios and causes, at a random time of a random schedule.
 `one-task`: a cancel of the request's own task at each of its own awaits, as tools for a
 single coroutine do it; other tasks' steps are no boundaries to it.
@@ -29,6 +30,13 @@ from trio_ai_stream.stream.outcome import Outcome
 ARMS: Final = ("sweep", "random", "one-task")
 LADDER: Final = (
     QUICK,
+    Plan(
+        "another schedule",
+        scenarios=("document-refused",),
+        seeds=2,
+        exact_seeds=True,
+        causes=("disconnect",),
+    ),
     Plan("pairs", scenarios=("plain", "late-end", "no-head"), causes=(), pairs=PAIRS),
     Plan("every cause", exact_seeds=True),
 )

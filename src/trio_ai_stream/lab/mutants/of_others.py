@@ -137,6 +137,14 @@ OTHER_MUTANTS: Final = (
         "        except BaseException:\n            raise\n",
     ),
     Mutant(
+        "closed-connection-kept",
+        "a connection closed while its answer came goes to the idle ones (found by the"
+        " sweep)",
+        "upstream/transport/connection.py",
+        "            if self.link is CLOSED_LINK:",
+        "            if False:",
+    ),
+    Mutant(
         "idle-never-fires",
         "the watch sees upstream's silence and lets it be",
         "stream/watch.py",

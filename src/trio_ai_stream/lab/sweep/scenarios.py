@@ -38,7 +38,7 @@ _ALL: Final = (
     Scenario(
         "flood",
         "upstream says more than the client reads: backpressure up to upstream",
-        upstream="simulator/fast?chunks=3000&burst=1000&reasoning=1",
+        upstream="simulator/fast?chunks=900&burst=300&reasoning=1",
         read_every_s=0.1,
     ),
     Scenario(
@@ -124,7 +124,7 @@ _ALL: Final = (
         "stuck-client",
         "a client that reads nothing, and no guard that cuts it off",
         upstream="simulator/fast?chunks=1",
-        read_every_s=1000.0,
+        read_every_s=60.0,
         ends=Outcome.FIRST_TOKEN_TIMEOUT,
     ),
     Scenario(
