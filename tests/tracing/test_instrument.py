@@ -15,7 +15,11 @@ from trio_ai_stream.lab.sweep.scenario import TARGET
 from trio_ai_stream.lab.sweep.token import Token
 from trio_ai_stream.lab.timeline import Kind
 from trio_ai_stream.tracing import live
-from trio_ai_stream.tracing.instrument import TraceInstrument, VirtualClock
+from trio_ai_stream.tracing.instrument import (
+    TraceInstrument,
+    VirtualClock,
+    monotonic_us,
+)
 from trio_ai_stream.tracing.sink import TraceSink
 
 
@@ -45,7 +49,7 @@ def traced(path: Path) -> list[dict[str, Any]]:
             instruments=[TraceInstrument(sink, VirtualClock())],
         )
     events: list[dict[str, Any]] = json.loads(path.read_text())
-    return [event for event in events if event]
+    return events
 
 
 def test_a_cancel_is_drawn_from_its_call_to_its_delivery(tmp_path):
@@ -115,16 +119,31 @@ def test_a_trace_is_bounded_and_says_so(tmp_path):
             sink.write({"ph": "X", "name": "step", "ts": number, "dur": 1})
     events = json.loads(path.read_text())
     assert path.stat().st_size < 700
-    assert events[-2]["name"] == "trace full"
+    assert events[-1]["name"] == "trace full"
     assert sink.dropped > 80
 
 
+def test_a_trace_cut_short_lacks_nothing_but_its_bracket(tmp_path):
+    """What a process that died had written are whole events, after one bracket."""
+    path = tmp_path / "t.json"
+    with TraceSink(path, title="test") as sink:
+        for number in range(2_000):
+            sink.write({"ph": "X", "name": "step", "ts": number, "dur": 1})
+        written = path.read_text()
+    cut = json.loads(written + "]")
+    assert 1_000 < len(cut) < 2_000
+    assert cut == json.loads(path.read_text())[: len(cut)]
+
+
 async def test_a_live_trace_is_whole_when_its_task_is_cancelled(tmp_path):
-    """The file carries the process's number, parses, and holds other tasks' steps."""
+    """The file carries the process's number, and steps since tracing began, only."""
     path = tmp_path / "live.json"
+    before = monotonic_us()
     async with trio.open_nursery() as nursery:
         await nursery.start(live.trace_process, path)
         await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     events = json.loads(live.file_of_process(path).read_text())
-    assert sum(event.get("ph") == "X" for event in events) > 2
+    begins = [event["ts"] for event in events if event["ph"] == "X"]
+    assert min(begins) >= before
+    assert sum(event["ph"] == "X" for event in events) > 2

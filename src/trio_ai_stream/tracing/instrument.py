@@ -43,9 +43,9 @@ class _Track:
 
     __slots__ = ("flow", "number", "shields", "started_us")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, started_us: float) -> None:
         self.number = number
-        self.started_us = 0.0
+        self.started_us = started_us
         self.flow: int | None = None  # of a Cancelled that is on its way
         self.shields: dict[trio.CancelScope, int] = {}
 
@@ -139,7 +139,8 @@ class TraceInstrument(trio.abc.Instrument):
         track = self._tracks.get(task)
         if track is None:
             self._made += 1
-            track = self._tracks[task] = _Track(self._made)
+            # The task that switches tracing on is seen in mid-step first: from here.
+            track = self._tracks[task] = _Track(self._made, self._now_us())
             name = task.name.rsplit(".", 1)[-1]
             self._event(track, 0, ph="M", name="thread_name", args={"name": name})
         return track

@@ -27,20 +27,22 @@ class TraceSink:
         self.path = path
         self.dropped = 0
         self._left = limit_bytes
-        self._pending: list[bytes] = [b"[\n"]
+        self._pending: list[bytes] = []
         self._pending_bytes = 0
+        self._separator = b"[\n"
         self._file = path.open("wb")
         self.write({"ph": "M", "name": "process_name", "args": {"name": title}})
 
     def write(self, event: dict[str, Any]) -> None:
         """Append one event; `pid` and `tid` default to 1 and 0."""
-        line = _encode({"pid": 1, "tid": 0, **event}) + b",\n"
+        line = self._separator + _encode({"pid": 1, "tid": 0, **event})
         if len(line) > self._left:
             self.dropped += 1
             if self.dropped > 1:
                 return
             full = {"ph": "i", "s": "g", "name": "trace full", "ts": event.get("ts", 0)}
-            line = _encode({"pid": 1, "tid": 0, **full}) + b",\n"
+            line = self._separator + _encode({"pid": 1, "tid": 0, **full})
+        self._separator = b",\n"
         self._left -= len(line)
         self._pending.append(line)
         self._pending_bytes += len(line)
@@ -49,7 +51,7 @@ class TraceSink:
 
     def close(self) -> None:
         """Write what is left, and the end of the array."""
-        self._pending.append(b"{}]\n")
+        self._pending.append(b"\n]\n")
         self._flush()
         self._file.close()
 
