@@ -22,6 +22,7 @@ from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.redaction import register_secret
 from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
@@ -48,17 +49,19 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     )
     registry = Registry()
     admission = _open_admission(settings, registry, metrics, run_folder)
+    budgets = Budgets(
+        first_token_s=settings.FIRST_TOKEN_TIMEOUT_SECS,
+        idle_s=settings.STREAM_IDLE_TIMEOUT_SECS,
+        deadline_s=settings.STREAM_DEADLINE_SECS,
+        heartbeat_s=settings.HEARTBEAT_SECS,
+        write_s=settings.WRITE_TIMEOUT_SECS,
+    )
     services = Services(
         settings=settings,
-        budgets=Budgets(
-            first_token_s=settings.FIRST_TOKEN_TIMEOUT_SECS,
-            idle_s=settings.STREAM_IDLE_TIMEOUT_SECS,
-            deadline_s=settings.STREAM_DEADLINE_SECS,
-            heartbeat_s=settings.HEARTBEAT_SECS,
-            write_s=settings.WRITE_TIMEOUT_SECS,
-        ),
+        budgets=budgets,
         gate=admission.gate,
         registry=registry,
+        roster=Roster(budgets.first_timer_s),
         directory=admission.directory,
         observe=log_record,
         metrics=metrics,
@@ -78,6 +81,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
             await nursery.start(trace_process, settings.TRACE_FILE)
         await nursery.start(admission.run)
         await start_services(services, connect, nursery)
+        nursery.start_soon(services.roster.run, name="roster of streams")
         nursery.start_soon(count, services, run_directory, name="metrics")
         nursery.start_soon(close_tracer, services.tracer, name="tracer")
 

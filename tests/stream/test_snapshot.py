@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.completions import over
-from tests.support.world import World, world
+from tests.support.world import BUDGETS, World, world
 from trio_ai_stream.stream.snapshot import NurseryView, StreamView, snapshot
 
 ORIGIN = "https://page.test"
@@ -70,34 +70,29 @@ async def test_a_streaming_stream_shows_when_silence_would_end_it(
         assert visit.events[-1]["error_type"] == "stream_idle_timeout"
 
 
-DIRECT: list[tuple[str, list[str]]] = [("stream", ["watch"])]
-
-
 @pytest.mark.parametrize(
-    ("headers", "tree"),
-    [
-        ({}, DIRECT),
-        ({"origin": ORIGIN}, [("request", ["Connection._listen"]), *DIRECT]),
-    ],
+    ("headers", "outer"),
+    [({}, []), ({"origin": ORIGIN}, [("request", ["Connection._listen"])])],
     ids=["direct", "through-quart"],
 )
 async def test_the_tree_is_trios_own(
     headers: dict[str, str],
-    tree: list[tuple[str, list[str]]],
+    outer: list[tuple[str, list[str]]],
     autojump_clock: MockClock,
 ) -> None:
-    """The stream's nursery with its one child; the request's, where Quart needs one."""
+    """The stream's nursery, Quart's beside it; a child from the first timer on."""
     async with world(env={"CORS_ALLOW_ORIGINS": ORIGIN}) as w:
         body = {"prompt": "hello", "model": "simulator/endless"}
         visit = w.visit(body, headers=headers)
-        await trio.sleep(2)
-        shown = view(w)
-        assert shown.task is not None
-        names = [
-            (n.label, [t.name.split()[0] for t in n.tasks])
-            for n in shown.task.nurseries
-        ]
-        assert names == tree
+        for until, children in [(BUDGETS.first_timer_s - 0.1, []), (2, ["watch"])]:
+            await trio.sleep(until)
+            shown = view(w)
+            assert shown.task is not None
+            names = [
+                (n.label, [t.name.split()[0] for t in n.tasks])
+                for n in shown.task.nurseries
+            ]
+            assert names == [*outer, ("stream", children)]
         visit.leave()
         await over(visit)
 

@@ -26,6 +26,7 @@ from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport
@@ -42,7 +43,10 @@ class Visit:
     def __init__(self, app: Any, path: str, body: bytes, **options: Any) -> None:
         self._app = app
         self._to_app, self._inbox = trio.open_memory_channel[dict[str, Any]](10)
-        self.exchange = Exchange(tells=options.get("tells", True))
+        self.exchange = Exchange(
+            tells=options.get("tells", True),
+            bounds_body=options.get("bounds_body", False),
+        )
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -156,6 +160,7 @@ class World:
             budgets=budgets,
             gate=LocalGate(Quota.per_second(1000), self.permits),
             registry=registry,
+            roster=Roster(budgets.first_timer_s),
             directory=LocalDirectory(LiveStreams(registry)),
             observe=self.records.append,
             metrics=Metrics(version="test", upstream="simulator"),
@@ -168,6 +173,7 @@ class World:
             ),
         )
         self.app = Application(self.services, self._start)
+        nursery.start_soon(self.services.roster.run)
 
     async def _start(self, _nursery: trio.Nursery) -> None:
         """Nothing is to be started: `services` is complete."""
@@ -200,6 +206,7 @@ class World:
         """Nothing is held: no permit, no entry, no upstream connection."""
         assert self.permits.statistics().held == 0
         assert len(self.services.registry) == 0
+        assert len(self.services.roster) == 0
         assert self.transport.statistics().live == 0
         assert self.transport.statistics().connecting == 0
 

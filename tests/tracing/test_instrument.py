@@ -98,7 +98,7 @@ def test_a_replay_is_drawn_in_steps_of_its_request(tmp_path):
     trace = in_steps(timeline_of(tmp_path / "t.json"), TARGET)
     assert trace.unit == "steps"
     names = [lane.name.rpartition(" ")[0] for lane in trace.lanes]
-    assert names[:2] == [TARGET, f"watch {TARGET}"]
+    assert names[0] == TARGET
     assert "upstream" not in names  # it was there before the request
     (own,) = [lane for lane in trace.lanes if lane.name.startswith(TARGET)]
     (life,) = [span for span in own.spans if span.kind is Kind.LIFE]

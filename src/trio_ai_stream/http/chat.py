@@ -52,7 +52,8 @@ def chat_endpoint(services: Services) -> Endpoint:
         def run(send: Send, fields: Fields) -> Awaitable[None]:
             connected = encoder.connected(model=call.model, upstream=upstream.kind)
             writer = Writer(send, fields, incoming)
-            return relay(stream, upstream, ChatClient(writer, encoder, connected))
+            client = ChatClient(writer, encoder, connected)
+            return relay(stream, upstream, client, services.roster)
 
         return run
 

@@ -66,7 +66,7 @@ def completions_endpoint(services: Services) -> Endpoint:
             client = (
                 EventClient(writer) if completion.stream else DocumentClient(writer)
             )
-            return relay(stream, upstream, client)
+            return relay(stream, upstream, client, services.roster)
 
         return run
 

@@ -12,6 +12,7 @@ from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.traces import NullTracer, Tracer
 from trio_ai_stream.upstream.openrouter import OpenRouter
@@ -31,6 +32,7 @@ class Services:
     gate: Gate
     registry: Registry
     directory: StreamDirectory
+    roster: Roster
     observe: Callable[[Record], None]
     metrics: Metrics
     tracer: Tracer = field(default_factory=NullTracer)

@@ -28,3 +28,8 @@ class Budgets:
     deadline_s: float
     heartbeat_s: float
     write_s: float
+
+    @property
+    def first_timer_s(self) -> float:
+        """Until when from its start a stream needs no task that watches its timers."""
+        return min(self.heartbeat_s, self.idle_s)

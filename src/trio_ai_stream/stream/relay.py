@@ -9,6 +9,7 @@ the server's `send` either completes or the connection is gone.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import stamina
 import trio
@@ -16,6 +17,7 @@ import trio
 from trio_ai_stream.stream.budgets import ATTEMPTS, MAX_RETRY_AFTER_S, REUSE_S
 from trio_ai_stream.stream.lifecycle import Event, State
 from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.stream.source import Client, Source, Upstream
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.stream.transcript import Transcript
@@ -24,8 +26,12 @@ from trio_ai_stream.stream.watch import Watch
 logger = logging.getLogger(__name__)
 
 
-async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
+async def relay(
+    stream: Stream, upstream: Upstream, client: Client, roster: Roster
+) -> None:
     """Run a stream to its end, whatever that is; the outcome is in `stream.ending`.
+
+    The stream's timers are a second task in its nursery, once `roster` starts it.
 
     *Cancellation:* from outside means that the client is gone: the upstream connection
     is closed at once and nothing more is written. *Errors:* none; our bugs are logged
@@ -35,12 +41,19 @@ async def relay(stream: Stream, upstream: Upstream, client: Client) -> None:
     try:
         async with trio.open_nursery() as nursery:
             stream.nursery, stream.watch = nursery, conversation.watch
-            nursery.start_soon(
-                conversation.watch.run, name=f"watch {stream.request_id}"
+            begin_watch = partial(
+                nursery.start_soon,
+                conversation.watch.run,
+                name=f"watch {stream.request_id}",
             )
-            await conversation.run()
-            await conversation.tell()
-            nursery.cancel_scope.cancel(reason="stream over")
+            roster.enter(begin_watch)
+            try:
+                await conversation.run()
+                await conversation.tell()
+            finally:
+                roster.leave(begin_watch)
+            if nursery.child_tasks:
+                nursery.cancel_scope.cancel(reason="stream over")
     except Exception:
         logger.exception("stream failed")
         stream.end(Outcome.INTERNAL_ERROR)

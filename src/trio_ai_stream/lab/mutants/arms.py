@@ -69,7 +69,7 @@ def judge(mutant: str, arm: str, budget: int) -> Verdict:
                 mutant=mutant,
                 arm=arm,
                 killed=True,
-                runs=runs,
+                runs=runs + 2,  # the two that should have been one
                 invariant="deterministic",
                 found=str(exc)[:200],
             )

@@ -49,10 +49,10 @@ RELAY_MUTANTS: Final = (
         "second-terminal",
         "a stream that the drain ended is told so twice",
         RELAY,
-        "            await conversation.tell()\n",
-        "            await conversation.tell()\n"
-        "            if stream.ending.outcome is Outcome.SHUTDOWN:\n"
         "                await conversation.tell()\n",
+        "                await conversation.tell()\n"
+        "                if stream.ending.outcome is Outcome.SHUTDOWN:\n"
+        "                    await conversation.tell()\n",
     ),
     Mutant(
         "unbounded-farewell",
@@ -104,11 +104,17 @@ RELAY_MUTANTS: Final = (
         "        except EndStream:\n            stream.source = None\n",
     ),
     Mutant(
+        "still-to-be-watched",
+        "a stream that is over stays on the roster of those that need a watch",
+        RELAY,
+        "                roster.leave(begin_watch)\n",
+        "                pass\n",
+    ),
+    Mutant(
         "watch-outlives",
         "the timers run in a task of the server's",
         RELAY,
-        "            nursery.start_soon(\n                conversation.watch.run,",
-        "            trio.lowlevel.spawn_system_task(\n"
-        "                conversation.watch.run,",
+        "                nursery.start_soon,\n",
+        "                trio.lowlevel.spawn_system_task,\n",
     ),
 )

@@ -122,10 +122,10 @@ def _terminal_event(run: Run) -> str | None:
 
 
 def _permits_back(run: Run) -> str | None:
-    sighting = run.world.sighting
-    if sighting is None or (not sighting.permits_held and not sighting.live_streams):
+    seen = run.world.sighting
+    if seen is None or not (seen.permits_held or seen.live_streams or seen.unwatched):
         return None
-    return f"{sighting.permits_held} permits held, registered {sighting.live_streams}"
+    return f"{seen.permits_held} permits, {seen.unwatched} watches, {seen.live_streams}"
 
 
 def _shields_bounded(run: Run) -> str | None:

@@ -24,6 +24,7 @@ class Sighting:
     tasks_below: tuple[str, ...]  # the request's own, which should be over
     new_tasks: tuple[str, ...]  # of the whole process, since before the request
     live_streams: tuple[str, ...]
+    unwatched: int
     permits_held: int
     open_wires: int
     kept_wires: int  # of them the target's own
@@ -63,6 +64,7 @@ def sight(world: World) -> Sighting:
         tasks_below=tuple(t.name for t in internals.tasks_below(world.client.scope)),
         new_tasks=tuple(sorted((tasks_of_server() - world.tasks_before).elements())),
         live_streams=tuple(stream.request_id for stream in world.registry),
+        unwatched=len(world.app.services.roster),
         permits_held=world.app.services.gate.status().permits.held,
         open_wires=len(world.network.live_wires()),
         kept_wires=len(world.wires_of_target()),

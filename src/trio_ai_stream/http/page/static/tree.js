@@ -4,7 +4,6 @@ import { count, el, time } from "./dom.js";
 
 const GLOSS = [
   [/^watch /, "heartbeat and silence timers"],
-
   [/(run|handle|__call__|request)/i, "reads upstream, writes to the client"],
 ];
 const LABEL = {
