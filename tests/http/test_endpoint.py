@@ -72,6 +72,19 @@ async def test_a_body_that_does_not_end_is_408(
         assert trio.current_time() - began == 3
 
 
+async def test_a_body_whose_time_the_server_bounds_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    """There is one judge of the time: with the guard it is the guard."""
+    async with world(env=env(READ_TIMEOUT_SECS="3")) as w:
+        visit = w.visit(b"{", more_body=True, bounds_body=True)
+        await trio.sleep(60)
+        assert visit.status is None
+        visit.leave()
+        await visit.over.wait()
+        assert visit.status is None
+
+
 @WAYS
 async def test_a_body_that_is_not_said_to_be_json_is_415(
     headers: dict[str, str], autojump_clock: MockClock

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,6 +94,8 @@ async def read_body(
 ) -> bytes | None:
     """Return a request's body, None if its client went away before the end of it.
 
+    A server that bounds the time itself is left to it: a scope less for each request.
+
     :raises RequestEntityTooLarge: it is longer than `at_most` bytes, or says so.
     :raises RequestTimeout: it took longer than `within_s`.
     """
@@ -101,7 +104,8 @@ async def read_body(
         raise RequestEntityTooLarge
     parts: list[bytes] = []
     size = 0
-    with trio.move_on_after(within_s):
+    bounded = incoming.exchange.bounds_body
+    with nullcontext() if bounded else trio.move_on_after(within_s):
         while (message := await receive())["type"] == "http.request":
             parts.append(message["body"])
             size += len(message["body"])

@@ -35,16 +35,10 @@ def complete(fields: Fields, incoming: Incoming) -> None:
     fields.append((b"x-request-id", incoming.request_id.encode("ascii")))
     if incoming.decision is not None:
         for name, value in incoming.decision.headers():
-            _add(fields, present, (_name(name), value.encode("ascii")))
-    for field in SECURITY:
-        _add(fields, present, field)
-    if incoming.secure:
-        _add(fields, present, TRANSPORT_SECURITY)
-
-
-def _add(fields: Fields, present: set[bytes], field: tuple[bytes, bytes]) -> None:
-    if field[0] not in present:
-        fields.append(field)
+            if (key := _name(name)) not in present:
+                fields.append((key, value.encode("ascii")))
+    fixed = (*SECURITY, TRANSPORT_SECURITY) if incoming.secure else SECURITY
+    fields += [field for field in fixed if field[0] not in present]
 
 
 @lru_cache(maxsize=16)  # a live stream holds its head: let all of them share the names

@@ -7,6 +7,7 @@ and its line of documentation; `.env.example` and the README's table are made fr
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -144,12 +145,12 @@ class Settings(Bounds):
             keys += (self.OPENROUTER_API_KEY.get_secret_value(),)
         return tuple(key for key in keys if not key.startswith(DIGEST_PREFIX))
 
-    @property
+    @cached_property
     def keys_required(self) -> bool:
         """Whether a request needs a key."""
         return bool(self.api_keys or self.admin_keys) and not self.ALLOW_ANONYMOUS
 
-    @property
+    @cached_property
     def loopback_only(self) -> bool:
         """Whether only clients on this machine are served: nobody has a key."""
         return not self.keys_required and not self.ALLOW_ANONYMOUS

@@ -40,6 +40,48 @@ async def test_it_is_done_before_every_wait_of_a_request() -> None:
     assert order == ["meanwhile", "dialled", "meanwhile", "meanwhile", "dialled"]
 
 
+class Passes(trio.abc.Instrument):
+    """Counts the passes of the scheduler."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Count one."""
+        self.count += 1
+
+
+async def test_an_answer_that_came_meanwhile_needs_no_wait() -> None:
+    """It is read in the step that comes back: no epoll call, no scheduler pass."""
+    streams: list[trio.SocketStream] = []
+    passes = Passes()
+
+    async def connect(host: str, port: int, tls: bool) -> trio.SocketStream:
+        streams.append(await trio.open_tcp_stream(host, port))
+        return streams[-1]
+
+    async def meanwhile() -> None:
+        await trio.lowlevel.wait_readable(streams[0].socket)
+        passes.count = 0
+
+    with trio.fail_after(10):
+        transport = Transport(connect=connect)
+        async with (
+            serving(forever(OK)) as server,
+            httpx.AsyncClient(transport=transport) as client,
+        ):
+            await client.post(server.url, content=b"x")
+            trio.lowlevel.add_instrument(passes)
+            request = client.build_request(
+                "POST", server.url, content=b"x", extensions={"meanwhile": meanwhile}
+            )
+            response = await transport.handle_async_request(request)
+            assert passes.count == 0
+            trio.lowlevel.remove_instrument(passes)
+            assert await response.aread() == b"ok"
+    assert len(streams) == 1
+
+
 @pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "failed"])
 async def test_its_end_ends_the_request_that_is_on_its_way(cancelled: bool) -> None:
     """The connection is closed: an answer that nobody awaits is on its way to it."""

@@ -56,9 +56,9 @@ class Connection(TCPServer):
         self.limits = worker.limits
         self.state = ConnectionState(cast("Any", worker.state.copy()))
         self.transport = make_transport(self.lost)
-        sock = self.transport.sock
-        self.client = parse_socket_addr(sock.family, sock.getpeername())
-        self.server = parse_socket_addr(sock.family, sock.getsockname())
+        sock, family = self.transport.sock, self.transport.family
+        self.client = parse_socket_addr(family, sock.getpeername())
+        self.server = parse_socket_addr(family, sock.getsockname())
         self.task_group: Any = None  # Hypercorn's; streams are started in our nursery
         self.nursery = nursery
         self.http: GuardedH11 | GuardedH2 | None = None
@@ -70,6 +70,7 @@ class Connection(TCPServer):
         self._lingering = True
         self._due = inf
         self._reading = trio.CancelScope()
+        self._reads = False  # whether there is a wait to be cut short
 
     def __str__(self) -> str:
         """Peer and protocol state, for a log record."""
@@ -101,7 +102,9 @@ class Connection(TCPServer):
             self.await_within(Phase.HEAD, self.limits.head_read_s)
         while not self.ending:
             with self._reading:
+                self._reads = True
                 await self._read()
+                self._reads = False
                 if not self.ending:
                     self.lost()
             if not self.ending:
@@ -193,7 +196,8 @@ class Connection(TCPServer):
         """Read no more: flush, close, and wait for nothing new."""
         self.ending = True
         self._lingering = lingering
-        self._reading.cancel(reason="the connection ends")
+        if self._reads:
+            self._reading.cancel(reason="the connection ends")
 
     def lost(self) -> None:
         """Tell every live exchange that its client is gone; idempotent."""

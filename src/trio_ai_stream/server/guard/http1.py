@@ -37,19 +37,11 @@ class GuardedH11(H11Protocol):
     stream: GuardedStream | None
 
     def __init__(self, owner: Connection) -> None:
-        super().__init__(
-            owner.app,
-            owner.config,
-            owner.context,
-            owner.task_group,
-            owner.state,
-            owner.transport.tls,
-            owner.client,
-            owner.server,
-            owner.protocol_send,
-        )
+        # Not super().__init__: it makes a parser of its own, and an event.
         self.owner = owner
+        self.config = owner.config
         self.limits = owner.limits
+        self.stream = None
         self.connection = h11.Connection(
             h11.SERVER, max_incomplete_event_size=self.limits.header_bytes
         )
@@ -100,11 +92,14 @@ class GuardedH11(H11Protocol):
             except h11.RemoteProtocolError as exc:
                 self._refuse(exc.error_status_hint)
                 return
-            if isinstance(event, h11.Request):
-                self._begin(event, raw)
-            elif isinstance(event, h11.Data) and self.stream is not None:
-                self.stream.inbox.put_nowait(bytes(event.data), more_body=True)
-            elif isinstance(event, h11.EndOfMessage) and self.stream is not None:
+            # By type: h11's events are final, and isinstance() asks an abstract base.
+            kind = type(event)
+            if kind is h11.Request:
+                self._begin(cast("h11.Request", event), raw)
+            elif kind is h11.Data and self.stream is not None:
+                piece = bytes(cast("h11.Data", event).data)
+                self.stream.inbox.put_nowait(piece, more_body=True)
+            elif kind is h11.EndOfMessage and self.stream is not None:
                 self.stream.request_ended = True
                 self.stream.inbox.put_nowait(b"", more_body=False)
                 self.owner.await_within(Phase.RESPONSE, inf)

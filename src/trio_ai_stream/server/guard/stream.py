@@ -48,7 +48,7 @@ class GuardedStream(HTTPStream):
             stream_id,
         )
         self.connection = connection
-        self.exchange = Exchange(tells=True)
+        self.exchange = Exchange(tells=True, bounds_body=True)
         self.inbox = Inbox(connection.limits.body_queue_bytes)
         # The short way for the pieces of a body, from the head on.
         self.write: Callable[[bytes], Awaitable[None]] | None = None

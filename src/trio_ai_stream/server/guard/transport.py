@@ -48,7 +48,9 @@ class Transport:
         self._flushing: trio.Lock | None = None
         self._lent = 0
         self._fresh = True
-        _tune(sock, limits)
+        self.family = sock.family  # asked once: each time it is made an enum's member
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            _tune(sock, limits)
 
     async def handshake(self) -> None:
         """Do what must be done before the first byte of HTTP: for TCP nothing."""
@@ -213,8 +215,6 @@ class Transport:
 
 def _tune(sock: socket.socket, limits: Limits) -> None:
     """Set what the bounds need of the kernel, as far as it knows the option."""
-    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for name, value in (
         ("TCP_NOTSENT_LOWAT", limits.unsent_bytes),

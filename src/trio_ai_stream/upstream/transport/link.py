@@ -73,7 +73,9 @@ class SocketLink:
 
     After a read that emptied the socket the next wait goes straight to epoll; after a
     full read there may be more, so the next wait is a bare checkpoint. Either way a
-    stream that has much to say lets every other task run between two blocks.
+    stream that has much to say lets every other task run between two blocks. After a
+    write the next wait is a look for a cancel only: while the client is told that its
+    request is on the way, a near upstream has answered.
     """
 
     __slots__ = (
@@ -120,6 +122,7 @@ class SocketLink:
             size = 0
         self.sent += size
         self._unsent = data[size:]
+        self.wait = trio.lowlevel.checkpoint_if_cancelled
         return not self._unsent
 
     async def flush(self) -> None:
