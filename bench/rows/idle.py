@@ -12,6 +12,9 @@ from bench.rows.row import Rounds
 
 # One event at once, the next one far off.
 IDLE_MODEL = "bench/2/600000"
+# So soon is a silent stream of ours watched by a task of its own, as it would be sooner
+# or later.
+HEARTBEAT_S = 8
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,16 @@ class Idle(Rounds):
     def measure(self) -> list[Figure]:
         """Return resident memory a stream."""
         work = f"{self.streams} idle streams"
+        young = Figure(f"{work}: RSS per stream, before its heartbeats", "kB", digits=1)
         memory = Figure(f"{work}: RSS per stream", "kB", "at most 35", digits=1)
         held = Figure(f"{work}: begun within {self.seconds:g} s", "", "all", digits=0)
         for who in self.turns():
             with (
                 upstream() as source,
-                gateway(who, source) as (process, target),
+                gateway(who, source, HEARTBEAT_SECS=str(HEARTBEAT_S)) as (
+                    process,
+                    target,
+                ),
                 Load(target) as load,
             ):
                 load.read_to_begin(load.begin(self.warm_up, IDLE_MODEL), at_most_s=30)
@@ -41,5 +48,8 @@ class Idle(Rounds):
                 load.read_for(0.5)
                 count = sum(stream.first_s is not None for stream in streams)
                 held.add(who, count)
+                if who == "ours":
+                    young.add(who, (process.resident - before) / 1000 / count)
+                    load.read_for(HEARTBEAT_S)
                 memory.add(who, (process.resident - before) / 1000 / count)
-        return [memory, held]
+        return [young, memory, held]

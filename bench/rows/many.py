@@ -48,7 +48,8 @@ class Many(Rounds):
         cost = Figure(f"one more stream among {self.few}: CPU", "us", digits=0)
         at_most = "at most 1.5x the line above"
         more = Figure(f"one more stream among {most}: CPU", "us", at_most, digits=0)
-        memory = Figure(f"{most} live streams: RSS per stream", "kB", digits=1)
+        name = f"{most} live streams: RSS per stream, before its heartbeats"
+        memory = Figure(name, "kB", digits=1)
         for _ in range(self.rounds):
             with (
                 upstream() as source,
