@@ -24,6 +24,7 @@ def share_of_a_core(pids: Sequence[int], share: float) -> Iterator[bool]:
                 stack.enter_context(_group(pid, share))
             held = True
         except OSError:
+            stack.close()  # all of them, or none
             held = False
         yield held
 

@@ -24,7 +24,7 @@ class Sighting:
     tasks_below: tuple[str, ...]  # the request's own, which should be over
     new_tasks: tuple[str, ...]  # of the whole process, since before the request
     live_streams: tuple[str, ...]
-    unwatched: int
+    unwatched: int  # streams that are still on the roster
     permits_held: int
     open_wires: int
     kept_wires: int  # of them the target's own

@@ -70,7 +70,6 @@ class Connection(TCPServer):
         self._lingering = True
         self._due = inf
         self._reading = trio.CancelScope()
-        self._reads = False  # whether there is a wait to be cut short
 
     def __str__(self) -> str:
         """Peer and protocol state, for a log record."""
@@ -102,9 +101,7 @@ class Connection(TCPServer):
             self.await_within(Phase.HEAD, self.limits.head_read_s)
         while not self.ending:
             with self._reading:
-                self._reads = True
                 await self._read()
-                self._reads = False
                 if not self.ending:
                     self.lost()
             if not self.ending:
@@ -196,8 +193,7 @@ class Connection(TCPServer):
         """Read no more: flush, close, and wait for nothing new."""
         self.ending = True
         self._lingering = lingering
-        if self._reads:
-            self._reading.cancel(reason="the connection ends")
+        self._reading.cancel(reason="the connection ends")
 
     def lost(self) -> None:
         """Tell every live exchange that its client is gone; idempotent."""
