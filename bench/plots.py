@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import Figure
-from trio_ai_stream.lab.report.theme import caption, look, new_figure, save
+from cancel_lab.report.theme import caption, look, new_figure, save
 
 _LEVEL: Final = re.compile(r"(\d+) streams: (.*)")
 _NOTE: Final = "one gateway core, loopback; median of {rounds} round(s)"

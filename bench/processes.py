@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from bench.load import Target, direct
-from trio_ai_stream.lab.procfs import family, resident_bytes
+from cancel_lab.procfs import family, resident_bytes
 
 GATEWAY_CORE: Final = {0}
 LOAD_CORE: Final = {1 % (os.cpu_count() or 1)}
 NAMES: Final = ("ours", "naive")
 
-_NAIVE: Final = "trio_ai_stream.lab.adapters.apps.naive_quart_trio:app"
+_NAIVE: Final = "cancel_lab.adapters.apps.naive_quart_trio:app"
 # What must not limit a benchmark; and only warnings are logged, as the naive app logs
 # nothing at all.
 _SETTINGS: Final = {

@@ -27,7 +27,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 # Files that take long, and that other files would otherwise wait for at the end.
 FIRST = (
-    "tests/lab/sweep/test_sweep.py",
+    "tests/sweep/test_sweep.py",
     "tests/bench",
     "tests/browser",
     "tests/e2e",

@@ -12,7 +12,6 @@ SOURCE = Path(__file__).parent.parent / "src" / "trio_ai_stream"
 ORDER = [
     "__main__",
     "cli",
-    "lab",
     "app",
     "assembly",
     "chat_client",
@@ -27,25 +26,24 @@ ORDER = [
     "tracing",
     "settings",
 ]
-# Library: the rooms that import it. The lab has the servers that it compares with.
+# Library: the rooms that import it.
 HOMES = {
-    "quart": {"http", "lab"},
-    "quart_trio": {"http", "lab"},
+    "quart": {"http"},
+    "quart_trio": {"http"},
     "quart_cors": {"http"},
     "quart_schema": {"http"},
-    "hypercorn": {"server", "lab"},
-    "h2": {"server", "lab"},
+    "hypercorn": {"server"},
+    "h2": {"server"},
     "h11": {"server"},
-    "httpx": {"upstream", "chat_client", "lab"},
+    "httpx": {"upstream", "chat_client"},
     "httptools": {"upstream", "simulator"},
     "coredis": {"admission"},
     "prometheus_client": {"telemetry"},
     "opentelemetry": {"telemetry"},
-    "matplotlib": {"lab"},
-    "asyncio": {"lab"},
+    "asyncio": set(),
+    "cancel_lab": {"cli"},
     "pydantic": {"settings"},
     "dotenv": {"settings"},
-    "rich": {"lab"},
 }
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -22,7 +22,7 @@ from bench.processes import (
 )
 from bench.quota import share_of_a_core
 from bench.rows.row import Rounds
-from trio_ai_stream.lab.procfs import family
+from cancel_lab.procfs import family
 
 Server = tuple[Process, Target]
 GOAL: Final = "at least 1.7"

@@ -103,6 +103,21 @@ def _dev_cert(words: Sequence[str]) -> int:
     return 0
 
 
+def _lab(words: Sequence[str]) -> int:
+    try:
+        from cancel_lab.__main__ import main as run
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] != "cancel_lab":
+            raise
+        print(
+            "lab: expected the package cancel-lab; install it from a checkout: "
+            "pip install ./packages/cancel-lab",
+            file=sys.stderr,
+        )
+        return 2
+    return run(words)
+
+
 COMMANDS: Final[dict[str, Command]] = {
     "serve": Command("run the server", _serve),
     "chat": Command(
@@ -116,6 +131,6 @@ COMMANDS: Final[dict[str, Command]] = {
     "dev-cert": Command("write a certificate for localhost", _dev_cert),
     "lab": Command(
         "measure cancellation, here and in other servers",
-        _elsewhere("trio_ai_stream.lab.__main__"),
+        _lab,
     ),
 }

@@ -9,11 +9,11 @@ from typing import Any
 import trio
 import trio.testing
 
-from trio_ai_stream.lab.drawing import in_steps, timeline_of
-from trio_ai_stream.lab.sweep.replay import replay
-from trio_ai_stream.lab.sweep.scenario import TARGET
-from trio_ai_stream.lab.sweep.token import Token
-from trio_ai_stream.lab.timeline import Kind
+from cancel_lab.drawing import in_steps, timeline_of
+from cancel_lab.timeline import Kind
+from tests.sweep.replay import replay
+from tests.sweep.scenario import TARGET
+from tests.sweep.token import Token
 from trio_ai_stream.tracing import live
 from trio_ai_stream.tracing.instrument import (
     TraceInstrument,

@@ -1,0 +1,59 @@
+"""The burst runs: sizes rising, servers interleaved, repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from cancel_lab.adapters.adapter import Adapter
+from cancel_lab.experiments.burst import burst, raise_file_limit
+from cancel_lab.experiments.recovery import recovery
+from cancel_lab.probe import Emit, arena_of, interleaved, skipped
+from cancel_lab.process import ServerError
+from cancel_lab.progress import Progress
+from cancel_lab.trial import Arena, TrialError
+from cancel_lab.upstream import Upstream
+
+SIZES = (1, 10, 100, 500, 1000, 2000)
+
+
+async def bursts(
+    adapters: Sequence[Adapter],
+    upstream: Upstream,
+    emit: Emit,
+    *,
+    sizes: Sequence[int] = SIZES,
+    repeats: int = 3,
+) -> None:
+    """Run every size on every server; a server that fails a size gets no larger one."""
+    raise_file_limit(max(sizes))
+    async with AsyncExitStack() as stack:
+        arenas = []
+        for adapter in adapters:
+            if (reason := adapter.missing()) is not None:
+                emit(skipped(adapter, reason, "burst"))
+                continue
+            try:
+                arena = await stack.enter_async_context(arena_of(adapter, upstream))
+            except (ServerError, OSError) as exc:
+                emit(skipped(adapter, f"did not start: {exc}", "burst"))
+                continue
+            await recovery(arena)  # the first request pays for lazy imports
+            arenas.append(arena)
+        with Progress("burst", len(sizes) * repeats * len(arenas)) as progress:
+            for size in sizes:
+                await _size(arenas, size, repeats, emit, progress)
+
+
+async def _size(
+    arenas: list[Arena], size: int, repeats: int, emit: Emit, progress: Progress
+) -> None:
+    for _, arena in list(interleaved(list(arenas), repeats)):
+        progress.advance(f"{arena.adapter.name}, {size} streams")
+        if arena not in arenas:
+            continue
+        try:
+            emit(await burst(arena, size))
+        except (TrialError, OSError) as exc:
+            emit(skipped(arena.adapter, f"{size} streams: {exc}", "burst"))
+            arenas.remove(arena)

@@ -1,0 +1,193 @@
+"""A chat request over HTTP/1.1, by hand, so that it can be ended in any way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from cancel_lab.clients.acts import Act
+from cancel_lab.clients.connection import Connection, ConnectionEndedError
+from cancel_lab.clients.sse import EventParser, Seen
+
+HEAD_LIMIT = 65536  # bytes; past it the answer is not HTTP
+PIPELINED = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """A chat request, whatever carries it."""
+
+    path: str
+    body: bytes
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class HTTP1Stream:
+    """One request on one connection, and what has been seen of its answer."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: ChatRequest,
+        *,
+        pipelined: bool = False,
+        sink: bytearray | None = None,
+    ) -> None:
+        """Take a fresh connection.
+
+        ``pipelined`` sends a second request right behind the first; ``sink`` gets the
+        bytes of the body, for answers that are no event stream.
+        """
+        self._sink = sink
+        self.connection = connection
+        self.seen = Seen()
+        self._request = request
+        self._pipelined = pipelined
+        self._buffer = b""
+        self._parser = EventParser(self.seen)
+        self._body: _Body | None = None
+
+    async def start(self) -> int:
+        """Send the request and return when that began."""
+        request = self._request
+        lines = [f"{request.method} {request.path} HTTP/1.1", "Host: localhost"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        lines += [f"Content-Length: {len(request.body)}", "", ""]
+        data = "\r\n".join(lines).encode() + request.body
+        return await self.connection.send(
+            data + (PIPELINED if self._pipelined else b"")
+        )
+
+    async def read(self) -> None:
+        """Read once and note what came; at the end of the answer note how it ended."""
+        try:
+            data = await self.connection.receive()
+        except ConnectionEndedError as exc:
+            self._end(cut=str(exc))
+            return
+        if not data:
+            self._end(cut=None if self._until_close() else "closed")
+            return
+        self._take(data)
+
+    async def read_tokens(self, count: int) -> None:
+        """Read until ``count`` tokens have been seen or the answer is over."""
+        while self.seen.tokens < count and not self.seen.over:
+            await self.read()
+
+    async def read_to_end(self) -> None:
+        """Read until the answer is over."""
+        while not self.seen.over:
+            await self.read()
+
+    async def idle(self) -> None:
+        """Do what a client that stopped reading does: nothing, until cancelled."""
+        await trio.sleep_forever()
+
+    async def act(self, act: Act) -> int:
+        """Do it and return when, just before the kernel is told."""
+        match act:
+            case Act.FIN:
+                return self.connection.fin()
+            case Act.RST:
+                return self.connection.rst()
+            case Act.HALF_CLOSE:
+                return self.connection.half_close()
+            case Act.STOP_READING:
+                return time.monotonic_ns()
+            case Act.RST_STREAM | Act.GOAWAY:
+                raise ValueError(f"{act} needs HTTP/2")
+
+    def _take(self, data: bytes) -> None:
+        now = time.monotonic_ns()
+        if self._body is None:
+            self._buffer += data
+            head, separator, data = self._buffer.partition(b"\r\n\r\n")
+            if not separator:
+                if len(self._buffer) > HEAD_LIMIT:
+                    self._end(cut="no response head")
+                return
+            self._body = self._read_head(head)
+        content = self._body.feed(data)
+        if self._sink is not None:
+            self._sink += content
+        elif content:
+            self._parser.feed(content, now)
+        if self._body.complete:
+            self._end(cut=None)
+
+    def _read_head(self, head: bytes) -> _Body:
+        status, *fields = head.decode("latin-1").split("\r\n")
+        self.seen.status = int(status.split(" ")[1])
+        for line in fields:
+            name, _, value = line.partition(":")
+            self.seen.headers[name.strip().lower()] = value.strip()
+        if "chunked" in self.seen.headers.get("transfer-encoding", ""):
+            return _Chunked()
+        length = self.seen.headers.get("content-length")
+        return _Counted(None if length is None else int(length))
+
+    def _until_close(self) -> bool:
+        return isinstance(self._body, _Counted) and self._body.left is None
+
+    def _end(self, *, cut: str | None) -> None:
+        self.seen.complete = cut is None
+        self.seen.cut = cut
+        self.seen.ended_ns = time.monotonic_ns()
+
+
+class _Body(Protocol):
+    complete: bool
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what came, return what of it is body."""
+        ...
+
+
+class _Counted:
+    """A body of a known length, or (``None``) one that ends with the connection."""
+
+    def __init__(self, left: int | None) -> None:
+        self.left = left
+        self.complete = left == 0
+
+    def feed(self, data: bytes) -> bytes:
+        if self.left is None:
+            return data
+        taken = data[: self.left]
+        self.left -= len(taken)
+        self.complete = self.left == 0
+        return taken
+
+
+class _Chunked:
+    """RFC 9112, section 7.1, without extensions or trailers of interest."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._left = 0  # of the current chunk, its CRLF included
+        self.complete = False
+
+    def feed(self, data: bytes) -> bytes:
+        self._buffer += data
+        content = []
+        while self._buffer and not self.complete:
+            if self._left:
+                part = self._buffer[: self._left]
+                self._buffer = self._buffer[len(part) :]
+                content.append(part[: max(0, self._left - 2)])
+                self._left -= len(part)
+                continue
+            line, separator, rest = self._buffer.partition(b"\r\n")
+            if not separator:
+                break
+            size = int(line.split(b";")[0], 16)
+            self._buffer = rest
+            self._left = size + 2
+            self.complete = size == 0
+        return b"".join(content)

@@ -1,0 +1,145 @@
+"""Printed tables: what a reader compares, in milliseconds, ties called ties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cancel_lab.records import RunRecord
+from cancel_lab.report.summary import TIMES, Cell, cells, tally
+from cancel_lab.statistics import MINIMUM_N_FOR_P99, Summary, tied
+
+TIME_NAMES = {
+    "t_up": "upstream notices",
+    "t_log": "outcome logged",
+    "t_client_end": "client's stream ends",
+    "t_process_exit": "process exits",
+    "t_first_token": "first token",
+}
+
+
+def milliseconds(value: float | None, *, unseen: str = "not seen") -> str:
+    """Return a figure with three significant digits, or what stands for none."""
+    if value is None:
+        return unseen
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text in aligned columns; the first row is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows, the first of them the head, as a Markdown table."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
+
+
+Table = tuple[str, list[tuple[str, ...]]]
+HEAD = ("server", "p50 ms", "95 % CI", "p90", "p99", "max", "n", "unseen", "wasted",
+        "verdict")  # fmt: skip
+
+
+def interval(summary: Summary) -> str:
+    """Return the median's interval, an unknown end as an ellipsis."""
+    low, high = summary.p50_interval
+    return f"{milliseconds(low, unseen='…')} to {milliseconds(high, unseen='…')}"
+
+
+def _verdict(cell: Cell, fastest: Cell, time: str) -> str:
+    if fastest.summary(time).p50 is None or cell.runs[0].samples:
+        return ""  # the streams of one burst are not independent: no claim is made
+    if cell is fastest:
+        return "lowest median"
+    same = tied(cell.summary(time).p50_interval, fastest.summary(time).p50_interval)
+    return "tie with the lowest" if same else ""
+
+
+def _row(cell: Cell, fastest: Cell, time: str) -> tuple[str, ...]:
+    summary = cell.summary(time)
+    wasted = [run.tokens["wasted"] for run in cell.runs if "wasted" in run.tokens]
+    withheld = "n < 100" if summary.n < MINIMUM_N_FOR_P99 else "not seen"
+    return (
+        cell.key[2],
+        milliseconds(summary.p50),
+        interval(summary),
+        milliseconds(summary.p90),
+        milliseconds(summary.p99, unseen=withheld),
+        milliseconds(summary.maximum),
+        str(summary.n),
+        str(summary.censored),
+        str(max(wasted)) if wasted else "",
+        _verdict(cell, fastest, time),
+    )
+
+
+def _contested(found: Iterable[Cell], time: str) -> dict[tuple[str, ...], list[Cell]]:
+    """Group the cells that differ only in the server."""
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in found:
+        if cell.latencies(time):
+            groups.setdefault(cell.key[:2] + cell.key[3:], []).append(cell)
+    return groups
+
+
+def _median(cell: Cell, time: str) -> float:
+    median = cell.summary(time).p50
+    return float("inf") if median is None else median
+
+
+def latency_tables(runs: Sequence[RunRecord]) -> list[Table]:
+    """Return the tables of what was compared, then those of what was not.
+
+    Cells that differ only in the server make one table each, servers by rising median;
+    the others make one table for each experiment and server.
+    """
+    compared: list[Table] = []
+    alone: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+    found = cells(runs)
+    for time in TIMES:
+        for key, group in _contested(found, time).items():
+            if len(group) == 1:
+                owner = (key[1], group[0].key[2])
+                alone.setdefault(owner, []).append(_lone_row(group[0], time))
+                continue
+            group.sort(key=lambda cell: _median(cell, time))
+            _, experiment, cause, phase, transport, _ = key
+            title = f"{experiment}: {cause}, {phase}, {transport}: {TIME_NAMES[time]}"
+            body = [_row(cell, group[0], time) for cell in group]
+            compared.append((title, [HEAD, *body]))
+    lone = [
+        (f"{experiment}: {server}", [LONE_HEAD, *rows])
+        for (experiment, server), rows in alone.items()
+    ]
+    return [*compared, *lone]
+
+
+LONE_HEAD = ("time", "cause", "phase", "transport", *HEAD[1:-1])
+
+
+def _lone_row(cell: Cell, time: str) -> tuple[str, ...]:
+    return (TIME_NAMES[time], *cell.key[3:6], *_row(cell, cell, time)[1:-1])
+
+
+def verdict_table(runs: Sequence[RunRecord]) -> list[tuple[str, ...]]:
+    """Return one row per cell: its verdicts, outcomes, endings and what went wrong."""
+    body = [
+        (
+            *cell.key[1:6],
+            tally(run.status.value for run in cell.runs),
+            tally(run.cause_recorded for run in cell.runs),
+            tally(run.terminal for run in cell.runs),
+            tally(violation for run in cell.runs for violation in run.violations)
+            or tally(run.reason for run in cell.runs),
+        )
+        for cell in cells(runs)
+    ]
+    return [("experiment", "server", "cause", "phase", "transport", "verdicts",
+             "outcomes", "endings", "violations or reason"), *body]  # fmt: skip

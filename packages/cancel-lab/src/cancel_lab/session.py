@@ -1,0 +1,64 @@
+"""One run of the instrument: its folder with results, manifest and report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from cancel_lab import manifest, placement, records
+from cancel_lab.records import RunRecord, Status, Writer
+from cancel_lab.report.write import write_report
+from cancel_lab.upstream import Upstream, simulating
+
+RESULTS = "results.jsonl"
+MANIFEST = "manifest.json"
+BAD = {Status.VIOLATED, Status.DIVERGED, Status.HUNG, Status.ERROR}
+
+Emit = Callable[[RunRecord], None]
+Experiment = Callable[[Upstream, Emit], Awaitable[None]]
+
+
+class FolderTakenError(ValueError):
+    """The folder holds the results of another run; two runs must not be mixed."""
+
+
+def new_folder(command: str, chosen: Path | None) -> Path:
+    """Return the folder for a run: the chosen one, or one named after the time."""
+    folder = chosen or Path("lab-results") / time.strftime(f"{command}-%Y%m%dT%H%M%S")
+    if (folder / RESULTS).exists():
+        raise FolderTakenError(
+            f"expected a folder without {RESULTS}, but {folder} has one: "
+            "choose another with --out"
+        )
+    return folder
+
+
+def conduct(
+    folder: Path, config: Mapping[str, object], experiment: Experiment
+) -> tuple[str, int]:
+    """Run an experiment against a fresh simulator; return its tables and bad runs.
+
+    Ctrl-C ends the run early: what there is by then is reported. After an error the
+    records are kept, with their manifest.
+    """
+    started = time.monotonic_ns()
+    with Writer(folder / RESULTS) as writer:
+        try:
+            with placement.watching():
+                trio.run(_run, experiment, writer.write)
+        except* KeyboardInterrupt:
+            pass  # what was measured until then is reported
+        finally:
+            content = manifest.manifest(config, started_ns=started)
+            manifest.write(folder / MANIFEST, content)
+    text = write_report([folder / RESULTS], folder, manifest=content)
+    runs = records.read([folder / RESULTS])
+    return text, sum(run.status in BAD for run in runs)
+
+
+async def _run(experiment: Experiment, emit: Emit) -> None:
+    async with simulating() as upstream:
+        await experiment(upstream, emit)

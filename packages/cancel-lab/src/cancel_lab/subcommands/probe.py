@@ -1,0 +1,73 @@
+"""``probe``: any server, from outside."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cancel_lab.adapters.adapter import BODY
+from cancel_lab.adapters.catalogue import ADAPTERS
+from cancel_lab.clients.acts import Act
+from cancel_lab.probe import EXPERIMENTS, PHASES, Plan, probe
+from cancel_lab.scenes import SCENES
+from cancel_lab.session import conduct, new_folder
+from cancel_lab.subcommands.shared import (
+    Subparsers,
+    adapters_of,
+    finished,
+)
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "probe", help="measure from outside what a cancel does in a chat server"
+    )
+    known = ", ".join(ADAPTERS)
+    parser.add_argument(
+        "--adapter", action="append", default=[], help=f"{known}, or all; repeatable"
+    )
+    parser.add_argument("--command", help="start another server; {port} is filled in")
+    parser.add_argument("--url", default="/chat", help="path, or URL, of its chat")
+    parser.add_argument(
+        "--body", default=BODY, help="JSON; must hand {model} on to upstream"
+    )
+    parser.add_argument(
+        "--header", action="append", default=[], metavar="NAME:VALUE", help="repeatable"
+    )
+    parser.add_argument(
+        "--upstream-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="variable that gets the simulator's base URL (…/api/v1)",
+    )
+    parser.add_argument("--name", default="command", help="what records call it")
+    parser.add_argument("--n", type=int, default=30, help="runs per cell")
+    parser.add_argument("--act", action="append", default=[], choices=list(Act))
+    parser.add_argument("--phase", action="append", default=[], choices=list(SCENES))
+    parser.add_argument(
+        "--experiment", action="append", default=[], choices=EXPERIMENTS
+    )
+    parser.add_argument("--stalled-for", type=float, default=20.0, metavar="SECONDS")
+    parser.add_argument("--shutdown-for", type=float, default=40.0, metavar="SECONDS")
+    parser.add_argument("--out", type=Path, help="a folder of its own for the results")
+    parser.set_defaults(run_lab=_probe)
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    chosen = adapters_of(arguments)
+    plan = Plan(
+        n=arguments.n,
+        acts=tuple(Act(act) for act in arguments.act) or (Act.FIN,),
+        phases=tuple(SCENES[name] for name in arguments.phase) or PHASES,
+        experiments=tuple(arguments.experiment) or EXPERIMENTS,
+        stalled_for_s=arguments.stalled_for,
+        shutdown_for_s=arguments.shutdown_for,
+    )
+    config = {"plan": repr(plan), "servers": [adapter.name for adapter in chosen]}
+    folder = new_folder("probe", arguments.out)
+    text, _ = conduct(
+        folder, config, lambda upstream, emit: probe(chosen, upstream, plan, emit)
+    )
+    return finished(text, folder, bad=0)  # a comparison has findings, not failures

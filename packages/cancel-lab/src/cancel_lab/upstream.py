@@ -1,0 +1,142 @@
+"""The simulator as the upstream of a server under test, and what its ledger tells."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from cancel_lab.clients.connection import ConnectionEndedError, connect
+from cancel_lab.clients.http1 import ChatRequest, HTTP1Stream
+from cancel_lab.process import Server, free_port, serving
+
+FIRST_LOOK_S = 0.005  # after a cause; by then a prompt server's upstream has noticed
+LONGEST_PAUSE_S = 0.1  # between two looks at the ledger
+BEYOND = 10**12  # an entry number that no ledger reaches
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One request in the simulator's ledger; times are CLOCK_MONOTONIC."""
+
+    number: int
+    phase: str
+    outcome: str
+    events_sent: int
+    tokens_sent: int
+    bytes_sent: int
+    recent_sends: list[tuple[int, int]]
+    model: str | None = None
+    gone_how: str | None = None
+    client_gone_ns: int | None = None
+    finish_sent_ns: int | None = None
+    ended_ns: int | None = None
+    received_ns: int | None = None
+
+    def wasted(self, cause_ns: int, read: int) -> int:
+        """Return how many events upstream finished sending after the cause.
+
+        The ledger keeps the last sends only; if all of those came after the cause, what
+        the client had ``read`` by then stands for what had been sent.
+        """
+        before = [sent for at, sent in self.recent_sends if at <= cause_ns]
+        if before:
+            return self.events_sent - max(before)
+        if len(self.recent_sends) < self.events_sent:
+            return self.events_sent - read
+        return self.events_sent
+
+
+class _Stats(msgspec.Struct):
+    total: int
+    live: int
+    requests: list[Entry]
+
+
+class Upstream:
+    """A running simulator."""
+
+    def __init__(self, server: Server) -> None:
+        """Made by ``simulating``."""
+        self.server = server
+        self._tags = 1_000_000
+
+    @property
+    def base_url(self) -> str:
+        """What a server takes as the base URL of OpenRouter's API."""
+        return f"http://127.0.0.1:{self.server.port}/api/v1"
+
+    def tag(self) -> int:
+        """Return a number no other request of this simulator bears."""
+        self._tags += 1
+        return self._tags
+
+    async def stats(self, since: int) -> _Stats:
+        """Return the ledger from one entry number on."""
+        body = await get(self.server.port, f"/api/v1/stats?since={since}")
+        return msgspec.json.decode(body, type=_Stats)
+
+    async def newest(self) -> int:
+        """Return the number of the newest entry, without asking for any."""
+        return (await self.stats(since=BEYOND)).total
+
+    async def entry(
+        self, tag: int, until: Callable[[Entry], bool], *, since: int
+    ) -> Entry:
+        """Return a request's newest entry once it satisfies a condition.
+
+        ``since`` keeps the answer small: a whole ledger takes upstream long to encode.
+        Waits for ever: the caller bounds it. Looks late, and less and less often: each
+        look is a request that upstream answers, and one at the moment of a cause would
+        be a part of what is measured.
+        """
+        pause = FIRST_LOOK_S
+        while True:
+            await trio.sleep(pause)
+            entry = await self.look(tag, since=since)
+            if entry is not None and until(entry):
+                return entry
+            pause = min(pause * 1.5, LONGEST_PAUSE_S)
+
+    async def look(self, tag: int, *, since: int) -> Entry | None:
+        """Return a request's newest entry as it is now, ``None`` if there is none."""
+        requests = (await self.stats(since)).requests
+        own = [entry for entry in requests if f"size={tag}" in (entry.model or "")]
+        if not own:  # a server that does not hand the model on; trials go one by one
+            own = [entry for entry in requests if "size=" not in (entry.model or "")]
+        return own[-1] if own else None
+
+
+async def get(port: int, path: str, *, method: str = "GET") -> bytes:
+    """Return the body of a whole answer; OSError if it does not come whole."""
+    body = bytearray()
+    request = ChatRequest(path=path, body=b"", method=method)
+    stream = HTTP1Stream(await connect(port), request, sink=body)
+    try:
+        await stream.start()
+        await stream.read_to_end()
+    except ConnectionEndedError as exc:
+        raise OSError(f"{method} {path}: the connection was reset") from exc
+    finally:
+        stream.connection.close()
+    if stream.seen.status != 200:
+        raise OSError(f"{method} {path}: expected status 200, got {stream.seen.status}")
+    return bytes(body)
+
+
+async def get_json(port: int, path: str) -> Any:
+    """Return what a server's endpoint answers in JSON."""
+    return json.loads(await get(port, path))
+
+
+@asynccontextmanager
+async def simulating() -> AsyncIterator[Upstream]:
+    """Run a simulator of its own process while the block runs."""
+    port = free_port()
+    argv = [sys.executable, "-m", "trio_ai_stream.simulator", "--port", str(port)]
+    async with serving(argv, {}, port=port) as server:
+        yield Upstream(server)

@@ -1,0 +1,160 @@
+"""The probe end to end: a real server, the real simulator, two runs a cell."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import trio
+import trio.testing
+
+from cancel_lab.__main__ import main, make_parser
+from cancel_lab.adapters.adapter import Adapter
+from cancel_lab.adapters.catalogue import ADAPTERS, NAIVE
+from cancel_lab.clients.acts import Act
+from cancel_lab.probe import Plan, interleaved, probe
+from cancel_lab.process import ServerError, serving
+from cancel_lab.records import RunRecord, Status
+from cancel_lab.scenes import FIRST_TOKEN, STREAM
+from cancel_lab.subcommands.shared import adapters_of
+from cancel_lab.trial import Arena
+from cancel_lab.upstream import (
+    FIRST_LOOK_S,
+    LONGEST_PAUSE_S,
+    Entry,
+    Upstream,
+    simulating,
+)
+
+
+async def test_the_naive_server_is_measured_from_outside() -> None:
+    """Each run has a cause, a notice after it, no waste to speak of; then it serves."""
+    records: list[RunRecord] = []
+    plan = Plan(
+        n=2, warm_up=1, phases=(FIRST_TOKEN, STREAM), experiments=("notice",)
+    )  # fmt: skip
+    with trio.fail_after(25):
+        async with simulating() as upstream:
+            await probe([NAIVE], upstream, plan, records.append)
+    notices = [record for record in records if record.experiment == "notice"]
+    assert [record.phase for record in notices] == ["first_token"] * 2 + ["stream"] * 2
+    for record in notices:
+        assert record.status is Status.PASS
+        latency = record.latency("t_up")
+        assert latency is not None
+        assert latency[1]
+        assert 0 <= latency[0] < 1_500_000_000, "before the scene's hold was over"
+        assert record.tokens["wasted"] <= 2
+    assert records[-1].experiment == "recovery"
+    assert records[-1].status is Status.PASS
+    assert records[-1].terminal == "done"
+
+
+async def test_a_server_that_dies_is_reported_with_its_last_words() -> None:
+    """The error holds what the process said before it ended."""
+    argv = ("python", "-c", "print('no such luck'); raise SystemExit(3)")
+    with trio.fail_after(10), pytest.raises(ServerError, match="no such luck"):
+        async with serving(argv, {}, port=1):
+            raise AssertionError("it never listens")
+
+
+class Empty(Upstream):
+    """An upstream whose ledger has nothing; it notes when somebody looks."""
+
+    def __init__(self) -> None:
+        self.looks: list[float] = []
+
+    async def look(self, tag: int, *, since: int) -> Entry | None:
+        self.looks.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        return None
+
+
+async def test_nobody_looks_at_the_moment_of_the_cause(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The first look comes late, later ones more and more rarely: looking is work."""
+    upstream = Empty()
+    began = trio.current_time()
+    with trio.move_on_after(1):
+        await upstream.entry(1, lambda entry: True, since=0)
+    first, *_, before, last = (at - began for at in upstream.looks)
+    assert first == pytest.approx(FIRST_LOOK_S)
+    assert last - before == pytest.approx(LONGEST_PAUSE_S)
+
+
+def test_servers_are_interleaved_both_ways() -> None:
+    """Two rounds run ABBA, so that drift falls on both alike."""
+    first, second = (
+        Arena(ADAPTERS[name], None, None)  # type: ignore[arg-type]
+        for name in ("naive-quart-trio", "fastapi-awaited")
+    )
+    order = [arena for _, arena in interleaved([first, second], 2)]
+    assert order == [first, second, second, first]
+
+
+def test_wasted_tokens_are_those_sent_after_the_cause() -> None:
+    """The ledger's last sends decide; without any from before, what was read does."""
+    sends = [(10, 1), (20, 2), (30, 3)]
+    entry = Entry(
+        number=1, phase="ended", outcome="client_gone", events_sent=3, tokens_sent=3,
+        bytes_sent=9, recent_sends=sends,
+    )  # fmt: skip
+    assert entry.wasted(20, read=0) == 1
+    assert entry.wasted(5, read=0) == 3
+    assert entry.wasted(35, read=0) == 0
+
+
+def test_an_adapter_fills_in_ports_urls_and_models() -> None:
+    """Braces of JSON bodies survive; only the known marks are replaced."""
+    adapter = Adapter(
+        name="x", title="x", argv=("serve", "{port}"), env={"U": "{upstream}/v1"}
+    )  # fmt: skip
+    argv, env = adapter.command(port=8, upstream="http://u")
+    assert argv == ["serve", "8"]
+    assert env == {"U": "http://u/v1"}
+    body = adapter.request("simulator/fast").body
+    assert b'"model":"simulator/fast"}' in body
+
+
+def test_a_missing_package_is_a_reason_not_a_crash() -> None:
+    """An adapter whose server is not installed says which package that is."""
+    adapter = Adapter(name="x", title="x", argv=(), requires=("no_such_package",))
+    assert adapter.missing() == "not installed: no_such_package"
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    """Parse a command line of the instrument."""
+    return make_parser().parse_args(arguments)
+
+
+def test_any_server_can_be_named_on_the_command_line() -> None:
+    """A command, a URL, a body and a variable make an adapter."""
+    arguments = parse(
+        "probe", "--command", "serve --port {port}", "--url", "http://h:1/v1/c?x=1",
+        "--header", "Authorization: Bearer k", "--upstream-env", "BASE",
+        "--act", "client_rst",
+    )  # fmt: skip
+    (adapter,) = adapters_of(arguments)
+    assert adapter.argv == ("serve", "--port", "{port}")
+    assert adapter.path == "/v1/c?x=1"
+    assert adapter.headers["authorization"] == "Bearer k"
+    assert adapter.env == {"BASE": "{upstream}"}
+    assert Act(arguments.act[0]) is Act.RST
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("probe",), "neither"),
+        (("probe", "--adapter", "nginx"), "expected one of"),
+        (("probe", "--command", "x", "--body", "{"), "expected JSON"),
+        (("matrix", "--cause", "boredom"), "no cell"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_a_sentence(
+    arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error says what was expected."""
+    assert main(arguments) == 2
+    assert problem in capsys.readouterr().err

@@ -1,0 +1,145 @@
+"""Await sites: where the program can be suspended, and where it was.
+
+A site is a line with `await`, `async for` or `async with` in the swept rooms. It counts
+as covered when some act landed while a task of the request was suspended there, in any
+frame. What no scenario reaches is listed, and each such place needs a reviewed reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from tests.sweep.labels import ROOT, SWEPT, Site, swept_file
+
+_SUSPENDING: Final = (ast.Await, ast.AsyncFor, ast.AsyncWith)
+
+# Places that no run in memory can reach: (file, function or "" for all), the reason.
+UNREACHABLE: Final[dict[tuple[str, str], str]] = {
+    ("upstream/transport/tls.py", ""): "TLS needs a socket; the matrix runs it",
+    ("upstream/transport/resolver.py", ""): "DNS runs in a thread",
+    ("upstream/transport/dial.py", "Dialer.dial"): "DNS, TCP and TLS",
+    ("upstream/transport/dial.py", "Dialer._secure"): "TLS",
+    ("upstream/transport/dial.py", "_connect_first"): "real sockets",
+    ("upstream/transport/dial.py", "_attempt"): "real sockets",
+    ("upstream/transport/dial.py", "_connect_one"): "real sockets",
+    ("upstream/transport/link.py", "SocketLink.flush"): "real sockets",
+    ("upstream/transport/connection.py", "Connection.exchange"): (
+        "a request in one write needs a socket: a stream in memory takes an await"
+    ),
+    ("upstream/transport/closing.py", ""): "only for a link that was closed meanwhile",
+    ("upstream/transport/message.py", "Message.write"): "no request of ours is chunked",
+    ("upstream/transport/body.py", "Body.receive"): "only under httpx's read budget",
+    ("upstream/transport/body.py", "Body._receive_within_budget"): "the same",
+    ("upstream/transport/body.py", "Body.__anext__"): "for httpx's own readers",
+    ("upstream/proxy.py", ""): "httpx's own connections, over sockets",
+    ("upstream/openrouter.py", "DocumentSource.finish"): (
+        "through a proxy only: on a connection of ours the document has ended"
+    ),
+    ("upstream/openrouter.py", "OpenRouter.get"): "no stream: upstream refuses a GET",
+    ("admission/peers.py", ""): "workers' sockets",
+    ("http/elsewhere.py", ""): "other workers' streams, over their sockets",
+    ("http/streams.py", ""): "no stream: one short answer",
+    ("http/models.py", ""): "no stream: the scenario `models` takes its longest way",
+    ("http/live.py", ""): "no chat stream: the scenario `live` takes the usual way",
+    ("http/lifespan.py", ""): "no request is under way when start-up fails",
+    ("http/chat.py", "ChatClient.ended"): (
+        "nothing is awaited between admission and the first write"
+    ),
+    ("admission/shared/", ""): "counts in Valkey, over a socket",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitSite:
+    """One place in the source, with the function that it is in."""
+
+    path: str
+    line: int
+    function: str
+
+    @property
+    def site(self) -> Site:
+        """File and line."""
+        return (self.path, self.line)
+
+    @property
+    def excuse(self) -> str | None:
+        """Why no run in memory reaches it, if it was reviewed."""
+        for (path, function), reason in UNREACHABLE.items():
+            inside = self.path.startswith(path) and function in {"", self.function}
+            if inside:
+                return reason
+        return None
+
+
+def await_sites() -> list[AwaitSite]:
+    """Return every await site of the swept rooms, in order of file and line."""
+    found: set[AwaitSite] = set()
+    root = Path(ROOT)
+    for room in SWEPT:
+        for path in sorted((root / room).rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found |= set(_sites(tree, str(path.relative_to(root)), ""))
+    return sorted(found, key=lambda one: one.site)
+
+
+def _sites(node: ast.AST, path: str, function: str) -> Iterator[AwaitSite]:
+    for child in ast.iter_child_nodes(node):
+        name = function
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{function}.{child.name}" if function else child.name
+        if isinstance(child, _SUSPENDING):
+            yield AwaitSite(path, child.lineno, name)
+        yield from _sites(child, path, name)
+
+
+@contextlib.contextmanager
+def executed_lines(into: set[Site]) -> Iterator[None]:
+    """Collect the lines of the program that run meanwhile; slow, for surveys only."""
+    before = sys.gettrace()
+
+    def in_frame(frame: FrameType, event: str, _argument: Any) -> Any:
+        path = swept_file(frame.f_code)
+        if path is None:
+            return None
+        if event == "line":
+            into.add((path, frame.f_lineno))
+        return in_frame
+
+    sys.settrace(in_frame)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Await sites by what became of them."""
+
+    covered: list[AwaitSite]
+    never_suspends: list[AwaitSite]  # ran, and no request waited there
+    missed: list[AwaitSite]  # not run by any scenario, and no reason known
+    excused: list[AwaitSite]
+
+
+def classify(suspended: set[Site], executed: set[Site]) -> Coverage:
+    """Sort all await sites of the program."""
+    coverage = Coverage([], [], [], [])
+    for one in await_sites():
+        if one.site in suspended:
+            coverage.covered.append(one)
+        elif one.excuse is not None:
+            coverage.excused.append(one)
+        elif one.site in executed:
+            coverage.never_suspends.append(one)
+        else:
+            coverage.missed.append(one)
+    return coverage

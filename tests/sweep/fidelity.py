@@ -1,0 +1,95 @@
+"""Which outcomes may be recorded after what was done: the first cause wins.
+
+A natural end is allowed only where it really came first. Trio's rule decides that: a
+task that was due to run with a result when the cancel was called takes its result, and
+the Cancelled at its next checkpoint (python-trio/trio#2973).
+"""
+
+from __future__ import annotations
+
+import trio
+
+from tests.sweep.causes import CAUSES, SCOPE, Cause
+from tests.sweep.injector import Injection
+from tests.sweep.run import Run
+from trio_ai_stream.stream.outcome import Outcome
+
+CLIENT = frozenset({"disconnect", "stall"})
+BUDGETS = frozenset({"first-token", "idle", "whole"})
+UPSTREAM = frozenset({"eof", "reset", "error"})
+
+
+def effective(run: Run) -> list[Injection]:
+    """Return the acts that met something to act upon."""
+    return [
+        one for one in run.injections if one.at is not None and one.hit is not False
+    ]
+
+
+def wrong_outcome(run: Run) -> str | None:
+    """Say how the recorded outcome differs from what happened, if it does."""
+    records = [r for r in run.world.records if r.request_id == run.world.client.name]
+    if not records:
+        return None
+    outcome = records[0].outcome
+    allowed = _allowed(run)
+    if allowed is None or outcome in allowed:
+        return None
+    names = "+".join(one.cause.name for one in run.injections) or "nothing"
+    expected = " or ".join(sorted(allowed))
+    return f"{names} was recorded as {outcome}, expected {expected}"
+
+
+def _allowed(run: Run) -> set[Outcome] | None:
+    """Return the outcomes that may be recorded; None if any may."""
+    acts = effective(run)
+    allowed: set[Outcome] = set()
+    for number, injection in enumerate(acts):
+        if number and injection.decided and not acts[0].decided:
+            break  # the first act, or nature after it, had decided already
+        if injection.cause.name.startswith(SCOPE):
+            return None
+        allowed |= _after(injection, run)
+    return allowed or _natural(run)
+
+
+def _natural(run: Run) -> set[Outcome]:
+    ends = run.world.scenario.ends
+    return {Outcome.COMPLETED} if ends is None else {ends}
+
+
+def _after(injection: Injection, run: Run) -> set[Outcome]:
+    """Return what one act allows."""
+    cause, natural = injection.cause, _natural(run)
+    if injection.decided or cause.name == "begin-drain":
+        return natural
+    if cause.name in UPSTREAM:
+        return {Outcome.UPSTREAM_FAILED} | (
+            natural - {Outcome.COMPLETED} if injection.begun else natural
+        )
+    if cause.outcome is None:
+        return natural | {Outcome.UPSTREAM_UNREACHABLE}
+    own = {cause.outcome}
+    if cause.name in {"kill", "call"} and run.world.registry.draining.is_set():
+        own = {Outcome.SHUTDOWN}
+    return own | _unless(_must_win(cause, injection, run), natural)
+
+
+def _must_win(cause: Cause, injection: Injection, run: Run) -> bool:
+    """Tell whether nothing could come between an act and the ending."""
+    if cause.name in CLIENT:
+        noticed, ended = run.world.client.gone_noticed, run.injector.ended_at_tick
+        return noticed is not None and (ended is None or ended >= noticed)
+    if cause.name in BUDGETS:
+        scope = injection.hit
+        return isinstance(scope, trio.CancelScope) and scope.cancelled_caught
+    if cause.name in {"kill", "call"}:
+        state = injection.state or ()
+        return not any(fate == "deferred" for _, _, fate in state)
+    if cause is CAUSES["drain"]:
+        return injection.phase != "admission"
+    return True
+
+
+def _unless(condition: bool, outcomes: set[Outcome]) -> set[Outcome]:
+    return set() if condition else outcomes

@@ -1,0 +1,250 @@
+"""What must hold after every run, whatever befell it: I1 to I12 (I9 needs sockets).
+
+A check returns None, or what it found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tests.sweep import endings
+from tests.sweep.causes import SCOPE
+from tests.sweep.endings import terminals
+from tests.sweep.fidelity import effective, wrong_outcome
+from tests.sweep.run import Run
+from tests.sweep.scenario import TARGET
+from trio_ai_stream.stream.budgets import REUSE_S
+from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.stream.record import Record
+
+Check = Callable[[Run], str | None]
+EPSILON_S: Final = 1e-6
+LONGEST_SHIELD_S: Final = REUSE_S
+LONGEST_RUN_S: Final = 20 + 4 + REUSE_S  # the deadline, the last write, the clean-up
+TOLD_S: Final = 4 + REUSE_S  # WRITE_TIMEOUT_SECS for the terminal event
+
+
+def _record(run: Run) -> Record | None:
+    mine = [record for record in run.world.records if record.request_id == TARGET]
+    return mine[0] if mine else None
+
+
+def _did(run: Run, *names: str) -> bool:
+    return any(one.cause.name in names for one in effective(run))
+
+
+def _cut_by_scope(run: Run) -> bool:
+    return any(one.cause.name.startswith(SCOPE) for one in effective(run))
+
+
+def _upstream_closed(run: Run) -> str | None:
+    sighting, world = run.world.sighting, run.world
+    if sighting is None:
+        return None
+    if run.injector.held_after_end is not None:
+        tick = run.injector.held_after_end
+        return f"upstream is held at boundary {tick}, after the ending"
+    held = [wire for wire in world.network.wires if wire.owner == TARGET and wire.open]
+    if sighting.generating and sighting.open_wires and held:
+        return "upstream still answers on a connection that the server holds"
+    return f"{world.left_open} connections outlive the server" * bool(world.left_open)
+
+
+def _pool_whole(run: Run) -> str | None:
+    world, sighting = run.world, run.world.sighting
+    if world.after is None or sighting is None or world.after.status != 200:
+        return None
+    if sighting.in_use or sighting.idle != sighting.open_wires:
+        return (
+            f"{sighting.in_use} connections count as in use, {sighting.idle} as idle,"
+            f" and {sighting.open_wires} are open"
+        )
+    if any(one.cause.upstream for one in effective(run)):
+        return None  # what upstream broke may be found broken only by using it
+    record = _record(run)
+    whole = record is not None and record.outcome is Outcome.COMPLETED
+    keeps = world.scenario.keeps and not _cut_by_scope(
+        run
+    )  # not the shield's own scope
+    if whole and keeps and not sighting.kept_wires:
+        return "the answer was whole, and its connection was not kept"
+    dials = world.dials - sighting.dials
+    if sighting.open_wires and dials:
+        return "a connection was kept but not used by the next request"
+    return None
+
+
+def _no_task_left(run: Run) -> str | None:
+    sighting = run.world.sighting
+    if sighting is None:
+        return None
+    gone = _did(run, "kill")
+    extra = [*sighting.tasks_below, *(() if gone else sighting.new_tasks)]
+    return f"tasks are left: {', '.join(extra)}" if extra else None
+
+
+def _one_record(run: Run) -> str | None:
+    count = sum(record.request_id == TARGET for record in run.world.records)
+    expected = int(run.world.stream is not None)
+    return None if count == expected else f"{count} records, expected {expected}"
+
+
+def _terminal_event(run: Run) -> str | None:
+    world, record = run.world, _record(run)
+    shape = world.scenario.shape
+    found = terminals(world.client, shape)
+    if len(found) > 1:
+        return f"{len(found)} terminal events: {', '.join(found)}"
+    if found and not endings.ends_with_terminal(world.client, shape):
+        return "something follows the terminal event"
+    if world.client.late_writes > 1:  # one may be under way; it goes nowhere
+        return f"{world.client.late_writes} writes after the client was known gone"
+    if world.client.overlaps:
+        return f"{world.client.overlaps} writes began while another was under way"
+    if world.client.gone or _did(run, "kill", "call") or _cut_by_scope(run):
+        return None
+    if world.scenario.read_every_s > TOLD_S:
+        return None  # this client does not read, so it may or may not be told
+    if world.client.status is None or not world.client.response_ended:
+        return "the client waits, and its response is not whole"
+    if record is None:
+        return None
+    expected = endings.ERROR_TYPES.get(record.outcome)
+    if record.outcome is Outcome.COMPLETED:
+        expected = "done"
+    if shape == "document" and found == ["done"]:
+        return None  # a document that is on its way has no room for an error
+    if not found or (expected is not None and found != [expected]):
+        told = ", ".join(found) or "nothing"
+        return f"{record.outcome}: the client was told {told}"
+    return None if record.told else "the client was told, and the record denies it"
+
+
+def _permits_back(run: Run) -> str | None:
+    seen = run.world.sighting
+    if seen is None or not (seen.permits_held or seen.live_streams or seen.unwatched):
+        return None
+    return f"{seen.permits_held} permits, {seen.unwatched} watches, {seen.live_streams}"
+
+
+def _shields_bounded(run: Run) -> str | None:
+    for one in run.injector.shields.intervals:
+        length = (one.until if one.until is not None else one.since) - one.since
+        if length > min(one.bound_s, LONGEST_SHIELD_S) + EPSILON_S:
+            return f"{length:.3f} s behind the shield at {one.where}"
+        if one.bound_s > LONGEST_SHIELD_S + EPSILON_S:
+            return f"the shield at {one.where} allows {one.bound_s} s"
+    return None
+
+
+def _no_generator_left(run: Run) -> str | None:
+    seen = run.world.sighting
+    return "an async generator is left" if seen and seen.async_generators else None
+
+
+def _silent_upstream(run: Run) -> str | None:
+    ended = run.injector.ended_at_tick
+    if ended is None:
+        return None
+    network = run.world.network
+    dials = sum(d.tick > ended and d.whose == TARGET for d in network.dials)
+    sent = [one for wire in network.wires for one in wire.sends]
+    sends = sum(tick > ended and owner == TARGET for tick, owner in sent)
+    if dials or sends > 1:  # one may be under way
+        return f"{dials} dials and {sends} sends upstream after the ending"
+    return None
+
+
+def _nothing_escapes(run: Run) -> str | None:
+    world = run.world
+    if world.client.error is not None:
+        return f"the request raised {world.client.error!r}"
+    if world.escaped:
+        return f"the server raised {world.escaped[0]!r}"
+    if run.complaints and not _cut_by_scope(run):
+        return run.complaints[0]
+    return None
+
+
+def _still_serves(run: Run) -> str | None:
+    world = run.world
+    if world.health is None or world.after is None:
+        return None if _did(run, "kill") else "the server went away"
+    if world.health.status != 200:
+        return f"/health answers {world.health.status}"
+    if world.registry.draining.is_set():
+        ok = world.after.status == 503
+        return None if ok else f"a draining server answers {world.after.status}"
+    if terminals(world.after, "chat") != ["done"]:
+        return f"the next request got {world.after.status}, {world.after.body[-80:]!r}"
+    return None
+
+
+def _drains(run: Run) -> str | None:
+    for one in effective(run):
+        early = one.cause.name in {"drain", "begin-drain"} and one.phase == "admission"
+        if early and run.world.stream is not None:
+            return "a stream was admitted while the server drained"
+    return None
+
+
+def _exit_bounded(run: Run) -> str | None:
+    world, record = run.world, _record(run)
+    if run.injector.hung:
+        return "hung: " + "; ".join(run.injector.hung)
+    if world.ended_at is None or world.sighting is None or world.stream is None:
+        return None  # what is no stream, the guard bounds
+    started = 0.0 if not run.trace else run.trace[0][1]
+    took = world.ended_at - started
+    limit, since = LONGEST_RUN_S, "the start"
+    for one in effective(run):
+        assert one.at is not None
+        bound = one.cause.bound_s
+        told = one.cause.outcome is not None and not one.cause.upstream
+        decided = record is None or record.outcome is one.cause.outcome
+        if bound is None and told and decided:  # I6 says whether it had to
+            bound = TOLD_S
+        if bound is None:
+            continue
+        if record is not None and record.outcome is Outcome.COMPLETED:
+            bound = max(bound, REUSE_S)
+        if world.ended_at - one.at > bound + EPSILON_S:
+            took, limit, since = world.ended_at - one.at, bound, one.cause.name
+    return f"{took:.3f} s from {since}, at most {limit:g}" if took > limit else None
+
+
+def _others_untouched(run: Run) -> str | None:
+    neighbour = run.world.neighbour
+    general = any(one.cause.server for one in effective(run)) or _did(run, "refuse")
+    if neighbour is None or general:
+        return None
+    if run.world.scenario.ends is None and neighbour.status == 503:
+        return None
+    told = terminals(neighbour, "chat")
+    return None if told == ["done"] else f"its neighbour was told {told}"
+
+
+CHECKS: Final[dict[str, Check]] = {
+    "I1 upstream closed": _upstream_closed,
+    "I2 no task left": _no_task_left,
+    "I3 one record": _one_record,
+    "I3 one terminal event": _terminal_event,
+    "I4 permit and entry released": _permits_back,
+    "I5 shields bounded": _shields_bounded,
+    "I6 cause recorded": wrong_outcome,
+    "I7 no generator left": _no_generator_left,
+    "I8 pool whole": _pool_whole,
+    "I10 nothing escapes": _nothing_escapes,
+    "I11 nothing sent upstream": _silent_upstream,
+    "I11 others untouched": _others_untouched,
+    "I12 still serves": _still_serves,
+    "I12 drains": _drains,
+    "exit bounded": _exit_bounded,
+}
+
+
+def violations(run: Run) -> list[tuple[str, str]]:
+    """Return the invariants that do not hold, each with what was found."""
+    found = [(name, check(run)) for name, check in CHECKS.items()]
+    return [(name, what) for name, what in found if what]

@@ -1,0 +1,60 @@
+"""The network between server and upstream, in memory: it connects, or refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from tests.sweep.wire import Wire
+
+
+@dataclass(slots=True)
+class Dial:
+    """One attempt to connect."""
+
+    tick: int
+    whose: str
+    refused: trio.Event
+
+
+class Network:
+    """Connects to `serve`; the other ends live in `nursery`, outside the server."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        serve: Callable[[trio.abc.Stream], Awaitable[None]],
+        tick: Callable[[], int],
+        *,
+        connect_s: float,
+    ) -> None:
+        self._nursery = nursery
+        self._serve = serve
+        self._tick = tick
+        self.connect_s = connect_s
+        self.wires: list[Wire] = []
+        self.dials: list[Dial] = []
+
+    async def connect(self, _host: str, _port: int, _tls: bool) -> trio.abc.Stream:
+        """Connect after `connect_s`, unless `refuse` comes before: an OSError."""
+        await trio.lowlevel.checkpoint()  # a connect that is cancelled sends nothing
+        dial = Dial(self._tick(), trio.lowlevel.current_task().name, trio.Event())
+        self.dials.append(dial)
+        with trio.move_on_after(self.connect_s):
+            await dial.refused.wait()
+            raise ConnectionRefusedError("refused, as the sweep asked")
+        wire = Wire(self._tick)
+        self.wires.append(wire)
+        self._nursery.start_soon(self._serve, wire.far, name="upstream connection")
+        return wire.near
+
+    def refuse(self) -> None:
+        """Refuse whoever is connecting now."""
+        for dial in self.dials:
+            dial.refused.set()
+
+    def live_wires(self) -> list[Wire]:
+        """Return the connections that the server holds."""
+        return [wire for wire in self.wires if wire.open]

@@ -1,0 +1,230 @@
+"""The programs that are swept, by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.sweep.scenario import Scenario
+from trio_ai_stream.stream.outcome import Outcome
+
+PACE: Final = "first_token_ms=50&delay_ms=100"
+
+_ALL: Final = (
+    Scenario("plain", "a stream of two pieces on a new connection"),
+    Scenario(
+        "reuse",
+        "the same on a connection that a request before it left in the pool",
+        warm=1,
+    ),
+    Scenario(
+        "told-by-receive",
+        "the same under a server that tells of a disconnect by `receive` alone",
+        tells=False,
+    ),
+    Scenario(
+        "proxied",
+        "the same, asked for on a connection that is not ours to close before it is"
+        " answered",
+        proxied=True,
+        always=("cancel",),
+    ),
+    Scenario(
+        "slow-client",
+        "a client that takes a quarter of a second to read each write, so that the"
+        " relay waits in `send` while upstream goes on",
+        upstream="simulator/fast?chunks=3&delay_ms=100",
+        read_every_s=0.25,
+    ),
+    Scenario(
+        "flood",
+        "upstream says more than the client reads: backpressure up to upstream",
+        upstream="simulator/fast?chunks=900&burst=300&reasoning=1",
+        read_every_s=0.1,
+    ),
+    Scenario(
+        "retry",
+        "upstream answers 503 once, then well",
+        upstream=f"simulator/flaky?fail_times=1&chunks=1&{PACE}",
+    ),
+    Scenario(
+        "retry-dial",
+        "upstream breaks the first connection without an answer",
+        upstream=f"simulator/refuse?fail_times=1&chunks=1&{PACE}",
+    ),
+    Scenario(
+        "retry-open",
+        "upstream answers 200 and then an error before any content, once",
+        upstream=f"simulator/error-first?fail_times=1&chunks=1&{PACE}",
+    ),
+    Scenario(
+        "rejected",
+        "upstream refuses: 400 with a body",
+        upstream="simulator/bad-request",
+        ends=Outcome.UPSTREAM_REJECTED,
+    ),
+    Scenario(
+        "endless-error",
+        "upstream refuses with a body that does not end",
+        upstream="simulator/endless-error",
+        ends=Outcome.UPSTREAM_REJECTED,
+    ),
+    Scenario(
+        "error-200",
+        "upstream sends a JSON error under status 200",
+        upstream="simulator/error-200-json?code=400",
+        ends=Outcome.UPSTREAM_REJECTED,
+    ),
+    Scenario(
+        "reasoning",
+        "reasoning, which this client asked for, before the answer",
+        upstream="simulator/fast?reasoning=2&chunks=1&delay_ms=100",
+        options={"include_reasoning": True},
+    ),
+    Scenario(
+        "late-end",
+        "the body ends half a second after [DONE]: a cancel may find the stream done",
+        upstream="simulator/fast?chunks=1&done_ms=500",
+        always=("disconnect",),  # it must meet the clean-up's shield
+    ),
+    Scenario(
+        "no-reuse",
+        "the body does not end after [DONE]: the clean-up reaches its bound",
+        upstream="simulator/fast?chunks=1&done_ms=forever",
+        keeps=False,
+    ),
+    Scenario(
+        "no-connection",
+        "nobody answers the dial: the connect budget, three times",
+        upstream="simulator/fast",
+        connect_s=float("inf"),
+        ends=Outcome.FIRST_TOKEN_TIMEOUT,
+    ),
+    Scenario(
+        "no-head",
+        "upstream takes the request and says nothing: heartbeats, then the budget",
+        upstream="simulator/no-answer",
+        ends=Outcome.FIRST_TOKEN_TIMEOUT,
+    ),
+    Scenario(
+        "silent",
+        "two pieces, then silence: heartbeats, then the idle budget",
+        upstream="simulator/silent?at=2",
+        ends=Outcome.STREAM_IDLE_TIMEOUT,
+    ),
+    Scenario(
+        "slow-heartbeat",
+        "the same to a client that takes so long to read each write that a heartbeat"
+        " would be due meanwhile",
+        upstream="simulator/silent?at=1",
+        read_every_s=1.9,
+        always=("cancel",),  # it must meet each state of a heartbeat
+        ends=Outcome.STREAM_IDLE_TIMEOUT,
+    ),
+    Scenario(
+        "stuck-client",
+        "a client that reads nothing, and no guard that cuts it off",
+        upstream="simulator/fast?chunks=1",
+        read_every_s=60.0,
+        ends=Outcome.FIRST_TOKEN_TIMEOUT,
+    ),
+    Scenario(
+        "endless",
+        "a piece every three seconds, without end: the deadline",
+        upstream="simulator/endless?delay_ms=3000",
+        ends=Outcome.DEADLINE_EXCEEDED,
+    ),
+    Scenario(
+        "broken",
+        "upstream closes in mid-answer",
+        upstream=f"simulator/drop?at=1&{PACE}",
+        ends=Outcome.UPSTREAM_FAILED,
+    ),
+    Scenario(
+        "error-event",
+        "upstream sends an error as an event",
+        upstream=f"simulator/error?at=1&{PACE}",
+        ends=Outcome.UPSTREAM_FAILED,
+    ),
+    Scenario(
+        "body-in-pieces",
+        "the request's body arrives in three pieces",
+        upstream="simulator/fast?chunks=1",
+        pieces=3,
+    ),
+    Scenario(
+        "cross-origin",
+        "a page of another origin asks, so the request goes through Quart's hooks",
+        upstream="simulator/fast?chunks=1",
+        origin="https://page.test",
+        settings={"CORS_ALLOW_ORIGINS": "https://page.test"},
+    ),
+    Scenario(
+        "large-request",
+        "a request too large for one write, which upstream reads slowly",
+        upstream="simulator/slow-read?read_ms=50&read_bytes=16384&chunks=1",
+        prompt="word " * 20_000,
+        settings={"MAX_PROMPT_LENGTH": "100000"},
+    ),
+    Scenario(
+        "early-answer",
+        "upstream refuses a large request before it has read it",
+        upstream="simulator/slow-read?read_ms=400&read_bytes=4096&chunks=1",
+        prompt="word " * 20_000,
+        settings={"MAX_PROMPT_LENGTH": "100000", "FIRST_TOKEN_TIMEOUT_SECS": "2"},
+        ends=Outcome.FIRST_TOKEN_TIMEOUT,
+    ),
+    Scenario(
+        "neighbour",
+        "a second stream beside it, which must not notice",
+        neighbour=f"simulator/fast?chunks=3&{PACE}",
+    ),
+    Scenario(
+        "contention",
+        "one permit and two streams: one of them is refused",
+        upstream="simulator/fast?chunks=1&delay_ms=50",
+        settings={"MAX_CONCURRENT_STREAMS": "1"},
+        neighbour="simulator/fast?chunks=1&delay_ms=50",
+        ends=None,  # which of the two is refused is the schedule's choice
+    ),
+    Scenario("openai", "`/v1/chat/completions`, streamed", shape="openai"),
+    Scenario(
+        "openai-refused",
+        "the same, refused by upstream before the response has begun",
+        upstream="simulator/bad-request",
+        shape="openai",
+        ends=Outcome.UPSTREAM_REJECTED,
+    ),
+    Scenario(
+        "openai-late",
+        "the same, answered so late that a heartbeat opens the response, then broken",
+        upstream="simulator/error?headers_ms=3000&at=1",
+        shape="openai",
+        ends=Outcome.UPSTREAM_FAILED,
+    ),
+    Scenario("document", "`/v1/chat/completions`, not streamed", shape="document"),
+    Scenario(
+        "document-refused",
+        "the same, refused by upstream",
+        upstream="simulator/not-found",
+        shape="document",
+        ends=Outcome.UPSTREAM_REJECTED,
+    ),
+    Scenario(
+        "models",
+        "the list of models, fetched from upstream",
+        shape="other",
+        path="/v1/models",
+        own_app=True,
+        ends=None,
+    ),
+    Scenario(
+        "live",
+        "somebody watches the live streams, one of which runs, and leaves",
+        shape="other",
+        path="/streams/live",
+        neighbour=f"simulator/fast?chunks=2&{PACE}",
+        leaves_after_s=0.6,
+        ends=None,
+    ),
+)
+SCENARIOS: Final[dict[str, Scenario]] = {one.name: one for one in _ALL}

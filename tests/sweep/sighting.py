@@ -1,0 +1,78 @@
+"""What is to be seen at rest, after the swept request has ended and before all else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from tests.sweep.scenario import TARGET
+from trio_ai_stream.tracing import internals
+from trio_ai_stream.upstream.transport import Transport, TransportStatistics
+
+if TYPE_CHECKING:
+    from tests.sweep.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The leak counters of one run, at one instant."""
+
+    at: float
+    tasks_below: tuple[str, ...]  # the request's own, which should be over
+    new_tasks: tuple[str, ...]  # of the whole process, since before the request
+    live_streams: tuple[str, ...]
+    unwatched: int  # streams that are still on the roster
+    permits_held: int
+    open_wires: int
+    kept_wires: int  # of them the target's own
+    idle: int  # connections as the pool counts them
+    in_use: int
+    generating: int  # open requests as upstream sees them, of the target
+    async_generators: int
+    dials: int
+
+
+def tasks_of_server() -> Counter[str]:
+    """Count the tasks of this run by name, upstream's connections aside."""
+    names: Counter[str] = Counter()
+    root = trio.lowlevel.current_root_task()
+    todo = [] if root is None else [root]
+    while todo:
+        task = todo.pop()
+        names[task.name] += task.name not in {"upstream connection", "_watch", "later"}
+        for nursery in task.child_nurseries:
+            todo += nursery.child_tasks
+    return names
+
+
+def pool_of(world: World) -> TransportStatistics:
+    """Return the transport's own counts, wherever the upstream keeps it."""
+    held = vars(world.app.services.upstream).values()
+    inner = [getattr(value, "_transport", value) for value in held]
+    transport = next(value for value in inner if isinstance(value, Transport))
+    return transport.statistics()
+
+
+def sight(world: World) -> Sighting:
+    """Look around, once all is quiet."""
+    pool = pool_of(world)
+    return Sighting(
+        at=trio.current_time(),
+        tasks_below=tuple(t.name for t in internals.tasks_below(world.client.scope)),
+        new_tasks=tuple(sorted((tasks_of_server() - world.tasks_before).elements())),
+        live_streams=tuple(stream.request_id for stream in world.registry),
+        unwatched=len(world.app.services.roster),
+        permits_held=world.app.services.gate.status().permits.held,
+        open_wires=len(world.network.live_wires()),
+        kept_wires=len(world.wires_of_target()),
+        idle=pool.idle,
+        in_use=pool.live + pool.connecting,
+        generating=sum(
+            record.request_id == TARGET for record in world.ledger.live.values()
+        ),
+        async_generators=internals.living_async_generators(),
+        dials=len(world.network.dials),
+    )

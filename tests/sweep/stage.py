@@ -1,0 +1,61 @@
+"""The application of many runs: routes once for each settings, state new in each run.
+
+Compiling the routes takes longer than serving a stream, and they hold no state. What
+does is put in anew: registry, permits, rate limits, and, with the lifespan, upstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from tests.sweep.network import Network
+from tests.sweep.scenario import Scenario
+from trio_ai_stream.admission.decision import Quota
+from trio_ai_stream.admission.gate import LocalGate
+from trio_ai_stream.admission.permits import StreamPermits
+from trio_ai_stream.assembly import create_app
+from trio_ai_stream.http.application import Application
+from trio_ai_stream.settings import Settings
+from trio_ai_stream.stream.record import Record
+from trio_ai_stream.stream.registry import Registry
+
+
+class _Stage:
+    """One application; `network` is that of the run under way."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.network: Network | None = None
+        self.app = create_app(settings, connect=self._connect)
+
+    async def _connect(self, host: str, port: int, tls: bool) -> trio.abc.Stream:
+        assert self.network is not None
+        return await self.network.connect(host, port, tls)
+
+
+_stages: Final[dict[tuple[tuple[str, str], ...], _Stage]] = {}
+
+
+def application(
+    scenario: Scenario, network: Network, observe: Callable[[Record], None]
+) -> Application:
+    """Return the scenario's application as new, upon this network."""
+    key = tuple(sorted(scenario.settings.items()))
+    stage = None if scenario.own_app else _stages.get(key)
+    if stage is None:
+        stage = _Stage(scenario.make_settings())
+        if not scenario.own_app:
+            _stages[key] = stage
+    stage.network = network
+    services, settings = stage.app.services, stage.settings
+    services.registry = Registry()
+    services.gate = LocalGate(
+        Quota.per_second(settings.RATE_LIMIT),
+        StreamPermits(settings.MAX_CONCURRENT_STREAMS),
+    )
+    services.observe = observe
+    services.upstream = None
+    return stage.app

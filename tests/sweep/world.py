@@ -1,0 +1,210 @@
+"""The world of one run: the real application, upstream and clients, all in memory.
+
+The server stands in a nursery of its own, as under Hypercorn: first the lifespan, then
+one task for each request. Upstream and the network are outside it, because they see
+what a dying server leaves behind.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+import trio.testing
+
+from tests.sweep.client import Client
+from tests.sweep.network import Network
+from tests.sweep.proxied import Proxied
+from tests.sweep.scenario import PATHS, TARGET, Scenario
+from tests.sweep.sighting import Sighting, sight, tasks_of_server
+from tests.sweep.stage import application
+from tests.sweep.wire import Wire
+from trio_ai_stream.http.application import Application
+from trio_ai_stream.simulator.ledger import Ledger
+from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.stream.record import Record
+from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.stream import Stream
+
+QUICK: Final = "simulator/fast?chunks=1"
+
+
+class World:
+    """Everything that one run needs; `run` is the program."""
+
+    def __init__(self, scenario: Scenario, tick: Callable[[], int]) -> None:
+        self.scenario = scenario
+        self.tick = tick
+        self.records: list[Record] = []
+        self.stream: Stream | None = None
+        self.client = self._target()
+        self.neighbour: Client | None = None
+        self.ended_at: float | None = None
+        self.later: tuple[float, Callable[[], None]] | None = None
+        self.sighting: Sighting | None = None
+        self.tasks_before: Counter[str] = Counter()
+        self.after: Client | None = None  # the request that follows
+        self.health: Client | None = None
+        self.escaped: list[BaseException] = []
+        self.dials = 0
+        self.left_open = 0  # connections that the server held after its shutdown
+        self.root: trio.CancelScope
+        self.server_scope: trio.CancelScope
+        self.network: Network
+        self.app: Application
+        self._requests: trio.Nursery
+        self._simulator = Simulator(ledger=Ledger(now_ns=lambda: 0))
+        self._shutdown = trio.Event()
+        self._requests_over = trio.Event()
+        self._stopped = trio.Event()
+
+    @property
+    def registry(self) -> Registry:
+        """The live streams of the server."""
+        return self.app.services.registry
+
+    @property
+    def ledger(self) -> Ledger:
+        """What upstream has seen."""
+        return self._simulator.ledger
+
+    def look_for_stream(self) -> Stream | None:
+        """Return the swept stream, once there is one; it stays known when it ended."""
+        if self.stream is None:
+            self.stream = self.registry.get(TARGET)
+        return self.stream
+
+    def wires_of_target(self) -> list[Wire]:
+        """Return the open connections that carry the swept stream's request."""
+        return [wire for wire in self.network.live_wires() if wire.owner == TARGET]
+
+    async def run(self) -> None:
+        """Serve the target and what surrounds it; then look, ask again, shut down."""
+        async with trio.open_nursery() as outside:
+            self.root = outside.cancel_scope
+            self.network = Network(
+                outside,
+                self._simulator.handle,
+                self.tick,
+                connect_s=self.scenario.connect_s,
+            )
+            self.app = application(self.scenario, self.network, self.records.append)
+            await outside.start(self._serve)
+            services = self.app.services
+            if self.scenario.proxied and services.upstream is not None:
+                services.upstream = Proxied(services.upstream)  # type: ignore[assignment]
+            await self._warm_up()
+            await trio.testing.wait_all_tasks_blocked()
+            self.tasks_before = tasks_of_server()
+            if self.later is not None:
+                outside.start_soon(self._act_later, *self.later, name="later")
+            await self._serve_target()
+            await self._look()
+            await self._ask_again()
+            self._shutdown.set()
+            await self._stopped.wait()
+            self.dials = len(self.network.dials)
+            self.left_open = len(self.network.live_wires())
+            outside.cancel_scope.cancel(reason="the run is over")
+
+    def _target(self) -> Client:
+        scenario = self.scenario
+        if scenario.shape == "other":
+            return Client(TARGET, scenario.path, method="GET", tick=self.tick)
+        return Client(
+            TARGET,
+            PATHS[scenario.shape],
+            scenario.body(),
+            read_every_s=scenario.read_every_s,
+            origin=scenario.origin,
+            pieces=scenario.pieces,
+            tells=scenario.tells,
+            tick=self.tick,
+        )
+
+    def _plain(self, name: str, upstream: str) -> Client:
+        body: dict[str, object] = {"prompt": "hello", "model": upstream}
+        return Client(name, PATHS["chat"], body, tick=self.tick)
+
+    async def _serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run the lifespan and, inside it, the requests: Hypercorn's order."""
+        try:
+            async with trio.open_nursery() as services:
+                await services.start(self._lifespan)
+                async with trio.open_nursery() as requests:
+                    self._requests = requests
+                    self.server_scope = requests.cancel_scope
+                    task_status.started()
+                    await self._shutdown.wait()
+                self._requests_over.set()
+        except BaseExceptionGroup as exc:
+            self.escaped.append(exc)
+            cancelled = exc.subgroup(trio.Cancelled)
+            if cancelled is not None:
+                raise cancelled from None
+        finally:
+            self._stopped.set()
+
+    async def _lifespan(self, *, task_status: trio.TaskStatus[None]) -> None:
+        messages = [{"type": "lifespan.startup"}]
+
+        async def receive() -> dict[str, str]:
+            await trio.lowlevel.checkpoint()
+            if messages:
+                return messages.pop()
+            await self._requests_over.wait()
+            return {"type": "lifespan.shutdown"}
+
+        async def send(message: dict[str, Any]) -> None:
+            await trio.lowlevel.checkpoint()
+            if message["type"] == "lifespan.startup.complete":
+                task_status.started()
+            elif message["type"] != "lifespan.shutdown.complete":
+                raise RuntimeError(f"lifespan: {message}")
+
+        scope: Any = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+        await self.app(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _exchange(self, client: Client) -> None:
+        """Make a request and wait for its end."""
+        self._requests.start_soon(client.run, self.app, name=client.name)
+        await client.wait_finished()
+
+    @staticmethod
+    async def _act_later(seconds: float, act: Callable[[], None]) -> None:
+        await trio.sleep(seconds)
+        act()
+
+    async def _warm_up(self) -> None:
+        for number in range(self.scenario.warm):
+            await self._exchange(self._plain(f"before{number}", QUICK))
+
+    async def _serve_target(self) -> None:
+        self._requests.start_soon(self.client.run, self.app, name=TARGET)
+        if self.scenario.neighbour:
+            self.neighbour = self._plain("neighbour", self.scenario.neighbour)
+            self._requests.start_soon(self.neighbour.run, self.app, name="neighbour")
+        if self.scenario.leaves_after_s is not None:
+            with trio.move_on_after(self.scenario.leaves_after_s):
+                await self.client.wait_finished()
+            self.client.disconnect()
+        await self.client.wait_finished()
+        self.ended_at = trio.current_time()
+        if self.neighbour is not None:
+            await self.neighbour.wait_finished()
+
+    async def _look(self) -> None:
+        """Wait until all is quiet, without letting time pass; then look around."""
+        await trio.testing.wait_all_tasks_blocked()
+        self.sighting = sight(self)
+
+    async def _ask_again(self) -> None:
+        if self._requests_over.is_set():
+            return
+        self.network.connect_s = 0.0
+        self.after = self._plain("after", QUICK)
+        await self._exchange(self.after)
+        self.health = Client("health", "/health", method="GET", tick=self.tick)
+        await self._exchange(self.health)
