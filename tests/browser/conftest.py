@@ -31,7 +31,8 @@ ARGUMENTS = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server without keys."""
-    process = ServerProcess(tmp_path_factory.mktemp("server") / "log")
+    log = tmp_path_factory.mktemp("server") / "log"
+    process = ServerProcess(log, MAX_MESSAGES_LENGTH="20000")
     yield process
     process.stop()
 

@@ -128,13 +128,23 @@ def test_the_conversation_so_far_is_sent(visit: Open) -> None:
 
 
 def test_what_does_not_fit_is_left_out_from_the_start(visit: Open) -> None:
-    """Beyond MAX_PROMPT_LENGTH the oldest messages stay behind, and it is said."""
+    """Beyond MAX_MESSAGES_LENGTH the oldest messages stay behind, and it is said."""
     page = visit()
     bodies = sent_bodies(page)
-    finished(ask(page, "a" * 1900, "simulator/echo"))
-    answer = finished(ask(page, "b" * 1900, "simulator/echo"))
+    finished(ask(page, "a" * 9000, "simulator/echo"))
+    answer = finished(ask(page, "b" * 9000, "simulator/echo"))
     assert [m["content"][0] for m in bodies[1]["messages"]] == ["a", "b"]
     expect(answer).to_contain_text("1 older left out")
+
+
+def test_a_long_conversation_is_sent_whole(visit: Open) -> None:
+    """Old turns stay: MAX_PROMPT_LENGTH is not the limit of a conversation."""
+    page = visit()
+    bodies = sent_bodies(page)
+    finished(ask(page, "a" * 3900, "simulator/echo"))
+    answer = finished(ask(page, "b" * 3900, "simulator/echo"))
+    assert [m["content"][0] for m in bodies[1]["messages"]] == ["a", "a", "b"]
+    expect(answer).not_to_contain_text("left out")
 
 
 def test_a_new_chat_forgets(visit: Open) -> None:

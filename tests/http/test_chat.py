@@ -242,7 +242,9 @@ async def test_reasoning_is_shown_only_to_those_who_ask(
 def test_upstream_gets_what_was_asked_and_nothing_more() -> None:
     """Options that the client left out are not invented; the rest is passed on."""
     asked = {"prompt": "x", "temperature": 0.5, "stop": ["y"], "seed": 7}
-    request = parse_chat_request(json.dumps(asked).encode(), max_prompt_length=9)
+    request = parse_chat_request(
+        json.dumps(asked).encode(), max_prompt_length=9, max_messages_length=9
+    )
     call = chat_call(request, request_id="r", default_model="m")
     assert json.loads(call.body) == {
         "model": "m",

@@ -97,6 +97,41 @@ async def test_a_body_that_is_not_said_to_be_json_is_415(
 
 
 @WAYS
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "GZIP, br"])
+async def test_a_compressed_body_is_415_that_says_so(
+    headers: dict[str, str], encoding: str, autojump_clock: MockClock
+) -> None:
+    """It names the encoding, and `Accept-Encoding` says what is taken instead."""
+    async with world(env=env()) as w:
+        visit = await refused(w, b"\x1f\x8b", headers | {"content-encoding": encoding})
+        assert visit.status == 415
+        assert visit.headers["accept-encoding"] == "identity"
+        assert f"got {encoding}" in visit.json()["message"]
+
+
+@WAYS
+async def test_all_bodies_together_have_a_bound(
+    headers: dict[str, str], autojump_clock: MockClock
+) -> None:
+    """503 with `Retry-After` past MAX_BODIES_BYTES; an ended request counts no more."""
+    limits = {"MAX_BODY_BYTES": "100", "MAX_BODIES_BYTES": "150"}
+    async with world(env=env(**limits)) as w:
+        first = w.visit(b"x" * 100, headers=headers, more_body=True)
+        await trio.sleep(1)
+        assert w.services.bodies.held == 100
+        second = await refused(w, b"x" * 51, headers, more_body=True)
+        assert (second.status, second.json()["error_type"]) == (503, "too_many_bodies")
+        assert second.headers["retry-after"] == "1"
+        first.leave()
+        await first.over.wait()
+        assert w.services.bodies.held == 0
+        third = w.visit({"prompt": "x", "model": "simulator/echo"}, headers=headers)
+        await third.over.wait()
+        assert third.status == 200
+        assert w.services.bodies.held == 0
+
+
+@WAYS
 async def test_a_client_that_leaves_before_its_body_ends_is_dropped(
     headers: dict[str, str], autojump_clock: MockClock
 ) -> None:

@@ -70,14 +70,16 @@ async def test_gaps_are_between_writes_of_content(autojump_clock: MockClock) -> 
 
 async def test_refusals_are_counted_by_reason(autojump_clock: MockClock) -> None:
     """Each refusal counts once, under the reason that it was refused for."""
-    async with world(permits=1, env={"API_KEYS": "some-long-key"}) as w:
+    async with world(
+        permits=1, env={"API_KEYS": "some-long-key", "MAX_BODY_BYTES": "1000"}
+    ) as w:
         key = {"authorization": "Bearer some-long-key"}
         holder = ask(w, "simulator/endless", headers=key)
         await wait_all_tasks_blocked()
         await over(ask(w, headers=key))
         await over(ask(w))
         await over(ask(w, messages=[], headers=key))
-        await over(w.visit(b"x" * 2_000_000, headers=key))
+        await over(w.visit(b"x" * 2_000, headers=key))
         w.services.registry.begin_drain()
         await over(ask(w, headers=key))
         visit = await scrape(w, **key)

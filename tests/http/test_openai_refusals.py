@@ -27,7 +27,7 @@ BAD: list[tuple[bytes | dict[str, Any], int, str | None]] = [
     ({"messages": HELLO, "model": "x" * 201}, 400, "model"),
     ({"messages": HELLO, "model": "a\x00b"}, 400, "model"),
     ({"messages": HELLO, "stream": "yes"}, 400, "stream"),
-    ({"messages": [{"role": "user", "content": "x" * 4001}]}, 413, "messages"),
+    ({"messages": [{"role": "user", "content": "x" * 1_000_001}]}, 413, "messages"),
 ]
 
 
@@ -49,8 +49,8 @@ async def test_a_bad_body_is_refused_by_field(
 
 
 async def test_text_parts_count_like_texts(autojump_clock: MockClock) -> None:
-    """MAX_PROMPT_LENGTH holds over all texts of all messages, wherever they stand."""
-    async with world() as w:
+    """MAX_MESSAGES_LENGTH holds over all texts of all messages, wherever they stand."""
+    async with world(env={"MAX_MESSAGES_LENGTH": "4000"}) as w:
         parts = [
             {"type": "text", "text": "x" * 2000},
             {"type": "image_url", "image_url": {"url": "data:," + "y" * 9000}},

@@ -53,6 +53,12 @@ def test_a_rule_waits_for_the_values_it_needs(pairs: list[tuple[Path, Path]]) ->
     ]
 
 
+def test_the_budget_of_all_bodies_holds_one() -> None:
+    """A body that MAX_BODY_BYTES allows must find room."""
+    (found,) = problems(MAX_BODIES_BYTES="1000")
+    assert found.startswith("MAX_BODIES_BYTES: expected MAX_BODY_BYTES or more")
+
+
 def test_rules_need_settings_that_exist() -> None:
     """A rule's names are fields."""
     assert frozenset().union(*(rule.needs for rule in RULES)) <= set(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ai_stream.wire.openai_requests import Completion, parse_completion
+from trio_ai_stream.wire.problems import Refused
 
 values = st.recursive(
     st.none()
@@ -22,7 +24,7 @@ values = st.recursive(
 
 def parse(body: bytes) -> Completion:
     """Parse with a default model and a limit that no test meets."""
-    return parse_completion(body, default_model="the/default", max_prompt_length=100)
+    return parse_completion(body, default_model="the/default", max_messages_length=100)
 
 
 def test_a_body_that_names_its_model_keeps_every_byte() -> None:
@@ -53,6 +55,71 @@ def test_a_model_is_filled_in_beside_unchanged_values() -> None:
             b'"big":12345678901234567890.000',
         ):
             assert kept in parsed.body
+
+
+MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
+
+
+@pytest.mark.parametrize(
+    ("chooses", "shown"),
+    [
+        (b'"models":["a/first","b/second"]', "a/first"),
+        (b'"preset":"mine"', "@preset/mine"),
+        (b'"models":["a/first"],"preset":"mine"', "a/first"),
+    ],
+)
+def test_fallbacks_and_presets_need_no_model_of_ours(
+    chooses: bytes, shown: str
+) -> None:
+    """OpenRouter's first example of `models` names no `model`; none is added."""
+    body = b"{" + chooses + b',  "n":1.0,' + MESSAGES + b"}"
+    assert parse(body) == Completion(shown, False, body)
+    named = parse(b"{" + chooses + b',"model":null,"n":1.0,' + MESSAGES + b"}")
+    assert named.body == b"{" + chooses + b',"n":1.0,' + MESSAGES + b"}"
+    named = parse(b'{"model":"x/y",' + chooses + b"," + MESSAGES + b"}")
+    assert named.model == "x/y"
+
+
+@pytest.mark.parametrize("empty", [b'"models":[],"preset":null,', b'"models":null,'])
+def test_an_empty_choice_is_none(empty: bytes) -> None:
+    """Without any name the default is filled in."""
+    body = parse(b"{" + empty + MESSAGES + b"}").body
+    assert json.loads(body)["model"] == "the/default"
+
+
+def test_half_a_character_passes_wherever_it_stands() -> None:
+    """Agents cut texts anywhere; upstream reads what JSON.parse reads."""
+    lone = rb"\\ud800 \ud83d\ude00 \uDE00 \uD83D"
+    body = (
+        b'{"model":"a/b","tools":["' + lone + b'"],"messages":[{"role":"user",'
+        b'"content":"' + lone + b'"}],"seed":1.50}'
+    )
+    assert parse(body) == Completion("a/b", False, body)
+    filled = parse(body.replace(b'"model":"a/b"', b'"model":null'))
+    assert json.loads(filled.body) == {**json.loads(body), "model": "the/default"}
+
+
+def test_what_is_wrong_is_not_put_on_what_may_be_there() -> None:
+    """A control character in a text is no fault here, NaN is."""
+    body = (
+        rb'{"model":"a/b","temperature":NaN,"messages":[{"role":"user",'
+        rb'"content":"\u001b[0m \ud800"}]}'
+    )
+    with pytest.raises(Refused, match="got NaN, which JSON does not have"):
+        parse(body)
+
+
+def test_nesting_without_end_is_refused() -> None:
+    """However deep it goes: no error of ours."""
+    body = b'{"model":"a/b","x":' + b"[" * 100_000
+    with pytest.raises(Refused, match="nested less deeply"):
+        parse(body)
+
+
+def test_a_byte_order_mark_does_not_reach_upstream() -> None:
+    """It is passed over here, and taken off there."""
+    body = b'{"model":"a/b",' + MESSAGES + b"}"
+    assert parse(b"\xef\xbb\xbf" + body) == Completion("a/b", False, body)
 
 
 @given(st.dictionaries(st.text(min_size=1), values, max_size=5))

@@ -36,7 +36,11 @@ def chat_endpoint(services: Services) -> Endpoint:
 
         Leaving ends everything that the request started, upstream's work included.
         """
-        request = parse_chat_request(body, max_prompt_length=settings.MAX_PROMPT_LENGTH)
+        request = parse_chat_request(
+            body,
+            max_prompt_length=settings.MAX_PROMPT_LENGTH,
+            max_messages_length=settings.MAX_MESSAGES_LENGTH,
+        )
         call = chat_call(
             request,
             request_id=incoming.request_id,
@@ -46,7 +50,7 @@ def chat_endpoint(services: Services) -> Endpoint:
         assert upstream is not None
         stream = await admit_stream(services, incoming, call, endpoint="/chat")
         encoder = sse.ChatEncoder(
-            call.request_id, include_reasoning=request.include_reasoning
+            call.request_id, include_reasoning=bool(request.include_reasoning)
         )
 
         def run(send: Send, fields: Fields) -> Awaitable[None]:

@@ -33,6 +33,7 @@ from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.writer import Send
 from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.telemetry.logs import REQUEST_ID
+from trio_ai_stream.wire.problems import Refused
 
 if TYPE_CHECKING:
     from trio_ai_stream.http.application import Application
@@ -88,6 +89,7 @@ class Connection(TrioASGIHTTPConnection):
             ):
                 end = Outcome.SHUTDOWN
             incoming.leave(services.request_ids)
+            services.bodies.give_back(incoming)
             if incoming.stream is not None:
                 incoming.stream.close(outcome=end)
             self._log_end(incoming)
@@ -130,7 +132,12 @@ class Connection(TrioASGIHTTPConnection):
         """Feed Quart the request's body, if it has one; wait for the client to go."""
         while (message := await receive())["type"] == "http.request":
             if body is not None:
-                body.append(message["body"])
+                try:
+                    self.app.services.bodies.take(incoming, len(message["body"]))
+                    body.append(message["body"])
+                except Refused as exc:
+                    body._must_raise = exc  # Quart's way to raise it in the route
+                    body.set_complete()
                 if not message["more_body"]:
                     body.set_complete()
         _leave(client, incoming)
@@ -154,6 +161,7 @@ class Connection(TrioASGIHTTPConnection):
             body = await read_body(
                 incoming,
                 receive,
+                services.bodies,
                 at_most=services.settings.MAX_BODY_BYTES,
                 within_s=services.settings.READ_TIMEOUT_SECS,
             )

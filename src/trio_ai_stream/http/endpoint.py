@@ -20,6 +20,7 @@ import trio
 from quart import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from trio_ai_stream.http.body_budget import BodyBudget
 from trio_ai_stream.http.headers import Fields
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.writer import Send
@@ -29,6 +30,7 @@ Receive = Callable[[], Awaitable[Any]]
 Run = Callable[[Send, Fields], Awaitable[None]]
 """Writes one response, with these fields in its head."""
 
+UNSUPPORTED_ENCODING: Final = "unsupported_content_encoding"
 # Without these a proxy may hold events back or compress them.
 STREAM_FIELDS: Final[Fields] = [
     (b"cache-control", b"no-cache, no-transform"),
@@ -74,10 +76,20 @@ class StreamResponse(Response):
 
 
 def require_json(incoming: Incoming) -> None:
-    """Let a request pass that says its body is JSON.
+    """Let a request pass that says its body is JSON, and not compressed.
 
-    :raises Refused: 415.
+    :raises Refused: 415 (RFC 9110 section 15.5.16).
     """
+    encoding = incoming.field(b"content-encoding") or "identity"
+    if encoding.strip().lower() != "identity":
+        raise Refused(
+            Problem(
+                415,
+                UNSUPPORTED_ENCODING,
+                "content encoding: expected none (identity),"
+                f" got {encoding[:64]}; send the body as it is",
+            )
+        )
     said = incoming.media_type
     if said != "application/json" and not said.endswith("+json"):
         raise Refused(
@@ -90,12 +102,18 @@ def require_json(incoming: Incoming) -> None:
 
 
 async def read_body(
-    incoming: Incoming, receive: Receive, *, at_most: int, within_s: float
+    incoming: Incoming,
+    receive: Receive,
+    budget: BodyBudget,
+    *,
+    at_most: int,
+    within_s: float,
 ) -> bytes | None:
     """Return a request's body, None if its client went away before the end of it.
 
     A server that bounds the time itself is left to it: a scope less for each request.
 
+    :raises Refused: 503; all requests together hold as much as they may.
     :raises RequestEntityTooLarge: it is longer than `at_most` bytes, or says so.
     :raises RequestTimeout: it took longer than `within_s`.
     """
@@ -111,6 +129,7 @@ async def read_body(
             size += len(message["body"])
             if size > at_most:
                 raise RequestEntityTooLarge
+            budget.take(incoming, len(message["body"]))
             if not message["more_body"]:
                 return b"".join(parts)
         return None

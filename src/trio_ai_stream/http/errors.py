@@ -11,6 +11,7 @@ from loguru import logger
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
+from trio_ai_stream.http.endpoint import UNSUPPORTED_ENCODING
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.stream.outcome import Outcome
@@ -63,6 +64,8 @@ def render(problem: Problem, incoming: Incoming) -> Response:
         response = _document(problem, incoming)
     if (retry_after := problem.retry_after_header) is not None:
         response.headers["Retry-After"] = retry_after
+    if problem.error_type == UNSUPPORTED_ENCODING:
+        response.headers["Accept-Encoding"] = "identity"
     if response.status_code == 401:
         wrong = problem.error_type == "invalid_api_key"
         response.headers["WWW-Authenticate"] = _BAD_TOKEN if wrong else _CHALLENGE

@@ -24,6 +24,7 @@ class Incoming:
 
     __slots__ = (
         "began_at",
+        "body_bytes",
         "client_id",
         "decision",
         "exchange",
@@ -46,6 +47,7 @@ class Incoming:
             scope.get("extensions", {}).get(EXTENSION) or Exchange()
         )
         self.began_at = trio.current_time()
+        self.body_bytes = 0
         self.client_id = ""
         self.role: Role | None = None
         self.decision: Decision | None = None

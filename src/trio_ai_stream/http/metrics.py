@@ -25,6 +25,7 @@ REASONS: Final = {
     "permission_denied": "forbidden",
     "invalid_request": "invalid_request",
     "unsupported_media_type": "invalid_request",
+    "unsupported_content_encoding": "invalid_request",
     "payload_too_large": "too_large",
 }
 

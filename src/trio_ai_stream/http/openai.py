@@ -45,7 +45,7 @@ def completions_endpoint(services: Services) -> Endpoint:
         completion = parse_completion(
             body,
             default_model=settings.OPENROUTER_MODEL,
-            max_prompt_length=settings.MAX_PROMPT_LENGTH,
+            max_messages_length=settings.MAX_MESSAGES_LENGTH,
         )
         call = Call(
             incoming.request_id,

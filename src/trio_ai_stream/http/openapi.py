@@ -153,8 +153,11 @@ def _refusal(path: str) -> dict[str, Any]:
 def _finished(document: dict[str, Any], models: list[type]) -> dict[str, Any]:
     """Add what quart-schema leaves out: shared models, and what a body must have."""
     _, schemas = msgspec.json.schema_components(models, ref_template=_REF)
-    # A type cannot say that one of two fields must be there.
-    either = [{"required": ["prompt"]}, {"required": ["messages"]}]
+    # A type cannot say that one of two fields must be there, and not null.
+    either = [
+        {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+        for name in ("prompt", "messages")
+    ]
     schemas[ChatRequest.__name__]["oneOf"] = either
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     document["paths"] = dict(document["paths"])

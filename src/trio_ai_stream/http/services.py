@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from trio_ai_stream.admission.directory import StreamDirectory
 from trio_ai_stream.admission.gate import Gate
+from trio_ai_stream.http.body_budget import BodyBudget
 from trio_ai_stream.http.watchers import Watchers
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
@@ -40,3 +41,7 @@ class Services:
     upstream: OpenRouter | None = None
     request_ids: set[str] = field(default_factory=set)
     watchers: Watchers = field(default_factory=Watchers)
+    bodies: BodyBudget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bodies = BodyBudget(self.settings.MAX_BODIES_BYTES)

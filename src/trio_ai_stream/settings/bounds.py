@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trio_ai_stream.settings.values import Count, RedisUrl, Seconds
+from trio_ai_stream.settings.values import Bytes, Count, RedisUrl, Seconds
 
 
 class Bounds(BaseModel):
@@ -19,10 +19,19 @@ class Bounds(BaseModel):
         10, description="Requests a second and client (token bucket, burst the same)."
     )
     MAX_PROMPT_LENGTH: Count = Field(
-        4000, description="Characters over all contents of one request."
+        4000, description="Characters of the `prompt` of `POST /chat`."
     )
-    MAX_BODY_BYTES: Count = Field(
-        1_048_576, description="Bytes of one request body; reading stops there."
+    MAX_MESSAGES_LENGTH: Count = Field(
+        1_000_000,
+        description="Characters over all texts of one request's `messages`.",
+    )
+    MAX_BODY_BYTES: Bytes = Field(
+        33_554_432, description="Bytes of one request body; reading stops there."
+    )
+    MAX_BODIES_BYTES: Bytes = Field(
+        268_435_456,
+        description="Bytes of all request bodies of one process together, from their"
+        " arrival to the end of the request; past it 503.",
     )
     MAX_CONCURRENT_STREAMS: Count = Field(
         2000, description="Streams at a time; one more gets 503 at once."

@@ -75,8 +75,18 @@ def _keys_or_anybody(settings: Settings) -> str | None:
     return None
 
 
+def _one_body_fits_into_all(settings: Settings) -> str | None:
+    if settings.MAX_BODIES_BYTES < settings.MAX_BODY_BYTES:
+        return (
+            "MAX_BODIES_BYTES: expected MAX_BODY_BYTES or more, which is"
+            f" {settings.MAX_BODY_BYTES}, got {settings.MAX_BODIES_BYTES}"
+        )
+    return None
+
+
 RULES: Final = (
     Rule(frozenset({"UPSTREAM", "OPENROUTER_API_KEY"}), _upstream_needs_its_key),
     Rule(frozenset({"TLS_CERT_FILE", "TLS_KEY_FILE"}), _certificate_needs_its_key),
     Rule(frozenset({"ALLOW_ANONYMOUS", "API_KEYS", "API_KEYS_FILE"}), _keys_or_anybody),
+    Rule(frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}), _one_body_fits_into_all),
 )

@@ -132,6 +132,7 @@ def _network(word: str) -> Network:
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Bytes = Annotated[int, Field(ge=1, le=2**40)]
 RedisUrl = Annotated[SecretStr, AfterValidator(check_redis_url)]
 Words = Annotated[tuple[str, ...], BeforeValidator(split_words)]
 Header = Annotated[str, AfterValidator(check_printable)]

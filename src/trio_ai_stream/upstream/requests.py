@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import UnsetType
 
 from trio_ai_stream.stream.source import Call
 from trio_ai_stream.wire.requests import ChatRequest
 
 
 def chat_call(request: ChatRequest, *, request_id: str, default_model: str) -> Call:
-    """Return the call for one `POST /chat`; what was left out stays out."""
+    """Return the call for one `POST /chat`; what is left out stays out."""
     model = request.model or default_model
     body: dict[str, Any] = {
         "model": model,
@@ -20,8 +19,7 @@ def chat_call(request: ChatRequest, *, request_id: str, default_model: str) -> C
         "stream": True,
     }
     for name in ("temperature", "top_p", "max_tokens", "stop", "seed"):
-        value = getattr(request, name)
-        if not isinstance(value, UnsetType):
+        if (value := getattr(request, name)) is not None:
             body[name] = value
     if request.include_reasoning:
         body["include_reasoning"] = True

@@ -6,9 +6,10 @@ option of a model needs no new release of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,6 +19,7 @@ from trio_ai_stream.wire.validation import (
     check_length,
     check_text,
     decode,
+    without_bom,
 )
 
 
@@ -47,7 +49,21 @@ class CompletionRequest(Struct, frozen=True):
 
     messages: Annotated[list[CompletionMessage], Meta(min_length=1)]
     model: ModelName | None = None
+    models: list[ModelName] | None = None
+    preset: ModelName | None = None
     stream: bool | None = False
+
+    def chosen(self) -> str | None:
+        """Return who is to answer, by what the caller said; None if it said nothing.
+
+        `models` is OpenRouter's list of fallbacks, in order, and needs no `model`; a
+        preset holds its own (OpenRouter docs, "Model Fallbacks" and "Presets").
+        """
+        if self.model is not None:
+            return self.model
+        if self.models:
+            return self.models[0]
+        return None if self.preset is None else f"@preset/{self.preset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +80,43 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def parse_completion(
-    body: bytes, *, default_model: str, max_prompt_length: int
+    body: bytes, *, default_model: str, max_messages_length: int
 ) -> Completion:
     """Check a body; its bytes are kept unless `model` is to be filled in.
 
-    :raises Refused: 400 naming the field, or 413 past `max_prompt_length` characters.
+    :raises Refused: 400 naming the field, or 413 past that many characters.
     """
-    request = decode(_decoder, body)
+    body = without_bom(body)
+    # Unlike `/chat`, texts may hold control characters and half characters: coding
+    # agents send what a terminal printed, cut anywhere, and this endpoint's promise is
+    # to pass it through.
+    request = decode(_decoder, body, lone_surrogates=True)
     texts = (text for message in request.messages for text in message.texts())
-    check_length("messages", texts, max_prompt_length)
-    # Unlike `/chat`, texts may hold control characters: coding agents send what a
-    # terminal printed, and this endpoint's promise is to pass it through.
-    check_text("model", request.model or "")
-    model = request.model
-    if model is None:
-        model = default_model
-        body = _with_model(body, model)
+    check_length("messages", texts, max_messages_length)
+    model = request.chosen() or default_model
+    check_text("model", model)
+    if request.model is None:
+        named = not request.models and request.preset is None
+        body = _with_model(body, model if named else None)
     return Completion(model, bool(request.stream), body)
 
 
-def _with_model(body: bytes, model: str) -> bytes:
-    """Fill in `model`; every other value keeps its bytes, so numbers their digits."""
-    fields = _fields.decode(body)
-    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
-    return msgspec.json.encode(fields)
+def _with_model(body: bytes, model: str | None) -> bytes:
+    """Set `model`, or take a null away; other values keep their bytes and digits."""
+    fields: dict[str, Any]
+    try:
+        fields = {**_fields.decode(body)}
+        encode: Callable[[Any], bytes] = msgspec.json.encode
+    except msgspec.DecodeError:  # half a character, which msgspec does not read
+        fields = json.loads(body)
+        encode = _encode_ascii
+    if model is None and "model" not in fields:
+        return body
+    fields.pop("model", None)
+    if model is not None:
+        fields["model"] = model
+    return encode(fields)
+
+
+def _encode_ascii(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode("ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -10,11 +11,20 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
-from trio_ai_stream.wire.problems import Problem, Refused, invalid
+from trio_ai_stream.wire.problems import invalid
 
-# C0 controls except tab, newline and carriage return; and lone surrogates, which JSON
-# can spell ("\ud800") but UTF-8 cannot carry.
-FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
+# C0 controls except tab, newline and carriage return.
+FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+# Half a character: JSON can spell it ("\ud800"), UTF-8 cannot carry it.
+_LONE: Final = re.compile("[\ud800-\udfff]")
+# The same as an escape in a body. The other alternatives pass over whole pairs, and
+# over other escapes, so that an escaped backslash begins none.
+_SURROGATE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+# A longer body is not read a second time to say what is wrong with it.
+MAX_EXPLAINED: Final = 1_048_576
 
 # The same for readers of the OpenAPI file, as documentation: `check_text` says by name
 # and position what is wrong, which a pattern's failure does not.
@@ -29,9 +39,12 @@ ModelName = Annotated[
 T = TypeVar("T")
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+def decode(
+    decoder: msgspec.json.Decoder[T], body: bytes, *, lone_surrogates: bool = False
+) -> T:
     """Decode a body, or say what is wrong with it.
 
+    :param lone_surrogates: let them pass; each reads as U+FFFD.
     :raises Refused: 400 naming the field.
     """
     try:
@@ -41,16 +54,60 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         field, message = _explain(str(exc))
         raise invalid(field, message) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        for field, text in _texts_of_lenient_json(body):
-            check_text(field, text)
-        raise Refused(not_json(exc)) from exc
+        if lone_surrogates and (replaced := _SURROGATE.sub(_replace, body)) != body:
+            return decode(decoder, replaced)
+        field, message = _why_not_json(body)
+        raise invalid(field, message) from exc
 
 
-def not_json(exc: Exception) -> Problem:
-    """Return the refusal of a body that is not JSON; says where, quotes nothing."""
-    where = re.search(r"byte (\d+)", str(exc))
-    at = f" (byte {where[1]})" if where else ""
-    return Problem(400, "invalid_request", f"body: expected one JSON object{at}")
+def without_bom(body: bytes) -> bytes:
+    """Return a body without the byte order mark that some clients put before it."""
+    return body.removeprefix(codecs.BOM_UTF8)
+
+
+def _replace(escape: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if escape["lone"] else escape[0]
+
+
+def _why_not_json(body: bytes) -> tuple[str, str]:
+    """Say where a body stops to be JSON, and what is there; quotes nothing of it.
+
+    The standard library reads it once more: it says more than the strict decoder, and
+    takes lone surrogates and NaN, so that these can be named.
+    """
+    expected = "expected one JSON object in UTF-8"
+    try:
+        text = body[: MAX_EXPLAINED + 1].decode()
+    except UnicodeDecodeError as exc:
+        wide = body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        if wide or b"\0" in body[:4]:
+            return "body", f"{expected}, got UTF-16 or UTF-32"
+        if exc.end <= MAX_EXPLAINED - 4:
+            came = f"byte {body[exc.start]:#04x} at position {exc.start}"
+            return "body", f"{expected}, got {came}"
+        return "body", expected
+    if len(body) > MAX_EXPLAINED:
+        return "body", expected
+    if "\0" in text[:4]:
+        return "body", f"{expected}, got UTF-16 or UTF-32"
+    constants: list[str] = []
+    try:
+        document = json.loads(text, parse_constant=constants.append)
+    except json.JSONDecodeError as exc:
+        what = exc.msg[:1].lower() + exc.msg[1:]
+        return "body", f"{expected}, got something else at byte {_at(exc)}: {what}"
+    except (ValueError, RecursionError):  # digits or brackets without end
+        return "body", f"{expected}, nested less deeply, and numbers shorter"
+    if constants:
+        return "body", f"{expected}, got {constants[0]}, which JSON does not have"
+    for field, found in _texts(document):
+        if lone := _LONE.search(found):
+            return field, _got_surrogate(lone)
+    return "body", expected
+
+
+def _at(exc: json.JSONDecodeError) -> int:
+    return len(exc.doc[: exc.pos].encode())
 
 
 def check_length(field: str, texts: Iterable[str], limit: int) -> None:
@@ -62,32 +119,38 @@ def check_length(field: str, texts: Iterable[str], limit: int) -> None:
 
 
 def check_text(field: str, text: str) -> None:
-    """Refuse characters that no prompt needs and some transport cannot carry."""
+    """Refuse control characters, which no prompt needs.
+
+    A lone surrogate does not come this far: `decode` refuses it.
+    """
     if bad := FORBIDDEN.search(text):
         raise invalid(
             field,
-            "expected no control characters or lone surrogates,"
+            "expected no control characters,"
             f" got U+{ord(bad[0]):04X} at position {bad.start()}",
         )
 
 
-def _texts_of_lenient_json(body: bytes) -> Iterator[tuple[str, str]]:
-    """Yield each text with its path, as the standard library reads it.
+def _got_surrogate(lone: re.Match[str]) -> str:
+    return (
+        "expected whole characters, got half of one (the lone surrogate"
+        f" U+{ord(lone[0]):04X}) at position {lone.start()}"
+    )
 
-    It takes lone surrogates where the strict decoder says only that something is wrong.
-    """
-    try:
-        stack = [("", json.loads(body))]
-    except (ValueError, RecursionError):
-        return
+
+def _texts(document: object) -> Iterator[tuple[str, str]]:
+    """Yield each text of a JSON document with its path, names of fields included."""
+    stack = [("", document)]
     while stack:
         path, value = stack.pop()
         if isinstance(value, str):
             yield path or "body", value
         elif isinstance(value, dict):
-            stack += [(f"{path}.{_short(k)}".lstrip("."), v) for k, v in value.items()]
+            for name, inner in reversed(value.items()):
+                field = f"{path}.{_short(name)}".lstrip(".")
+                stack += [(field, inner), (field, name)]
         elif isinstance(value, list):
-            stack += [(f"{path}[{i}]", v) for i, v in enumerate(value)]
+            stack += reversed([(f"{path}[{i}]", v) for i, v in enumerate(value)])
 
 
 def _explain(message: str) -> tuple[str, str]:

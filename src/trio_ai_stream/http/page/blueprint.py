@@ -45,7 +45,7 @@ def page_config(settings: Settings) -> dict[str, Any]:
         "upstream": settings.upstream_kind,
         "key_needed": settings.keys_required,
         "default_model": settings.OPENROUTER_MODEL,
-        "max_prompt_length": settings.MAX_PROMPT_LENGTH,
+        "max_messages_length": settings.MAX_MESSAGES_LENGTH,
         "budgets": {
             "first_token": settings.FIRST_TOKEN_TIMEOUT_SECS,
             "idle": settings.STREAM_IDLE_TIMEOUT_SECS,

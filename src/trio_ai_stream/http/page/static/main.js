@@ -79,7 +79,7 @@ async function ask(text) {
 
 /** Leave out the oldest messages beyond the server's limit; never the last. */
 function fitting() {
-  let room = config.max_prompt_length;
+  let room = config.max_messages_length;
   let from = messages.length;
   while (from > 0 && (room -= [...messages[from - 1].content].length) >= 0) from -= 1;
   from = Math.min(from, messages.length - 1);
@@ -90,7 +90,7 @@ function addAnswer(left) {
   const body = el("div", { class: "body" });
   const item = el("li", { class: "assistant", "aria-busy": "true" });
   if (left > 0) {
-    item.append(el("p", { class: "line" }, `The server takes ${config.max_prompt_length} characters: ${left} older left out.`));
+    item.append(el("p", { class: "line" }, `The server takes ${config.max_messages_length} characters: ${left} older left out.`));
   }
   item.append(body);
   $("messages").append(item);
