@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.opening import Admission, Sharing, open_admission
 from trio_ai_stream.admission.permits import StreamPermits
 from trio_ai_stream.http.application import Application
+from trio_ai_stream.http.probes import management_app
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.guard import counters
+from trio_ai_stream.server.management import serve_management
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.stream.budgets import Budgets
@@ -83,6 +86,15 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         await start_services(services, connect, nursery)
         nursery.start_soon(services.roster.run, name="roster of streams")
         nursery.start_soon(count, services, run_directory, name="metrics")
+        if settings.management_bind is not None:
+            serve = partial(serve_management, shared=run_directory is not None)
+            bind, app = settings.management_bind, management_app(services)
+            port = await nursery.start(serve, app, bind, name="management listener")
+            logger.info(
+                "probes and scrapers are answered without a key",
+                event="management_listening",
+                address=f"{bind[0]}:{port}",
+            )
         nursery.start_soon(close_tracer, services.tracer, name="tracer")
 
     return Application(services, start)

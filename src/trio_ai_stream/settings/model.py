@@ -115,6 +115,11 @@ class Settings(Bounds):
     LOG_FORMAT: Literal["auto", "text", "json"] = Field(
         "auto", description="`auto` is coloured text on a terminal, else JSON lines."
     )
+    METRICS_PORT: Annotated[tuple[str, int] | None, BeforeValidator(read_bind)] = Field(
+        None,
+        description="Second port: `/metrics`, `/health` and `/ready` without a key, until"
+        " the process exits; on loopback, or `host:port`.",
+    )
     TRACE: bool = Field(False, description="Write a trace of every task, for Perfetto.")
     TRACE_FILE: Path = Field(
         Path("trace.json"), description="Its file; each process adds its own number."
@@ -160,6 +165,14 @@ class Settings(Bounds):
         """Host and port of `serve`; a host in PORT wins over HOST."""
         host, port = self.PORT
         return (host or self.HOST, port)
+
+    @property
+    def management_bind(self) -> tuple[str, int] | None:
+        """Host and port for probes and scrapers; loopback unless a host is given."""
+        if self.METRICS_PORT is None:
+            return None
+        host, port = self.METRICS_PORT
+        return (host or "127.0.0.1", port)
 
     @model_validator(mode="after")
     def _together(self, info: ValidationInfo) -> Settings:

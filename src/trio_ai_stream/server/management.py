@@ -1,0 +1,72 @@
+"""The management listener: a second port for probes and scrapers.
+
+It answers until the process exits, the drain included, when the first port is closed
+already. Several workers share the port by SO_REUSEPORT; each answers for all of them.
+It has connections and bounds of its own, so that clients cannot crowd it out.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Final
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+
+from trio_ai_stream.server.drain import Shutdown
+from trio_ai_stream.server.guard.serving import Guard
+from trio_ai_stream.server.guard.worker import Worker
+from trio_ai_stream.server.limits import Limits
+
+LIMITS: Final = Limits(connections=64, backlog=64)
+
+
+class _Undrained:
+    """The management listener is never drained: it ends with its process."""
+
+    def begin_drain(self) -> None:
+        """Do nothing."""
+
+    def end_streams(self) -> None:
+        """Do nothing."""
+
+
+async def serve_management(
+    app: Any,
+    bind: tuple[str, int],
+    *,
+    shared: bool,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the ASGI application `app` on `bind` until cancelled; reports the port.
+
+    :param shared: other workers of this server listen on the same port.
+    :raises OSError: the address cannot be bound; the text names the setting.
+    """
+    worker = Worker(
+        ASGIWrapper(app),
+        Config(),
+        {},
+        guard=Guard(LIMITS, _Undrained()),
+        shutdown=Shutdown(alone=False),
+    )
+    with _listen(*bind, shared=shared) as sock:
+        port: int = sock.getsockname()[1]
+        await worker.run([(sock, None)], lambda: task_status.started(port))
+
+
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((host, port))
+        sock.listen(LIMITS.backlog)
+    except OSError as exc:
+        sock.close()
+        text = f"METRICS_PORT: cannot listen on {host}:{port}: {exc.strerror}"
+        raise OSError(exc.errno, text) from exc
+    return sock

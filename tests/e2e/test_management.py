@@ -1,0 +1,108 @@
+"""METRICS_PORT: probes and scrapers are answered until the process exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+
+import pytest
+import trio
+
+from tests.support.process import HYPERCORN, SERVE, curl, server
+
+APP = "trio_ai_stream.app:app"
+KEYS = {"API_KEYS": "a-client-key", "ADMIN_KEYS": "an-admin-key"}
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def launch(name: str) -> tuple[Sequence[str], dict[str, str]]:
+    """Return the command and the settings of one way to start the server."""
+    kind, workers = name.split("-")
+    if kind == "serve":
+        return SERVE, {"WORKERS": workers}
+    return [*HYPERCORN, "-b", "127.0.0.1:0", "-w", workers, APP], {}
+
+
+async def stream(url: str, lines: list[str]) -> None:
+    """Hold one stream that ends only by the drain; collect what it says."""
+    words = ["curl", "-sSN", "--max-time", "30", url + "/chat", "-d"]
+    words += [json.dumps({"prompt": "x", "model": "simulator/endless"})]
+    words += ["-H", "content-type: application/json"]
+    words += ["-H", "authorization: Bearer a-client-key"]
+    done = await trio.run_process(words, capture_stdout=True, check=False)
+    lines += done.stdout.decode().splitlines()
+
+
+@pytest.mark.parametrize("name", ["serve-1", "serve-2", "hypercorn-1", "hypercorn-2"])
+async def test_a_draining_server_can_still_be_scraped(name: str) -> None:
+    """The first port is closed, and the second says that the server drains."""
+    port = free_port()
+    command, settings = launch(name)
+    settings |= {"METRICS_PORT": str(port), "DRAIN_TIMEOUT_SECS": "4", **KEYS}
+    management = f"http://127.0.0.1:{port}"
+    with trio.fail_after(90):
+        async with server(command, **settings) as running:
+            url = f"http://127.0.0.1:{running.port}"
+            lines: list[str] = []
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream, url, lines)
+                live = "} 0.0"
+                while 'endpoint="/chat"} 1.0' not in live:
+                    live = await curl(management + "/metrics", check=False)
+                assert live.startswith("HTTP/1.1 200")
+                assert (await curl(management + "/ready")).startswith("HTTP/1.1 200")
+                running.process.terminate()
+                ready = ""
+                while not ready.startswith("HTTP/1.1 503"):
+                    ready = await curl(management + "/ready", check=False)
+                assert "the server is draining" in ready
+                metrics = await curl(management + "/metrics")
+                assert 'streams_live{endpoint="/chat"} 1.0' in metrics
+                assert "trio_ai_stream_draining 0.0" not in metrics
+                health = await curl(management + "/health")
+                assert health.startswith("HTTP/1.1 200")
+                first = await curl(url + "/health", check=False)
+                assert not first.startswith("HTTP/1.1 200")
+            assert "shutting_down" in "".join(lines)
+            assert await running.process.wait() == 0
+            assert await curl(management + "/health", check=False) == ""
+
+
+async def test_only_probes_and_metrics_are_there() -> None:
+    """The second port needs no key, and gives nothing that needs one."""
+    port = free_port()
+    with trio.fail_after(60):
+        async with server(SERVE, METRICS_PORT=str(port), **KEYS) as running:
+            management = f"http://127.0.0.1:{port}"
+            for path in ("/streams", "/chat", "/", "/docs"):
+                answer = await curl(management + path)
+                assert answer.startswith("HTTP/1.1 404"), path
+            answer = await curl(management + "/metrics", data={})
+            assert answer.startswith("HTTP/1.1 405")
+            first = await curl(f"http://127.0.0.1:{running.port}/metrics")
+            assert first.startswith("HTTP/1.1 401")
+            assert await running.stop() == 0
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    """The start fails, and says which setting is to blame."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with trio.fail_after(60):
+            done = await trio.run_process(
+                SERVE,
+                env={**os.environ, "PORT": "0", "METRICS_PORT": str(port)},
+                capture_stderr=True,
+                check=False,
+            )
+    assert done.returncode == 1
+    assert f"METRICS_PORT: cannot listen on 127.0.0.1:{port}" in done.stderr.decode()
