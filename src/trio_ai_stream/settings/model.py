@@ -117,8 +117,8 @@ class Settings(Bounds):
     )
     METRICS_PORT: Annotated[tuple[str, int] | None, BeforeValidator(read_bind)] = Field(
         None,
-        description="Second port: `/metrics`, `/health` and `/ready` without a key, until"
-        " the process exits; on loopback, or `host:port`.",
+        description="Second port: `/metrics`, `/health` and `/ready` without a key,"
+        " until the process exits; on loopback, or `host:port`.",
     )
     TRACE: bool = Field(False, description="Write a trace of every task, for Perfetto.")
     TRACE_FILE: Path = Field(
