@@ -10,7 +10,7 @@ import trio
 from trio_ai_stream.stream.outcome import EndStream, Outcome
 from trio_ai_stream.upstream.errors import BROKEN, MALFORMED
 
-# An error's body is short; what is longer is no error object.
+# Its reason stands at its beginning.
 MAX_ERROR_BYTES: Final = 64 * 1024
 ERROR_BODY_S: Final = 2.0
 MAX_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
@@ -57,21 +57,19 @@ async def read_document(body: Body) -> bytes:
     return b"".join(parts)
 
 
-async def read_error(body: Body) -> bytes | None:
-    """Return an error's body if it is short and comes soon; never more than that."""
+async def read_error(body: Body) -> bytes:
+    """Return the beginning of an error's body: what came in time, within a bound."""
     parts: list[bytes] = []
     size = 0
     try:
         with trio.move_on_after(ERROR_BODY_S):
-            while data := await body.receive():
+            while size < MAX_ERROR_BYTES and (data := await body.receive()):
                 parts.append(data)
                 size += len(data)
-                if size > MAX_ERROR_BYTES:
-                    return None
-            await body.drain()
-            return b"".join(parts)
+            if size < MAX_ERROR_BYTES:
+                await body.drain()
     except httpx.HTTPError:
         pass
     finally:
         body.abort()
-    return None
+    return b"".join(parts)

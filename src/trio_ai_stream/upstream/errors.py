@@ -1,27 +1,29 @@
-"""Upstream's errors and httpx's, each translated once, from a table; pure.
+"""Upstream's errors and httpx's, each translated once, from a table.
 
 Upstream's own text reaches a client only for a 4xx that is meant for the caller: its
 401 and 402 are about our key, its 5xx and 429 about providers the caller never chose
 (https://openrouter.ai/docs/api_reference/errors-and-debugging).
+
+Which errors allow that we send the request again is decided here, and nowhere else: see
+`Problem.resend`. What upstream may have worked on is not sent twice.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import math
 import re
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.upstream.reasons import document_of, reason_in
+from trio_ai_stream.upstream.waiting import wait_told
 from trio_ai_stream.wire.events import Failure
 from trio_ai_stream.wire.problems import Fault, Problem
-
-MAX_TEXT: Final = 300
-# A longer Retry-After, `1e999` for one, is a mistake; it could not be written out.
-MAX_SECONDS: Final = 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,25 @@ TABLE: Final[dict[int, _Row]] = {
     502: _upstream(502, "upstream_unavailable", "the model's provider failed"),
     503: _upstream(503, "upstream_overloaded", "upstream is overloaded"),
     504: _upstream(504, "upstream_timeout", "upstream timed out"),
+    # What Cloudflare says of the servers behind it (its error codes 520 to 530).
+    **{
+        status: _upstream(502, "upstream_unavailable", "upstream is not available")
+        for status in range(520, 531)
+    },
     524: _upstream(504, "upstream_timeout", "upstream timed out"),
     529: _upstream(503, "upstream_overloaded", "the model's provider is overloaded"),
 }
+# They refuse a request before any work on it, so it may be sent again; the latter two
+# also follow work that failed, so upstream must permit it: by a time to wait, or by
+# `availability.retryable`.
+_REFUSALS: Final = frozenset({429})
+_REFUSALS_IF_PERMITTED: Final = frozenset({503, 529})
+
+PROVIDER_KEY: Final = _ours(
+    "provider_authentication", "the model's provider does not accept its key"
+)
+KEY_TYPE: Final = TABLE[401].error_type
+_AFFORD: Final = re.compile(r"can only afford ([0-9]{1,9})\b")
 _WORDS: Final[dict[str, int]] = {
     "authentication": 401,
     "payment_required": 402,
@@ -93,53 +111,91 @@ def row_of(status: int) -> _Row:
     return TABLE[400] if 400 <= status < 500 else TABLE[500]
 
 
-def failure_of(error: Any) -> Failure:
-    """Read an `error` object of any of the shapes that are documented or reported.
+def failure_of(
+    error: Any, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Failure:
+    """Read an `error` of any of the shapes that are documented or reported.
 
-    `code` is a number or a word; `error_type` and `retry_after` stand at one of two
-    levels; `availability.retryable` overrules the table.
+    `code` is a number or a word; `error_type` and `retry_after` stand at one of several
+    levels; `availability.retryable` overrules the table. `status` and `headers` are
+    those of the answer whose body it is, if it is one.
     """
-    fields = error if isinstance(error, dict) else {"message": str(error)}
+    fields = error if isinstance(error, dict) else {"message": error}
     metadata, availability = (
         _dict(fields.get("metadata")),
         _dict(fields.get("availability")),
     )
     word = metadata.get("error_type", fields.get("error_type"))
     code = fields.get("code", fields.get("http_status"))
-    status = _status(code, word)
+    status = status or _status(code, word)
     row = row_of(status)
-    retryable = availability.get("retryable", row.retryable)
+    if status == 401 and (metadata.get("provider_name") or metadata.get("is_byok")):
+        row = PROVIDER_KEY
+    reason = reason_in(fields)
+    if status == 402 and (afford := _AFFORD.search(reason)):
+        row = _caller(402, row.error_type, "this server's credits do not allow as many")
+        reason = f"at most {afford[1]} tokens can be afforded; ask for fewer max_tokens"
+    wait = wait_told(fields, headers or {}, now=time.time())
+    permission = availability.get("retryable")
+    retryable = row.retryable if permission is None else permission is True
+    refused = status in _REFUSALS or (
+        status in _REFUSALS_IF_PERMITTED and (permission is True or wait is not None)
+    )
     problem = Problem(
         row.status,
         row.error_type,
-        _quoted(fields.get("message"), row),
+        f"{row.message}: {reason}" if row.quote and reason else row.message,
         row.fault,
-        retryable=retryable is True,
-        retry_after=_seconds(
-            availability.get("retry_after", metadata.get("retry_after"))
-        ),
+        retryable=retryable,
+        retry_after=None if wait == math.inf else wait,
         upstream_status=status,
+        resend=retryable and refused and wait != math.inf,
     )
     return Failure(problem, f"upstream error {status} {_identifier(word)}".rstrip())
 
 
-def rejection(status: int, body: bytes | None, retry_after: str | None) -> EndStream:
-    """Return what a 4xx or 5xx answer of upstream means; `body` may be its error."""
-    error = _error_object(body)
-    error["code"] = status
-    failure = failure_of(error)
-    problem = failure.problem
-    seconds = problem.retry_after
-    header = (retry_after or "").strip()
-    if seconds is None and header.isascii() and header.isdigit():
-        seconds = _seconds(int(header[:20]))
-    problem = dataclasses.replace(problem, retry_after=seconds)
-    return EndStream(Outcome.UPSTREAM_REJECTED, problem=problem, detail=failure.detail)
+def rejection(
+    status: int, body: bytes, headers: Mapping[str, str], *, url: str = ""
+) -> EndStream:
+    """Return what an answer with another status than 200 means.
+
+    `body` is the beginning of its body; `headers` have lower-case names. `url` is what
+    was asked, for the log.
+    """
+    document = document_of(body, headers.get("content-encoding", ""))
+    if 300 <= status < 400:
+        place = headers.get("location", "")
+        return misplaced(f"{status}, a redirect to {_plain_url(place)}", url)
+    if status in {404, 405} and "json" not in headers.get("content-type", "").lower():
+        return misplaced(f"{status} with a body that is no JSON", url)
+    if not 400 <= status < 600:
+        detail = f"status {status}"
+        return EndStream(Outcome.UPSTREAM_REJECTED, problem=NO_ANSWER, detail=detail)
+    document = document or {}
+    error = document.get("error")
+    failure = failure_of(
+        error if isinstance(error, dict | str) and error else document,
+        status=status,
+        headers=headers,
+    )
+    return EndStream(
+        Outcome.UPSTREAM_REJECTED, problem=failure.problem, detail=failure.detail
+    )
 
 
-def failure_of_document(body: bytes | None) -> Failure:
+def misplaced(got: str, url: str) -> EndStream:
+    """Return that no such API answers at `url`; `got` is what came instead."""
+    return EndStream(
+        Outcome.UPSTREAM_REJECTED,
+        problem=MISPLACED,
+        detail=f"expected OpenRouter's API at {_plain_url(url)}, got {got};"
+        " check OPENROUTER_BASE_URL",
+    )
+
+
+def failure_of_document(body: bytes) -> Failure:
     """Read an error that came as a whole JSON document under status 200."""
-    return failure_of(_error_object(body))
+    return failure_of((document_of(body) or {}).get("error"))
 
 
 def transport_error(exc: httpx.HTTPError) -> EndStream:
@@ -156,6 +212,7 @@ UNREACHABLE: Final = Problem(
     "upstream could not be reached",
     Fault.UPSTREAM,
     retryable=True,
+    resend=True,
 )
 BROKEN: Final = Problem(
     502,
@@ -168,6 +225,19 @@ MALFORMED: Final = Problem(
     502,
     "upstream_failed",
     "upstream sent something that is no chat stream",
+    Fault.UPSTREAM,
+)
+MISPLACED: Final = Problem(
+    502,
+    "upstream_misconfigured",
+    "what answers is not the API that was expected;"
+    " the server's OPENROUTER_BASE_URL seems to be wrong",
+    Fault.SERVER,
+)
+NO_ANSWER: Final = Problem(
+    502,
+    "upstream_failed",
+    "upstream answered with a status that is neither an answer nor an error",
     Fault.UPSTREAM,
 )
 
@@ -187,33 +257,16 @@ def _status(code: object, word: object) -> int:
     return 502
 
 
-def _quoted(message: object, row: _Row) -> str:
-    if not row.quote or not isinstance(message, str) or not message.isprintable():
-        return row.message
-    if len(message) > MAX_TEXT:
-        message = message[:MAX_TEXT].rpartition(" ")[0] or message[:MAX_TEXT]
-        message += " …"
-    return f"{row.message}: {message}"
-
-
 def _identifier(word: object) -> str:
     """Let only a plain word into the log: upstream's free text may quote the prompt."""
     ok = isinstance(word, str) and re.fullmatch("[a-z_]{1,40}", word)
     return str(word) if ok else ""
 
 
-def _seconds(value: object) -> float | None:
-    """Read a time to wait; one past `MAX_SECONDS` is none."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return float(value) if 0 <= value < MAX_SECONDS else None
-
-
-def _error_object(body: bytes | None) -> dict[str, Any]:
-    try:
-        return dict(_dict(_dict(json.loads(body or b"{}")).get("error")))
-    except (ValueError, RecursionError):
-        return {}
+def _plain_url(url: str) -> str:
+    """Return a URL for the log: without query, where a secret could be, and bounded."""
+    plain = re.sub(r"//[^/@]*@", "//", url.partition("?")[0])[:200]
+    return plain if plain.isprintable() and plain else "another place"
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Final
 
 import httpx
 import trio
+from loguru import logger
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
 from trio_ai_stream.stream.source import Call, Hold, Meanwhile, Source
@@ -21,8 +22,10 @@ from trio_ai_stream.upstream.chunks import items_of_document
 from trio_ai_stream.upstream.decoder import Decoder, MalformedError
 from trio_ai_stream.upstream.errors import (
     BROKEN,
+    KEY_TYPE,
     MALFORMED,
     failure_of_document,
+    misplaced,
     rejection,
     transport_error,
 )
@@ -90,16 +93,19 @@ class OpenRouter:
         body: Body = response.extensions["body"]
         if response.status_code == 200:
             self._rejected_at = -math.inf
+            if _media_type(response) == "text/html":
+                body.abort()
+                raise misplaced("a web page", str(self._url))
             generation_id = response.headers.get("x-generation-id")
             if call.whole:
                 return DocumentSource(body, generation_id)
             if _is_json(response):
                 raise await _failure_under_200(body)
             return StreamSource(body, generation_id, raw=call.raw)
-        if response.status_code == 401:
-            self._rejected_at = trio.current_time()
-        retry_after = response.headers.get("retry-after")
-        raise rejection(response.status_code, await read_error(body), retry_after)
+        failure = await self._rejection(response, self._url)
+        if failure.problem is not None and failure.problem.error_type == KEY_TYPE:
+            self._note_rejected_key()
+        raise failure
 
     async def get(self, path: str) -> bytes:
         """Return the body of one document of the API, such as `/models`.
@@ -116,11 +122,25 @@ class OpenRouter:
         )
         body: Body = response.extensions["body"]
         if response.status_code != 200:
-            raise rejection(response.status_code, await read_error(body), None)
+            raise await self._rejection(response, self._base_url + path)
         try:
             return await read_document(body)
         finally:
             body.abort()
+
+    async def _rejection(
+        self, response: httpx.Response, url: httpx.URL | str
+    ) -> EndStream:
+        body = await read_error(response.extensions["body"])
+        return rejection(response.status_code, body, response.headers, url=str(url))
+
+    def _note_rejected_key(self) -> None:
+        if not self.rejected_key:
+            logger.error(
+                "upstream rejected OPENROUTER_API_KEY: wrong, disabled or expired",
+                event="upstream_key_rejected",
+            )
+        self._rejected_at = trio.current_time()
 
     async def aclose(self) -> None:
         """Close all connections; live streams must have been ended before."""
@@ -220,9 +240,13 @@ async def _drain(body: Body) -> None:
         body.abort()
 
 
+def _media_type(response: httpx.Response) -> str:
+    said: str = response.headers.get("content-type", "")
+    return said.partition(";")[0].strip().lower()
+
+
 def _is_json(response: httpx.Response) -> bool:
-    content_type: str = response.headers.get("content-type", "")
-    return content_type.startswith("application/json")
+    return _media_type(response) == "application/json"
 
 
 async def _failure_under_200(body: Body) -> EndStream:

@@ -43,9 +43,11 @@ def error_headers(problem: Problem) -> list[tuple[str, str]]:
     """Return what tells a client whether and when to try again.
 
     OpenAI's SDKs retry by status unless `x-should-retry` says otherwise (`openai`
-    3.54, `_base_client.py`).
+    3.54, `_base_client.py`). After tries of our own it says that they should not: three
+    of theirs for each three of ours would be nine.
     """
-    headers = [("X-Should-Retry", "true" if problem.retryable else "false")]
+    again = problem.retryable and not problem.spent
+    headers = [("X-Should-Retry", "true" if again else "false")]
     if (retry_after := problem.retry_after_header) is not None:
         headers.append(("Retry-After", retry_after))
     return headers

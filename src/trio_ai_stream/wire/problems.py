@@ -24,7 +24,9 @@ class Problem:
     """An error in public words: no secret, and no text but ours or a caller's 4xx.
 
     `status` is the HTTP status, `retry_after` is in seconds. `upstream_status` is what
-    upstream itself said, where the problem is one of upstream's.
+    upstream itself said, where the problem is one of upstream's. `resend`: upstream has
+    not worked on the request, so we may send it again. `spent`: we have, as often as we
+    may, so that a client's own retries would only multiply ours.
     """
 
     status: int
@@ -35,6 +37,8 @@ class Problem:
     retry_after: float | None = None
     field: str | None = None
     upstream_status: int | None = None
+    resend: bool = False
+    spent: bool = False
 
     @property
     def retry_after_header(self) -> str | None:
