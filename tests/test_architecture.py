@@ -31,7 +31,6 @@ HOMES = {
     "quart": {"http"},
     "quart_trio": {"http"},
     "quart_cors": {"http"},
-    "quart_schema": {"http"},
     "hypercorn": {"server"},
     "h2": {"server"},
     "h11": {"server"},

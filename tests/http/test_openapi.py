@@ -10,6 +10,7 @@ from typing import Any
 
 from trio.testing import MockClock
 
+from scripts import openapi
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
 
@@ -44,6 +45,27 @@ def references(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from references(inner)
+
+
+def test_the_files_are_those_of_the_models() -> None:
+    """Document and page are what the script makes of the models today."""
+    for path, text in openapi.files().items():
+        assert path.read_text() == text, "run `uv run python -m scripts.openapi`"
+
+
+async def test_every_route_is_described(autojump_clock: MockClock) -> None:
+    """Routes and document name the same methods of the same paths."""
+    async with world() as w:
+        rules = w.app.url_map.iter_rules()
+        methods = {
+            (method.lower(), re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule))
+            for rule in rules
+            for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            if not rule.rule.startswith(("/page/", "/static/"))
+        }
+        described = {(one.method, one.path) for one in openapi.OPERATIONS}
+        undescribed = {("get", "/"), ("get", "/docs"), ("get", "/openapi.json")}
+        assert methods - undescribed == described
 
 
 async def test_every_path_is_described(autojump_clock: MockClock) -> None:

@@ -24,7 +24,6 @@ from trio_ai_stream.http.live import live_blueprint
 from trio_ai_stream.http.metrics import count_refusal, metrics_blueprint
 from trio_ai_stream.http.models import models_blueprint
 from trio_ai_stream.http.openai import completions_endpoint
-from trio_ai_stream.http.openapi import add_openapi
 from trio_ai_stream.http.page.blueprint import page_blueprint
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import streams_blueprint
@@ -61,10 +60,9 @@ class Application(QuartTrio):
         self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(health_blueprint(services))
         self.register_blueprint(metrics_blueprint(services))
-        self.register_blueprint(documentation_blueprint())
+        self.register_blueprint(documentation_blueprint(settings))
         self.register_blueprint(live_blueprint(services))
         self.register_blueprint(page_blueprint(services))
-        add_openapi(self, settings)
         if settings.CORS_ALLOW_ORIGINS:
             cors(
                 self,

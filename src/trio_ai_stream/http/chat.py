@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 
-from quart_schema import document_request
-
 from trio_ai_stream.http.admission import admit_stream
 from trio_ai_stream.http.endpoint import Endpoint, Run
 from trio_ai_stream.http.headers import Fields
 from trio_ai_stream.http.incoming import Incoming
-from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.outcome import Ending
@@ -19,18 +16,13 @@ from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.upstream.requests import chat_call
 from trio_ai_stream.wire import sse
 from trio_ai_stream.wire.events import Item
-from trio_ai_stream.wire.requests import ChatRequest, parse_chat_request
+from trio_ai_stream.wire.requests import parse_chat_request
 
 
 def chat_endpoint(services: Services) -> Endpoint:
     """Return the endpoint of `POST /chat`."""
     settings = services.settings
 
-    @document_request(ChatRequest)
-    @document_text(
-        "Events of type `connected`, `content`, `reasoning`, and at last `done` or"
-        " `error`, each a JSON object with `content`, `request_id` and `type`."
-    )
     async def chat(incoming: Incoming, body: bytes) -> Run:
         """Stream one answer.
 

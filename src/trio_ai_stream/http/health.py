@@ -6,7 +6,6 @@ from functools import cache
 from importlib.metadata import version
 
 from quart import Blueprint, Response
-from quart_schema import document_response
 
 from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.http.services import Services
@@ -43,14 +42,11 @@ def health_blueprint(services: Services) -> Blueprint:
     blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/health")
-    @document_response(Health)
     async def answer_health() -> Response:
         """Say that the process is alive; needs no key."""
         return json_response(health(services))
 
     @blueprint.get("/ready")
-    @document_response(Readiness)
-    @document_response(Readiness, 503)
     async def answer_ready() -> Response:
         """Say whether the server takes new streams; needs no key."""
         document = readiness(services)

@@ -21,7 +21,6 @@ from trio_ai_stream.http.endpoint import StreamResponse
 from trio_ai_stream.http.headers import Fields
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.keys import visible_owner, whose_streams
-from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.watchers import Watcher, ended_view
 from trio_ai_stream.http.writer import Send, Writer
@@ -40,7 +39,6 @@ def live_blueprint(services: Services) -> Blueprint:
     elsewhere = Elsewhere(services.directory, services.registry.__contains__)
 
     @blueprint.get("/streams/live")
-    @document_text("Events of type `snapshot`, `ended` and at last `bye`.")
     async def live() -> Response:
         """Watch the live streams of this process as trees of tasks and deadlines."""
         if request.method == "HEAD":

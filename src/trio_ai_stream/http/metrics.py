@@ -7,7 +7,6 @@ from typing import Final
 from quart import Blueprint, Response, request
 
 from trio_ai_stream.http.keys import require_operator
-from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.wire.problems import Problem
@@ -44,11 +43,6 @@ def metrics_blueprint(services: Services) -> Blueprint:
     blueprint = Blueprint("metrics", __name__)
 
     @blueprint.get("/metrics")
-    @document_text(
-        "Metrics in Prometheus' text format, or in OpenMetrics' if that is accepted.",
-        "text/plain",
-        "application/openmetrics-text",
-    )
     async def metrics() -> Response:
         """Report the metrics of all workers; an operator's to read."""
         require_operator(services)

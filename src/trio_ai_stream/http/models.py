@@ -8,16 +8,13 @@ from typing import Final
 import msgspec
 import trio
 from quart import Blueprint, Response
-from quart_schema import document_response
 
 from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.wire.openai_models import (
-    ModelDocument,
     ModelList,
-    ModelListDocument,
     model_list,
 )
 from trio_ai_stream.wire.problems import Fault, Problem, Refused
@@ -47,13 +44,11 @@ def models_blueprint(services: Services) -> Blueprint:
         return await catalogue.current(services.upstream)
 
     @blueprint.get("/v1/models")
-    @document_response(ModelListDocument)
     async def models() -> Response:
         """List upstream's models."""
         return json_response((await current()).document)
 
     @blueprint.get("/v1/models/<path:model>")
-    @document_response(ModelDocument)
     async def one_model(model: str) -> Response:
         """Describe one of upstream's models."""
         found = (await current()).models.get(model)

@@ -6,20 +6,16 @@ import dataclasses
 import math
 from collections.abc import Awaitable
 
-from quart_schema import document_request, document_response
-
 from trio_ai_stream.http.admission import admit_stream
 from trio_ai_stream.http.endpoint import Endpoint, Run
 from trio_ai_stream.http.headers import Fields
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openai_clients import DocumentClient, EventClient
-from trio_ai_stream.http.openapi import document_text
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.source import Call
-from trio_ai_stream.wire.documents import CompletionDocument
-from trio_ai_stream.wire.openai_requests import CompletionRequest, parse_completion
+from trio_ai_stream.wire.openai_requests import parse_completion
 
 PATH = "/v1/chat/completions"
 
@@ -31,12 +27,6 @@ def completions_endpoint(services: Services) -> Endpoint:
     # only the deadline bounds it.
     whole_budgets = dataclasses.replace(services.budgets, first_token_s=math.inf)
 
-    @document_request(CompletionRequest)
-    @document_response(CompletionDocument)
-    @document_text(
-        "Without `stream` upstream's answer as one document; with it upstream's"
-        " chunks, and at last `[DONE]` or a chunk with `error`."
-    )
     async def completions(incoming: Incoming, body: bytes) -> Run:
         """Complete a chat, as OpenAI's API does it.
 

@@ -10,13 +10,11 @@ from typing import Final
 
 import msgspec
 from quart import Blueprint, Response
-from quart_schema import document_response
 
 from trio_ai_stream.admission.directory import DirectoryUnavailableError
 from trio_ai_stream.http.keys import visible_owner
 from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.wire.documents import Cancellation, StreamList
 from trio_ai_stream.wire.problems import Fault, Problem, Refused
 
 NO_STREAM: Final = Problem(404, "not_found", "there is no live stream of this id")
@@ -36,7 +34,6 @@ def streams_blueprint(services: Services) -> Blueprint:
     directory = services.directory
 
     @blueprint.get("/streams")
-    @document_response(StreamList)
     async def streams() -> Response:
         """List the live streams that the caller may see: its own, or all.
 
@@ -47,7 +44,6 @@ def streams_blueprint(services: Services) -> Blueprint:
         return json_response(msgspec.json.encode(document))
 
     @blueprint.delete("/streams/<request_id>")
-    @document_response(Cancellation)
     async def cancel(request_id: str) -> Response:
         """Cancel a live stream; its own client gets an error, type `cancelled`."""
         try:
