@@ -1,4 +1,4 @@
-"""The command line hands the instrument's command over to its own package."""
+"""The command line: what it hands over, and what it says is missing."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def test_lab_hands_its_words_over(capsys: pytest.CaptureFixture[str]) -> None:
     """Where it is installed, the rest of the line is its own."""
     assert main(["lab", "probe"]) == 2
     assert "expected --adapter NAME" in capsys.readouterr().err
+
+
+def test_dev_cert_without_its_extra_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where trustme is not installed, `dev-cert` ends with 2 and names the extra."""
+    monkeypatch.delitem(sys.modules, "trio_ai_stream.server.certificate", raising=False)
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    assert main(["dev-cert"]) == 2
+    assert "trio-ai-stream[dev-cert]" in capsys.readouterr().err

@@ -92,8 +92,17 @@ def _check_config(words: Sequence[str]) -> int:
 
 def _dev_cert(words: Sequence[str]) -> int:
     arguments = _arguments("dev-cert", words, folder="where to write (default: here)")
-    from trio_ai_stream.server.certificate import write
-
+    try:
+        from trio_ai_stream.server.certificate import write
+    except ModuleNotFoundError as exc:
+        if exc.name != "trustme":
+            raise
+        print(
+            "dev-cert: expected the package trustme; install the extra: "
+            "pip install 'trio-ai-stream[dev-cert]'",
+            file=sys.stderr,
+        )
+        return 2
     try:
         certificate, key = write(arguments.folder)
     except FileExistsError as exc:
