@@ -6,15 +6,17 @@ import os
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import trio
 from loguru import logger
 
+from trio_ai_stream.admission.clients import shown_client
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.opening import Admission, Sharing, open_admission
 from trio_ai_stream.admission.permits import StreamPermits
 from trio_ai_stream.http.application import Application
+from trio_ai_stream.http.health import readiness
 from trio_ai_stream.http.probes import management_app
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.guard import counters
@@ -66,7 +68,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         registry=registry,
         roster=Roster(budgets.first_timer_s),
         directory=admission.directory,
-        observe=log_record,
+        observe=partial(log_record, settings.LOG_CLIENTS),
         metrics=metrics,
         keys=KeyRing(settings.api_keys, settings.admin_keys),
         tracer=open_tracer(
@@ -145,18 +147,31 @@ async def start_services(
             event="simulator_upstream",
         )
     services.upstream = open_upstream(
-        settings, nursery, base_url=base_url, connect=connect
+        settings,
+        nursery,
+        base_url=base_url,
+        connect=connect,
+        on_status=services.metrics.upstream_answered,
     )
 
 
 async def count(services: Services, run_directory: RunDirectory | None) -> None:
     """Keep the metrics current; when the worker ends, leave the other workers' sums."""
     metrics = services.metrics
+
+    def sample() -> None:
+        upstream = services.upstream
+        metrics.ready(active=readiness(services).status == "ready")
+        metrics.upstream_key_rejected(
+            active=upstream is not None and upstream.rejected_key
+        )
+
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_sampling, metrics, counters)
+            nursery.start_soon(run_sampling, metrics, counters, sample)
             await services.registry.draining.wait()
             metrics.draining(active=True)
+            sample()
     finally:
         metrics.close()
         if run_directory is not None:
@@ -173,12 +188,14 @@ async def close_tracer(tracer: Tracer) -> None:
                 await trio.to_thread.run_sync(tracer.close, abandon_on_cancel=True)
 
 
-def log_record(record: Record) -> None:
-    """Write the one `stream ended` record of a stream."""
+def log_record(clients: Literal["full", "network", "none"], record: Record) -> None:
+    """Write the one `stream ended` record of a stream, its client named as told."""
     fields: dict[str, Any] = {
         "event": "stream_ended",
         "outcome": record.outcome.value,
+        "fault": record.fault,
         "detail": record.detail or None,
+        "client": shown_client(record.owner, clients),
         "endpoint": record.endpoint,
         "model": record.model,
         "first_token_ms": _ms(record.first_content_s),

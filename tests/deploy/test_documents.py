@@ -31,7 +31,7 @@ def series_names() -> set[str]:
             "counter": ["_total"],
             "histogram": ["_bucket", "_sum", "_count"],
         }[family.kind]
-        names |= {PREFIX + family.name + ending for ending in endings}
+        names |= {family.prefix + family.name + ending for ending in endings}
     return names
 
 
@@ -49,7 +49,7 @@ def expressions() -> list[str]:
 @pytest.mark.parametrize("path", [DASHBOARD, ALERTS], ids=lambda path: path.name)
 def test_every_metric_that_is_asked_for_exists(path: Path) -> None:
     """A renamed metric fails here, not as an empty panel at night."""
-    asked = set(re.findall(rf"{PREFIX}[a-z_]+", path.read_text()))
+    asked = set(re.findall(rf"\b(?:{PREFIX}|process_)[a-z_]+", path.read_text()))
     assert asked
     assert asked <= series_names()
 
@@ -61,10 +61,10 @@ def test_every_label_value_that_is_asked_for_exists(path: Path) -> None:
         label: {
             v for f in FAMILIES for name, vs in f.labels if name == label for v in vs
         }
-        for label in ("outcome", "reason", "kind")
+        for label in ("outcome", "reason", "kind", "fault", "status")
     }
     text = path.read_text().replace('\\"', '"')
-    found = re.findall(r'(outcome|reason|kind)[=!]~?"([^"]+)"', text)
+    found = re.findall(r'(outcome|reason|kind|fault|status)[=!]~?"([^"]+)"', text)
     assert found
     for label, pattern in found:
         for part in pattern.split("|"):
@@ -74,7 +74,7 @@ def test_every_label_value_that_is_asked_for_exists(path: Path) -> None:
 def test_every_metric_is_on_the_dashboard() -> None:
     """What is worth counting is worth a look."""
     text = " ".join(expressions())
-    missing = {f.name for f in FAMILIES if PREFIX + f.name not in text}
+    missing = {f.name for f in FAMILIES if f.prefix + f.name not in text}
     assert missing == set()
 
 

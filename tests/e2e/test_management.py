@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
 
 from tests.support.process import HYPERCORN, SERVE, curl, server
+from trio_ai_stream.server.certificate import write
 
 APP = "trio_ai_stream.app:app"
 KEYS = {"API_KEYS": "a-client-key", "ADMIN_KEYS": "an-admin-key"}
@@ -60,6 +64,8 @@ async def test_a_draining_server_can_still_be_scraped(name: str) -> None:
                     live = await curl(management + "/metrics", check=False)
                 assert live.startswith("HTTP/1.1 200")
                 assert (await curl(management + "/ready")).startswith("HTTP/1.1 200")
+                while f"stream_ready {name[-1]}.0" not in live:
+                    live = await curl(management + "/metrics", check=False)
                 running.process.terminate()
                 ready = ""
                 while not ready.startswith("HTTP/1.1 503"):
@@ -68,6 +74,7 @@ async def test_a_draining_server_can_still_be_scraped(name: str) -> None:
                 metrics = await curl(management + "/metrics")
                 assert 'streams_live{endpoint="/chat"} 1.0' in metrics
                 assert "trio_ai_stream_draining 0.0" not in metrics
+                assert f"workers_expected {name[-1]}.0" in metrics
                 health = await curl(management + "/health")
                 assert health.startswith("HTTP/1.1 200")
                 first = await curl(url + "/health", check=False)
@@ -77,19 +84,27 @@ async def test_a_draining_server_can_still_be_scraped(name: str) -> None:
             assert await curl(management + "/health", check=False) == ""
 
 
-async def test_only_probes_and_metrics_are_there() -> None:
-    """The second port needs no key, and gives nothing that needs one."""
+async def test_only_probes_and_metrics_are_there(tmp_path: Path) -> None:
+    """The second port is plain HTTP, needs no key, and gives nothing that needs one."""
     port = free_port()
+    certificate, key = write(tmp_path)
+    tls = {"TLS_CERT_FILE": str(certificate), "TLS_KEY_FILE": str(key)}
     with trio.fail_after(60):
-        async with server(SERVE, METRICS_PORT=str(port), **KEYS) as running:
+        async with server(SERVE, METRICS_PORT=str(port), **tls, **KEYS) as running:
             management = f"http://127.0.0.1:{port}"
             for path in ("/streams", "/chat", "/", "/docs"):
                 answer = await curl(management + path)
                 assert answer.startswith("HTTP/1.1 404"), path
             answer = await curl(management + "/metrics", data={})
             assert answer.startswith("HTTP/1.1 405")
-            first = await curl(f"http://127.0.0.1:{running.port}/metrics")
-            assert first.startswith("HTTP/1.1 401")
+            first = await curl("-k", f"https://127.0.0.1:{running.port}/metrics")
+            assert first.startswith("HTTP/2 401")
+            pem = certificate.read_bytes()
+            ends = x509.load_pem_x509_certificate(pem).not_valid_after_utc
+            metrics = await curl(management + "/metrics")
+            found = re.search(r"expiry_timestamp_seconds ([0-9.e+]+)\n", metrics)
+            assert found is not None
+            assert float(found[1]) == ends.timestamp()
             assert await running.stop() == 0
 
 

@@ -52,8 +52,12 @@ async def test_streams_are_counted_by_what_ended_them(
         found = await samples(w)
         assert found["streams_live", (ENDPOINT,)] == 0
         gone = ("outcome", "client_disconnected")
-        assert found["streams_total", (ENDPOINT, gone)] == 1
-        assert found["streams_total", (ENDPOINT, ("outcome", "completed"))] == 1
+        caller, nobody = ("fault", "caller"), ("fault", "none")
+        assert found["streams_total", (ENDPOINT, caller, gone)] == 1
+        whole = ("outcome", "completed")
+        assert found["streams_total", (ENDPOINT, nobody, whole)] == 1
+        assert found["requests_total", (("status", "200"),)] == 3
+        assert found["upstream_responses_total", (("status", "2xx"),)] == 2
         assert found["tokens_total", (("direction", "output"),)] == 7
         assert found["cancellation_latency_seconds_count", ()] == 1
         assert found["time_to_first_content_seconds_count", ()] == 2

@@ -154,6 +154,7 @@ class World:
         self.transport = Transport(connect=self._connect)
         settings = load_settings({"RATE_LIMIT": "1000", **(env or {})}, None)
         registry = Registry()
+        metrics = Metrics(version="test", upstream="simulator")
         self.services = Services(
             settings=settings,
             keys=KeyRing(settings.api_keys, settings.admin_keys),
@@ -163,13 +164,14 @@ class World:
             roster=Roster(budgets.first_timer_s),
             directory=LocalDirectory(LiveStreams(registry)),
             observe=self.records.append,
-            metrics=Metrics(version="test", upstream="simulator"),
+            metrics=metrics,
             upstream=OpenRouter(
                 self.transport,
                 base_url=BASE_URL,
                 kind="simulator",
                 headers={},
                 connect_s=5,
+                on_status=metrics.upstream_answered,
             ),
         )
         self.app = Application(self.services, self._start)

@@ -10,6 +10,7 @@ class Ended:
     """What telemetry reads of a stream's record."""
 
     outcome: str = "completed"
+    fault: str | None = None
     duration_s: float = 1.0
     first_content_s: float | None = None
     cancel_latency_s: float | None = None

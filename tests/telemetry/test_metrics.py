@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.telemetry.ended import Ended
 from trio_ai_stream.telemetry.families import FAMILIES, Family, Layout
 from trio_ai_stream.telemetry.metrics import Metrics
-from trio_ai_stream.telemetry.sampling import run_sampling
+from trio_ai_stream.telemetry.sampling import KEPT, run_sampling
 from trio_ai_stream.telemetry.slots import Slots
+from trio_ai_stream.telemetry.usage import Usage
 
 WORKER = """
 import sys
@@ -78,6 +80,7 @@ def test_a_streams_life_is_counted() -> None:
     subject.stream_ended(
         Ended(
             "cancelled",
+            "caller",
             duration_s=3.0,
             first_content_s=0.3,
             cancel_latency_s=0.002,
@@ -90,7 +93,7 @@ def test_a_streams_life_is_counted() -> None:
     )
     found = values(subject)
     assert found["streams_live", "/chat"] == 0
-    assert found["streams_total", "/chat", "cancelled"] == 1
+    assert found["streams_total", "/chat", "caller", "cancelled"] == 1
     assert found["stream_duration_seconds_sum",] == 3.0
     assert found["time_to_first_content_seconds_count",] == 1
     assert found["cancellation_latency_seconds_bucket", "0.0025"] == 1
@@ -142,6 +145,8 @@ class Guard:
     connections_open: int
     connections_total: int
     interventions: dict[str, int]
+    workers_expected: int = 2
+    certificate_expires_at: float = 2e9
 
 
 async def test_what_others_count_is_brought_in_every_second(
@@ -150,8 +155,15 @@ async def test_what_others_count_is_brought_in_every_second(
     """The guard's totals and the loop's lag are there without anybody scraping."""
     subject = metrics()
     guard = Guard(3, 5, {"flood": 1})
+    sampled: list[float] = []
+
+    async def sample() -> None:
+        await run_sampling(
+            subject, lambda: guard, lambda: sampled.append(trio.current_time())
+        )
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_sampling, subject, lambda: guard)
+        nursery.start_soon(sample)
         await trio.testing.wait_all_tasks_blocked()
         guard = Guard(2, 9, {"flood": 4, "unheard of": 2})
         await trio.sleep(1.5)
@@ -163,6 +175,71 @@ async def test_what_others_count_is_brought_in_every_second(
     assert found["guard_interventions_total", "other"] == 2
     assert found["loop_lag_seconds_count",] == 1
     assert found["loop_lag_seconds_sum",] == 0
+    assert found["workers_expected",] == 2
+    assert found["certificate_expiry_timestamp_seconds",] == 2e9
+    assert found["process_resident_memory_bytes",] > 1e6
+    assert found["process_max_fds",] >= found["process_open_fds",] > 2
+    assert found["process_cpu_seconds_total",] > 0
+    assert found["process_start_time_seconds",] > 1.7e9
+    assert len(sampled) == 2
+
+
+async def test_a_long_turn_of_the_loop_is_seen(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A task that holds the thread shows in the gauge for a minute, and then goes."""
+    subject = metrics()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_sampling, subject, lambda: Guard(0, 0, {}))
+        await trio.sleep(0.5)
+        until = time.perf_counter() + 0.05
+        while time.perf_counter() < until:
+            pass
+        await trio.sleep(1)
+        assert values(subject)["loop_longest_turn_seconds",] >= 0.05
+        await trio.sleep(KEPT + 1)
+        assert values(subject)["loop_longest_turn_seconds",] < 0.05
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+def test_requests_and_upstreams_answers_are_counted_by_status() -> None:
+    """A status has its own series, or is `other`; none was sent to who left before."""
+    subject = metrics()
+    for status in (200, 200, 503, 599, None):
+        subject.request_ended(status)
+    for status in (200, 401, 429, 700):
+        subject.upstream_answered(status)
+    subject.ready(active=True)
+    subject.upstream_key_rejected(active=True)
+    found = values(subject)
+    assert found["requests_total", "200"] == 2
+    assert found["requests_total", "503"] == 1
+    assert found["requests_total", "other"] == 1
+    assert found["requests_total", "none"] == 1
+    assert found["upstream_responses_total", "2xx"] == 1
+    assert found["upstream_responses_total", "4xx"] == 2
+    assert found["upstream_responses_total", "other"] == 1
+    assert found["ready",] == 1
+    assert found["upstream_key_rejected",] == 1
+
+
+def test_some_gauges_are_the_greatest_of_all_workers(tmp_path: Path) -> None:
+    """Descriptors are those of the fullest worker; a sum would hide it."""
+    first, second = metrics(tmp_path), metrics(tmp_path)
+    first.process(Usage(1, 100, 7, 1024, 5))
+    second.process(Usage(2, 100, 9, 1024, 6))
+    first.longest_turn(0.5)
+    for subject in (first, second):
+        found = values(subject)
+        assert found["process_open_fds",] == 9
+        assert found["process_max_fds",] == 1024
+        assert found["process_start_time_seconds",] == 6
+        assert found["process_cpu_seconds_total",] == 3
+        assert found["process_resident_memory_bytes",] == 200
+        assert found["loop_longest_turn_seconds",] == 0.5
+    second.close()
+    assert values(first)["process_open_fds",] == 7
+    first.close()
 
 
 def test_an_unknown_label_counts_as_other() -> None:
@@ -214,7 +291,7 @@ def test_workers_add_up(tmp_path: Path) -> None:
         found = values(subject)
     assert found["workers",] == 3
     assert found["streams_live", "/chat"] == 3
-    assert found["streams_total", "/chat", "completed"] == 2
+    assert found["streams_total", "/chat", "none", "completed"] == 2
     assert found["time_to_first_content_seconds_count",] == 2
     subject.close()
 
@@ -230,7 +307,7 @@ def test_a_killed_worker_leaves_its_counters_and_takes_its_gauges(
         found = values(subject)
     assert found["workers",] == 1
     assert found["streams_live", "/chat"] == 0
-    assert found["streams_total", "/chat", "completed"] == 1
+    assert found["streams_total", "/chat", "none", "completed"] == 1
     subject.close()
 
 
@@ -240,7 +317,7 @@ def test_a_new_worker_adopts_a_dead_ones_file(tmp_path: Path) -> None:
     for round_number in range(1, 4):
         with worker(tmp_path):
             found = values(subject)
-            assert found["streams_total", "/chat", "completed"] == round_number
+            assert found["streams_total", "/chat", "none", "completed"] == round_number
             assert found["streams_live", "/chat"] == 1
     assert len(list(tmp_path.glob("metrics-*"))) == 2
     subject.close()

@@ -18,6 +18,7 @@ from quart.utils import encode_headers
 from quart.wrappers.request import Body
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from trio_ai_stream.admission.clients import shown_client
 from trio_ai_stream.http import headers
 from trio_ai_stream.http.admission import admit_request
 from trio_ai_stream.http.endpoint import (
@@ -181,6 +182,8 @@ class Connection(TrioASGIHTTPConnection):
         await self._send_response(send, response)
 
     def _log_end(self, incoming: Incoming) -> None:
+        settings = self.app.services.settings
+        self.app.services.metrics.request_ended(incoming.status)
         logger.info(
             "request ended",
             event="request_ended",
@@ -188,7 +191,7 @@ class Connection(TrioASGIHTTPConnection):
             path=incoming.path,
             http_version=self.scope["http_version"],
             status=incoming.status,
-            client=incoming.client_id or None,
+            client=shown_client(incoming.client_id, settings.LOG_CLIENTS),
             duration_ms=round(1000 * (trio.current_time() - incoming.began_at), 3),
         )
 

@@ -1,14 +1,26 @@
-"""A certificate for development, so that a browser's HTTP/2 can be tried locally."""
+"""Certificates: when the served one ends, and one for development."""
 
 from __future__ import annotations
 
 import os
+import ssl
+from _ssl import _test_decode_cert  # type: ignore[attr-defined]
 from pathlib import Path
-from typing import Final
-
-import trustme
+from typing import Any, Final
 
 NAMES: Final = ("localhost", "127.0.0.1", "::1")
+
+
+def expires_at(path: str | os.PathLike[str]) -> float:
+    """Return the end of the first certificate in a PEM file, in Unix time.
+
+    The standard library decodes a file only for its own tests; asking a handshake
+    would not tell of a certificate that has ended. Blocks for a moment.
+
+    :raises ssl.SSLError: it holds no certificate.
+    """
+    decoded: dict[str, Any] = _test_decode_cert(os.fspath(path))
+    return float(ssl.cert_time_to_seconds(decoded["notAfter"]))
 
 
 def write(folder: Path) -> tuple[Path, Path]:
@@ -19,6 +31,8 @@ def write(folder: Path) -> tuple[Path, Path]:
 
     :raises FileExistsError: one of the files is there already; none is overwritten.
     """
+    import trustme  # not at the top: a server does without it
+
     folder.mkdir(parents=True, exist_ok=True)
     certificate, key = folder / "dev-cert.pem", folder / "dev-key.pem"
     authority = trustme.CA()

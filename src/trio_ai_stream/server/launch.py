@@ -70,6 +70,7 @@ def hypercorn_config(settings: Settings) -> Config:
     host, port = settings.bind
     config.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
     config.worker_class = "trio"
+    config.workers = settings.WORKERS
     config.include_server_header = False
     config.loglevel = settings.LOG_LEVEL.replace("TRACE", "DEBUG")
     if settings.TLS_CERT_FILE is not None:

@@ -115,6 +115,11 @@ class Settings(Bounds):
     LOG_FORMAT: Literal["auto", "text", "json"] = Field(
         "auto", description="`auto` is coloured text on a terminal, else JSON lines."
     )
+    LOG_CLIENTS: Literal["full", "network", "none"] = Field(
+        "full",
+        description="How the log names clients: the hash of the key, else the address;"
+        " `network` cuts addresses to /24 (IPv6 /48).",
+    )
     METRICS_PORT: Annotated[tuple[str, int] | None, BeforeValidator(read_bind)] = Field(
         None,
         description="Second port: `/metrics`, `/health` and `/ready` without a key,"

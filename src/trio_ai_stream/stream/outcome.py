@@ -150,6 +150,13 @@ class Ending:
         """The row of the table."""
         return RULES[self.outcome]
 
+    @property
+    def fault(self) -> Fault | None:
+        """Whose doing it was; None if the answer is whole."""
+        if self.problem is not None:
+            return self.problem.fault
+        return None if self.outcome is Outcome.COMPLETED else Fault.CALLER
+
 
 class EndStream(Exception):  # noqa: N818  it carries an ending, good or bad
     """Raised inside the relay: the stream ends with this outcome."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.wire.problems import Fault
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -20,8 +21,9 @@ def plain_word(text: str | None) -> str | None:
 class Record:
     """One ended stream. Times are in seconds; there is neither prompt nor content.
 
-    `cancel_latency_s` is from the cause to the upstream connection's close, where the
-    stream held one. `told` says whether the terminal event was written.
+    `fault` says whose doing the end was, None of a whole answer. `cancel_latency_s` is
+    from the cause to the upstream connection's close, where the stream held one.
+    `told` says whether the terminal event was written.
     """
 
     request_id: str
@@ -29,6 +31,7 @@ class Record:
     owner: str
     model: str
     outcome: Outcome
+    fault: Fault | None
     detail: str
     duration_s: float
     first_content_s: float | None

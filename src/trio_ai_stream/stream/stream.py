@@ -174,6 +174,7 @@ class Stream:
             owner=self.owner,
             model=self.call.model,
             outcome=self.ending.outcome,
+            fault=self.ending.fault,
             detail=self.ending.detail,
             duration_s=trio.current_time() - self.began_at,
             first_content_s=None if first is None else first - self.began_at,

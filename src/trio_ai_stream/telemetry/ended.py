@@ -29,6 +29,10 @@ class EndedStream(Protocol):
         """One of the closed set of outcomes."""
 
     @property
+    def fault(self) -> str | None:
+        """Whose doing the end was: caller, upstream, server; None of a whole answer."""
+
+    @property
     def duration_s(self) -> float:
         """The whole stream."""
 

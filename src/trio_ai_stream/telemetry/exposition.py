@@ -43,7 +43,10 @@ class SlotCollector(Collector):
             yield self._metric(family, totals)
 
     def _metric(self, family: Family, totals: Sequence[float]) -> Metric:
-        name, labels = PREFIX + family.name, [label for label, _ in family.labels]
+        name, labels = (
+            family.prefix + family.name,
+            [label for label, _ in family.labels],
+        )
         text = family.documentation
         if family.kind == "histogram":
             histogram = HistogramMetricFamily(name, text)

@@ -33,6 +33,15 @@ OUTCOMES = (
     "internal_error",
     OTHER,
 )
+# Whose doing an ending was; `none` for a whole answer. As the stream's record says it.
+FAULTS = ("caller", "upstream", "server", "none", OTHER)
+# The statuses that the application answers with; `none`: the client left before one.
+STATUSES = (
+    *("200", "204", "301", "302", "304", "308", "400", "401", "402", "403", "404"),
+    *("405", "408", "412", "413", "415", "422", "429", "499", "500", "502", "503"),
+    *("504", "none", OTHER),
+)
+STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", OTHER)
 REFUSALS = (
     "rate_limit",
     "server_permits",
@@ -71,17 +80,24 @@ _FIRST_S = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60, 120)
 _DURATION_S = (0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
 
 Kind = Literal["counter", "gauge", "histogram"]
+Combine = Literal["sum", "max"]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric: its name without the prefix, help, labels with all their values."""
+    """One metric: its name without the prefix, help, labels with all their values.
+
+    `combine` says how the gauges of several workers become one number. `prefix` is
+    empty where the name is one that other programs use, too.
+    """
 
     name: str
     kind: Kind
     documentation: str
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     bounds: tuple[float, ...] = ()
+    combine: Combine = "sum"
+    prefix: str = PREFIX
 
     @property
     def width(self) -> int:
@@ -98,8 +114,8 @@ FAMILIES = (
     Family(
         "streams",
         "counter",
-        "Streams that ended, by what ended them.",
-        (("endpoint", ENDPOINTS), ("outcome", OUTCOMES)),
+        "Streams that ended, by what ended them and whose doing that was.",
+        (("endpoint", ENDPOINTS), ("outcome", OUTCOMES), ("fault", FAULTS)),
     ),
     Family(
         "time_to_first_content_seconds",
@@ -132,6 +148,23 @@ FAMILIES = (
         (("direction", ("input", "output")),),
     ),
     Family(
+        "requests",
+        "counter",
+        "Requests that the application answered, by the status sent.",
+        (("status", STATUSES),),
+    ),
+    Family(
+        "upstream_responses",
+        "counter",
+        "Answers of upstream, by the class of their status.",
+        (("status", STATUS_CLASSES),),
+    ),
+    Family(
+        "upstream_key_rejected",
+        "gauge",
+        "Workers whose OPENROUTER_API_KEY upstream has just rejected.",
+    ),
+    Family(
         "refused",
         "counter",
         "Requests refused before a stream began.",
@@ -144,6 +177,13 @@ FAMILIES = (
         "counter",
         "Connections or writes that the guard ended.",
         (("kind", INTERVENTIONS),),
+    ),
+    Family("ready", "gauge", "Workers that take new streams, as /ready says."),
+    Family(
+        "workers_expected",
+        "gauge",
+        "Worker processes that were asked for.",
+        combine="max",
     ),
     Family("draining", "gauge", "Workers that are draining."),
     Family("gate_fallback", "gauge", "Workers whose shared limits can't be reached."),
@@ -165,7 +205,53 @@ FAMILIES = (
         "How late a task that sleeps for a second is woken: the worker's own load.",
         bounds=_LATENCY_S,
     ),
+    Family(
+        "loop_longest_turn_seconds",
+        "gauge",
+        "The longest that a worker ran without looking at its sockets, in a minute.",
+        combine="max",
+    ),
+    Family(
+        "certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When the certificate that is served ends, in Unix time; 0 without TLS.",
+        combine="max",
+    ),
     Family("log_records_dropped", "counter", "Log records dropped: nobody read them."),
+    # As prometheus_client's own collector names them; that one knows one process only.
+    Family(
+        "process_cpu_seconds",
+        "counter",
+        "Processor time of all workers, user and system.",
+        prefix="",
+    ),
+    Family(
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory of all workers.",
+        prefix="",
+    ),
+    Family(
+        "process_open_fds",
+        "gauge",
+        "Open descriptors of the worker that has most.",
+        combine="max",
+        prefix="",
+    ),
+    Family(
+        "process_max_fds",
+        "gauge",
+        "Descriptors that a worker may have.",
+        combine="max",
+        prefix="",
+    ),
+    Family(
+        "process_start_time_seconds",
+        "gauge",
+        "When the youngest worker started, in Unix time.",
+        combine="max",
+        prefix="",
+    ),
 )
 
 
@@ -177,6 +263,7 @@ class Layout:
         self._first: dict[str, int] = {}
         self._offsets: dict[tuple[str, tuple[str, ...]], int] = {}
         self.gauge_slots: list[int] = []
+        self.max_slots: list[int] = []
         offset = 0
         for family in self.families:
             self._first[family.name] = offset
@@ -184,6 +271,8 @@ class Layout:
                 self._offsets[family.name, values] = offset
                 if family.kind == "gauge":
                     self.gauge_slots.append(offset)
+                    if family.combine == "max":
+                        self.max_slots.append(offset)
                 offset += family.width
         self.size = offset
         self.fingerprint = hashlib.sha256(repr(self.families).encode()).digest()[:16]

@@ -16,6 +16,7 @@ from trio_ai_stream.telemetry.ended import EndedStream
 from trio_ai_stream.telemetry.exposition import SlotCollector, encode
 from trio_ai_stream.telemetry.families import FAMILIES, Layout
 from trio_ai_stream.telemetry.slots import Slots
+from trio_ai_stream.telemetry.usage import Usage
 
 
 class GuardCounts(Protocol):
@@ -28,6 +29,14 @@ class GuardCounts(Protocol):
     @property
     def connections_total(self) -> int:
         """All client connections."""
+
+    @property
+    def workers_expected(self) -> int:
+        """Worker processes that the launch was asked for."""
+
+    @property
+    def certificate_expires_at(self) -> float:
+        """When the served certificate ends, in Unix time; 0 without one."""
 
     @property
     def interventions(self) -> Mapping[Any, int]:
@@ -66,7 +75,7 @@ class Metrics:
         self._slots = Slots(self._layout, directory)
         info = {"version": version, "upstream": upstream}
         self._collector = SlotCollector(self._layout, self._slots.totals, info)
-        self._seen: dict[tuple[str, ...], int] = {}
+        self._seen: dict[tuple[str, ...], float] = {}
         self._loop_lag = self._histogram("loop_lag_seconds")
         self._first_content = self._histogram("time_to_first_content_seconds")
         self._gap = self._histogram("event_gap_seconds")
@@ -85,7 +94,8 @@ class Metrics:
     def stream_ended(self, record: EndedStream) -> None:
         """Count one stream's end, with all that its record holds."""
         self._add("streams_live", record.endpoint, amount=-1)
-        self._add("streams", record.endpoint, record.outcome)
+        fault = record.fault or "none"
+        self._add("streams", record.endpoint, record.outcome, fault)
         self._duration.observe(record.duration_s)
         if record.first_content_s is not None:
             self._first_content.observe(record.first_content_s)
@@ -97,6 +107,14 @@ class Metrics:
         self._add("tokens", "input", amount=record.prompt_tokens or 0)
         self._add("tokens", "output", amount=record.completion_tokens or 0)
 
+    def request_ended(self, status: int | None) -> None:
+        """Count a request; the status is None if the client left before one."""
+        self._add("requests", "none" if status is None else str(status))
+
+    def upstream_answered(self, status: int) -> None:
+        """Count an answer of upstream."""
+        self._add("upstream_responses", f"{status // 100}xx")
+
     def refused(self, reason: str) -> None:
         """Count a request refused before a stream; see `families.REFUSALS`."""
         self._add("refused", reason)
@@ -105,8 +123,18 @@ class Metrics:
         """Take over what this process's guard has counted since it started."""
         self._set("connections_open", float(counts.connections_open))
         self._raise_to("connections", total=counts.connections_total)
+        self._set("workers_expected", float(counts.workers_expected))
+        self._set("certificate_expiry_timestamp_seconds", counts.certificate_expires_at)
         for kind, total in counts.interventions.items():
             self._raise_to("guard_interventions", kind, total=total)
+
+    def ready(self, *, active: bool) -> None:
+        """Say whether this worker takes new streams."""
+        self._set("ready", 1.0 if active else 0.0)
+
+    def upstream_key_rejected(self, *, active: bool) -> None:
+        """Say whether upstream has just rejected this server's key."""
+        self._set("upstream_key_rejected", 1.0 if active else 0.0)
 
     def draining(self, *, active: bool) -> None:
         """Say whether this worker is draining."""
@@ -132,6 +160,18 @@ class Metrics:
         """Observe how late this process's loop was."""
         self._loop_lag.observe(seconds)
 
+    def longest_turn(self, seconds: float) -> None:
+        """Say how long this process's loop ran at most without a look at sockets."""
+        self._set("loop_longest_turn_seconds", seconds)
+
+    def process(self, usage: Usage) -> None:
+        """Say what this process uses of the machine."""
+        self._raise_to("process_cpu_seconds", total=usage.cpu_s)
+        self._set("process_resident_memory_bytes", usage.resident_bytes)
+        self._set("process_open_fds", usage.open_fds)
+        self._set("process_max_fds", usage.max_fds)
+        self._set("process_start_time_seconds", usage.started_at)
+
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Return content type and body for a scraper that sends `accept`."""
         return encode(self._collector, accept)
@@ -146,7 +186,7 @@ class Metrics:
     def _add(self, name: str, *labels: str, amount: float = 1.0) -> None:
         self._slots.numbers[self._layout.slot(name, *labels)] += amount
 
-    def _raise_to(self, name: str, *labels: str, total: int) -> None:
+    def _raise_to(self, name: str, *labels: str, total: float) -> None:
         """Add what a total of this process has grown by since it was last told."""
         before = self._seen.get((name, *labels), 0)
         self._add(name, *labels, amount=total - before)

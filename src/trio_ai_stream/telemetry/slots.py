@@ -56,16 +56,22 @@ class Slots:
         self.numbers[slot] += amount
 
     def totals(self) -> tuple[list[float], int]:
-        """Return the sum over all workers, and how many of them are alive."""
+        """Return the sum over all workers, and how many of them are alive.
+
+        Of a family that is combined by `max` it is the greatest instead of the sum.
+        """
         totals = list(self.numbers)
         alive = 1
         for numbers, living in self._others():
             alive += living
-            for slot, number in enumerate(numbers):
-                totals[slot] += number
             if not living:
                 for slot in self._layout.gauge_slots:
-                    totals[slot] -= numbers[slot]
+                    numbers[slot] = 0.0
+            for slot in self._layout.max_slots:
+                totals[slot] = max(totals[slot], numbers[slot])
+                numbers[slot] = 0.0
+            for slot, number in enumerate(numbers):
+                totals[slot] += number
         return totals, alive
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
 import trio
 from loguru import logger
@@ -21,10 +23,12 @@ def open_upstream(
     *,
     base_url: str,
     connect: Connect | None = None,
+    on_status: Callable[[int], None] | None = None,
 ) -> OpenRouter:
     """Make the upstream of one process; it is closed with `nursery`.
 
-    `connect` stands for the network, if it is given. Blocks for some tens of
+    `connect` stands for the network, if it is given; `on_status` is told the status of
+    each answer. Blocks for some tens of
     milliseconds, to read the trusted certificates.
     """
     headers = {"User-Agent": "trio-ai-stream"}
@@ -42,6 +46,7 @@ def open_upstream(
         kind=settings.upstream_kind,
         headers=headers,
         connect_s=settings.CONNECT_TIMEOUT_SECS,
+        on_status=on_status,
     )
     nursery.start_soon(_close_with_nursery, upstream, name="upstream")
     return upstream

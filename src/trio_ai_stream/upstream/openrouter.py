@@ -8,7 +8,7 @@ OpenRouter documents as the way to stop generating and billing
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import httpx
@@ -47,9 +47,11 @@ class OpenRouter:
         kind: str,
         headers: dict[str, str],
         connect_s: float,
+        on_status: Callable[[int], None] | None = None,
     ) -> None:
         self.kind = kind
         self._rejected_at = -math.inf
+        self._on_status = on_status
         self._transport = transport
         self._base_url = base_url
         self._url = httpx.URL(f"{base_url}/chat/completions")
@@ -154,9 +156,12 @@ class OpenRouter:
         is of no use here and costs more than the transport itself.
         """
         try:
-            return await self._transport.handle_async_request(request)
+            response = await self._transport.handle_async_request(request)
         except httpx.HTTPError as exc:
             raise transport_error(exc) from exc
+        if self._on_status is not None:
+            self._on_status(response.status_code)
+        return response
 
 
 class StreamSource:

@@ -32,17 +32,21 @@ class Counters:
     exchanges_live: int
     exchanges_total: int
     interventions: Mapping[Intervention, int]
+    workers_expected: int
+    certificate_expires_at: float
 
 
 class Tally:
     """The running counts of one worker."""
 
     __slots__ = (
+        "certificate_expires_at",
         "connections_open",
         "connections_total",
         "exchanges_live",
         "exchanges_total",
         "interventions",
+        "workers_expected",
     )
 
     def __init__(self) -> None:
@@ -51,6 +55,9 @@ class Tally:
         self.exchanges_live = 0
         self.exchanges_total = 0
         self.interventions: Counter[Intervention] = Counter()
+        self.workers_expected = 1
+        # Unix time; 0 without TLS.
+        self.certificate_expires_at = 0.0
 
     def snapshot(self) -> Counters:
         """Return the counts as they are now."""
@@ -60,4 +67,6 @@ class Tally:
             self.exchanges_live,
             self.exchanges_total,
             dict(self.interventions),
+            self.workers_expected,
+            self.certificate_expires_at,
         )

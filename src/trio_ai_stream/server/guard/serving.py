@@ -23,6 +23,7 @@ from hypercorn.utils import (
 )
 
 from trio_ai_stream.server import config as configuration
+from trio_ai_stream.server.certificate import expires_at
 from trio_ai_stream.server.drain import Drainable, Shutdown, first_of
 from trio_ai_stream.server.guard.counters import Tally
 from trio_ai_stream.server.guard.worker import Worker
@@ -62,6 +63,9 @@ class Guard:
             configuration.check(config)
         except configuration.ConfigError as exc:
             raise SystemExit(str(exc)) from exc
+        self.tally.workers_expected = config.workers
+        if config.certfile is not None:
+            self.tally.certificate_expires_at = expires_at(config.certfile)
         alone = shutdown_trigger is None and shutdown is None
         shutdown = shutdown or Shutdown(alone=alone)
         failures: list[str] = []
