@@ -257,6 +257,26 @@ async def test_h1_and_h2_over_tls(tmp_path: Any) -> None:
         await serve_while(body, limits=_limits(), config=config)
 
 
+@pytest.mark.parametrize("offered", [[], ["http/1.1"]], ids=["none", "http1"])
+async def test_the_http2_preface_counts_under_alpn_only(
+    offered: list[str], tmp_path: Any
+) -> None:
+    """Over TLS there is no prior knowledge (RFC 9113 3.2): it is a bad request."""
+    config, context = _tls(tmp_path)
+    if offered:
+        context.set_alpn_protocols(offered)
+
+    async def body(server: LocalServer) -> None:
+        tcp = await trio.open_tcp_stream("127.0.0.1", server.port)
+        stream = trio.SSLStream(tcp, context, server_hostname="localhost")
+        await stream.send_all(f.hello() + f.request(1))
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 505")
+        await trio.aclose_forcefully(stream)
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(), config=config)
+
+
 def _limits(**changes: Any) -> Limits:
     return Limits(**{"linger_s": 0.2, "drain_s": 0.2, **changes})
 

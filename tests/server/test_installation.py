@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import tomllib
 from pathlib import Path
 
@@ -89,6 +90,50 @@ def test_files_that_tls_cannot_use_are_refused(tmp_path: Path) -> None:
         with pytest.raises(configuration.ConfigError) as caught:
             configuration.check(config)
         assert f"got {cert} and {wrong}: " in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["CERT_REQUIRED", 2, ssl.CERT_REQUIRED])
+def test_verify_mode_is_read_by_name_and_by_number(value: object) -> None:
+    """TOML holds no constants of Python; the name of one works."""
+    config = Config.from_mapping({"verify_mode": value})
+    configuration.check(config)
+    assert config.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("verify_mode", "REQUIRED", "expected one of CERT_NONE, CERT_OPTIONAL, CERT_R"),
+        ("verify_mode", ["CERT_REQUIRED"], "got ['CERT_REQUIRED']"),
+        ("verify_flags", "STRICT", "VERIFY_X509_STRICT"),
+        ("ciphers", "NONE-SUCH", "ciphers: expected names that OpenSSL knows"),
+        ("ca_certs", "none.pem", "ca_certs: expected certificates (PEM), got none.pem"),
+    ],
+)
+def test_what_tls_cannot_use_is_refused_in_a_sentence(
+    key: str, value: object, said: str, tmp_path: Path
+) -> None:
+    """Each by the key that is wrong, not by the certificate."""
+    cert, private = certificate.write(tmp_path)
+    keys = {"certfile": str(cert), "keyfile": str(private), key: value}
+    with pytest.raises(configuration.ConfigError, match=key) as caught:
+        configuration.check(Config.from_mapping(keys))
+    assert said in str(caught.value)
+    assert "certfile" not in str(caught.value)
+
+
+def test_ca_certs_alone_are_said_to_demand_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who sets them means to ask clients for certificates."""
+    cert, key = certificate.write(tmp_path)
+    keys = {"certfile": str(cert), "keyfile": str(key), "ca_certs": str(cert)}
+    configuration.check(Config.from_mapping(keys))
+    (record,) = caplog.records
+    assert "demands nothing of clients" in record.getMessage()
+    caplog.clear()
+    configuration.check(Config.from_mapping({**keys, "verify_mode": "CERT_OPTIONAL"}))
+    assert not caplog.records
 
 
 def test_what_supersedes_a_key_is_a_setting() -> None:

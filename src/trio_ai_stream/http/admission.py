@@ -15,7 +15,13 @@ from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.source import Call
 from trio_ai_stream.stream.stream import Stream
-from trio_ai_stream.wire.problems import SHUTTING_DOWN, Fault, Problem, Refused
+from trio_ai_stream.wire.problems import (
+    EXHAUSTED,
+    SHUTTING_DOWN,
+    Fault,
+    Problem,
+    Refused,
+)
 
 # Probes and scrapers must be answered when clients are refused. Whoever guesses a key
 # is counted all the same.
@@ -34,6 +40,8 @@ async def admit_request(services: Services, incoming: Incoming) -> None:
         return
     refusal = check_client(services, incoming)
     path = incoming.path
+    if incoming.exchange.probes_only and path not in PROBES:
+        raise Refused(EXHAUSTED)
     unlimited = path in UNLIMITED or path.startswith(UNLIMITED_PREFIX)
     if refusal is not None or not unlimited:
         await _count(services, incoming)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import enum
+import logging
+import ssl
 from typing import Final
 
 from hypercorn.config import Config
@@ -25,6 +28,18 @@ SUPERSEDED: Final = {
 }
 
 
+_CONSTANTS: Final[dict[str, type[enum.Enum]]] = {
+    "verify_mode": ssl.VerifyMode,
+    "verify_flags": ssl.VerifyFlags,
+}
+
+log: Final = logging.getLogger("trio_ai_stream.guard")
+
+
+class TLSError(ValueError):
+    """A file or a name of TLS cannot be used; the message says which."""
+
+
 class ConfigError(ValueError):
     """The configuration has keys without effect, or files that TLS cannot use."""
 
@@ -38,15 +53,71 @@ def check(config: Config) -> None:
         not heed, and what was probably meant; or the two files of TLS.
     """
     problems = [problem for key in vars(config) if (problem := _problem(key))]
-    try:
-        config.create_ssl_context()
-    except OSError as exc:
-        problems.append(
-            "certfile: expected a certificate, and in keyfile its private key, both"
-            f" PEM, got {config.certfile} and {config.keyfile}: {exc}"
-        )
+    problems += _read_names(config)
+    if config.ssl_enabled and not problems:
+        try:
+            tls_context(config)
+        except TLSError as exc:
+            problems.append(str(exc))
     if problems:
         raise ConfigError("bad Hypercorn configuration:\n  " + "\n  ".join(problems))
+    if config.ca_certs is not None and not config.verify_mode:
+        log.warning(
+            "ca_certs demands nothing of clients by itself; set verify_mode ="
+            ' "CERT_REQUIRED" to demand a certificate of them',
+            extra={"event": "ca_certs_without_verify_mode"},
+        )
+
+
+def tls_context(config: Config) -> ssl.SSLContext | None:
+    """Return the context of the configured certificate; None without one.
+
+    Blocks for a moment, to read the files.
+
+    :raises TLSError: one of the files cannot be used.
+    """
+    if not config.ssl_enabled:
+        return None
+    if config.ca_certs is not None:
+        try:
+            ssl.create_default_context(cafile=config.ca_certs)
+        except OSError as exc:
+            raise TLSError(
+                f"ca_certs: expected certificates (PEM), got {config.ca_certs}: {exc}"
+            ) from exc
+    try:
+        context = config.create_ssl_context()
+    except OSError as exc:
+        if "cipher" in str(exc).lower():
+            raise TLSError(
+                "ciphers: expected names that OpenSSL knows, got"
+                f" {config.ciphers!r}: {exc}"
+            ) from exc
+        raise TLSError(
+            "certfile: expected a certificate, and in keyfile its private key, both"
+            f" PEM, got {config.certfile} and {config.keyfile}: {exc}"
+        ) from exc
+    assert context is not None  # TLS is configured
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+def _read_names(config: Config) -> list[str]:
+    """Replace the names of TLS constants, all that TOML can hold; return the problems.
+
+    Hypercorn's command line reads them itself.
+    """
+    problems = []
+    for key, kind in _CONSTANTS.items():
+        value = getattr(config, key)
+        if value is None or isinstance(value, kind):
+            continue
+        try:
+            setattr(config, key, kind[value] if isinstance(value, str) else kind(value))
+        except (KeyError, ValueError, TypeError):
+            names = ", ".join(kind.__members__)
+            problems.append(f"{key}: expected one of {names}, got {value!r}")
+    return problems
 
 
 def _problem(key: str) -> str | None:

@@ -36,6 +36,7 @@ class Shutdown:
         # share, may be made deaf.
         self.everywhere = trio.Event()
         self._alone = alone
+        self._signalled = False
 
     def request(self, *, everywhere: bool = False) -> None:
         """Ask for the drain; idempotent."""
@@ -54,13 +55,16 @@ class Shutdown:
         Signals are counted, not asking whether a drain is under way: a supervisor
         may have asked for it before a signal to the whole process group arrives here.
 
-        :param patient: SIGTERM never skips. Hypercorn's supervisor repeats it to its
-            other workers as soon as one of several has ended.
+        :param patient: SIGTERM never skips. Hypercorn's parent repeats it to its other
+            workers as soon as one has ended, and to all when it fails.
         """
-        await anext(signals)
-        self.request()
         async for signum in signals:
-            if signum == signal.SIGINT or not patient:
+            if signum == signal.SIGHUP:
+                continue
+            if not self._signalled:
+                self._signalled = True
+                self.request()
+            elif signum == signal.SIGINT or not patient:
                 self.skip()
 
 

@@ -5,7 +5,7 @@ A field's comment is its reason. Times are seconds (`_s`), sizes are bytes (`_by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trio_ai_stream.settings import Settings
 
@@ -72,6 +72,15 @@ class Limits:
     farewell_s: float = 0.5
     # A burst of as many clients as there may be streams must not meet a full queue.
     backlog: int = 2048
+
+    def for_spare(self) -> Limits:
+        """Return those of a connection for which a reserved descriptor was taken."""
+        return replace(
+            self,
+            head_read_s=min(2.0, self.head_read_s),
+            tls_handshake_s=min(2.0, self.tls_handshake_s),
+            requests_per_connection=1,
+        )
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Limits:

@@ -16,6 +16,8 @@ class Exchange:
     `tells`: whether it says that the client is gone, in the very step that finds it
     out; ASGI's `receive` says it to a task, which must be there and get its turn.
     `bounds_body`: whether it ends a request whose body takes too long to arrive.
+    `probes_only`: the process has run out of descriptors, and this connection has one
+    of those that are kept back for whoever asks how it is.
     `stalled`: the client is gone because its writes made no progress. The application
     sets `body_follows` when the head that it is about to send may wait for the first
     piece of the body: one write instead of two.
@@ -26,13 +28,21 @@ class Exchange:
         "_on_gone",
         "body_follows",
         "bounds_body",
+        "probes_only",
         "stalled",
         "tells",
     )
 
-    def __init__(self, *, tells: bool = False, bounds_body: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        tells: bool = False,
+        bounds_body: bool = False,
+        probes_only: bool = False,
+    ) -> None:
         self.tells = tells
         self.bounds_body = bounds_body
+        self.probes_only = probes_only
         self.body_follows = False
         self.stalled = False
         self._gone = False

@@ -70,6 +70,14 @@ SHUTTING_DOWN = Problem(
     retryable=True,
     retry_after=1,
 )
+EXHAUSTED = Problem(
+    503,
+    "overloaded",
+    "the server has no file descriptor left; try again later",
+    fault=Fault.SERVER,
+    retryable=True,
+    retry_after=1,
+)
 INTERNAL = Problem(
     500, "internal_error", "the server made a mistake; it has been logged", Fault.SERVER
 )

@@ -128,6 +128,9 @@ class Application:
                 await send(_body(piece))
                 await self.ending.wait()
             await send({"type": "http.response.body", "body": b""})
+        elif path == "/spare":
+            exchange = scope["extensions"][EXTENSION]
+            await _reply(send, 200, str(exchange.probes_only).encode())
         elif path == "/echo":
             await _reply(send, 200, await _read(receive))
         elif path == "/unread":

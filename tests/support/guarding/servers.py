@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 import hypercorn.trio.run
 import trio
 import trio.testing
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
 from hypercorn.utils import wrap_app
 
 from tests.support.guarding.application import Application
@@ -154,6 +154,7 @@ async def serve_while(
     *,
     limits: Limits,
     config: Config | None = None,
+    sockets: Sockets | None = None,
 ) -> None:
     """Serve with the guard on a free port while `body` runs; then drain."""
     application = Application()
@@ -164,6 +165,7 @@ async def serve_while(
             guard.serve,
             wrap_app(cast("Any", application), 0, "asgi"),
             config or local_config(),
+            sockets=sockets,
             shutdown_trigger=stop.wait,
         )
         binds = await nursery.start(serve)

@@ -41,19 +41,28 @@ class Connection(TCPServer):
     client: tuple[str, int] | None
     server: tuple[str, int] | None
     state: ConnectionState
+    spare: bool
 
     def __init__(
         self,
         worker: Worker,
         make_transport: Callable[[Callable[[], None]], Transport],
         nursery: trio.Nursery,
+        *,
+        spare: bool = False,
     ) -> None:
+        """Make one.
+
+        :param spare: it has one of the descriptors that are kept back, for a moment and
+            for a request that asks how the process is.
+        """
         # Not super().__init__: it wants a Trio stream, and makes a lock and a timer.
         self.worker = worker
         self.app: AppWrapper = worker.app
         self.config: Config = worker.config
         self.context = worker
-        self.limits = worker.limits
+        self.limits = worker.limits.for_spare() if spare else worker.limits
+        self.spare = spare
         self.state = ConnectionState(cast("Any", worker.state.copy()))
         self.transport = make_transport(self.lost)
         sock, family = self.transport.sock, self.transport.family
@@ -129,7 +138,9 @@ class Connection(TCPServer):
             first = await self._first_bytes()
             if not first:
                 return
-            http2 = first.startswith(PREFACE) or self.transport.alpn == "h2"
+            # Over TLS only ALPN decides (RFC 9113 3.2, 3.3).
+            prior_knowledge = not self.transport.tls and first.startswith(PREFACE)
+            http2 = self.transport.alpn == "h2" or prior_knowledge
             self.http = GuardedH2(self) if http2 else GuardedH11(self)
             await self.http.initiate()
             await self.http.received(first)
@@ -208,8 +219,12 @@ class Connection(TCPServer):
             self.transport.abort()
 
     def _hang_up(self) -> None:
-        for stream in self.live:
-            stream.disconnect(stalled=self.transport.stalled)
+        for stream in list(self.live):
+            try:
+                stream.disconnect(stalled=self.transport.stalled)
+            except Exception as exc:  # the neighbours must be told as well
+                self.intervened("application_error")
+                records.callback_failed(exc)
 
     def abort(self) -> None:
         """Close at once with a reset, and tell the live exchanges."""

@@ -24,10 +24,22 @@ def drain_over(live: int) -> None:
     log.info(text, live, extra=_event("drain_over"))
 
 
-def accept_failed(exc: OSError) -> None:
+def accept_failed(exc: Exception) -> None:
     """Log that the process has no room for another connection."""
     text = "cannot accept a connection: %s"
-    log.warning(text, exc, extra=_event("accept_failed"))
+    log.warning(text, str(exc) or "no memory is left", extra=_event("accept_failed"))
+
+
+def listeners_closed() -> None:
+    """Log that another process has shut down the sockets that this one accepts from."""
+    text = "every listening socket has been shut down elsewhere; draining"
+    log.error(text, extra=_event("listeners_closed"))
+
+
+def callback_failed(exc: Exception) -> None:
+    """Log the exception of a callback; the others are called all the same."""
+    text = "a callback failed: %r"
+    log.error(text, exc, exc_info=exc, extra=_event("callback_error"))
 
 
 def connection_failed(connection: object, exc: BaseException) -> None:

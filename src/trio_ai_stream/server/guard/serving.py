@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import resource
-import signal
-import socket
-import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -23,13 +20,15 @@ from hypercorn.utils import (
 )
 
 from trio_ai_stream.server import config as configuration
+from trio_ai_stream.server import parent
 from trio_ai_stream.server.certificate import expires_at
 from trio_ai_stream.server.drain import Drainable, Shutdown, first_of
 from trio_ai_stream.server.guard.counters import Tally
 from trio_ai_stream.server.guard.worker import Worker
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.signals import received
+from trio_ai_stream.server.sockets import Listener, listeners_of
 
-Listeners = list[tuple[socket.socket, ssl.SSLContext | None]]
 Trigger = Callable[..., Awaitable[None]]
 
 
@@ -70,14 +69,15 @@ class Guard:
         shutdown = shutdown or Shutdown(alone=alone)
         failures: list[str] = []
         # Where a host program serves us, the signals are the host's own.
-        ours = sockets is not None and _in_main_thread()
+        event = parent.event_of(shutdown_trigger)
+        launched = shutdown_trigger is None or event is not None
+        ours = launched and sockets is not None and _in_main_thread()
         try:
             with ExitStack() as stack:
-                signals = stack.enter_context(_receive_signals()) if ours else None
+                signals = stack.enter_context(received()) if ours else None
                 async with trio.open_nursery() as nursery:
                     if signals is not None:
-                        patient = shutdown_trigger is not None and config.workers > 1
-                        obey = partial(shutdown.obey, patient=patient)
+                        obey = partial(shutdown.obey, patient=event is not None)
                         nursery.start_soon(obey, signals)
                     if shutdown_trigger is not None:
                         nursery.start_soon(_relay, shutdown_trigger, shutdown)
@@ -112,10 +112,11 @@ class Guard:
                 worker = Worker(app, config, state, guard=self, shutdown=shutdown)
                 with ExitStack() as stack:
                     listeners = _listen(config, sockets, self.limits, stack)
-                    binds = [_describe(sock, context) for sock, context in listeners]
+                    binds = [_describe(listener) for listener in listeners]
                     for bind in binds:
                         await config.log.info(f"Running on {bind} (CTRL + C to quit)")
-                    await worker.run(listeners, partial(started, binds))
+                    tls = configuration.tls_context(config)
+                    await worker.run(listeners, tls, partial(started, binds))
             with (
                 trio.move_on_after(self.limits.farewell_s),
                 suppress(trio.ClosedResourceError, trio.BrokenResourceError),
@@ -133,12 +134,11 @@ def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
 
 
 async def _relay(trigger: Trigger, shutdown: Shutdown) -> None:
-    await trigger()
+    event = parent.event_of(trigger)
+    await (trigger() if event is None else parent.ordered(event))
     shutdown.request(everywhere=True)
-
-
-def _receive_signals() -> AbstractContextManager[AsyncIterator[int]]:
-    return trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
+    if event is not None:
+        await parent.keep_unstuck(event)
 
 
 def _in_main_thread() -> bool:
@@ -147,18 +147,12 @@ def _in_main_thread() -> bool:
 
 def _listen(
     config: Config, sockets: Sockets | None, limits: Limits, stack: ExitStack
-) -> Listeners:
+) -> list[Listener]:
     """Listen with our backlog, on the sockets given or on those of the config."""
-    if sockets is None:
-        sockets = config.create_sockets()
-    context = config.create_ssl_context()
-    if context is not None:
-        context.options |= ssl.OP_NO_RENEGOTIATION
-    listeners: Listeners = [(sock, context) for sock in sockets.secure_sockets]
-    listeners += [(sock, None) for sock in sockets.insecure_sockets]
-    for sock, _ in listeners:
-        stack.enter_context(sock)
-        sock.listen(limits.backlog)
+    listeners = listeners_of(config, sockets or config.create_sockets())
+    for listener in listeners:
+        stack.enter_context(listener.sock)
+        listener.sock.listen(limits.backlog)
     _allow_descriptors(2 * limits.connections + 256)
     return listeners
 
@@ -171,6 +165,6 @@ def _allow_descriptors(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _describe(sock: socket.socket, context: ssl.SSLContext | None) -> str:
-    scheme = "http" if context is None else "https"
+def _describe(listener: Listener) -> str:
+    scheme, sock = "https" if listener.secure else "http", listener.sock
     return f"{scheme}://{repr_socket_addr(sock.family, sock.getsockname())}"

@@ -48,7 +48,9 @@ class GuardedStream(HTTPStream):
             stream_id,
         )
         self.connection = connection
-        self.exchange = Exchange(tells=True, bounds_body=True)
+        self.exchange = Exchange(
+            tells=True, bounds_body=True, probes_only=connection.spare
+        )
         self.inbox = Inbox(connection.limits.body_queue_bytes)
         # The short way for the pieces of a body, from the head on.
         self.write: Callable[[bytes], Awaitable[None]] | None = None

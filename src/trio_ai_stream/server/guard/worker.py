@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 from random import randint
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,12 @@ from trio_ai_stream.server.guard import records
 from trio_ai_stream.server.guard.connection import Connection
 from trio_ai_stream.server.guard.tls import TLSTransport
 from trio_ai_stream.server.guard.transport import Transport
+from trio_ai_stream.server.sockets import (
+    ExhaustedError,
+    Listener,
+    ListenerClosedError,
+    Reserve,
+)
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.serving import Guard
@@ -28,8 +34,11 @@ if TYPE_CHECKING:
 # Accepted in one go: few, so that workers which share a socket share its clients.
 _BATCH: Final = 8
 # Out of descriptors or memory: what ends gives some back; ask again this much later.
-_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _EXHAUSTED_PAUSE_S: Final = 0.1
+# One record for so long, however often it is so.
+_EXHAUSTED_SAID_S: Final = 10.0
+# Descriptors for clients that ask how the process is when it has run out of them.
+_KEPT_BACK: Final = 8
 # How often progress is looked for while terminal events go out.
 _LOOK_S: Final = 0.05
 _FULL: Final = (
@@ -63,72 +72,107 @@ class Worker(WorkerContext):
         self.shutdown = shutdown
         self.draining = False
         self.connections: set[Connection] = set()
+        self.tls: ssl.SSLContext | None = None
+        self.reserve = Reserve(_KEPT_BACK)
+        self._listening = 0
+        self._exhausted_said = -inf
         self._live = 0
         self._quiet = trio.Event()
 
     async def run(
         self,
-        listeners: list[tuple[socket.socket, ssl.SSLContext | None]],
+        listeners: Sequence[Listener],
+        tls: ssl.SSLContext | None,
         started: Callable[[], None],
     ) -> None:
         """Accept until asked to end, then drain."""
-        async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as accepting:
-                for sock, context in listeners:
-                    accepting.start_soon(self._accept, sock, context, nursery)
-                started()
-                await self.shutdown.requested.wait()
-                accepting.cancel_scope.cancel(reason="draining")
-            await self._drain(listeners)
-            nursery.cancel_scope.deadline = (
-                trio.current_time() + self.limits.farewell_s / 2
-            )
+        self.tls = tls
+        self._listening = len(listeners)
+        try:
+            async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(self._accept, listener, nursery)
+                    started()
+                    await self.shutdown.requested.wait()
+                    accepting.cancel_scope.cancel(reason="draining")
+                await self._drain(listeners)
+                nursery.cancel_scope.deadline = (
+                    trio.current_time() + self.limits.farewell_s / 2
+                )
+        finally:
+            self.reserve.close()
 
-    async def _accept(
-        self,
-        listener: socket.socket,
-        context: ssl.SSLContext | None,
-        nursery: trio.Nursery,
-    ) -> None:
+    async def _accept(self, listener: Listener, nursery: trio.Nursery) -> None:
+        """Accept from one socket until it is shut down, whatever one client costs."""
         while True:
-            await trio.lowlevel.wait_readable(listener)
-            for _ in range(_BATCH):
+            await trio.lowlevel.wait_readable(listener.sock)
+            try:
+                self._accept_some(listener, nursery)
+            except (ExhaustedError, MemoryError) as exc:
+                self._exhausted(exc)
+                await trio.sleep(_EXHAUSTED_PAUSE_S)
+            except ListenerClosedError:
+                break
+        self._listening -= 1
+        if not self._listening and not self.shutdown.requested.is_set():
+            records.listeners_closed()
+            self.shutdown.request()
+
+    def _accept_some(self, listener: Listener, nursery: trio.Nursery) -> None:
+        for _ in range(_BATCH):
+            spare = False
+            try:
+                sock = listener.accept()
+            except ExhaustedError as exc:
+                self._exhausted(exc)
+                spare = self.reserve.lend()
+                if not spare:
+                    raise
                 try:
-                    sock, _ = listener.accept()
-                except BlockingIOError:
-                    break
-                except OSError as exc:
-                    if exc.errno in _EXHAUSTED:
-                        records.accept_failed(exc)
-                        await trio.sleep(_EXHAUSTED_PAUSE_S)
-                    break
-                self._admit(sock, context, nursery)
+                    sock = listener.accept()
+                except BaseException:
+                    self.reserve.restore()
+                    raise
+            if sock is None:
+                if spare:
+                    self.reserve.restore()
+                return
+            self._admit(sock, nursery, secure=listener.secure, spare=spare)
+
+    def _exhausted(self, exc: Exception) -> None:
+        """Say, not more often than is read, that there is no room."""
+        now = trio.current_time()
+        if now >= self._exhausted_said + _EXHAUSTED_SAID_S:
+            self._exhausted_said = now
+            records.accept_failed(exc)
 
     def _admit(
-        self,
-        sock: socket.socket,
-        context: ssl.SSLContext | None,
-        nursery: trio.Nursery,
+        self, sock: socket.socket, nursery: trio.Nursery, *, secure: bool, spare: bool
     ) -> None:
-        sock.setblocking(False)
-        if len(self.connections) >= self.limits.connections:
-            self.tally.interventions["connection_refused"] += 1
-            _refuse(sock, b"" if context else _FULL)
-            return
-        make = (
-            partial(Transport, sock, self.limits)
-            if context is None
-            else partial(TLSTransport, sock, self.limits, context=context)
-        )
+        """Serve a client, or refuse one too many; counted in this very step."""
+        connection: Connection | None = None
         try:
-            connection = Connection(self, make, nursery)
-        except OSError:
-            sock.close()  # gone before it was looked at
-            return
-        nursery.start_soon(self._serve, connection)
+            if len(self.connections) >= self.limits.connections:
+                self.tally.interventions["connection_refused"] += 1
+                _refuse(sock, b"" if secure else _FULL)
+                return
+            make = (
+                partial(TLSTransport, sock, self.limits, context=self.tls)
+                if secure and self.tls is not None
+                else partial(Transport, sock, self.limits)
+            )
+            with suppress(OSError):  # gone before it was looked at
+                connection = Connection(self, make, nursery, spare=spare)
+                self.connections.add(connection)
+                nursery.start_soon(self._serve, connection)
+        finally:
+            if connection is None:
+                sock.close()
+                if spare:
+                    self.reserve.restore()
 
     async def _serve(self, connection: Connection) -> None:
-        self.connections.add(connection)
         self.tally.connections_open += 1
         self.tally.connections_total += 1
         try:
@@ -136,40 +180,45 @@ class Worker(WorkerContext):
         finally:
             self.connections.discard(connection)
             self.tally.connections_open -= 1
+            if connection.spare:
+                self.reserve.restore()
 
-    async def _drain(
-        self, listeners: list[tuple[socket.socket, ssl.SSLContext | None]]
-    ) -> None:
+    async def _drain(self, listeners: Sequence[Listener]) -> None:
         limits = self.limits
         self.draining = True
         await self.terminated.set()
         records.drain_began(self._live, limits.drain_s)
-        self.drainable.begin_drain()
+        self._contained(self.drainable.begin_drain)
         for connection in list(self.connections):
-            connection.begin_drain()
+            self._contained(connection.begin_drain)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._deafen, listeners)
             with trio.move_on_after(limits.drain_s):
                 await first_of(self._until_quiet, self.shutdown.skipped.wait)
             if self._live:
                 records.drain_over(self._live)
-                self.drainable.end_streams()
+                self._contained(self.drainable.end_streams)
                 with trio.move_on_after(limits.last_words_s):
                     await first_of(self._until_quiet, self._until_nobody_reads)
             nursery.cancel_scope.cancel(reason="the drain is over")
         for connection in list(self.connections):
             if connection.live:
-                connection.abort()
-            connection.finish_drain()
+                self._contained(connection.abort)
+            self._contained(connection.finish_drain)
 
-    async def _deafen(
-        self, listeners: list[tuple[socket.socket, ssl.SSLContext | None]]
-    ) -> None:
+    def _contained(self, callback: Callable[[], None]) -> None:
+        """Call what must not keep the drain from its end, nor others from it."""
+        try:
+            callback()
+        except Exception as exc:
+            self.tally.interventions["application_error"] += 1
+            records.callback_failed(exc)
+
+    async def _deafen(self, listeners: Sequence[Listener]) -> None:
         """Refuse new clients, instead of letting them queue where nobody will look."""
         await self.shutdown.everywhere.wait()
-        for sock, _ in listeners:
-            with suppress(OSError):  # another worker was first
-                sock.shutdown(socket.SHUT_RDWR)
+        for listener in listeners:
+            listener.shut_down()
 
     async def _until_nobody_reads(self) -> None:
         """Wait until those who are still live have acknowledged nothing for a while."""
@@ -211,11 +260,8 @@ class Worker(WorkerContext):
 
 
 def _refuse(sock: socket.socket, answer: bytes) -> None:
-    """Answer as far as that takes no waiting, and close."""
-    try:
+    """Answer as far as that takes no waiting; the caller closes."""
+    with suppress(OSError):
         sock.send(answer)
         sock.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass
-    finally:
-        sock.close()
+        sock.recv(65_536)  # closing with bytes unread would destroy the answer

@@ -1,0 +1,150 @@
+"""Signals at any moment and in any number end a server, once, and nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from hypercorn.utils import check_multiprocess_shutdown_event
+
+from tests.support.guarding.client import Client, events_of, get
+from tests.support.guarding.servers import ROOT, start_process
+from tests.support.process import HYPERCORN, SERVE
+from trio_ai_stream.server import parent
+
+APP = "trio_ai_stream.app:app"
+
+
+@contextmanager
+def _running(command: list[str], **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server's process, once it listens."""
+    environ = {**os.environ, "PORT": "0", "LOG_FORMAT": "json", **env}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        while b"Running on" not in (line := process.stderr.readline()):
+            assert line, "it did not start"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [SERVE, [*HYPERCORN, "-b", "127.0.0.1:0", APP]],
+    ids=["serve", "hypercorn"],
+)
+@pytest.mark.parametrize("pause_s", [0, 0.0005, 0.003])
+def test_a_burst_of_signals_is_one_drain(command: list[str], pause_s: float) -> None:
+    """Eight of them, until the process is gone: it ends at once, with status 0."""
+    for _ in range(2):
+        with _running(command) as process:
+            for _ in range(8):
+                process.send_signal(signal.SIGTERM)
+                time.sleep(pause_s)
+            assert process.wait(timeout=10) == 0
+
+
+def test_a_burst_does_not_stop_hypercorns_own_parent(tmp_path: Path) -> None:
+    """With `workers` of 1 its handler can block itself; the worker lets it go on."""
+    for attempt in range(6):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        server = start_process(folder, limits={"drain_s": 5}, workers=1)
+        try:
+            for _ in range(8):
+                server.process.send_signal(signal.SIGTERM)
+                time.sleep(0.0005 * attempt)
+            assert server.process.wait(timeout=10) in {0, 1}
+        finally:
+            server.kill()
+
+
+STUCK = """
+import multiprocessing, os, signal, sys
+
+event = multiprocessing.get_context("spawn").Event()
+
+def again(*_):
+    event.set()
+
+def work(event):
+    import trio
+    from trio_ai_stream.server import parent
+
+    async def main():
+        await parent.ordered(event)
+        print("ordered", flush=True)
+        with trio.move_on_after(5):
+            await parent.keep_unstuck(event)
+
+    trio.run(main)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, again)
+    child = multiprocessing.get_context("spawn").Process(
+        target=work, args=(event,), daemon=True
+    )
+    child.start()
+    with event._cond:  # where the first signal's handler is when the second comes
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_parent_that_waits_for_itself_is_let_go(tmp_path: Path) -> None:
+    """A signal inside the handler's own lock: the order is heard, the parent ends."""
+    script = tmp_path / "stuck.py"
+    script.write_text(STUCK)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=environ,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == b"ordered\n"
+    assert b"released too many times" in done.stderr
+
+
+async def test_a_parents_order_is_heard() -> None:
+    """Also when its lock is free, which is the usual way."""
+    event = multiprocessing.get_context("spawn").Event()
+    trigger = partial(check_multiprocess_shutdown_event, event, trio.sleep)
+    assert parent.event_of(trigger) is event
+    assert parent.event_of(trio.sleep_forever) is None
+    with trio.move_on_after(0.3) as scope:
+        await parent.ordered(event)
+    assert scope.cancelled_caught
+    event.set()
+    with trio.fail_after(2):
+        await parent.ordered(event)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_a_signal_without_meaning_ends_nothing(
+    signum: signal.Signals, workers: int, tmp_path: Path
+) -> None:
+    """SIGUSR1 and SIGUSR2, to the process that serves: its stream goes on."""
+    start = partial(start_process, tmp_path, limits={"drain_s": 5}, workers=workers)
+    server = await trio.to_thread.run_sync(start)
+    try:
+        with trio.fail_after(20):
+            async with await Client.connect(server.port) as client:
+                await client.say(get("/stream?n=5&every=0.1"))
+                await client.read_until(lambda data: b"data: 0" in data)
+                os.kill(server.workers[0], signum)
+                assert len(events_of(await client.read_to_end_of_stream())) == 5
+    finally:
+        server.kill()

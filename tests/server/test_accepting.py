@@ -1,0 +1,200 @@
+"""Accepting: whatever a listener or a client does, the others are still served."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypercorn.config import Sockets
+
+from tests.support.guarding.client import Client, get, status_of
+from tests.support.guarding.servers import LocalServer, serve_while
+from trio_ai_stream.server.guard import worker
+from trio_ai_stream.server.guard.connection import Connection
+from trio_ai_stream.server.limits import Limits
+
+
+class CountingSocket(socket.socket):
+    """A listening socket that counts accepts, and fails them as it is told to."""
+
+    accepts = 0
+    failures: deque[BaseException]
+
+    @classmethod
+    def listening(cls, *failures: BaseException) -> CountingSocket:
+        """Return one on a free port of loopback."""
+        sock = cls()
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        sock.failures = deque(failures)
+        return sock
+
+    def accept(self) -> Any:
+        """Accept, or raise the next failure."""
+        self.accepts += 1
+        if self.failures:
+            raise self.failures.popleft()
+        return super().accept()
+
+
+async def test_a_listener_that_is_shut_down_elsewhere_ends_its_loop() -> None:
+    """It is readable for ever; the loop looks once, and the worker drains."""
+    sock = CountingSocket.listening()
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/ok"))
+            await client.read_until(lambda data: data.endswith(b"/ok"))
+            before = sock.accepts
+            sock.shutdown(socket.SHUT_RDWR)
+            await server.draining()
+            assert sock.accepts - before <= 2
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(), sockets=Sockets([], [sock], []))
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [MemoryError(), OSError(errno.EMFILE, "none left"), OSError(errno.EPROTO, "odd")],
+    ids=["memory", "descriptors", "of-one-client"],
+)
+async def test_a_failed_accept_ends_nothing(failure: BaseException) -> None:
+    """The next client is served by the same loop."""
+    sock = CountingSocket.listening(failure)
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/ok"))
+            answer = await client.read_until(lambda data: data.endswith(b"/ok"))
+            assert status_of(answer) == 200
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(), sockets=Sockets([], [sock], []))
+
+
+async def test_no_memory_for_a_connection_ends_only_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is closed, and the next client is served."""
+    real, failures = Connection, [MemoryError()]
+
+    def make(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return real(*args, **options)
+
+    monkeypatch.setattr(worker, "Connection", make)
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as unlucky:
+            assert await unlucky.read_to_end() == b""
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/ok"))
+            answer = await client.read_until(lambda data: data.endswith(b"/ok"))
+            assert status_of(answer) == 200
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
+async def test_the_cap_holds_in_a_burst() -> None:
+    """Sixteen clients at once, two of whom are let in; the others are told 503."""
+    sock = CountingSocket.listening()
+    sock.listen(32)
+    clients = [socket.create_connection(sock.getsockname()) for _ in range(16)]
+
+    async def body(server: LocalServer) -> None:
+        statuses = []
+        for plain in clients:
+            plain.setblocking(False)
+            client = Client(trio.SocketStream(trio.socket.from_stdlib_socket(plain)))
+            with trio.move_on_after(0.2):
+                statuses.append(status_of(await client.read_to_end()))
+        assert statuses == [503] * 14
+        assert server.guard.tally.snapshot().connections_open == 2
+
+    with trio.fail_after(10):
+        await serve_while(
+            body, limits=_limits(connections=2), sockets=Sockets([], [sock], [])
+        )
+    for plain in clients:
+        plain.close()
+
+
+async def test_without_descriptors_probes_are_still_answered() -> None:
+    """A connection that has one of those kept back says so to the application."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as first:
+            await first.say(get("/spare"))
+            answer = await first.read_until(lambda data: data.endswith(b"False"))
+            assert status_of(answer) == 200
+            for _ in range(3 * worker._KEPT_BACK):  # each is given back
+                client = trio.socket.socket()
+                with client, _no_descriptors():
+                    await client.connect(("127.0.0.1", server.port))
+                    stream = trio.SocketStream(client)
+                    await stream.send_all(get("/spare"))
+                    answer = b""
+                    async for data in stream:
+                        answer += data
+                    assert answer.endswith(b"True"), answer
+
+    with trio.fail_after(10):
+        await serve_while(body, limits=_limits())
+
+
+async def test_a_callback_that_raises_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The drain goes on although the application fails at being told of it."""
+
+    def fail() -> None:
+        raise ValueError("from the callback")
+
+    async def body(server: LocalServer) -> None:
+        monkeypatch.setattr(server.application, "begin_drain", fail)
+        monkeypatch.setattr(server.application, "end_streams", fail)
+        async with await Client.connect(server.port) as live:
+            await live.say(get("/stream?n=2&every=60"))
+            await live.read_until(lambda data: b"data: 0" in data)
+            server.stop.set()
+            await live.read_to_end()
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(drain_s=0.1, last_words_s=0.1))
+    events = [vars(record).get("event") for record in caplog.records]
+    assert events.count("callback_error") == 2
+
+
+@contextmanager
+def _no_descriptors() -> Iterator[None]:
+    """Let nothing be opened: the limit is what is open now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    free = next(number for number in range(soft) if number not in used)
+    plugs = []
+    try:
+        while (plug := os.open(os.devnull, os.O_RDONLY)) < max(used):
+            plugs.append(plug)
+        plugs.append(plug)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(used | {free, plug}) + 1, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for plug in plugs:
+            os.close(plug)
+
+
+def _limits(**changes: Any) -> Limits:
+    return Limits(**{"linger_s": 0.2, "drain_s": 1, **changes})
