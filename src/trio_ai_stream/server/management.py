@@ -18,6 +18,7 @@ from trio_ai_stream.server.drain import Shutdown
 from trio_ai_stream.server.guard.serving import Guard
 from trio_ai_stream.server.guard.worker import Worker
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.sockets import Listener
 
 LIMITS: Final = Limits(connections=64, backlog=64)
 
@@ -53,7 +54,9 @@ async def serve_management(
     )
     with _listen(*bind, shared=shared) as sock:
         port: int = sock.getsockname()[1]
-        await worker.run([(sock, None)], lambda: task_status.started(port))
+        await worker.run(
+            [Listener(sock, secure=False)], None, lambda: task_status.started(port)
+        )
 
 
 def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
