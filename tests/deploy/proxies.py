@@ -146,7 +146,7 @@ def running(kind: str, folder: Path, backend: str) -> Iterator[Proxy]:
         process = subprocess.Popen(
             words, stdout=log, stderr=log, env=environ, cwd=folder
         )
-    http2 = ("-k", "--http2", f"https://127.0.0.1:{secure}")
+    http2: tuple[str, ...] = ("-k", "--http2", f"https://127.0.0.1:{secure}")
     if kind == "envoy":  # our file for it has no TLS
         http2 = ("--http2-prior-knowledge", f"http://127.0.0.1:{port}")
 
