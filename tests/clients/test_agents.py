@@ -81,7 +81,7 @@ class TestSmolagents:
     @staticmethod
     def model(base_url: str, name: str = "fast") -> Any:
         """The model as its documentation sets it up."""
-        from smolagents import OpenAIModel
+        from smolagents import OpenAIModel  # type: ignore[import-untyped]
 
         return OpenAIModel(
             model_id=f"simulator/{name}",
@@ -96,7 +96,7 @@ class TestSmolagents:
         """A tool that notes what it is asked."""
         from smolagents import tool
 
-        @tool
+        @tool  # type: ignore[untyped-decorator]
         def weather(city: str) -> str:
             """Tell the weather.
 
