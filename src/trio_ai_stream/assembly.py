@@ -27,6 +27,7 @@ from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.redaction import register_secret
@@ -67,6 +68,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         gate=admission.gate,
         registry=registry,
         roster=Roster(budgets.first_timer_s),
+        retries=make_retries(settings, metrics),
         directory=admission.directory,
         observe=partial(log_record, settings.LOG_CLIENTS),
         metrics=metrics,
@@ -100,6 +102,12 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         nursery.start_soon(close_tracer, services.tracer, name="tracer")
 
     return Application(services, start)
+
+
+def make_retries(settings: Settings, metrics: Metrics) -> Retries:
+    """Return the retry policy of this process, with a full budget."""
+    share, floor = settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR
+    return Retries(RetryBudget(share=share, floor=floor), metrics.retry_denied)
 
 
 def _open_admission(

@@ -88,7 +88,7 @@ async def test_a_cancel_ends_the_stream_at_once(autojump_clock: MockClock) -> No
         assert did == Cancellation("mine", "cancelled", "streaming", events, 0.0)
         await over(visit)
         last = payloads(visit)[-1]
-        assert last["error"]["metadata"]["error_type"] == "cancelled"
+        assert last["error"]["code"] == "cancelled"
         assert w.record.outcome is Outcome.CANCELLED
         assert w.record.owner == key_id("first-key")
         w.assert_clean()
@@ -117,8 +117,10 @@ async def test_a_cancel_between_two_attempts_finds_upstream_closed(
 ) -> None:
     """A failed answer was closed before the cancel: no time passed, let alone less."""
     async with world() as w:
-        visit = ask(w, "simulator/error-first", headers={"x-request-id": "mine"})
-        await trio.sleep(0.1)
+        visit = ask(
+            w, "simulator/error-first?code=429", headers={"x-request-id": "mine"}
+        )
+        await trio.sleep(0.09)
         (stream,) = w.services.registry
         assert stream.upstream_closed_at is not None
         answer = await request(w, "DELETE", "/streams/mine")

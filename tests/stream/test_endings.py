@@ -274,12 +274,13 @@ async def test_comments_of_upstream_reset_the_idle_budget_only(
         await end(visit)
 
 
-async def test_what_upstream_calls_retryable_is_tried_again_before_content(
+async def test_what_upstream_refuses_with_permission_is_tried_again_before_content(
     autojump_clock: MockClock,
 ) -> None:
     """Two overloads and then an answer: the client sees only the answer."""
     async with world() as w:
-        visit = w.chat("simulator/default?status=503&fail_times=2", max_tokens=3)
+        model = "simulator/default?status=503&fail_times=2&retry_after=0"
+        visit = w.chat(model, max_tokens=3)
         await end(visit)
         assert visit.types == ["connected", *["content"] * 3, "done"]
         assert w.record.attempts == 3

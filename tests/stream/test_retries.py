@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
+import random
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from stamina.instrumentation import (
-    RetryDetails,
-    get_on_retry_hooks,
-    set_on_retry_hooks,
-)
+import pytest
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.stream.test_endings import end
+from tests.support.completions import ask, over
 from tests.support.world import world
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.source import Call, Hold, Meanwhile
 from trio_ai_stream.upstream.errors import BROKEN
 from trio_ai_stream.wire.events import Failure, Item, Reasoning
+from trio_ai_stream.wire.problems import Problem
 
 
 class OneBlock:
@@ -70,21 +74,118 @@ async def test_a_stream_that_was_ended_is_not_tried_again(
     autojump_clock: MockClock,
 ) -> None:
     """To close upstream's connection looks like a failure of its, which is none."""
-    retries: list[RetryDetails] = []
+    async with world() as w:
+        visit = w.chat("simulator/no-token")
+        await wait_all_tasks_blocked()
+        visit.leave()
+        await end(visit)
+        assert w.record.outcome is Outcome.CLIENT_DISCONNECTED
+        assert w.record.attempts == 1
+        w.assert_clean()
 
-    def note(details: RetryDetails) -> None:
-        retries.append(details)
 
-    hooks = get_on_retry_hooks()
-    set_on_retry_hooks([note])
-    try:
-        async with world() as w:
-            visit = w.chat("simulator/no-token")
-            await wait_all_tasks_blocked()
-            visit.leave()
+async def test_what_upstream_may_have_worked_on_is_asked_once(
+    autojump_clock: MockClock,
+) -> None:
+    """A connection that breaks unanswered, a provider's failure: one request each."""
+    async with world() as w:
+        for model in (
+            "simulator/drop?at=0",
+            "simulator/bad-gateway",
+            "simulator/timeout",
+        ):
+            await end(w.chat(model))
+        assert [record.attempts for record in w.records] == [1, 1, 1]
+        assert w.simulator.ledger.total == 3
+
+
+async def test_retries_do_not_multiply_a_failure_of_everybody(
+    autojump_clock: MockClock,
+) -> None:
+    """200 requests become 220 and the floor of 10, in no two bursts.
+
+    Each has a Retry-After of a second; who is out of tries is told not to try either.
+    """
+    random.seed(1)
+    async with world(permits=300) as w:
+        visits = [ask(w, "simulator/overloaded") for _ in range(200)]
+        for visit in visits:
+            await over(visit)
+        records = w.simulator.ledger.find()
+        assert sum(record.attempts for record in w.records) == len(records) == 230
+        again = [record.marks["head_received"].at for record in records[200:]]
+        assert all(1.1 <= at <= 5.1 for at in again)
+        bins = Counter(round(at, 1) for at in again)
+        assert len(bins) > 7
+        assert max(bins.values()) < 8
+        assert {visit.headers["x-should-retry"] for visit in visits} == {"false"}
+        assert {visit.headers["retry-after"] for visit in visits} == {"1"}
+        _, exposition = w.services.metrics.render()
+        assert b"trio_ai_stream_upstream_attempts_total 230.0" in exposition
+        assert b"trio_ai_stream_upstream_retries_total 30.0" in exposition
+        assert b"trio_ai_stream_upstream_retries_denied_total 200.0" in exposition
+
+
+def test_a_budget_is_a_share_of_the_recent_requests_and_a_floor() -> None:
+    """What was asked twenty seconds ago allows nothing any more."""
+    budget = RetryBudget(share=0.1, floor=2)
+    for _ in range(50):
+        budget.note_request(100.0)
+    assert [budget.take(101.0) for _ in range(9)] == [True] * 7 + [False] * 2
+    assert not budget.take(111.0)  # the window before still counts, requests and all
+    assert [budget.take(125.0) for _ in range(3)] == [True, True, False]
+    assert not RetryBudget(share=0.0, floor=0).take(0.0)
+
+
+def wait_after(problem: Problem, *, attempts: int = 1, left_s: float = 100) -> Any:
+    """What a policy with budget says after a failure, and what the client is told."""
+    retries = Retries(RetryBudget(share=0.0, floor=1), lambda: None)
+    failure = EndStream(Outcome.UPSTREAM_REJECTED, problem=problem)
+    wait_s = retries.wait_s(failure, attempts=attempts, left_s=left_s)
+    assert failure.problem is not None
+    return wait_s, failure.problem.spent
+
+
+async def test_a_wait_is_as_long_as_asked_and_differs() -> None:
+    """Longer than Retry-After by a random time; never shorter, never the same."""
+    problem = Problem(503, "x", "x", retryable=True, resend=True, retry_after=3.0)
+    waits = [wait_after(problem)[0] for _ in range(50)]
+    assert all(3.1 <= wait <= 4.0 for wait in waits)
+    assert len(set(waits)) == 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "spent"),
+    [
+        ({"resend": False}, {}, False),
+        ({"resend": False}, {"attempts": 2}, True),
+        ({}, {"attempts": 3}, True),
+        ({"retry_after": 11.0}, {}, False),  # the client's to wait for
+        ({"retry_after": 5.0}, {"left_s": 5}, False),
+    ],
+)
+async def test_there_is_no_other_try(
+    changes: dict[str, Any], options: dict[str, Any], spent: bool
+) -> None:
+    """Not allowed, too many, too long a wait, too little time left."""
+    problem = Problem(503, "x", "x", retryable=True, resend=True)
+    problem = dataclasses.replace(problem, **changes)
+    assert wait_after(problem, **options) == (None, spent)
+
+
+async def test_a_retry_leaves_nothing_to_the_collector(
+    autojump_clock: MockClock,
+) -> None:
+    """No exception of an attempt holds the frame that holds the exception."""
+    async with world() as w:
+        await end(w.chat("simulator/flaky"))  # what is made once is made
+        gc.collect()
+        gc.disable()
+        try:
+            visit = w.chat("simulator/flaky")
             await end(visit)
-            assert w.record.outcome is Outcome.CLIENT_DISCONNECTED
-            w.assert_clean()
-    finally:
-        set_on_retry_hooks(hooks)
-    assert retries == []
+            assert w.records[-1].attempts == 3
+            streams = [o for o in gc.get_objects() if isinstance(o, EndStream)]
+            assert streams == []
+        finally:
+            gc.enable()

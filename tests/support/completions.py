@@ -49,10 +49,9 @@ def text_of(visit: Visit) -> str:
 
 
 def error_of(visit: Visit) -> dict[str, Any]:
-    """The error of a refusal, in the shape that OpenAI's and OpenRouter's SDKs read."""
+    """The error of a refusal, which is in OpenAI's shape."""
     body = visit.json()
     assert set(body) == {"error"}
-    assert set(body["error"]) == {"message", "code", "type", "param", "metadata"}
-    assert body["error"]["code"] == visit.status
+    assert set(body["error"]) == {"message", "type", "param", "code"}
     error: dict[str, Any] = body["error"]
     return error

@@ -26,6 +26,7 @@ from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.openrouter import OpenRouter
@@ -162,6 +163,7 @@ class World:
             gate=LocalGate(Quota.per_second(1000), self.permits),
             registry=registry,
             roster=Roster(budgets.first_timer_s),
+            retries=Retries(RetryBudget(share=0.1, floor=10), metrics.retry_denied),
             directory=LocalDirectory(LiveStreams(registry)),
             observe=self.records.append,
             metrics=metrics,

@@ -44,6 +44,7 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
     ),
     ("upstream/openrouter.py", "OpenRouter.get"): "no stream: upstream refuses a GET",
     ("admission/peers.py", ""): "workers' sockets",
+    ("http/probes.py", ""): "no stream: a listener of its own, tests/e2e runs it",
     ("http/elsewhere.py", ""): "other workers' streams, over their sockets",
     ("http/streams.py", ""): "no stream: one short answer",
     ("http/models.py", ""): "no stream: the scenario `models` takes its longest way",

@@ -15,11 +15,14 @@ from trio_ai_stream.upstream.openrouter import OpenRouter
 class Proxied:
     """Another upstream, without its `hold`."""
 
-    rejected_key = False  # as `/ready` and the metrics ask
-
     def __init__(self, upstream: OpenRouter) -> None:
         self._upstream = upstream
         self.kind = upstream.kind
+
+    @property
+    def rejected_key(self) -> bool:
+        """As the other."""
+        return self._upstream.rejected_key
 
     async def open(self, call: Call, meanwhile: Meanwhile, _hold: Hold) -> Source:
         """Open an answer; give nothing to hold until it is there."""

@@ -47,14 +47,15 @@ _ALL: Final = (
         upstream=f"simulator/flaky?fail_times=1&chunks=1&{PACE}",
     ),
     Scenario(
-        "retry-dial",
-        "upstream breaks the first connection without an answer",
-        upstream=f"simulator/refuse?fail_times=1&chunks=1&{PACE}",
+        "unanswered",
+        "upstream reads the request and breaks the connection: it is asked once",
+        upstream="simulator/refuse",
+        ends=Outcome.UPSTREAM_FAILED,
     ),
     Scenario(
         "retry-open",
         "upstream answers 200 and then an error before any content, once",
-        upstream=f"simulator/error-first?fail_times=1&chunks=1&{PACE}",
+        upstream=f"simulator/error-first?code=429&fail_times=1&chunks=1&{PACE}",
     ),
     Scenario(
         "rejected",
@@ -94,15 +95,18 @@ _ALL: Final = (
     ),
     Scenario(
         "no-connection",
-        "nobody answers the dial: the connect budget, three times",
+        "nobody answers the dial: the connect budget, twice, then no retry is left",
         upstream="simulator/fast",
+        settings={"RETRY_BUDGET_PERCENT": "0", "RETRY_BUDGET_FLOOR": "1"},
         connect_s=float("inf"),
-        ends=Outcome.FIRST_TOKEN_TIMEOUT,
+        ends=Outcome.UPSTREAM_UNREACHABLE,
     ),
     Scenario(
         "no-head",
-        "upstream takes the request and says nothing: heartbeats, then the budget",
+        "upstream takes the request and says nothing: heartbeats, of which one is under"
+        " way when the budget is over",
         upstream="simulator/no-answer",
+        read_every_s=1.3,
         ends=Outcome.FIRST_TOKEN_TIMEOUT,
     ),
     Scenario(

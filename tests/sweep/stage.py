@@ -1,7 +1,8 @@
 """The application of many runs: routes once for each settings, state new in each run.
 
 Compiling the routes takes longer than serving a stream, and they hold no state. What
-does is put in anew: registry, permits, rate limits, and, with the lifespan, upstream.
+does is put in anew: registry, permits, rate limits, retries, and, with the lifespan,
+upstream.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tests.sweep.scenario import Scenario
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.gate import LocalGate
 from trio_ai_stream.admission.permits import StreamPermits
-from trio_ai_stream.assembly import create_app
+from trio_ai_stream.assembly import create_app, make_retries
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.record import Record
@@ -56,6 +57,7 @@ def application(
         Quota.per_second(settings.RATE_LIMIT),
         StreamPermits(settings.MAX_CONCURRENT_STREAMS),
     )
+    services.retries = make_retries(settings, services.metrics)
     services.observe = observe
     services.upstream = None
     return stage.app

@@ -30,16 +30,20 @@ class Pipe:
 
     async def send(self, data: bytes) -> None:
         """Hand over all of `data`; wait while the pipe is full."""
+        self._check_open()
         await trio.lowlevel.checkpoint()
         while True:
-            if self.ended and not self.cut:
-                raise trio.ClosedResourceError("this end was closed")
-            if self.cut or self.broken or self.unread:
-                raise trio.BrokenResourceError("the other end is gone")
+            self._check_open()
             if len(self._data) < CAPACITY:
                 self.put(data)
                 return
             await self._change.park()
+
+    def _check_open(self) -> None:
+        if self.ended and not self.cut:
+            raise trio.ClosedResourceError("this end was closed")
+        if self.cut or self.broken or self.unread:
+            raise trio.BrokenResourceError("the other end is gone")
 
     async def receive(self, most: int) -> bytes:
         """Return what has arrived; b"" at the end."""
@@ -134,9 +138,10 @@ class Wire:
         return not self.near.closed
 
     def end(self) -> None:
-        """Upstream closes: what is in flight still arrives (FIN)."""
+        """Upstream closes (FIN): what is in flight arrives, nothing more is read."""
         self._down.cut = True
         self._down.end()
+        self._up.drop()
 
     def reset(self) -> None:
         """Upstream resets: what is in flight is lost (RST)."""

@@ -14,6 +14,7 @@ class Ended:
     duration_s: float = 1.0
     first_content_s: float | None = None
     cancel_latency_s: float | None = None
+    attempts: int = 1
     events: int = 0
     blocks: int = 0
     bytes_out: int = 0
@@ -24,4 +25,3 @@ class Ended:
     request_id: str = "r-1"
     endpoint: str = "/chat"
     model: str = "maker/model"
-    streamed: bool = True

@@ -49,7 +49,7 @@ def chat_endpoint(services: Services) -> Endpoint:
             connected = encoder.connected(model=call.model, upstream=upstream.kind)
             writer = Writer(send, fields, incoming)
             client = ChatClient(writer, encoder, connected)
-            return relay(stream, upstream, client, services.roster)
+            return relay(stream, upstream, client, services.roster, services.retries)
 
         return run
 

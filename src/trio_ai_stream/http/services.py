@@ -13,6 +13,7 @@ from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.traces import NullTracer, Tracer
@@ -34,6 +35,7 @@ class Services:
     registry: Registry
     directory: StreamDirectory
     roster: Roster
+    retries: Retries
     observe: Callable[[Record], None]
     metrics: Metrics
     tracer: Tracer = field(default_factory=NullTracer)

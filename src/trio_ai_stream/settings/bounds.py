@@ -86,6 +86,13 @@ class Bounds(BaseModel):
         description="Live streams may go on for this long after SIGTERM "
         "(Kubernetes kills at 30 s by default).",
     )
+    # Retries
+    RETRY_BUDGET_PERCENT: Annotated[float, Field(ge=0, le=100)] = Field(
+        10, description="Retries upstream, as a share of the requests of one worker."
+    )
+    RETRY_BUDGET_FLOOR: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        10, description="Retries that one worker may make besides in ten seconds."
+    )
     # Connections
     MAX_CONNECTIONS: Count = Field(
         8192, description="Open connections of one worker; one more gets 503."

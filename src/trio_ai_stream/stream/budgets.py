@@ -8,10 +8,6 @@ from typing import Final
 # Reading on after [DONE]: the end of the body is there or a round trip away; a second
 # is ample, and a connection that needs longer is cheaper opened anew.
 REUSE_S: Final = 1.0
-# One try and two more: OpenRouter has already tried its other providers by itself.
-ATTEMPTS: Final = 3
-# A Retry-After beyond this is the client's to wait for, not ours.
-MAX_RETRY_AFTER_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)

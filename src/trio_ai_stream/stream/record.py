@@ -30,7 +30,6 @@ class Record:
     endpoint: str
     owner: str
     model: str
-    streamed: bool
     outcome: Outcome
     fault: Fault | None
     detail: str

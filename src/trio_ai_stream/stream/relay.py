@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-import stamina
 import trio
 
-from trio_ai_stream.stream.budgets import ATTEMPTS, MAX_RETRY_AFTER_S, REUSE_S
+from trio_ai_stream.stream.budgets import REUSE_S
 from trio_ai_stream.stream.lifecycle import Event, State
 from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.stream.source import Client, Source, Upstream
 from trio_ai_stream.stream.stream import Stream
@@ -27,17 +27,22 @@ logger = logging.getLogger(__name__)
 
 
 async def relay(
-    stream: Stream, upstream: Upstream, client: Client, roster: Roster
+    stream: Stream,
+    upstream: Upstream,
+    client: Client,
+    roster: Roster,
+    retries: Retries,
 ) -> None:
     """Run a stream to its end, whatever that is; the outcome is in `stream.ending`.
 
-    The stream's timers are a second task in its nursery, once `roster` starts it.
+    The stream's timers are a second task in its nursery, once `roster` starts it;
+    `retries` says whether upstream is asked again.
 
     *Cancellation:* from outside means that the client is gone: the upstream connection
     is closed at once and nothing more is written. *Errors:* none; our bugs are logged
     and end the stream as `internal_error`.
     """
-    conversation = _Conversation(stream, upstream, client)
+    conversation = _Conversation(stream, upstream, client, retries)
     try:
         async with trio.open_nursery() as nursery:
             stream.nursery, stream.watch = nursery, conversation.watch
@@ -87,10 +92,13 @@ def _take_answered(stream: Stream) -> Source | None:
 
 
 class _Conversation:
-    def __init__(self, stream: Stream, upstream: Upstream, client: Client) -> None:
+    def __init__(
+        self, stream: Stream, upstream: Upstream, client: Client, retries: Retries
+    ) -> None:
         self.stream = stream
         self.upstream = upstream
         self.client = client
+        self.retries = retries
         self.watch = Watch(stream.budgets, client)
         self.transcript = Transcript(stream.answer)
         self.accepted = False
@@ -135,23 +143,15 @@ class _Conversation:
 
     async def _begin(self) -> Source:
         """Open upstream and relay up to the first content, with retries before it."""
-        try:
-            return await self._attempt()
-        except EndStream as exc:
-            if self._retryable(exc) is False:  # 0.0 means: at once
-                raise
-            return await self._begin_again(exc)
-
-    async def _begin_again(self, failure: EndStream) -> Source:
-        """Retry after a first failure; a stream without one never pays for this."""
-        async for attempt in stamina.retry_context(
-            on=self._retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.2
-        ):
-            with attempt:
-                if attempt.num == 1:
-                    raise failure
+        self.retries.note_request()
+        while True:
+            try:
                 return await self._attempt()
-        raise AssertionError("the last attempt either returns or raises")
+            except EndStream as exc:
+                wait_s = self._wait_before_retry(exc)
+                if wait_s is None:
+                    raise
+            await trio.sleep(wait_s)
 
     async def _attempt(self) -> Source:
         stream, watch = self.stream, self.watch
@@ -189,21 +189,20 @@ class _Conversation:
             watch.sent_at = trio.current_time()
         watch.waiting_since = trio.current_time()
 
-    def _retryable(self, exc: Exception) -> bool | float:
-        """Retry what upstream calls retryable, before its answer has begun.
+    def _wait_before_retry(self, failure: EndStream) -> float | None:
+        """Return how long to wait for another try, None if there is none.
 
-        It may have begun unseen: with reasoning that this client did not ask for. Once
-        the stream has its ending, what fails is the connection that was closed for it.
+        An answer may have begun unseen: with reasoning that this client did not ask
+        for. Once the stream has its ending, what fails is the connection that was
+        closed for it.
         """
+        stream = self.stream
         begun = self.stream.events or self.transcript.begun
-        if begun or self.stream.ending is not None:
-            return False
-        if not isinstance(exc, EndStream) or exc.problem is None:
-            return False
-        wait = exc.problem.retry_after
-        if wait is None:
-            return exc.problem.retryable
-        return wait if exc.problem.retryable and wait <= MAX_RETRY_AFTER_S else False
+        if begun or stream.ending is not None:
+            return None
+        due = min(stream.scopes[name].deadline for name in ("first_token", "deadline"))
+        left_s = due - trio.current_time()
+        return self.retries.wait_s(failure, attempts=stream.attempts, left_s=left_s)
 
     async def _pass_block(self, source: Source) -> None:
         """Relay one block: all that has arrived, in one write."""

@@ -25,10 +25,6 @@ class EndedStream(Protocol):
         """The model that was asked for."""
 
     @property
-    def streamed(self) -> bool:
-        """Whether upstream was asked for a stream; not for one whole document."""
-
-    @property
     def outcome(self) -> str:
         """One of the closed set of outcomes."""
 
@@ -47,6 +43,10 @@ class EndedStream(Protocol):
     @property
     def cancel_latency_s(self) -> float | None:
         """From the cause of an early end to the upstream's close."""
+
+    @property
+    def attempts(self) -> int:
+        """Requests to upstream, the first and the retries."""
 
     @property
     def events(self) -> int:

@@ -69,19 +69,7 @@ INTERVENTIONS = (
     "write_stall",
     OTHER,
 )
-GATE_FAILURES = (
-    "timeout",
-    "unavailable",
-    "full",
-    "dns",
-    "refused",
-    "tls",
-    "password",
-    "acl",
-    "cluster",
-    "descriptors",
-    OTHER,
-)
+GATE_FAILURES = ("timeout", "unavailable", "full", OTHER)
 
 # Bounds in seconds. Cancellation and gate decisions are milliseconds on loopback and a
 # second is already a failure; gaps reach up to STREAM_IDLE_TIMEOUT, first content up to
@@ -182,6 +170,13 @@ FAMILIES = (
         "Requests refused before a stream began.",
         (("reason", REFUSALS),),
     ),
+    Family("upstream_attempts", "counter", "Requests of streams to upstream."),
+    Family("upstream_retries", "counter", "Those of them that were not the first."),
+    Family(
+        "upstream_retries_denied",
+        "counter",
+        "Retries that did not happen because the budget was used up.",
+    ),
     Family("connections_open", "gauge", "Client connections open now."),
     Family("connections", "counter", "Client connections."),
     Family(
@@ -204,9 +199,6 @@ FAMILIES = (
         "counter",
         "Shared decisions that failed.",
         (("kind", GATE_FAILURES),),
-    ),
-    Family(
-        "redis_lost", "counter", "Times that Redis or Valkey was lost, or not found."
     ),
     Family(
         "gate_decision_seconds",

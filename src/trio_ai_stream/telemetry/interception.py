@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 
 from loguru import logger
-from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 # They log each request at INFO; our own record says more. Their warnings stay.
 _QUIET = ("httpx", "httpcore")
@@ -52,16 +51,6 @@ class _Divert(logging.Filter):
         return False
 
 
-def _log_retry(details: RetryDetails) -> None:
-    logger.warning(
-        "upstream failed before the first content; trying again",
-        event="stream_retried",
-        attempt=details.retry_num + 1,
-        wait_ms=round(details.wait_for * 1000),
-        cause=str(details.caused_by),
-    )
-
-
 def intercept_stdlib(level: str) -> None:
     """Send all standard records of at least `level`, and warnings, to loguru.
 
@@ -80,5 +69,4 @@ def intercept_stdlib(level: str) -> None:
         for old in [f for f in diverted.filters if isinstance(f, _Divert)]:
             diverted.removeFilter(old)
         diverted.addFilter(_Divert(handler))
-    set_on_retry_hooks([_log_retry])  # stamina's own record has no text and no cause
     logging.captureWarnings(True)

@@ -104,6 +104,8 @@ class Metrics:
         self._add("sent_bytes", amount=record.bytes_out)
         self._add("sent_events", amount=record.events)
         self._add("sent_blocks", amount=record.blocks)
+        self._add("upstream_attempts", amount=record.attempts)
+        self._add("upstream_retries", amount=max(0, record.attempts - 1))
         self._add("tokens", "input", amount=record.prompt_tokens or 0)
         self._add("tokens", "output", amount=record.completion_tokens or 0)
 
@@ -114,6 +116,10 @@ class Metrics:
     def upstream_answered(self, status: int) -> None:
         """Count an answer of upstream."""
         self._add("upstream_responses", f"{status // 100}xx")
+
+    def retry_denied(self) -> None:
+        """Count a retry that the budget did not allow."""
+        self._add("upstream_retries_denied")
 
     def refused(self, reason: str) -> None:
         """Count a request refused before a stream; see `families.REFUSALS`."""
@@ -143,13 +149,6 @@ class Metrics:
     def gate_fallback(self, *, active: bool) -> None:
         """Say whether this worker's shared limits can't be reached."""
         self._set("gate_fallback", 1.0 if active else 0.0)
-
-    def redis_lost(self) -> None:
-        """Count that the connection to Redis or Valkey was lost, or could not be made.
-
-        A connection that cannot be made again counts no second time.
-        """
-        self._add("redis_lost")
 
     def gate_failed(self, kind: str) -> None:
         """Count a shared decision that failed; see `families.GATE_FAILURES`."""

@@ -35,7 +35,7 @@ def deterministic(seed: int) -> Iterator[None]:
     """Make the scheduling of the runs inside a function of `seed` alone.
 
     The order of a batch then depends on the seed and on the order in which its tasks
-    were made; Python's `random` is seeded too, for jitter (stamina's, for one).
+    were made; Python's `random` is seeded too, for the jitter of retries.
     """
     before = _run._ALLOW_DETERMINISTIC_SCHEDULING
     state = random.getstate()

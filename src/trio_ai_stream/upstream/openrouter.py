@@ -104,10 +104,7 @@ class OpenRouter:
             if _is_json(response):
                 raise await _failure_under_200(body)
             return StreamSource(body, generation_id, raw=call.raw)
-        failure = await self._rejection(response, self._url)
-        if failure.problem is not None and failure.problem.error_type == KEY_TYPE:
-            self._note_rejected_key()
-        raise failure
+        raise await self._rejection(response, self._url)
 
     async def get(self, path: str) -> bytes:
         """Return the body of one document of the API, such as `/models`.
@@ -134,7 +131,10 @@ class OpenRouter:
         self, response: httpx.Response, url: httpx.URL | str
     ) -> EndStream:
         body = await read_error(response.extensions["body"])
-        return rejection(response.status_code, body, response.headers, url=str(url))
+        failure = rejection(response.status_code, body, response.headers, url=str(url))
+        if failure.problem is not None and failure.problem.error_type == KEY_TYPE:
+            self._note_rejected_key()
+        return failure
 
     def _note_rejected_key(self) -> None:
         if not self.rejected_key:

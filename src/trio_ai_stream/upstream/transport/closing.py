@@ -29,6 +29,10 @@ class ClosedLink:
         """Refuse: nothing will arrive."""
         await wait_closed()
 
+    def unacknowledged(self) -> int:
+        """Return 0: it cannot be known any more."""
+        return 0
+
     def take(self) -> NoReturn:
         """Refuse: nothing will arrive."""
         raise trio.ClosedResourceError(CLOSED)

@@ -91,10 +91,18 @@ class Connection:
             f"served={self.served} {self.phase.value}>"
         )
 
-    @property
-    def sent_nothing(self) -> bool:
-        """Tell whether not one byte of the current request can have left."""
-        return self.link.sent == self._sent_before
+    def took_nothing(self, failure: Exception) -> bool:
+        """Tell whether upstream certainly has read nothing of the current request.
+
+        Ask before the link is closed. Either not one byte was sent, or upstream's host
+        has confirmed none: the end that it sent would have confirmed what it had, and
+        one that fell silent would have done so in all the time before we gave it up. A
+        reset proves nothing: it may come from a program that has read the request.
+        """
+        sent = self.link.sent - self._sent_before
+        if isinstance(failure, ConnectionResetError):
+            return not sent
+        return sent <= self.link.unacknowledged()
 
     @property
     def reusable(self) -> bool:

@@ -15,7 +15,10 @@ import trio
 
 
 class Phase(enum.Enum):
-    """What a connection was doing when it failed."""
+    """What a connection was doing when it failed.
+
+    `CONNECT` is also what counts if the server has certainly read nothing of a request.
+    """
 
     CONNECT = "connecting"
     WRITE = "sending the request"
@@ -42,6 +45,7 @@ _TABLE: dict[Phase, tuple[tuple[type[Exception], type[httpx.TransportError]], ..
         (trio.TooSlowError, httpx.ConnectTimeout),
         *((kind, httpx.ConnectError) for kind in _BROKEN),
         (UnicodeError, httpx.ConnectError),  # a host name that IDNA refuses
+        (UnexpectedEndError, httpx.ConnectError),
     ),
     Phase.WRITE: (
         (trio.TooSlowError, httpx.WriteTimeout),

@@ -10,9 +10,12 @@ until the next await. So an idle stream holds no buffer at all.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import select
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -45,6 +48,10 @@ class Link(Protocol):
     @property
     def sent(self) -> int:
         """Bytes that may have left this host: 0 more means that nothing was sent."""
+        ...
+
+    def unacknowledged(self) -> int:
+        """Return how many of the bytes sent the peer's host has not confirmed."""
         ...
 
     def take(self) -> bytes | memoryview | None:
@@ -101,6 +108,12 @@ class SocketLink:
         )
         self.wait = self._readable
         self.sent = 0
+
+    def unacknowledged(self) -> int:
+        if self._fd < 0:
+            return 0
+        answer = fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(answer, sys.byteorder)
 
     def take(self) -> memoryview | None:
         try:
@@ -166,6 +179,9 @@ class StreamLink:
     async def _receive(self) -> None:
         self._data = await self._stream.receive_some(BLOCK_BYTES)
 
+    def unacknowledged(self) -> int:
+        return 0
+
     def take(self) -> bytes | None:
         data, self._data = self._data, None
         return data if data is None else bytes(data)
@@ -178,10 +194,14 @@ class StreamLink:
         while self._unsent:
             data, self._unsent = self._unsent, b""
             self.sent += len(data)
-            await self._stream.send_all(data)
+            try:
+                await self._stream.send_all(data)
+            except trio.BrokenResourceError:
+                self.sent -= len(data)  # a memory stream takes all or nothing
+                raise
 
     def stale(self) -> bool:
-        return False  # a stream cannot tell; the retry of a stale link covers it
+        return False  # a stream cannot tell; sending again covers it
 
     def close(self) -> None:
         self._close()

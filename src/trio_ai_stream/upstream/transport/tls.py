@@ -44,6 +44,9 @@ class TlsLink:
     def sent(self) -> int:
         return self._socket.sent
 
+    def unacknowledged(self) -> int:
+        return self._socket.unacknowledged()
+
     async def handshake(self) -> None:
         """Agree on keys and check the certificate.
 

@@ -41,6 +41,7 @@ from trio_ai_stream.upstream.transport.statistics import (
 )
 
 Hold = Callable[[Callable[[], None] | None], None]
+_CLOSED = (OSError, trio.BrokenResourceError, UnexpectedEndError)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -48,11 +49,12 @@ class Transport(httpx.AsyncBaseTransport):
     """HTTP/1.1 over Trio for one run, with keep-alive and Happy Eyeballs.
 
     A request is sent again, once and on a new connection, when a kept-alive connection
-    turns out to have been closed by the server (end of file, reset) before one byte of
-    a response came, and sending twice does no harm: either nothing of it was sent yet,
-    or its method is idempotent or it carries an Idempotency-Key, and its body can be
-    sent from the start (RFC 9112, section 9.3.1; RFC 9110, section 9.2.2). Every other
-    failure is the caller's to judge.
+    turns out to be closed or dead before one byte of a response came, and sending twice
+    does no harm: either the server has certainly read nothing of it, or its method is
+    idempotent or it carries an Idempotency-Key, and its body can be sent from the start
+    (RFC 9112, section 9.3.1; RFC 9110, section 9.2.2). Every other failure is the
+    caller's to judge: `httpx.ConnectError` and `ConnectTimeout` mean that the server
+    has read nothing, any other error that it may have.
 
     Making one reads the trusted certificates (tens of ms, blocking): make it at
     start-up and share it. No proxies.
@@ -175,11 +177,18 @@ class Transport(httpx.AsyncBaseTransport):
         try:
             first = await connection.exchange(message, budgets, self._limits, meanwhile)
         except Exception as exc:
-            again = _may_retry(connection, message, exc)
+            closed = isinstance(exc, _CLOSED) and not connection.answered
+            unread = closed and connection.took_nothing(exc)
+            again = (
+                closed
+                and connection.served > 0
+                and message.replayable
+                and (unread or message.idempotent)
+            )
             self._pool.discard(connection)
             if again:
                 return None
-            reraise(exc, connection.phase)
+            reraise(exc, Phase.CONNECT if unread else connection.phase)
         except BaseException:
             self._pool.discard(connection)
             raise
@@ -226,17 +235,3 @@ def _message(request: httpx.Request) -> Message:
         return Message(request)
     except InvalidRequestError as exc:
         raise httpx.LocalProtocolError(f"cannot send the request: {exc}") from exc
-
-
-def _may_retry(connection: Connection, message: Message, exc: Exception) -> bool:
-    """Tell whether sending the request again is safe and could help."""
-    closed = isinstance(
-        exc, (ConnectionError, trio.BrokenResourceError, UnexpectedEndError)
-    )
-    return (
-        closed
-        and connection.served > 0
-        and not connection.answered
-        and message.replayable
-        and (connection.sent_nothing or message.idempotent)
-    )
