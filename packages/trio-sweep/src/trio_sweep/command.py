@@ -1,0 +1,6 @@
+"""The command `trio-sweep`."""
+
+
+def main() -> int:
+    """Run the command."""
+    raise NotImplementedError

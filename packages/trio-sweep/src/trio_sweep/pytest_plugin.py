@@ -1,0 +1,1 @@
+"""The pytest marker `cancel_everywhere`."""

@@ -1,0 +1,5 @@
+"""What a sweep came to."""
+
+
+class Report:
+    """What a sweep came to."""

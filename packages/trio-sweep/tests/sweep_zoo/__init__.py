@@ -1,0 +1,1 @@
+"""Small programs to sweep, each whole or broken in one named way."""
