@@ -252,8 +252,8 @@ async def _probe() -> list[int]:
         while True:
             try:
                 await trio.sleep(60)
-            except BaseException:  # noqa: S112  # what is to be ended by force
-                continue
+            except BaseException:  # noqa: S112, ASYNC103  # to be ended by force
+                continue  # noqa: ASYNC104
 
     async with trio.open_nursery() as nursery:
         scope = nursery.cancel_scope
