@@ -141,6 +141,36 @@ async def test_permits_are_shared_and_given_back(
         nursery.cancel_scope.cancel(reason="done")
 
 
+async def test_a_permit_given_back_is_free_for_the_next_stream(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """As many clients as permits, one stream after the other each: none is refused.
+
+    Releases that came while others were sent were lost (issue #8).
+    """
+    options = {"permits": StreamPermits(30), "lease_s": 60.0, "timeout_s": 5.0}
+    refused = 0
+
+    async def streams(gate: SharedGate, client_id: str) -> None:
+        nonlocal refused
+        for number in range(20):
+            answer = await gate.acquire_stream(client_id, f"{client_id}-{number}")
+            if isinstance(answer, Permit):
+                with answer:
+                    await trio.sleep(0.001 * (number % 5))
+            else:
+                refused += 1
+
+    async with connected(valkey, make_gate, **options) as (gate, client):
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for number in range(30):
+                    nursery.start_soon(streams, gate, f"c{number}")
+        assert refused == 0
+        await until(lambda: gate.leases.settled)
+        assert await client.hlen(gate.keys.permits[1]) == 0
+
+
 async def test_one_client_has_its_own_limit(
     valkey: Server, make_gate: GateMaker
 ) -> None:

@@ -105,6 +105,7 @@ class Proxy:
         self.port = 0
         self.silent = False
         self.requests = 0
+        self._live: set[trio.CancelScope] = set()
 
     @property
     def url(self) -> str:
@@ -113,9 +114,16 @@ class Proxy:
     async def handle(self, client: trio.SocketStream) -> None:
         upstream = await trio.open_tcp_stream("127.0.0.1", self._target)
         async with client, upstream, trio.open_nursery() as nursery:
+            self._live.add(nursery.cancel_scope)
             nursery.start_soon(self._pump, client, upstream, True)
             await self._pump(upstream, client, False)
             nursery.cancel_scope.cancel(reason="one side closed")
+        self._live.discard(nursery.cancel_scope)
+
+    def cut(self) -> None:
+        """Close all connections that pass; what is under way is lost."""
+        for scope in self._live:
+            scope.cancel(reason="the test cuts the link")
 
     async def _pump(
         self, source: trio.SocketStream, sink: trio.SocketStream, count: bool

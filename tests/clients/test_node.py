@@ -1,4 +1,4 @@
-"""npm's `openai` and `eventsource-parser`, under Node."""
+"""npm's `openai`, `@openrouter/sdk` and `eventsource-parser`, under Node."""
 
 from __future__ import annotations
 
@@ -65,11 +65,31 @@ def test_the_openai_package(
     assert result["length"] > 100
     assert result["seen"] == 5
     assert result["errors"] == {
-        "not-found": ["NotFoundError", 404, "not_found"],
-        "at-capacity": ["RateLimitError", 429, "upstream_rate_limited"],
-        "unauthorized": ["InternalServerError", 502, "upstream_authentication"],
-        "error": ["APIError", None, "upstream_unavailable"],
+        "not-found": ["NotFoundError", 404, 404],
+        "at-capacity": ["RateLimitError", 429, 429],
+        "unauthorized": ["InternalServerError", 502, 502],
+        "error": ["APIError", None, 502],
     }
+    assert simulator.gone(request_id)["gone_phase"] == "streaming"
+
+
+def test_openrouters_package(
+    folder: Path, base_url: str, simulator: SimulatorProcess
+) -> None:
+    """It validates all that it reads: documents, chunks, errors, the list of models."""
+    request_id = uuid.uuid4().hex
+    result = run(folder, "openrouter.mjs", base_url, KEY, request_id)
+    assert result["same"]
+    assert result["length"] > 100
+    assert result["tool"] == "weather"
+    assert result["seen"] == 5
+    assert result["errors"] == {
+        "not-found": ["NotFoundResponseError", 404, 404],
+        "at-capacity": ["TooManyRequestsResponseError", 429, 429],
+        "unauthorized": ["BadGatewayResponseError", 502, 502],
+    }
+    assert result["within"] == [502, True, "error"]
+    assert result["priced"]
     assert simulator.gone(request_id)["gone_phase"] == "streaming"
 
 

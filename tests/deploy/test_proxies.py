@@ -1,105 +1,54 @@
-"""The proxy configurations of docs/deploy, as real proxies before a real server."""
+"""Real proxies before a real server: streaming, aborts, drain, HTTP/2."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import shutil
-import socket
 import subprocess
+import time
+import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.deploy.proxies import KINDS, Proxy, running
 from tests.support.serving import ServerProcess, until
 
-DEPLOY = Path(__file__).parent.parent.parent / "docs" / "deploy"
 # Not the proxies' own address: so it shows whose word about the client is believed.
 CLIENT = "127.0.0.2"
-NGINX = """
-daemon off;
-pid nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path body;
-    proxy_temp_path proxy;
-    fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi;
-    scgi_temp_path scgi;
-    {}
-}}
-"""
+TRUST = {"TRUSTED_PROXIES": "127.0.0.1,::1"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that trusts its proxies on loopback."""
     log = tmp_path_factory.mktemp("server") / "log"
-    process = ServerProcess(log, TRUSTED_PROXIES="127.0.0.1,::1", HEARTBEAT_SECS="1")
+    process = ServerProcess(log, HEARTBEAT_SECS="1", **TRUST)
     yield process
     process.stop()
 
 
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def command(kind: str, folder: Path, server: ServerProcess, port: int) -> list[str]:
-    """Return the command of a proxy with our configuration, but for its addresses."""
-    program = shutil.which(kind)
-    if program is None:
-        pytest.skip(f"there is no {kind}: apt-get install {kind}")
-    backend = server.url.removeprefix("http://")
-    if kind == "nginx":
-        text = (DEPLOY / "nginx.conf").read_text().replace("127.0.0.1:8080", backend)
-        text = text.replace("listen 80;", f"listen 127.0.0.1:{port};")
-        (folder / "conf").write_text(NGINX.format(text))
-        return [program, "-e", "stderr", "-p", str(folder), "-c", "conf"]
-    text = (DEPLOY / "Caddyfile").read_text().replace("127.0.0.1:8080", backend)
-    text = text.replace("chat.example.com", f"http://127.0.0.1:{port}")
-    (folder / "Caddyfile").write_text("{\n\tadmin off\n}\n" + text)
-    config = str(folder / "Caddyfile")
-    return [program, "run", "--config", config, "--adapter", "caddyfile"]
-
-
-@pytest.fixture(scope="module", params=["nginx", "caddy"])
+@pytest.fixture(scope="module", params=KINDS)
 def proxy(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     server: ServerProcess,
-) -> Iterator[int]:
-    """A proxy before the server; its port."""
-    folder, port = tmp_path_factory.mktemp("proxy"), free_port()
-    words = command(request.param, folder, server, port)
-    environ = {"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin:/bin"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, env=environ)
-
-    def listens() -> bool:
-        assert process.poll() is None, (folder / "log").read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    until(listens)
-    yield port
-    process.terminate()
-    process.wait(10)
+) -> Iterator[Proxy]:
+    """A proxy before the server."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with running(request.param, folder, server.url.removeprefix("http://")) as started:
+        yield started
 
 
 class Chat:
     """One stream through a proxy, on a socket that the test holds."""
 
-    def __init__(self, port: int, model: str, **headers: str) -> None:
+    def __init__(self, proxy: Proxy, model: str, **headers: str) -> None:
         self.connection = http.client.HTTPConnection(
-            "127.0.0.1", port, timeout=20, source_address=(CLIENT, 0)
+            "127.0.0.1", proxy.port, timeout=20, source_address=(CLIENT, 0)
         )
         body = json.dumps({"prompt": "x", "model": model})
         head = {"Content-Type": "application/json", **headers}
@@ -127,7 +76,7 @@ class Chat:
         self.connection.close()
 
 
-def test_events_are_not_held_back(proxy: int, server: ServerProcess) -> None:
+def test_events_are_not_held_back(proxy: Proxy, server: ServerProcess) -> None:
     """`connected` and then heartbeats arrive though nothing else ever will."""
     chat = Chat(proxy, "simulator/no-token")
     assert chat.event()["type"] == "connected"
@@ -136,7 +85,7 @@ def test_events_are_not_held_back(proxy: int, server: ServerProcess) -> None:
     assert server.ended(chat.request_id)["outcome"] == "client_disconnected"
 
 
-def test_a_whole_answer_comes_through(proxy: int, server: ServerProcess) -> None:
+def test_a_whole_answer_comes_through(proxy: Proxy, server: ServerProcess) -> None:
     """Every event, in order, to the last."""
     chat = Chat(proxy, "simulator/fast")
     types = [chat.event()["type"]]
@@ -151,7 +100,7 @@ def test_a_whole_answer_comes_through(proxy: int, server: ServerProcess) -> None
 
 @pytest.mark.parametrize("model", ["simulator/endless", "simulator/flood"])
 def test_a_client_that_leaves_ends_the_stream(
-    proxy: int, server: ServerProcess, model: str
+    proxy: Proxy, server: ServerProcess, model: str
 ) -> None:
     """The proxy passes the abort on, and upstream is closed at once."""
     chat = Chat(proxy, model)
@@ -160,20 +109,93 @@ def test_a_client_that_leaves_ends_the_stream(
     chat.leave()
     record = server.ended(chat.request_id)
     assert record["outcome"] == "client_disconnected"
+    assert record["fault"] == "caller"
     assert record["cancel_latency_ms"] < 1000
 
 
+def live_documents(server: ServerProcess) -> bool:
+    """Whether a request of `/v1` is live."""
+    with urllib.request.urlopen(server.url + "/metrics", timeout=20) as answer:
+        metrics = answer.read().decode()
+    return 'streams_live{endpoint="/v1/chat/completions"} 1.0' in metrics
+
+
+def test_a_client_that_leaves_before_the_answer_ends_the_request(
+    proxy: Proxy, server: ServerProcess
+) -> None:
+    """Also a proxy that has nothing to write notices, within seconds."""
+    request_id = uuid.uuid4().hex
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+    message = {"role": "user", "content": "x"}
+    body = {"model": "simulator/no-answer", "messages": [message], "stream": False}
+    head = {"Content-Type": "application/json", "X-Request-ID": request_id}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), head)
+    until(lambda: live_documents(server))
+    left_at = time.monotonic()
+    connection.close()
+    assert server.ended(request_id)["outcome"] == "client_disconnected"
+    assert time.monotonic() - left_at < 5
+
+
+def test_the_clients_request_id_is_kept(proxy: Proxy, server: ServerProcess) -> None:
+    """The id that a client chose names its stream, in the answer and in the log."""
+    request_id = f"mine-{uuid.uuid4().hex}"
+    chat = Chat(proxy, "simulator/endless", **{"X-Request-ID": request_id})
+    assert chat.request_id == request_id
+    chat.leave()
+    assert server.ended(request_id)
+
+
 def test_what_a_client_says_of_its_address_is_not_believed(
-    proxy: int, server: ServerProcess
+    proxy: Proxy, server: ServerProcess
 ) -> None:
     """The proxy's word counts, the client's own X-Forwarded-For does not."""
     chat = Chat(proxy, "simulator/endless", **{"X-Forwarded-For": "203.0.113.9"})
     chat.event()
-    url = f"http://127.0.0.1:{proxy}/streams"
-    curl = ["curl", "-sS", "--interface", CLIENT, url]
-    listing = subprocess.run(curl, capture_output=True, check=True, timeout=20)
-    streams = json.loads(listing.stdout)["streams"]
-    clients = {s["client"] for s in streams if s["id"] == chat.request_id}
-    assert clients == {f"ip:{CLIENT}"}
     chat.leave()
-    assert server.ended(chat.request_id)
+    assert server.ended(chat.request_id)["client"] == f"ip:{CLIENT}"
+
+
+def test_http2_streams_and_aborts(proxy: Proxy, server: ServerProcess) -> None:
+    """Over HTTP/2 events arrive one by one, and leaving ends the stream as well."""
+    *options, url = proxy.http2
+    request_id = uuid.uuid4().hex
+    words = ["curl", "-sSNi", "--max-time", "20", *options, url + "/chat"]
+    words += [
+        "-H",
+        "content-type: application/json",
+        "-H",
+        f"x-request-id: {request_id}",
+    ]
+    words += ["-d", json.dumps({"prompt": "x", "model": "simulator/endless"})]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as curl:
+        assert curl.stdout is not None
+        assert curl.stdout.readline().startswith(b"HTTP/2 200")
+        while b'"type":"content"' not in curl.stdout.readline():
+            pass
+        curl.kill()
+    assert server.ended(request_id)["outcome"] == "client_disconnected"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_drain_reaches_the_client_through_the_proxy(
+    kind: str, tmp_path: Path
+) -> None:
+    """A live stream hears the last event, and who comes later is told at once."""
+    server = ServerProcess(tmp_path / "log", DRAIN_TIMEOUT_SECS="2", **TRUST)
+    backend = server.url.removeprefix("http://")
+    try:
+        with running(kind, tmp_path, backend) as proxy:
+            chat = Chat(proxy, "simulator/endless")
+            assert chat.event()["type"] == "connected"
+            assert server.terminate() < 10
+            event = chat.event()
+            while event["type"] == "content":
+                event = chat.event()
+            assert event["error_type"] == "shutting_down"
+            chat.leave()
+            late = Chat(proxy, "simulator/fast")
+            late.leave()
+            assert late.response.status in {502, 503}
+    finally:
+        server.stop()

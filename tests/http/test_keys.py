@@ -47,7 +47,7 @@ async def test_without_a_good_key_nothing_is_served(
         assert visit.headers["www-authenticate"] == challenge
         code = "missing_api_key" if key is None else "invalid_api_key"
         if path.startswith("/v1/"):
-            assert error_of(visit)["code"] == code
+            assert error_of(visit)["metadata"]["error_type"] == code
             assert error_of(visit)["type"] == "authentication_error"
         else:
             assert visit.json()["error_type"] == code

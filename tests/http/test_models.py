@@ -61,7 +61,7 @@ async def test_an_unknown_model_is_404(autojump_clock: MockClock) -> None:
     async with world() as w:
         visit = await get(w, "/v1/models/no/such")
         assert visit.status == 404
-        assert error_of(visit)["code"] == "model_not_found"
+        assert error_of(visit)["metadata"]["error_type"] == "model_not_found"
 
 
 async def test_the_list_is_kept_for_a_minute(autojump_clock: MockClock) -> None:

@@ -63,7 +63,7 @@ async def test_the_deadline_is_a_true_status(autojump_clock: MockClock) -> None:
         visit = ask(w, "simulator/no-answer", stream=False)
         assert await over(visit) == pytest.approx(BUDGETS.deadline_s)
         assert visit.status == 504
-        assert error_of(visit)["code"] == "deadline_exceeded"
+        assert error_of(visit)["metadata"]["error_type"] == "deadline_exceeded"
         assert visit.headers["x-should-retry"] == "false"
         w.assert_clean()
 
@@ -108,7 +108,7 @@ async def test_shutdown_is_told(autojump_clock: MockClock) -> None:
         w.services.registry.end_streams()
         await over(visit)
         assert visit.status == 503
-        assert error_of(visit)["code"] == "shutting_down"
+        assert error_of(visit)["metadata"]["error_type"] == "shutting_down"
         assert visit.headers["retry-after"] == "1"
         assert visit.headers["x-should-retry"] == "true"
         w.assert_clean()

@@ -78,11 +78,11 @@ async def test_other_paths_and_methods_answer_in_openais_shape(
         visit = w.visit({}, "/v1/embeddings", headers=accept)
         await over(visit)
         assert visit.status == 404
-        assert error_of(visit)["code"] == "not_found"
+        assert error_of(visit)["metadata"]["error_type"] == "not_found"
         visit = w.visit({}, COMPLETIONS, method="GET", headers=accept)
         await over(visit)
         assert visit.status == 405
-        assert error_of(visit)["code"] == "method_not_allowed"
+        assert error_of(visit)["metadata"]["error_type"] == "method_not_allowed"
         assert set(visit.headers["allow"].split(", ")) == {"OPTIONS", "POST"}
 
 
@@ -92,7 +92,7 @@ async def test_another_content_type_is_refused(autojump_clock: MockClock) -> Non
         visit = ask(w, headers={"content-type": "text/plain"})
         await over(visit)
         assert visit.status == 415
-        assert error_of(visit)["code"] == "unsupported_media_type"
+        assert error_of(visit)["metadata"]["error_type"] == "unsupported_media_type"
 
 
 async def test_no_permit_is_503(autojump_clock: MockClock) -> None:
@@ -103,7 +103,7 @@ async def test_no_permit_is_503(autojump_clock: MockClock) -> None:
         second = ask(w)
         await over(second)
         assert second.status == 503
-        assert error_of(second)["code"] == "too_many_streams"
+        assert error_of(second)["metadata"]["error_type"] == "too_many_streams"
         assert second.headers["x-should-retry"] == "true"
         first.leave()
         await over(first)

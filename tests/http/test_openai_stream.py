@@ -100,7 +100,7 @@ async def test_a_heartbeat_commits_the_status(autojump_clock: MockClock) -> None
         assert visit.arrived == [(BUDGETS.heartbeat_s, b": heartbeat\n\n")]
         await over(visit)
         (payload,) = payloads(visit)
-        assert payload["error"]["code"] == "not_found"
+        assert payload["error"]["metadata"]["error_type"] == "not_found"
         assert w.record.outcome is Outcome.UPSTREAM_REJECTED
         w.assert_clean()
 
@@ -139,7 +139,7 @@ async def test_a_refusal_has_upstreams_status(
         assert visit.status == status
         assert visit.headers["content-type"] == "application/json"
         error = error_of(visit)
-        assert (error["type"], error["code"]) == (kind, code)
+        assert (error["type"], error["metadata"]["error_type"]) == (kind, code)
         retryable = status in {408, 429, 502, 503, 504, 524, 529}
         retryable &= w.record.attempts == 1  # else it has been retried enough
         assert visit.headers["x-should-retry"] == str(retryable).lower()
@@ -158,7 +158,7 @@ async def test_our_key_refused_is_not_the_callers(
         assert visit.status == 502
         assert "www-authenticate" not in visit.headers
         assert visit.headers["x-should-retry"] == "false"
-        assert error_of(visit)["code"] == "upstream_authentication"
+        assert error_of(visit)["metadata"]["error_type"] == "upstream_authentication"
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -170,7 +170,7 @@ async def test_an_error_document_under_200_is_an_error(
         visit = ask(w, "simulator/error-200-json", stream=stream)
         await over(visit)
         assert visit.status == 502
-        assert error_of(visit)["code"] == "upstream_unavailable"
+        assert error_of(visit)["metadata"]["error_type"] == "upstream_unavailable"
         w.assert_clean()
 
 
@@ -193,6 +193,7 @@ async def test_upstream_that_heals_is_asked_again(autojump_clock: MockClock) -> 
         assert w.record.attempts == 3
 
 
+CHUNK = ("id", "object", "created", "model", "choices")
 WITHIN: list[tuple[str, Outcome, str]] = [
     ("simulator/error", Outcome.UPSTREAM_FAILED, "upstream_unavailable"),
     ("simulator/error-string-code", Outcome.UPSTREAM_FAILED, "upstream_error"),
@@ -219,8 +220,11 @@ async def test_a_failure_in_the_stream_is_its_last_event(
         assert visit.status == 200
         *chunks, last = payloads(visit)
         assert not any("error" in chunk for chunk in chunks)
-        assert set(last) == {"error"}
-        assert last["error"]["code"] == code
+        if chunks:
+            assert all(last[k] == chunks[0][k] for k in ("id", "object", "model"))
+        assert last["choices"][0]["finish_reason"] == "error"
+        assert set(last) == {*CHUNK, "error"}
+        assert last["error"]["metadata"]["error_type"] == code
         assert w.record.outcome is outcome
         assert w.record.told
         assert visit.ended.is_set()
@@ -234,7 +238,10 @@ async def test_the_first_token_budget_holds_before_headers(
     async with world() as w:
         visit = ask(w, "simulator/no-answer")
         assert await over(visit) == pytest.approx(BUDGETS.first_token_s)
-        assert payloads(visit)[-1]["error"]["code"] == "first_token_timeout"
+        assert (
+            payloads(visit)[-1]["error"]["metadata"]["error_type"]
+            == "first_token_timeout"
+        )
         w.assert_clean()
 
 

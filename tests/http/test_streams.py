@@ -88,7 +88,7 @@ async def test_a_cancel_ends_the_stream_at_once(autojump_clock: MockClock) -> No
         assert did == Cancellation("mine", "cancelled", "streaming", events, 0.0)
         await over(visit)
         last = payloads(visit)[-1]
-        assert last["error"]["code"] == "cancelled"
+        assert last["error"]["metadata"]["error_type"] == "cancelled"
         assert w.record.outcome is Outcome.CANCELLED
         assert w.record.owner == key_id("first-key")
         w.assert_clean()

@@ -44,6 +44,51 @@ def test_values_and_rules_are_reported_together() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("url", "got"),
+    [
+        ("http://cache:6379", "another scheme"),
+        ("redis-sentinel://cache", "another scheme"),
+        ("cache:6379", "another scheme"),
+        ("unix:///run/redis.sock", "another scheme"),
+        ("redis://cache:port", "a port that is not"),
+        ("redis://cache:0", "a port that is not"),
+        ("redis://cache:99999", "a port that is not"),
+        ("redis://cache:", "a port that is not"),
+        ("redis://one:6379,two:6379", "several hosts"),
+        ("redis://:pass@one,two/0", "several hosts"),
+        ("redis://", "no host"),
+        ("redis://a b", "no host"),
+        ("redis://cache/name", "something else"),
+        ("redis://cache/0?ssl_cert_reqs=none", "something else"),
+        ("redis://[::1", "something else"),
+    ],
+)
+def test_a_url_of_redis_is_checked(url: str, got: str) -> None:
+    """What no connection can be made of is refused in a sentence, before any start."""
+    (found,) = problems(REDIS_URL=url)
+    assert found.startswith("REDIS_URL: expected redis://")
+    assert got in found
+    assert "pass@" not in found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://cache",
+        "redis://cache/",
+        "redis://cache:6380/2",
+        "rediss://user:p%40ss,word@cache.example:6380?db=1",
+        "redis://[::1]:6379",
+    ],
+)
+def test_a_url_of_one_redis_is_taken(url: str) -> None:
+    """Every spelling of one server is taken as it is."""
+    found = load_settings({"REDIS_URL": url}, None).REDIS_URL
+    assert found is not None
+    assert found.get_secret_value() == url
+
+
 def test_a_rule_waits_for_the_values_it_needs(pairs: list[tuple[Path, Path]]) -> None:
     """A certificate that can't be read is not also said to be missing."""
     found = problems(TLS_CERT_FILE="/no/such.pem", TLS_KEY_FILE=str(pairs[0][1]))

@@ -49,9 +49,10 @@ def text_of(visit: Visit) -> str:
 
 
 def error_of(visit: Visit) -> dict[str, Any]:
-    """The error of a refusal, which is in OpenAI's shape."""
+    """The error of a refusal, in the shape that OpenAI's and OpenRouter's SDKs read."""
     body = visit.json()
     assert set(body) == {"error"}
-    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert set(body["error"]) == {"message", "code", "type", "param", "metadata"}
+    assert body["error"]["code"] == visit.status
     error: dict[str, Any] = body["error"]
     return error

@@ -25,3 +25,4 @@ class Ended:
     request_id: str = "r-1"
     endpoint: str = "/chat"
     model: str = "maker/model"
+    streamed: bool = True

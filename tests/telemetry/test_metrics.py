@@ -125,6 +125,7 @@ def test_everything_else_is_counted() -> None:
     subject.gate_fallback(active=True)
     subject.gate_fallback(active=False)
     subject.gate_failed("timeout")
+    subject.redis_lost()
     subject.gate_decided(0.0007)
     subject.log_records_dropped(3)
     subject.log_records_dropped(5)
@@ -133,6 +134,7 @@ def test_everything_else_is_counted() -> None:
     assert found["draining",] == 1
     assert found["gate_fallback",] == 0
     assert found["gate_failures_total", "timeout"] == 1
+    assert found["redis_lost_total",] == 1
     assert found["gate_decision_seconds_bucket", "0.001"] == 1
     assert found["log_records_dropped_total",] == 5
     assert found["workers",] == 1

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
-
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from tests.support.otlp import otlp_receiver
 from tests.telemetry.ended import Ended
 from trio_ai_stream.telemetry.families import OTHER, OUTCOMES
-from trio_ai_stream.telemetry.otel import NO_ERROR, SpanTracer
+from trio_ai_stream.telemetry.otel import NO_ERROR, SCHEMA_URL, SpanTracer
 from trio_ai_stream.telemetry.traces import NullTracer, open_tracer
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -89,7 +87,11 @@ def test_a_span_is_the_child_of_the_callers() -> None:
 
 @pytest.mark.parametrize(
     "environ",
-    [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"}],
+    [
+        {},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "none"},
+    ],
 )
 def test_without_a_collector_nothing_is_traced(environ: dict[str, str]) -> None:
     """The null tracer stands where OpenTelemetry is not configured or is disabled."""
@@ -99,35 +101,35 @@ def test_without_a_collector_nothing_is_traced(environ: dict[str, str]) -> None:
     tracer.close()
 
 
-def test_spans_reach_the_configured_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a collector in the environment a stream's span is posted to it."""
-    posted: list[tuple[str, bytes]] = []
-
-    class Collector(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            length = int(self.headers["Content-Length"])
-            posted.append((self.path, self.rfile.read(length)))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Collector)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        endpoint = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
-        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
-        tracer = open_tracer(environ, provider="simulator", version="1")
-        tracer.stream_ended(Ended(), PARENT)
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, "trio-ai-stream"),
+        ({"OTEL_SERVICE_NAME": "chat"}, "chat"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=talk,team=a"}, "talk"),
+    ],
+)
+def test_spans_reach_the_configured_collector(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], name: str
+) -> None:
+    """The collector gets the span under our name, or under the environment's."""
+    with otlp_receiver() as receiver:
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+        others = {
+            "OTEL_EXPORTER_OTLP_HEADERS": "x-team=a",
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+        }
+        for key, value in {**endpoint, **others, **environ}.items():
+            monkeypatch.setenv(key, value)
+        tracer = open_tracer(endpoint, provider="simulator", version="1.2")
+        tracer.stream_ended(Ended(streamed=False), PARENT)
         tracer.close()
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-    ((path, body),) = posted
-    assert path == "/v1/traces"
-    assert b"chat maker/model" in body
+    (span,) = receiver.spans
+    assert span.name == "chat maker/model"
+    assert span.resource["service.name"] == name
+    assert span.resource["service.version"] == "1.2"
+    assert span.attributes["gen_ai.request.stream"] is False
+    assert span.schema_url == SCHEMA_URL
+    assert (span.trace, span.parent) == (PARENT[3:35], PARENT[36:52])
+    assert not span.failed
+    assert receiver.headers[0]["x-team"] == "a"

@@ -54,7 +54,9 @@ def completions_endpoint(services: Services) -> Endpoint:
         def run(send: Send, fields: Fields) -> Awaitable[None]:
             writer = Writer(send, fields, incoming)
             client = (
-                EventClient(writer) if completion.stream else DocumentClient(writer)
+                EventClient(writer, call)
+                if completion.stream
+                else DocumentClient(writer)
             )
             return relay(stream, upstream, client, services.roster, services.retries)
 

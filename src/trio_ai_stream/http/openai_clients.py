@@ -6,10 +6,12 @@ refusal has its true status.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from trio_ai_stream.http.writer import Writer
 from trio_ai_stream.stream.outcome import Ending
+from trio_ai_stream.stream.source import Call
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire import openai_errors, openai_events, sse
 from trio_ai_stream.wire.events import Done, Item, Raw
@@ -25,10 +27,11 @@ class EventClient:
     that waits for a slow model must see a sign of life, and the status is its price.
     """
 
-    __slots__ = ("_writer",)
+    __slots__ = ("_call", "_writer")
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, call: Call) -> None:
         self._writer = writer
+        self._call = call
 
     async def accepted(self) -> None:
         """Do nothing: the status is not known yet."""
@@ -55,7 +58,13 @@ class EventClient:
         if ending.problem is None:
             await self._writer.finish(openai_events.DONE)
         elif self._writer.started:
-            await self._writer.finish(openai_errors.error_chunk(ending.problem))
+            chunk = openai_errors.error_chunk(
+                ending.problem,
+                chunk_id=answer.generation_id or self._call.request_id,
+                model=self._call.model,
+                created=int(time.time()),
+            )
+            await self._writer.finish(chunk)
         else:
             await write_error(self._writer, ending.problem)
 

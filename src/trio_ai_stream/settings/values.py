@@ -56,11 +56,34 @@ def check_printable(value: str) -> str:
     return value
 
 
+_REDIS_URL: Final = "expected redis://[:password@]host[:port][/db], or rediss://"
+
+
 def check_redis_url(value: SecretStr) -> SecretStr:
-    """Check the scheme and the host; the value, with its password, is never shown."""
-    parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
-        raise ValueError("expected redis://[:password@]host[:port][/db], or rediss://")
+    """Check scheme, host, port and database; the value, a secret, is not shown.
+
+    One server: a list of hosts is for a cluster or sentinels, which are not used.
+    """
+    try:
+        parts = urlsplit(value.get_secret_value())
+    except ValueError:
+        raise ValueError(f"{_REDIS_URL}, got something else") from None
+    if parts.scheme not in {"redis", "rediss"}:
+        raise ValueError(f"{_REDIS_URL}, got another scheme")
+    place = parts.netloc.rpartition("@")[2]
+    if "," in place:
+        raise ValueError(f"{_REDIS_URL}, got several hosts; name one server")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(f"{_REDIS_URL}, got a port that is not 1 to 65535") from None
+    if not host or not re.fullmatch(r"[A-Za-z0-9._:%-]+", host):
+        raise ValueError(f"{_REDIS_URL}, got no host, or one that is no name")
+    if port == 0 or place.endswith(":"):
+        raise ValueError(f"{_REDIS_URL}, got a port that is not 1 to 65535")
+    known = re.fullmatch(r"(/[0-9]{0,5})?", parts.path) and not parts.fragment
+    if not known or not re.fullmatch(r"(db=[0-9]{1,5})?", parts.query):
+        raise ValueError(f"{_REDIS_URL}, got something else after the port")
     return value
 
 

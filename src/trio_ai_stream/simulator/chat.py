@@ -48,6 +48,13 @@ class ChatRequest:
     debug: bool = False
 
 
+def _first_fallback(data: dict[str, Any], default_model: str) -> str:
+    models = data.get("models") or [default_model]
+    if not isinstance(models, list) or not isinstance(models[0], str):
+        raise ChatError("models: expected a list of names")
+    return models[0]
+
+
 def parse_chat(body: bytes, default_model: str) -> ChatRequest:
     """Read a chat request; models that are not `simulator/…` act as `default_model`.
 
@@ -59,7 +66,7 @@ def parse_chat(body: bytes, default_model: str) -> ChatRequest:
         raise ChatError("expected a JSON body, got something else") from exc
     if not isinstance(data, dict):
         raise ChatError("expected a JSON object as the body")
-    model = _field(data, "model", str, default_model)
+    model = _field(data, "model", str, None) or _first_fallback(data, default_model)
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ChatError("messages: expected a list of at least one message")

@@ -55,7 +55,8 @@ def error_object(code: int | str, message: str | None = None) -> dict[str, Any]:
         metadata["error_type"] = known.error_type
     if code == 429:
         metadata["provider_code"] = "rate_limited"
-    return {"code": code, "message": message or known.message, "metadata": metadata}
+    error: dict[str, Any] = {"code": code, "message": message or known.message}
+    return {**error, "metadata": metadata} if metadata else error
 
 
 def error_json(code: int | str, message: str | None = None) -> bytes:

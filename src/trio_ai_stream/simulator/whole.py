@@ -77,6 +77,7 @@ def whole_body(
             "model": chat.model,
             "object": "chat.completion",
             "created": generation.created,
+            "system_fingerprint": None,
             "choices": [choice],
             "usage": answer.usage(tokens),
         }

@@ -30,6 +30,7 @@ class Record:
     endpoint: str
     owner: str
     model: str
+    streamed: bool
     outcome: Outcome
     fault: Fault | None
     detail: str

@@ -173,6 +173,7 @@ class Stream:
             endpoint=self.endpoint,
             owner=self.owner,
             model=self.call.model,
+            streamed=not self.call.whole,
             outcome=self.ending.outcome,
             fault=self.ending.fault,
             detail=self.ending.detail,

@@ -25,6 +25,10 @@ class EndedStream(Protocol):
         """The model that was asked for."""
 
     @property
+    def streamed(self) -> bool:
+        """Whether upstream was asked for a stream; not for one whole document."""
+
+    @property
     def outcome(self) -> str:
         """One of the closed set of outcomes."""
 

@@ -69,7 +69,19 @@ INTERVENTIONS = (
     "write_stall",
     OTHER,
 )
-GATE_FAILURES = ("timeout", "unavailable", "full", OTHER)
+GATE_FAILURES = (
+    "timeout",
+    "unavailable",
+    "full",
+    "dns",
+    "refused",
+    "tls",
+    "password",
+    "acl",
+    "cluster",
+    "descriptors",
+    OTHER,
+)
 
 # Bounds in seconds. Cancellation and gate decisions are milliseconds on loopback and a
 # second is already a failure; gaps reach up to STREAM_IDLE_TIMEOUT, first content up to
@@ -199,6 +211,9 @@ FAMILIES = (
         "counter",
         "Shared decisions that failed.",
         (("kind", GATE_FAILURES),),
+    ),
+    Family(
+        "redis_lost", "counter", "Times that Redis or Valkey was lost, or not found."
     ),
     Family(
         "gate_decision_seconds",

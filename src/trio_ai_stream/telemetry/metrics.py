@@ -150,6 +150,13 @@ class Metrics:
         """Say whether this worker's shared limits can't be reached."""
         self._set("gate_fallback", 1.0 if active else 0.0)
 
+    def redis_lost(self) -> None:
+        """Count that the connection to Redis or Valkey was lost, or could not be made.
+
+        A connection that cannot be made again counts no second time.
+        """
+        self._add("redis_lost")
+
     def gate_failed(self, kind: str) -> None:
         """Count a shared decision that failed; see `families.GATE_FAILURES`."""
         self._add("gate_failures", kind)

@@ -13,7 +13,12 @@ from __future__ import annotations
 import time
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import (
+    SERVICE_NAME,
+    SERVICE_VERSION,
+    OTELResourceDetector,
+    Resource,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -64,13 +69,14 @@ class SpanTracer:
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": self._upstream,
             "gen_ai.request.model": record.model,
-            "gen_ai.request.stream": True,
+            "gen_ai.request.stream": record.streamed,
             "gen_ai.response.id": record.generation_id,
             "gen_ai.response.finish_reasons": reasons,
             "gen_ai.response.time_to_first_chunk": record.first_content_s,
             "gen_ai.usage.input_tokens": record.prompt_tokens,
             "gen_ai.usage.output_tokens": record.completion_tokens,
             "gateway.stream.outcome": str(record.outcome),
+            "gateway.stream.fault": record.fault,
             "gateway.stream.events": record.events,
             "gateway.stream.cancel_latency": record.cancel_latency_s,
             "gateway.request_id": record.request_id,
@@ -83,8 +89,9 @@ def exporting_provider(version: str) -> TracerProvider:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    ours = Resource({SERVICE_NAME: "trio-ai-stream", SERVICE_VERSION: version})
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over our own name.
-    provider = TracerProvider(resource=ours.merge(Resource.create()))
+    ours = Resource.create({SERVICE_NAME: "trio-ai-stream", SERVICE_VERSION: version})
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over our own name; the SDK's
+    # `unknown_service`, which stands where neither is set, does not.
+    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider

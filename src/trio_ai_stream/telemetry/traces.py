@@ -48,7 +48,8 @@ def open_tracer(environ: Mapping[str, str], *, provider: str, version: str) -> T
     the exporter's own thread, which only exists where a collector is configured.
     """
     wanted = any(environ.get(name) for name in _ENDPOINTS)
-    if not wanted or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if not wanted or disabled or environ.get("OTEL_TRACES_EXPORTER") == "none":
         return NullTracer()
     if find_spec("opentelemetry") is None:
         logger.warning(

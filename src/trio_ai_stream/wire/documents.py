@@ -17,13 +17,20 @@ class ErrorDocument(Struct, frozen=True):
     timestamp: str
 
 
+class OpenAIErrorMetadata(Struct, frozen=True):
+    """The server's own name for the error, as `/chat` has it."""
+
+    error_type: str
+
+
 class OpenAIError(Struct, frozen=True):
-    """What went wrong, as OpenAI's clients read it."""
+    """What went wrong, as OpenAI's and OpenRouter's clients read it."""
 
     message: str
+    code: int
     type: str
     param: str | None
-    code: str | None
+    metadata: OpenAIErrorMetadata
 
 
 class OpenAIErrorDocument(Struct, frozen=True):

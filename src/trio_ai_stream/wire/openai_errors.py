@@ -1,4 +1,9 @@
-"""Errors as OpenAI's clients read them: an `error` object, before or in a stream.
+"""Errors as OpenAI's and OpenRouter's clients read them, before or in a stream.
+
+Both read `error.message`. OpenAI's SDKs read `type` and `param` besides; OpenRouter's
+take nothing without an integer `code`, and in a stream nothing that is no whole chunk
+(`openrouter` 1.3.84, `components/chatstreamchunk.py`). `metadata.error_type` is where
+OpenRouter names its errors, so ours are named there.
 
 The status is the one that upstream gave, because clients act on it, with one exception:
 upstream's 401 is about this server's key, and a client that saw it would take its own
@@ -34,9 +39,18 @@ def error_body(problem: Problem) -> bytes:
     return msgspec.json.encode({"error": _error(problem)})
 
 
-def error_chunk(problem: Problem) -> bytes:
-    """Return the last event of a stream that failed."""
-    return b"data: " + error_body(problem) + b"\n\n"
+def error_chunk(problem: Problem, *, chunk_id: str, model: str, created: int) -> bytes:
+    """Return the last event of a stream that failed; `created` in Unix seconds."""
+    choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
+    chunk = {
+        "id": chunk_id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": [choice],
+        "error": _error(problem),
+    }
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
 def error_headers(problem: Problem) -> list[tuple[str, str]]:
@@ -58,7 +72,8 @@ def _error(problem: Problem) -> dict[str, Any]:
     kind = "server_error" if status >= 500 else "invalid_request_error"
     return {
         "message": problem.message,
+        "code": status,
         "type": _TYPES.get(status, kind),
         "param": problem.field,
-        "code": problem.error_type,
+        "metadata": {"error_type": problem.error_type},
     }

@@ -34,6 +34,9 @@ class _Entries(Struct):
     data: list[dict[str, Any]]
 
 
+_further = msgspec.json.Decoder(dict[str, Any])
+
+
 @dataclass(frozen=True, slots=True)
 class ModelList:
     """The models by id, and the document that lists them."""
@@ -56,5 +59,6 @@ def model_list(body: bytes) -> ModelList:
         owner = entry.id.lstrip("~").partition("/")[0]
         shape = ModelDocument(entry.id, "model", entry.created, owner)
         models[entry.id] = {**msgspec.to_builtins(shape), **fields, "object": "model"}
-    document = {"object": "list", "data": list(models.values())}
+    further = _further.decode(body)
+    document = {**further, "object": "list", "data": list(models.values())}
     return ModelList(models, msgspec.json.encode(document))

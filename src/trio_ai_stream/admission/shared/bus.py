@@ -23,7 +23,8 @@ from coredis.connection import BaseConnection
 from loguru import logger
 
 from trio_ai_stream.admission.directory import Entry
-from trio_ai_stream.admission.shared.link import Client, Link, Unavailable
+from trio_ai_stream.admission.shared.link import Client, Link
+from trio_ai_stream.admission.shared.outage import Unavailable
 from trio_ai_stream.admission.shared.scripts import Keys
 
 PING_EVERY_S = 5.0

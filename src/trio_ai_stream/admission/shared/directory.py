@@ -21,7 +21,7 @@ from trio_ai_stream.admission.directory import (
 )
 from trio_ai_stream.admission.shared.bus import Bus
 from trio_ai_stream.admission.shared.gate import SharedGate
-from trio_ai_stream.admission.shared.link import Unavailable
+from trio_ai_stream.admission.shared.outage import Unavailable
 from trio_ai_stream.admission.shared.scripts import OWNER
 
 

@@ -24,22 +24,22 @@ How far the limits can be exceeded, with N processes:
 
 from __future__ import annotations
 
-import contextlib
 import math
 import secrets
 from collections.abc import Sequence
 from typing import Literal
 
 import trio
-from loguru import logger
 
 from trio_ai_stream.admission.bucket import BucketTable
 from trio_ai_stream.admission.decision import Decision, Quota
 from trio_ai_stream.admission.gate import GateStatus
 from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
+from trio_ai_stream.admission.shared.changes import Changes
 from trio_ai_stream.admission.shared.denials import Denials
 from trio_ai_stream.admission.shared.leases import Lease, Leases
-from trio_ai_stream.admission.shared.link import Link, Unavailable, Work
+from trio_ai_stream.admission.shared.link import Link, Work
+from trio_ai_stream.admission.shared.outage import Unavailable
 from trio_ai_stream.admission.shared.scripts import ADMIT, Keys
 from trio_ai_stream.telemetry.metrics import Metrics
 
@@ -69,6 +69,7 @@ class SharedGate:
         self._policy: Policy = policy
         self._alone = BucketTable(quota)
         self._denials = Denials()
+        self._changes = Changes(policy)
         self._rate = [math.ceil(quota.interval_s * 1e6), quota.burst]
         self.keys = Keys(prefix, secrets.token_hex(6))
         self.link = Link(url, timeout_s=timeout_s, on_change=self._link_changed)
@@ -138,15 +139,17 @@ class SharedGate:
 
         Started once the first attempt to reach Valkey has succeeded or failed; a server
         without its Valkey starts, falls back, and says so.
+
+        :raises ClusterRefusedError: it is a node of a cluster; inside a group.
         """
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._changes.run)
             await nursery.start(self.link.run, self._work)
             task_status.started()
 
     async def leave(self) -> None:
         """End this process's lease, so that nobody waits for a server that has gone."""
-        with contextlib.suppress(Unavailable):
-            await self.leases.leave()
+        await self.leases.leave()
 
     def _admit_alone(self, client_id: str) -> Decision:
         if self._policy == "local":
@@ -188,16 +191,6 @@ class SharedGate:
 
     def _link_changed(self, reason: Unavailable | None) -> None:
         self._metrics.gate_fallback(active=reason is not None)
-        if reason is None:
-            logger.info(
-                "limits are shared",
-                event="gate_shared",
-                processes=self.leases.fleet.processes,
-            )
-        else:
-            logger.warning(
-                "shared limits are out of reach; falling back",
-                event="gate_fallback",
-                policy=self._policy,
-                cause=str(reason),
-            )
+        if reason is not None:
+            self._metrics.redis_lost()
+        self._changes.changed(reason, self.leases.fleet.processes)

@@ -1,33 +1,36 @@
-"""The permits that this process holds in Valkey, kept alive by one heartbeat.
+"""The permits that this process holds in Valkey, and the one task that keeps them.
 
-The book is the truth: what Valkey has of this process is made to agree with it. A
-release is synchronous here and told to Valkey by the same task, in batches. Whatever
-Valkey has lost (a restart, an expired lease, a release that fell into an outage) is put
-right when the link comes up again, and when a heartbeat finds another number of streams
-than the book has, twice in a row (once may be a decision in flight).
+Only `run` writes permits to Valkey, one script after the other: each takes what has
+been released and asked for since the last one, releases first. So what a stream gives
+back is free before the next stream asks, nothing overtakes anything, and a decision is
+one round trip, or two while another script is under way. What comes during a script
+waits for the next one; no list is changed while a script with its entries is under way.
+
+Each answer says how many streams Valkey has of this process. If that is not what this
+process expects (a restart, an expired lease, a write of a lost connection that was
+carried out late), Valkey is made to agree with the book at once. The same happens when
+the link comes up.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import trio
 
-from trio_ai_stream.admission.shared.link import Client, Link, Unavailable
-from trio_ai_stream.admission.shared.scripts import (
-    ACQUIRE,
-    ASSERT,
-    BEAT,
-    HELD,
-    LEAVE,
-    RELEASE,
-    Keys,
-    Script,
-)
+from trio_ai_stream.admission.shared.link import Client, Link
+from trio_ai_stream.admission.shared.outage import Unavailable
+from trio_ai_stream.admission.shared.scripts import CHANGE, HELD, LEAVE, Keys
 
-_BATCH = 200
-"""Streams in one release or assertion: one call stays far below a millisecond."""
+T = TypeVar("T")
+
+_BATCH: Final = 200
+"""Releases, and requests, in one script: it stays far below a millisecond."""
+
+_UNLIMITED: Final = -1
+LOST: Final = Unavailable("unavailable", "the link was lost")
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +40,19 @@ class Lease:
     client_id: str
     request_id: str
     stream_id: str | None = None
-    released: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Ask:
+    """A request for a permit, and its answer; nobody waits for an adopted lease's."""
+
+    lease: Lease
+    total: int = _UNLIMITED
+    per_client: int = 0
+    waiting: bool = False
+    verdict: str = ""
+    failure: Unavailable | None = None
+    answered: trio.Event = field(default_factory=trio.Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,152 +69,221 @@ class Leases:
     def __init__(self, link: Link, keys: Keys, *, lease_s: float) -> None:
         self._link = link
         self._keys = keys
-        self._lease_ms = int(lease_s * 1000)
+        self._common: list[Any] = [keys.of, keys.process, int(lease_s * 1000)]
         self._beat_s = lease_s / 3
-        self._book: set[Lease] = set()
-        self._pending: set[str] = set()
+        self._book: dict[Lease, None] = {}  # a set in the order of admission
+        self._held: set[str] = (
+            set()
+        )  # the names that Valkey has of us; only `run` knows
+        self._asked: list[_Ask] = []
         self._to_release: list[str] = []
         self._wake = trio.Event()
+        self._left: trio.Event | None = None
+        self._running = False
+        self._changing = False
         self._resync = False
-        self._mismatches = 0
         self._last_processes = 1
         self.fleet = Fleet(processes=1, streams=0)
 
     def __len__(self) -> int:
         return len(self._book)
 
+    @property
+    def settled(self) -> bool:
+        """Whether Valkey has been told everything."""
+        busy = self._asked or self._to_release or self._resync or self._changing
+        ours = {lease.stream_id for lease in self._book}
+        return not busy and self._held == ours
+
     async def acquire(self, lease: Lease, total: int, per_client: int) -> str:
         """Return `granted`, `server` or `client`; a granted lease is in the book.
 
-        :raises Unavailable: no answer in time. Then, and when it is cancelled, Valkey
-            is told to forget the stream, should it have granted it after all.
+        :raises Unavailable: no answer within the link's timeout.
+
+        Cancellation: a permit that Valkey grants afterwards is given back.
         """
-        self._pending.add(lease.request_id)
+        if not (self._running and self._link.up):
+            raise Unavailable("unavailable", "the link is down")
+        ask = _Ask(lease, total, per_client, waiting=True)
+        self._put(ask)
+        deadline = trio.current_time() + self._link.timeout_s
         try:
-            reply = await self._link.call(
-                ACQUIRE,
-                self._keys.permits,
-                [*self._common, lease.request_id, lease.client_id, total, per_client],
-            )
-        except Unavailable:
-            # A link that is down begins with a resync; one that is up has only been
-            # too slow for us, and may have granted what we have given up.
-            self._resync = self._resync or self._link.up
-            self._wake.set()
-            raise
+            with trio.move_on_at(deadline):
+                await ask.answered.wait()
         except BaseException:
-            self._forget(lease.request_id)
+            if ask.verdict == "granted":  # between our cancel and our turn
+                self.release(lease)
             raise
         finally:
-            self._pending.discard(lease.request_id)
-        verdict = bytes(reply[0]).decode()
-        if verdict == "granted":
-            lease.stream_id = bytes(reply[1]).decode()
-            self._book.add(lease)
-            if not reply[2]:
-                self._want_resync()
-        return verdict
+            ask.waiting = False
+        if ask.failure is not None:
+            raise Unavailable(ask.failure.cause, ask.failure.detail)
+        if not ask.verdict:
+            raise self._link.late(deadline, "acquire")
+        return ask.verdict
 
     def adopt(self, lease: Lease) -> None:
-        """Enter a permit that was granted without Valkey; it hears of it later."""
-        self._book.add(lease)
+        """Enter a permit that was granted without Valkey, which is told of it."""
+        self._book[lease] = None
+        if self._running:
+            self._put(_Ask(lease))
 
     def release(self, lease: Lease) -> None:
         """Give a permit back; synchronous, so that no clean-up can be cut short."""
-        lease.released = True
-        self._book.discard(lease)
+        del self._book[lease]
         if lease.stream_id is not None:
             self._forget(lease.stream_id)
 
     async def leave(self) -> None:
         """End the lease now: whatever is still held counts no longer.
 
-        :raises Unavailable: no answer in time; then the lease runs out by itself.
+        Waits one timeout at most; if Valkey did not answer, the lease runs out by
+        itself.
         """
-        await self._link.call(LEAVE, self._keys.permits, self._common)
+        if self._running:
+            self._left = trio.Event()
+            self._wake.set()
+            with trio.move_on_after(self._link.timeout_s):
+                await self._left.wait()
 
     async def run(
         self, _client: Client, /, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Bring Valkey in step, then keep it so; started once it is."""
-        self._to_release.clear()  # the resync covers them
-        await self._beat()
-        await self._synchronise()
-        task_status.started()
-        await self._keep()
+        """Bring Valkey in step, then keep it so until asked to leave.
+
+        :raises Unavailable: Valkey did not answer.
+        """
+        self._running = True
+        try:
+            self._count(await self._change([], []))
+            await self._synchronise()
+            task_status.started()
+            await self._keep()
+        finally:
+            self._running = False
+            self._to_release = []  # the next run's synchronisation covers them
+            asked, self._asked = self._asked, []
+            _fail(asked, LOST)
 
     async def _keep(self) -> None:
         next_beat = trio.current_time() + self._beat_s
         while True:
             self._wake = trio.Event()
-            if not self._to_release and not self._resync:
+            if not (self._asked or self._to_release or self._resync or self._left):
                 with trio.move_on_at(next_beat):
                     await self._wake.wait()
-            await self._flush()
-            if trio.current_time() >= next_beat:
-                await self._beat()
-                next_beat = trio.current_time() + self._beat_s
-            if self._resync:
-                await self._synchronise()
+            try:
+                if self._resync:
+                    await self._synchronise()
+                beat = trio.current_time() >= next_beat
+                if beat or self._asked or self._to_release:
+                    await self._round(beat=beat)
+                    if beat:
+                        next_beat = trio.current_time() + self._beat_s
+                elif self._left is not None:
+                    await self._link.send(LEAVE, self._keys.permits, self._common)
+                    self._left.set()
+                    return
+            except Unavailable:
+                if not self._link.up:
+                    raise
+                # This process was too busy to look; what was sent may have been done.
+                self._resync = True
 
-    @property
-    def _common(self) -> list[Any]:
-        return [self._keys.of, self._keys.process, self._lease_ms]
-
-    def _forget(self, stream_id: str) -> None:
-        # In an outage this grows by no more than the streams that Valkey knew of.
-        self._to_release.append(stream_id)
-        self._wake.set()
-
-    def _want_resync(self) -> None:
-        self._resync = True
-        self._wake.set()
-
-    async def _send(self, script: Script, *arguments: str) -> Any:
-        return await self._link.send(
-            script, self._keys.permits, [*self._common, *arguments]
-        )
-
-    async def _beat(self) -> None:
-        before, in_flight = len(self._book), len(self._pending)
-        known, held, processes, streams = await self._send(BEAT)
-        # The larger of two beats: after an outage the others are not all back at once.
-        self.fleet = Fleet(max(processes, self._last_processes), streams)
-        self._last_processes = processes
-        now = len(self._book)
-        most = max(before, now) + in_flight + len(self._to_release)
-        agrees = known and min(before, now) <= held <= most
-        self._mismatches = 0 if agrees else self._mismatches + 1
-        if not known or self._mismatches >= 2:
-            self._want_resync()
-
-    async def _flush(self) -> None:
-        while self._to_release:
-            batch = self._to_release[:_BATCH]
-            await self._send(RELEASE, *batch)
-            del self._to_release[:_BATCH]
+    async def _round(self, *, beat: bool = False) -> None:
+        """Tell Valkey of what was released and asked since the last round."""
+        released, self._to_release = _split(self._to_release)
+        asked: list[_Ask] = []
+        if not self._to_release:  # else a name that is not free yet might be asked for
+            asked, self._asked = _split(self._asked)
+        asked = [ask for ask in asked if ask.waiting or ask.lease in self._book]
+        if not (released or asked or beat):
+            return
+        try:
+            reply = await self._change(released, asked)
+        except BaseException as exc:
+            _fail(asked, exc if isinstance(exc, Unavailable) else LOST)
+            raise
+        if beat:
+            self._count(reply)
+        known, held = reply[:2]
+        if not known or held != len(self._held):
+            self._resync = True
+            self._wake.set()
 
     async def _synchronise(self) -> None:
         """Put in what Valkey lacks, then take out what it has too much of.
 
         In this order nobody is admitted into a place that is still taken.
         """
-        self._resync, self._mismatches = False, 0
+        self._resync = False
         leases = list(self._book)
         for start in range(0, len(leases), _BATCH):
             batch = leases[start : start + _BATCH]
-            pairs = [
-                text for lease in batch for text in (lease.request_id, lease.client_id)
-            ]
-            ids = await self._send(ASSERT, *pairs)
-            for lease, stream_id in zip(batch, ids, strict=True):
-                lease.stream_id = bytes(stream_id).decode()
-                if lease.released:
-                    self._to_release.append(lease.stream_id)
-        held = {bytes(name).decode() for name in await self._send(HELD)}
-        surplus = held - {lease.stream_id for lease in self._book}
-        suffix = f"/{self._keys.process}"
-        self._to_release += [
-            name for name in surplus if name.removesuffix(suffix) not in self._pending
-        ]
-        await self._flush()
+            live = [_Ask(lease) for lease in batch if lease in self._book]
+            await self._change([], live)
+        names = await self._link.send(HELD, self._keys.permits, self._common)
+        self._held = {bytes(name).decode() for name in names}
+        ours = {lease.stream_id for lease in self._book}
+        self._to_release = sorted(self._held - ours)
+        while self._to_release:
+            released, self._to_release = _split(self._to_release)
+            await self._change(released, [])
+
+    async def _change(self, released: list[str], asked: list[_Ask]) -> list[Any]:
+        """Send one script, and do what its answer says; return the answer's numbers."""
+        arguments = [*self._common, len(released), *released]
+        for ask in asked:
+            lease = ask.lease
+            arguments += [lease.request_id, lease.client_id, ask.total, ask.per_client]
+        # Somebody who waits does so for one timeout; a heartbeat may take longer.
+        waited_for = any(ask.waiting for ask in asked)
+        send = self._link.call if waited_for else self._link.send
+        self._changing = True
+        try:
+            reply: list[Any] = await send(CHANGE, self._keys.permits, arguments)
+        finally:
+            self._changing = False
+        self._held.difference_update(released)
+        for ask, answer in zip(asked, reply[4:], strict=True):
+            self._answer(ask, bytes(answer).decode())
+        return reply[:4]
+
+    def _answer(self, ask: _Ask, answer: str) -> None:
+        verdict, _, name = answer.partition(" ")
+        if verdict == "granted":
+            self._held.add(name)
+            if ask.waiting:
+                self._book[ask.lease] = None
+            if ask.lease in self._book:
+                ask.lease.stream_id = name
+            else:  # cancelled, or ended, while the script was under way
+                self._forget(name)
+        ask.verdict = verdict
+        ask.answered.set()
+
+    def _count(self, reply: list[Any]) -> None:
+        processes, streams = reply[2:]
+        # The larger of two beats: after an outage the others are not all back at once.
+        self.fleet = Fleet(max(processes, self._last_processes), streams)
+        self._last_processes = processes
+
+    def _put(self, ask: _Ask) -> None:
+        self._asked.append(ask)
+        self._wake.set()
+
+    def _forget(self, stream_id: str) -> None:
+        if self._running:
+            self._to_release.append(stream_id)
+            self._wake.set()
+
+
+def _fail(asked: Iterable[_Ask], reason: Unavailable) -> None:
+    for ask in asked:
+        ask.failure = reason
+        ask.answered.set()
+
+
+def _split(entries: list[T]) -> tuple[list[T], list[T]]:
+    """Return the next batch, and a new list of what remains."""
+    return entries[:_BATCH], entries[_BATCH:]

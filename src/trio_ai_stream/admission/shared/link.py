@@ -13,37 +13,36 @@ import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import coredis
 import trio
-from coredis.exceptions import NoScriptError, ResponseError
+from coredis.exceptions import NoScriptError
 from coredis.retry import NoRetryPolicy
 from coredis.typing import RedisError
 from loguru import logger
 
+from trio_ai_stream.admission.shared.outage import (
+    ClusterRefusedError,
+    Unavailable,
+    explain,
+)
 from trio_ai_stream.admission.shared.scripts import Script
 from trio_ai_stream.telemetry.redaction import register_secret
 
 Client = coredis.Redis[bytes]
-Cause = Literal["timeout", "unavailable", "full"]
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 """Pauses between probes: doubled from the first to the longest, with jitter."""
 
 
+STEADY_S = 10.0
+"""A connection that was up for so long was no flapping: the next pause is short."""
+
 _BACKGROUND_PATIENCE = 4
 """Timeouts that a heartbeat may take: a busy process must not think itself cut off."""
-
-
-class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is raised
-    """No answer from Valkey, and why."""
-
-    def __init__(self, cause: Cause, detail: str = "") -> None:
-        super().__init__(f"{cause}: {detail}" if detail else cause)
-        self.cause: Cause = cause
 
 
 class Work(Protocol):
@@ -74,7 +73,7 @@ class Link:
         on_change: Callable[[Unavailable | None], None],
     ) -> None:
         self._url = url
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._on_change = on_change
         self._client: Client | None = None
         self._lost = trio.Event()
@@ -103,14 +102,14 @@ class Link:
         """
         if not self.up:
             raise Unavailable("unavailable", "the link is down")
-        return await self._ask(script, keys, args, self._timeout_s)
+        return await self._ask(script, keys, args, self.timeout_s)
 
     async def send(self, script: Script, keys: list[str], args: Sequence[Any]) -> Any:
         """Like `call`, for the work in the background.
 
         It may speak while the link is not up yet, and may take longer.
         """
-        patience = self._timeout_s * _BACKGROUND_PATIENCE
+        patience = self.timeout_s * _BACKGROUND_PATIENCE
         return await self._ask(script, keys, args, patience)
 
     async def _ask(
@@ -127,28 +126,35 @@ class Link:
                 except NoScriptError:
                     return await client.eval(script.text, keys=keys, args=args)
             except (RedisError, OSError) as exc:
-                raise self._fail(_translate(exc)) from exc
+                raise self._fail(explain(exc, self._url)) from exc
             except RuntimeError as exc:
                 raise self._closed(client, exc) from exc
-        reason = Unavailable("timeout", f"{script.name} {timeout_s:g} s")
+        raise self.late(deadline, script.name, timeout_s)
+
+    def late(
+        self, deadline: float, what: str, timeout_s: float | None = None
+    ) -> Unavailable:
+        """Return that there was no answer by `deadline`; the link is lost by it."""
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        reason = Unavailable("timeout", f"{what} {timeout_s:g} s")
         if trio.current_time() - deadline > timeout_s / 2:
             # This process was too busy to look; that says nothing of the server.
-            raise reason
-        raise self._fail(reason)
+            return reason
+        return self._fail(reason)
 
     async def publish(self, channel: str, message: str) -> int:
         """Return how many processes the message went to; raises as `call`."""
         client = self._client
         if client is None or not self.up:
             raise Unavailable("unavailable", "the link is down")
-        with trio.move_on_after(self._timeout_s):
+        with trio.move_on_after(self.timeout_s):
             try:
                 return await client.publish(channel, message)
             except (RedisError, OSError) as exc:
-                raise self._fail(_translate(exc)) from exc
+                raise self._fail(explain(exc, self._url)) from exc
             except RuntimeError as exc:
                 raise self._closed(client, exc) from exc
-        raise self._fail(Unavailable("timeout", f"publish {self._timeout_s} s"))
+        raise self._fail(Unavailable("timeout", f"publish {self.timeout_s} s"))
 
     async def run(
         self,
@@ -156,16 +162,22 @@ class Link:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Connect, work, and connect again, until cancelled; started after one try."""
+        """Connect, work, and connect again, until cancelled; started after one try.
+
+        :raises ClusterRefusedError: the first try met a cluster.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep, work)
             await self._tried.wait()
+            if self._reason is not None and self._reason.cause == "cluster":
+                raise ClusterRefusedError
             task_status.started()
 
     async def _keep(self, work: Sequence[Work]) -> None:
         pause = FIRST_PAUSE_S
         while True:
-            if await self._session(work):
+            began = trio.current_time()
+            if await self._session(work) and trio.current_time() - began > STEADY_S:
                 pause = FIRST_PAUSE_S
             await trio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(pause * 2, LONGEST_PAUSE_S)
@@ -187,7 +199,7 @@ class Link:
                 finally:
                     self._client = None  # before its pool closes, which takes a while
         except* (Unavailable, RedisError, OSError, trio.TooSlowError) as group:
-            self._fail(_translate(_first(group)))
+            self._fail(explain(group, self._url))
         except* Exception as group:
             # Our bug, in the background work: limits fall back, streams go on.
             logger.opt(exception=group).error("the shared limits' work failed")
@@ -221,27 +233,7 @@ class Link:
             decode_responses=False,
             decode_components=True,
             retry_policy=NoRetryPolicy(),
-            connect_timeout=self._timeout_s,
+            connect_timeout=self.timeout_s,
             verify_version=False,
             **self._tls,
         )
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    leaf: BaseException = group
-    while isinstance(leaf, BaseExceptionGroup):
-        leaf = leaf.exceptions[0]
-    assert isinstance(leaf, Exception)
-    return leaf
-
-
-def _translate(exc: Exception) -> Unavailable:
-    """Say in our terms why Valkey did not answer; its own texts name no secret."""
-    if isinstance(exc, Unavailable):
-        return exc
-    if isinstance(exc, trio.TooSlowError | TimeoutError):
-        return Unavailable("timeout", "connecting")
-    if isinstance(exc, ResponseError):
-        text = str(exc)[:120]
-        return Unavailable("full" if text.startswith("OOM") else "unavailable", text)
-    return Unavailable("unavailable", type(exc).__name__)

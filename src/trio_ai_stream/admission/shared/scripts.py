@@ -104,60 +104,41 @@ end
 local function reap()
   local dead = redis.call('ZRANGEBYSCORE', processes, '-inf', now, 'LIMIT', 0, 4)
   for _, owner in ipairs(dead) do
-    local ids = redis.call('SPOP', of .. owner, {REAPED})
-    for _, id in ipairs(ids) do take_out(id, owner) end
-    if #ids < {REAPED} then redis.call('ZREM', processes, owner) end
+    if owner ~= process then  -- we are late, not dead
+      local ids = redis.call('SPOP', of .. owner, {REAPED})
+      for _, id in ipairs(ids) do take_out(id, owner) end
+      if #ids < {REAPED} then redis.call('ZREM', processes, owner) end
+    end
   end
 end
 """
 
-ACQUIRE = Script(
-    "acquire",
+# ARGV: how many streams are released, those, then for each that asks to begin: stream,
+# client, limit of all (-1: it lives already, whatever the limit), limit of its client.
+CHANGE = Script(
+    "change",
     _COMMON
     + """
-local id, client = ARGV[4], ARGV[5]
-local total, per_client = tonumber(ARGV[6]), tonumber(ARGV[7])
-reap()
-if redis.call('HLEN', streams) >= total then return {'server'} end
-if per_client > 0 and
-   tonumber(redis.call('HGET', clients, client) or 0) >= per_client then
-  return {'client'}
-end
-return {'granted', put_in(id, client), renew()}
-""",
-)
-
-RELEASE = Script(
-    "release",
-    _COMMON
-    + """
-for index = 4, #ARGV do
+local first = 5 + tonumber(ARGV[4])
+for index = 5, first - 1 do
   if redis.call('SREM', mine, ARGV[index]) == 1 then take_out(ARGV[index], process) end
 end
-return redis.status_reply('OK')
-""",
-)
-
-BEAT = Script(
-    "beat",
-    _COMMON
-    + """
 reap()
-return {renew(), redis.call('SCARD', mine), redis.call('ZCARD', processes),
-        redis.call('HLEN', streams)}
-""",
-)
-
-ASSERT = Script(
-    "assert",
-    _COMMON
-    + """
-local ids = {}
-for index = 4, #ARGV, 2 do
-  ids[#ids + 1] = put_in(ARGV[index], ARGV[index + 1])
+local answers = {}
+for index = first, #ARGV, 4 do
+  local id, client = ARGV[index], ARGV[index + 1]
+  local total, per_client = tonumber(ARGV[index + 2]), tonumber(ARGV[index + 3])
+  if total >= 0 and redis.call('HLEN', streams) >= total then
+    answers[#answers + 1] = 'server'
+  elseif per_client > 0 and
+         tonumber(redis.call('HGET', clients, client) or 0) >= per_client then
+    answers[#answers + 1] = 'client'
+  else
+    answers[#answers + 1] = 'granted ' .. put_in(id, client)
+  end
 end
-renew()
-return ids
+return {renew(), redis.call('SCARD', mine), redis.call('ZCARD', processes),
+        redis.call('HLEN', streams), unpack(answers)}
 """,
 )
 
