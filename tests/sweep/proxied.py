@@ -15,8 +15,6 @@ from trio_ai_stream.upstream.openrouter import OpenRouter
 class Proxied:
     """Another upstream, without its `hold`."""
 
-    rejected_key = False  # as `/ready` and the metrics ask
-
     def __init__(self, upstream: OpenRouter) -> None:
         self._upstream = upstream
         self.kind = upstream.kind
