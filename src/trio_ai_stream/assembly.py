@@ -61,6 +61,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         deadline_s=settings.STREAM_DEADLINE_SECS,
         heartbeat_s=settings.HEARTBEAT_SECS,
         write_s=settings.WRITE_TIMEOUT_SECS,
+        done_grace_s=settings.DONE_GRACE_SECS,
     )
     services = Services(
         settings=settings,

@@ -34,6 +34,7 @@ def replace_upstream(w: World) -> list[float]:
         kind="simulator",
         headers={},
         connect_s=5,
+        buffer_bytes=1_000_000,
     )
     return tried
 

@@ -35,7 +35,14 @@ from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 from trio_ai_stream.wire.keys import KeyRing
 
 BASE_URL = "http://upstream/api/v1"
-BUDGETS = Budgets(first_token_s=20, idle_s=10, deadline_s=100, heartbeat_s=4, write_s=2)
+BUDGETS = Budgets(
+    first_token_s=20,
+    idle_s=10,
+    deadline_s=100,
+    heartbeat_s=4,
+    write_s=2,
+    done_grace_s=2,
+)
 
 
 class Visit:
@@ -174,6 +181,7 @@ class World:
                 headers={},
                 connect_s=5,
                 on_status=metrics.upstream_answered,
+                buffer_bytes=settings.UPSTREAM_BUFFER_BYTES,
             ),
         )
         self.app = Application(self.services, self._start)

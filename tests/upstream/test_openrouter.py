@@ -57,6 +57,7 @@ async def opened(reply: bytes) -> AsyncIterator[tuple[OpenRouter, Scripted]]:
             kind="openrouter",
             headers={},
             connect_s=5,
+            buffer_bytes=1_000_000,
         )
         yield upstream, scripted
         await upstream.aclose()

@@ -66,6 +66,7 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
                 kind="openrouter",
                 headers={},
                 connect_s=5,
+                buffer_bytes=1_000_000,
             )
             body = BODY % f"simulator/{model}".encode()
             if whole:

@@ -43,6 +43,7 @@ def completions_endpoint(services: Services) -> Endpoint:
             completion.body,
             raw=True,
             whole=not completion.stream,
+            choices=completion.choices,
         )
         upstream = services.upstream
         assert upstream is not None

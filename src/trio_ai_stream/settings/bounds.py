@@ -33,6 +33,11 @@ class Bounds(BaseModel):
         description="Bytes of all request bodies of one process together, from their"
         " arrival to the end of the request; past it 503.",
     )
+    UPSTREAM_BUFFER_BYTES: Count = Field(
+        268_435_456,
+        description="Bytes of large events and documents (beyond 64 KiB) that all"
+        " streams of a worker may hold; past it a stream ends with an error.",
+    )
     MAX_CONCURRENT_STREAMS: Count = Field(
         2000, description="Streams at a time; one more gets 503 at once."
     )
@@ -76,6 +81,10 @@ class Bounds(BaseModel):
     )
     STREAM_IDLE_TIMEOUT_SECS: Seconds = Field(
         60, description="Silence of upstream between two chunks."
+    )
+    DONE_GRACE_SECS: Annotated[float, Field(ge=0, le=60)] = Field(
+        2,
+        description="A whole answer waits this long for upstream's usage and `[DONE]`.",
     )
     STREAM_DEADLINE_SECS: Seconds = Field(1800, description="A whole stream.")
     HEARTBEAT_SECS: Seconds = Field(

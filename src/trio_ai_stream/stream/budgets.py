@@ -16,7 +16,8 @@ class Budgets:
 
     `first_token_s` and `deadline_s` count from admission, retries included; `idle_s`
     counts while the stream waits for upstream; `heartbeat_s` counts silence towards the
-    client; `write_s` bounds the terminal event.
+    client; `write_s` bounds the terminal event; `done_grace_s` counts from the finish
+    reason of the last choice.
     """
 
     first_token_s: float
@@ -24,6 +25,7 @@ class Budgets:
     deadline_s: float
     heartbeat_s: float
     write_s: float
+    done_grace_s: float
 
     @property
     def first_timer_s(self) -> float:

@@ -46,9 +46,9 @@ _CLOSED: Final = "connection closed at once"
 RULES: Final[dict[Outcome, Rule]] = {
     Outcome.COMPLETED: Rule(
         Event.FINISHED,
-        "upstream finished",
+        "upstream finished: `[DONE]`, or every finish_reason and DONE_GRACE_SECS more",
         "`done` (finish_reason, usage)",
-        "read to the end, connection reused",
+        "read to the end, connection reused; closed after the grace",
         None,
     ),
     Outcome.CLIENT_DISCONNECTED: Rule(

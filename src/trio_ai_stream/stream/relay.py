@@ -9,6 +9,7 @@ the server's `send` either completes or the connection is gone.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 
 import trio
@@ -20,8 +21,9 @@ from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.stream.source import Client, Source, Upstream
 from trio_ai_stream.stream.stream import Stream
-from trio_ai_stream.stream.transcript import Transcript
+from trio_ai_stream.stream.transcript import Transcript, holds_output
 from trio_ai_stream.stream.watch import Watch
+from trio_ai_stream.wire.events import Item
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +90,10 @@ def _take_answered(stream: Stream) -> Source | None:
         if source is not None:
             source.abort()
         raise
-    return None if source is None or source.ended else source
+    if source is None or not source.ended:
+        return source
+    source.abort()  # nothing is open, but something may be held
+    return None
 
 
 class _Conversation:
@@ -100,8 +105,9 @@ class _Conversation:
         self.client = client
         self.retries = retries
         self.watch = Watch(stream.budgets, client)
-        self.transcript = Transcript(stream.answer)
+        self.transcript = Transcript(stream.answer, stream.call.choices)
         self.accepted = False
+        self.graced = False  # the answer is whole, and only its usage is waited for
 
     async def run(self) -> None:
         """Converse inside the budgets, and see that there is an ending."""
@@ -116,7 +122,9 @@ class _Conversation:
                 await self._converse()
                 stream.end(Outcome.COMPLETED)
             if whole.cancelled_caught:
-                stream.end(Outcome.DEADLINE_EXCEEDED)
+                stream.end(
+                    Outcome.COMPLETED if self.graced else Outcome.DEADLINE_EXCEEDED
+                )
         except EndStream as exc:
             stream.end(exc.outcome, problem=exc.problem, detail=exc.detail)
         except Exception:
@@ -136,10 +144,38 @@ class _Conversation:
         del stream.scopes["first_token"]
         with trio.CancelScope() as idle:
             self.watch.idle_scope = stream.scopes["idle"] = idle
-            while not self.transcript.complete:
+            while not (self.transcript.complete or self.transcript.whole):
                 await self._pass_block(source)
         if idle.cancelled_caught:
             raise EndStream(Outcome.STREAM_IDLE_TIMEOUT)
+        self.watch.idle_scope = None
+        if not self.transcript.complete:
+            await self._await_done(source)
+
+    async def _await_done(self, source: Source) -> None:
+        """Wait a short time for what may follow a whole answer: usage and `[DONE]`.
+
+        The time counts from the last output. Nothing but a client that left, a stop or
+        an error event of upstream's makes a failure of a whole answer any more.
+        """
+        stream, transcript = self.stream, self.transcript
+        deadline = trio.current_time() + stream.budgets.done_grace_s
+        while not transcript.complete:
+            items: Sequence[Item] | None = None
+            with trio.CancelScope(deadline=deadline) as grace:
+                stream.scopes["done_grace"] = grace
+                self.graced = True
+                try:
+                    items = await self._receive(source)
+                except EndStream:
+                    if stream.ending is not None:
+                        raise
+                self.graced = False
+            if items is None:  # the time is over, or the connection is
+                return
+            await self._pass(items)
+            if holds_output(items):
+                deadline = trio.current_time() + stream.budgets.done_grace_s
 
     async def _begin(self) -> Source:
         """Open upstream and relay up to the first content, with retries before it."""
@@ -169,7 +205,8 @@ class _Conversation:
         await watch.writable()
         await self.client.opened()
         try:
-            while not self.transcript.begun and not self.transcript.complete:
+            transcript = self.transcript
+            while not (transcript.begun or transcript.complete or transcript.whole):
                 await self._pass_block(source)
         except EndStream:
             stream.release_upstream()
@@ -197,7 +234,8 @@ class _Conversation:
         closed for it.
         """
         stream = self.stream
-        begun = self.stream.events or self.transcript.begun
+        finished = stream.answer.finish_reason is not None
+        begun = stream.events or self.transcript.begun or finished
         if begun or stream.ending is not None:
             return None
         due = min(stream.scopes[name].deadline for name in ("first_token", "deadline"))
@@ -206,15 +244,22 @@ class _Conversation:
 
     async def _pass_block(self, source: Source) -> None:
         """Relay one block: all that has arrived, in one write."""
-        stream, watch, transcript = self.stream, self.watch, self.transcript
-        if stream.ending is not None:  # it came while this task was due to run
-            raise EndStream(stream.ending.outcome)
-        watch.waiting_since = trio.current_time()
-        items = await source.receive()
-        watch.waiting_since = None
+        items = await self._receive(source)
         if items is None:
-            transcript.end()
-            return
+            self.transcript.end()
+        else:
+            await self._pass(items)
+
+    async def _receive(self, source: Source) -> Sequence[Item] | None:
+        if self.stream.ending is not None:  # it came while this task was due to run
+            raise EndStream(self.stream.ending.outcome)
+        self.watch.waiting_since = trio.current_time()
+        items = await source.receive()
+        self.watch.waiting_since = None
+        return items
+
+    async def _pass(self, items: Sequence[Item]) -> None:
+        stream, watch, transcript = self.stream, self.watch, self.transcript
         failed_at = transcript.note(items)
         if transcript.begun and stream.state is State.WAITING:
             stream.step(Event.CONTENT)

@@ -24,7 +24,8 @@ class Call:
     """One request to upstream, ready to send.
 
     `body` is JSON. With `raw` the payload of each chunk is handed on as well. With
-    `whole` upstream is asked for one JSON document instead of a stream.
+    `whole` upstream is asked for one JSON document instead of a stream. `choices` is
+    how many answers are asked for at a time (`n`).
     """
 
     request_id: str
@@ -32,6 +33,7 @@ class Call:
     body: bytes
     raw: bool = False
     whole: bool = False
+    choices: int = 1
 
 
 class Source(Protocol):

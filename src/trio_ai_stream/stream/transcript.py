@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
 from trio_ai_stream.wire.events import (
+    Choice,
     Done,
     Failure,
     Finish,
+    Identity,
     Item,
+    Malformed,
+    Progress,
     Raw,
     Reasoning,
-    ToolCall,
     Usage,
 )
+
+_OUTPUT: Final = (str, Reasoning, Progress, Choice)
 
 
 class Answer:
@@ -32,17 +37,39 @@ class Answer:
 class Transcript:
     """Reads the items of one stream and knows where it stands.
 
-    `begun`: some content, reasoning or tool call has come. `complete`: `[DONE]` has
-    come, or the body ended after a finish reason.
+    `begun`: some output of the model has come, of whatever kind. `complete`: `[DONE]`
+    has come, or the body ended after a finish reason. `choices` is how many answers
+    were asked for at a time.
     """
 
-    __slots__ = ("answer", "begun", "complete", "failure")
+    __slots__ = (
+        "_finished",
+        "_open",
+        "answer",
+        "begun",
+        "choices",
+        "complete",
+        "failure",
+    )
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, choices: int = 1) -> None:
         self.answer = answer
         self.begun = False
+        self.choices = choices
         self.complete = False
         self.failure: Failure | None = None
+        self._open = {0}
+        self._finished: set[int] = set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether each choice that was heard of has its finish reason."""
+        return not self._open
+
+    @property
+    def whole(self) -> bool:
+        """Whether each choice that was asked for has its finish reason."""
+        return not self._open and len(self._finished) >= self.choices
 
     def note(self, items: Sequence[Item]) -> int | None:
         """Take note of a block; return the index from which it fails."""
@@ -51,22 +78,31 @@ class Transcript:
             if kind is str:
                 self.begun = True
             elif kind is not Raw and self._note_rare(item):
-                raw_too = index and type(items[index - 1]) is Raw
-                return index - 1 if raw_too else index
+                return index
         return None
 
     def _note_rare(self, item: Item) -> bool:
         match item:
-            case Reasoning() | ToolCall():
+            case Reasoning() | Progress():
                 self.begun = True
-            case Finish(reason="error"):
-                self.failure = None
-                return True
-            case Finish(reason=reason):
+            case Choice(index=index):
+                if not self.begun:
+                    self._open.discard(0)  # it has said nothing: there may be none
+                self.begun = True
+                if index not in self._finished:
+                    self._open.add(index)
+            case Finish(reason=reason, index=index):
                 self.answer.finish_reason = reason
+                self._finished.add(index)
+                self._open.discard(index)
             case Usage(data=data):
                 self.answer.usage = data
+            case Identity(id=name):
+                self.answer.generation_id = self.answer.generation_id or name
             case Done():
+                self.complete = self.begun or self.answer.finish_reason is not None
+                return not self.complete  # upstream has swallowed its own error
+            case Malformed() if self.whole:
                 self.complete = True
             case Failure():
                 self.failure = item
@@ -78,7 +114,8 @@ class Transcript:
     def fail(self) -> None:
         """Raise what the failing item means."""
         if self.failure is None:
-            raise EndStream(Outcome.UPSTREAM_FAILED, detail="finish_reason is error")
+            detail = "[DONE] with neither content nor finish_reason"
+            raise EndStream(Outcome.UPSTREAM_FAILED, detail=detail)
         raise EndStream(
             Outcome.UPSTREAM_FAILED,
             problem=self.failure.problem,
@@ -90,7 +127,12 @@ class Transcript:
 
         :raises EndStream: when it came before a finish reason and `[DONE]`: truncated.
         """
-        if self.answer.finish_reason is None:
+        if not self.finished:
             detail = "body ended with neither finish_reason nor [DONE]"
             raise EndStream(Outcome.UPSTREAM_FAILED, detail=detail)
         self.complete = True
+
+
+def holds_output(items: Sequence[Item]) -> bool:
+    """Tell whether some output of the model is among `items`."""
+    return any(isinstance(item, _OUTPUT) for item in items)

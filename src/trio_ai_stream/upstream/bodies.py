@@ -8,12 +8,13 @@ import httpx
 import trio
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.upstream.buffering import Reservation
 from trio_ai_stream.upstream.errors import BROKEN, MALFORMED
 
 # Its reason stands at its beginning.
 MAX_ERROR_BYTES: Final = 64 * 1024
 ERROR_BODY_S: Final = 2.0
-MAX_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
+MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 
 
 class Body(Protocol):
@@ -33,17 +34,27 @@ class Body(Protocol):
         """Close the socket at once."""
 
 
-async def read_document(body: Body) -> bytes:
-    """Return a whole body; the caller bounds the time.
+def broken(how: type[httpx.HTTPError]) -> EndStream:
+    """Return how a stream ends whose body could not be read to its end."""
+    problem = MALFORMED if issubclass(how, httpx.DecodingError) else BROKEN
+    return EndStream(Outcome.UPSTREAM_FAILED, problem=problem, detail=how.__name__)
 
-    :raises EndStream: when the connection breaks or there is no end to it.
+
+async def read_document(
+    body: Body, reservation: Reservation, *, first: bytes = b""
+) -> bytes:
+    """Return a whole body, of which `first` has been read; the caller bounds the time.
+
+    :raises EndStream: when the connection breaks, there is no end to it, or all streams
+        together hold too much.
     """
-    parts: list[bytes] = []
-    size = 0
+    parts = [first]
+    size = len(first)
     try:
         while data := await body.receive():
             parts.append(data)
             size += len(data)
+            reservation.hold(size)
             if size > MAX_DOCUMENT_BYTES:
                 raise EndStream(
                     Outcome.UPSTREAM_FAILED,
@@ -51,9 +62,7 @@ async def read_document(body: Body) -> bytes:
                     detail=f"document larger than {MAX_DOCUMENT_BYTES} bytes",
                 )
     except httpx.HTTPError as exc:
-        raise EndStream(
-            Outcome.UPSTREAM_FAILED, problem=BROKEN, detail=type(exc).__name__
-        ) from exc
+        raise broken(type(exc)) from exc
     return b"".join(parts)
 
 

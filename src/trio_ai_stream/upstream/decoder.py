@@ -2,84 +2,139 @@
 
 All bytes that have arrived are decoded at once, whatever their cut. Parsing follows
 WHATWG HTML section 9.2.6 on bytes: only CR, LF and CRLF end a line, so U+2028 and
-U+0085 inside JSON do not. What is buffered is bounded by `max_event_bytes`.
+U+0085 inside JSON do not. What is buffered is bounded by `max_event_bytes`, and a byte
+is looked at a fixed number of times, however small the pieces.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
-from trio_ai_stream.upstream.chunks import items_of_chunk
-from trio_ai_stream.wire.events import Comment, Done, Item, Raw
+import msgspec
 
-MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
+from trio_ai_stream.upstream.chunks import items_of_chunk
+from trio_ai_stream.upstream.errors import MALFORMED
+from trio_ai_stream.upstream.odd_chunks import failure_of_error_event
+from trio_ai_stream.wire.events import Comment, Done, Identity, Item, Malformed
+
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 _COMMENT: Final = Comment()
 _DONE: Final = Done()
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-class MalformedError(Exception):
-    """Upstream sent what is not a chat stream; the text says what was expected."""
+class _Named(msgspec.Struct):
+    id: str
+
+
+_decode_name = msgspec.json.Decoder(_Named).decode
 
 
 class Decoder:
     """Decodes one answer; `feed` it in any cuts and get the items in order.
 
-    With `raw=True` each chunk's payload comes first as `Raw`, then what it says. What
-    follows `[DONE]` is no part of the answer and is not looked at.
+    With `raw` each chunk's payload comes first as `Raw`, then what it says. With
+    `named` the first id of a chunk comes as `Identity`. What follows `[DONE]` is no
+    part of the answer and is not looked at. What cannot be read becomes one `Malformed`
+    after all that came before it, and is the last item.
     """
 
-    __slots__ = ("_buffer", "_done", "_max", "_raw", "_start")
+    __slots__ = (
+        "_after_cr",
+        "_buffer",
+        "_max",
+        "_nameless",
+        "_over",
+        "_raw",
+        "_start",
+    )
 
     def __init__(
-        self, *, raw: bool = False, max_event_bytes: int = MAX_EVENT_BYTES
+        self,
+        *,
+        raw: bool = False,
+        named: bool = False,
+        max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
-        self._buffer = b""
-        self._done = False
+        self._after_cr = False
+        self._buffer = bytearray()
         self._max = max_event_bytes
+        self._nameless = named
+        self._over = False
         self._raw = raw
         self._start = True
 
-    def feed(self, data: bytes) -> list[Item]:
-        """Return what `data` completes.
+    @property
+    def held(self) -> int:
+        """Bytes of an event that is not complete yet."""
+        return len(self._buffer)
 
-        :raises MalformedError: when an event is too large or not a chunk of JSON.
-        """
-        if self._done:
-            return []
-        buffer = self._buffer + data if self._buffer else data
-        if self._start:
-            if len(buffer) < 3 and _BOM.startswith(buffer):
-                self._buffer = buffer
-                return []
-            buffer = buffer.removeprefix(_BOM)
-            self._start = False
-        if b"\r" in buffer:
-            # A CR at the end may be half of a CRLF: it waits for the next byte.
-            held = b"\r" if buffer.endswith(b"\r") else b""
-            body = buffer[:-1] if held else buffer
-            buffer = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
-        complete, found, self._buffer = buffer.rpartition(b"\n\n")
-        if len(self._buffer) > self._max:
-            raise MalformedError(
-                f"expected events of at most {self._max} bytes, got a longer one"
-            )
+    def feed(self, data: bytes) -> list[Item]:
+        """Return what `data` completes."""
         items: list[Item] = []
-        if found:
-            self._events(complete, items)
+        if self._over:
+            return items
+        if self._start:
+            data = bytes(self._buffer) + data
+            self._buffer.clear()
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._buffer += data
+                return items
+            data = data.removeprefix(_BOM)
+            self._start = False
+        if self._after_cr and data:
+            # The CR has ended its line already; this may be the LF that belongs to it.
+            data = data.removeprefix(b"\n")
+            self._after_cr = False
+        if b"\r" in data:
+            self._after_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        buffer = self._buffer
+        if buffer:
+            # A blank line may have begun with the last byte that is held.
+            end = len(buffer) - 1
+            buffer += data
+            end = buffer.rfind(b"\n\n", end)
+            if end >= 0:
+                self._events(bytes(buffer[:end]), items)
+                self._buffer = buffer[end + 2 :].lstrip(b"\n")
+        else:
+            complete, found, rest = data.rpartition(b"\n\n")
+            if found:
+                self._events(complete, items)
+            buffer += rest.lstrip(b"\n")
+        if len(self._buffer) > self._max + 1:  # one may be half of the blank line
+            self._refuse_length(items)
         return items
 
     def end(self) -> list[Item]:
-        """Return what the end of the body completes: an event without blank line."""
-        rest, self._buffer = self._buffer.rstrip(b"\r"), b""
+        """Return what the end of the body completes: an event without blank line.
+
+        If it cannot be read, it is what was cut off, and dropped (WHATWG, the same).
+        """
+        rest, self._buffer = bytes(self._buffer), bytearray()
         items: list[Item] = []
-        if self._done:
-            return items
-        self._event(rest, items)
+        if not self._over:
+            self._events(rest, items)
+        self._over = True
+        if items and type(items[-1]) is Malformed:
+            items.pop()
         return items
 
     def _events(self, block: bytes, items: list[Item]) -> None:
         """Decode whole events, without the blank line after the last."""
+        if len(block) > self._max:
+            events = block.split(b"\n\n")
+            fit = [len(event.strip(b"\n")) <= self._max for event in events]
+            if not all(fit):
+                good = events[: fit.index(False)]
+                self._events(b"\n\n".join(good), items)
+                self._refuse_length(items)
+                return
+        if not block.isascii():
+            # A byte that is not UTF-8 becomes U+FFFD, as in every SSE client.
+            block = block.decode("utf-8", "replace").encode()
         if block.startswith(b"data: "):
             payloads = block[6:].split(b"\n\ndata: ")
             # No other line ends: each event is one line of data, as good as always.
@@ -87,32 +142,58 @@ class Decoder:
                 self._payloads(payloads, items)
                 return
         for event in block.split(b"\n\n"):
-            if self._done:
+            if self._over:
                 return
             self._event(event, items)
 
     def _event(self, event: bytes, items: list[Item]) -> None:
         data: list[bytes] = []
+        error = False
         for line in event.split(b"\n"):
             if line.startswith(b"data:"):
                 data.append(line[5:].removeprefix(b" "))
             elif line.startswith(b":"):
                 items.append(_COMMENT)
-        if data:
+            elif line.startswith(b"event:"):
+                error = line[6:].strip() == b"error"
+        if data and error:
+            items.append(failure_of_error_event(b"\n".join(data)))
+        elif data:
             self._payloads([b"\n".join(data)], items)
 
     def _payloads(self, payloads: list[bytes], items: list[Item]) -> None:
-        try:
-            for payload in payloads:
-                if payload == b"[DONE]":
-                    self._done = True
-                    self._buffer = b""
-                    items.append(_DONE)
+        raw = self._raw
+        for payload in payloads:
+            if self._nameless:
+                self._name(payload, items)
+            try:
+                items_of_chunk(payload, items, raw=raw)
+            except (ValueError, RecursionError):
+                self._no_json(payload.strip(), items)
+                if self._over:
                     return
-                if self._raw:
-                    items.append(Raw(payload))
-                items_of_chunk(payload, items)
-        except (ValueError, RecursionError) as exc:
-            raise MalformedError(
-                "expected a chunk of JSON, got something else"
-            ) from exc
+
+    def _no_json(self, payload: bytes, items: list[Item]) -> None:
+        if not payload:  # some upstreams keep a connection alive with it
+            items.append(_COMMENT)
+            return
+        self._over = True
+        if payload.startswith(b"[DONE]"):
+            items.append(_DONE)
+        else:
+            detail = "expected a chunk of JSON, got something else"
+            items.append(Malformed(MALFORMED, detail))
+
+    def _refuse_length(self, items: list[Item]) -> None:
+        self._buffer.clear()
+        if not self._over:
+            self._over = True
+            detail = f"expected events of at most {self._max} bytes, got a longer one"
+            items.append(Malformed(MALFORMED, detail))
+
+    def _name(self, payload: bytes, items: list[Item]) -> None:
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+            name = _decode_name(payload).id
+            if name:
+                items.append(Identity(name))
+                self._nameless = False

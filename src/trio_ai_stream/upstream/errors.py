@@ -193,11 +193,6 @@ def misplaced(got: str, url: str) -> EndStream:
     )
 
 
-def failure_of_document(body: bytes) -> Failure:
-    """Read an error that came as a whole JSON document under status 200."""
-    return failure_of((document_of(body) or {}).get("error"))
-
-
 def transport_error(exc: httpx.HTTPError) -> EndStream:
     """Return what a failure of the connection means; its class says how far it got."""
     name = type(exc).__name__

@@ -47,6 +47,7 @@ def open_upstream(
         headers=headers,
         connect_s=settings.CONNECT_TIMEOUT_SECS,
         on_status=on_status,
+        buffer_bytes=settings.UPSTREAM_BUFFER_BYTES,
     )
     nursery.start_soon(_close_with_nursery, upstream, name="upstream")
     return upstream

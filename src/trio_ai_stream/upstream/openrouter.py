@@ -8,7 +8,7 @@ OpenRouter documents as the way to stop generating and billing
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import httpx
@@ -18,18 +18,20 @@ from loguru import logger
 from trio_ai_stream.stream.outcome import EndStream, Outcome
 from trio_ai_stream.stream.source import Call, Hold, Meanwhile, Source
 from trio_ai_stream.upstream.bodies import Body, read_document, read_error
-from trio_ai_stream.upstream.chunks import items_of_document
-from trio_ai_stream.upstream.decoder import Decoder, MalformedError
+from trio_ai_stream.upstream.buffering import BufferBudget, Reservation
+from trio_ai_stream.upstream.content_coding import decoded
 from trio_ai_stream.upstream.errors import (
-    BROKEN,
     KEY_TYPE,
     MALFORMED,
-    failure_of_document,
     misplaced,
     rejection,
     transport_error,
 )
-from trio_ai_stream.wire.events import Item
+from trio_ai_stream.upstream.sources import (
+    DocumentSource,
+    StreamSource,
+    open_unlabelled,
+)
 
 # A 401 counts this long: whoever is not ready gets no requests, and so would never hear
 # that its key is good again.
@@ -47,9 +49,11 @@ class OpenRouter:
         kind: str,
         headers: dict[str, str],
         connect_s: float,
+        buffer_bytes: int,
         on_status: Callable[[int], None] | None = None,
     ) -> None:
         self.kind = kind
+        self._buffered = BufferBudget(buffer_bytes)
         self._rejected_at = -math.inf
         self._on_status = on_status
         self._transport = transport
@@ -92,19 +96,35 @@ class OpenRouter:
                 extensions={**self._extensions, "meanwhile": meanwhile, "hold": hold},
             )
         )
-        body: Body = response.extensions["body"]
         if response.status_code == 200:
             self._rejected_at = -math.inf
-            if _media_type(response) == "text/html":
-                body.abort()
-                raise misplaced("a web page", str(self._url))
-            generation_id = response.headers.get("x-generation-id")
-            if call.whole:
-                return DocumentSource(body, generation_id)
-            if _is_json(response):
-                raise await _failure_under_200(body)
-            return StreamSource(body, generation_id, raw=call.raw)
+            return await self._answer(response, call, hold)
         raise await self._rejection(response, self._url)
+
+    async def _answer(self, response: httpx.Response, call: Call, hold: Hold) -> Source:
+        """Return the source of an answer under 200, whatever it is labelled.
+
+        :raises EndStream: when it is none, as far as its beginning tells.
+        """
+        body, kind = _body(response), _media_type(response)
+        if kind == "text/html":
+            body.abort()
+            raise misplaced("a web page", str(self._url))
+        reservation = Reservation(self._buffered)
+        generation_id = response.headers.get("x-generation-id")
+        if call.whole:
+            return DocumentSource(body, generation_id, reservation)
+        if kind == "text/event-stream":
+            return StreamSource(body, generation_id, reservation, raw=call.raw)
+        hold(body.abort)
+        try:
+            return await open_unlabelled(body, generation_id, reservation, raw=call.raw)
+        except BaseException:
+            reservation.release()
+            body.abort()
+            raise
+        finally:
+            hold(None)
 
     async def get(self, path: str) -> bytes:
         """Return the body of one document of the API, such as `/models`.
@@ -119,12 +139,13 @@ class OpenRouter:
                 extensions=self._extensions,
             )
         )
-        body: Body = response.extensions["body"]
         if response.status_code != 200:
             raise await self._rejection(response, self._base_url + path)
+        body, reservation = _body(response), Reservation(self._buffered)
         try:
-            return await read_document(body)
+            return await read_document(body, reservation)
         finally:
+            reservation.release()
             body.abort()
 
     async def _rejection(
@@ -164,99 +185,21 @@ class OpenRouter:
         return response
 
 
-class StreamSource:
-    """One streamed answer: bytes in, items out."""
+def _body(response: httpx.Response) -> Body:
+    """Return a response's body, decoded.
 
-    __slots__ = ("_body", "_decoder", "generation_id")
-
-    def __init__(self, body: Body, generation_id: str | None, *, raw: bool) -> None:
-        self._body = body
-        self._decoder = Decoder(raw=raw)
-        self.generation_id = generation_id
-
-    @property
-    def ended(self) -> bool:
-        """Whether the body has been read to its end."""
-        return self._body.ended
-
-    async def receive(self) -> Sequence[Item] | None:
-        """Return all items that have arrived; `None` at the end of the body."""
-        try:
-            data = await self._body.receive()
-            if data:
-                return self._decoder.feed(data)
-            return self._decoder.end() or None
-        except httpx.HTTPError as exc:
-            raise EndStream(
-                Outcome.UPSTREAM_FAILED, problem=BROKEN, detail=type(exc).__name__
-            ) from exc
-        except MalformedError as exc:
-            raise EndStream(
-                Outcome.UPSTREAM_FAILED, problem=MALFORMED, detail=str(exc)
-            ) from exc
-
-    async def finish(self) -> None:
-        """Read what is left, so that the connection goes back to the pool."""
-        await _drain(self._body)
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self._body.abort()
-
-
-class DocumentSource:
-    """One whole answer (`stream: false`) as a single block of items."""
-
-    __slots__ = ("_body", "generation_id")
-
-    def __init__(self, body: Body, generation_id: str | None) -> None:
-        self._body = body
-        self.generation_id = generation_id
-
-    @property
-    def ended(self) -> bool:
-        """Whether the document has been read."""
-        return self._body.ended
-
-    async def receive(self) -> Sequence[Item] | None:
-        """Return what the document says, once all of it is here."""
-        try:
-            return items_of_document(await read_document(self._body))
-        except (ValueError, RecursionError) as exc:
-            raise EndStream(
-                Outcome.UPSTREAM_FAILED,
-                problem=MALFORMED,
-                detail="expected one JSON document, got something else",
-            ) from exc
-
-    async def finish(self) -> None:
-        """Give the connection back; the body has been read to its end."""
-        await _drain(self._body)
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self._body.abort()
-
-
-async def _drain(body: Body) -> None:
+    :raises EndStream: when it is compressed in a way that is not known here.
+    """
+    body: Body = response.extensions["body"]
     try:
-        await body.drain()
-    except httpx.HTTPError:
+        return decoded(body, response.headers.get("content-encoding", ""))
+    except LookupError as exc:
         body.abort()
+        raise EndStream(
+            Outcome.UPSTREAM_FAILED, problem=MALFORMED, detail=str(exc.args[0])
+        ) from exc
 
 
 def _media_type(response: httpx.Response) -> str:
     said: str = response.headers.get("content-type", "")
     return said.partition(";")[0].strip().lower()
-
-
-def _is_json(response: httpx.Response) -> bool:
-    return _media_type(response) == "application/json"
-
-
-async def _failure_under_200(body: Body) -> EndStream:
-    """Read an error that upstream sends as plain JSON under status 200."""
-    failure = failure_of_document(await read_error(body))
-    return EndStream(
-        Outcome.UPSTREAM_REJECTED, problem=failure.problem, detail=failure.detail
-    )

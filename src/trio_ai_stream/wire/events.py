@@ -20,15 +20,30 @@ class Reasoning:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
-    """Upstream sent a fragment of a tool call: progress, though not content."""
+class Progress:
+    """The model works, but not at text: a tool call, audio, an image, an annotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What follows is of the choice with this index; the first one is not announced."""
+
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The model stopped: `stop`, `length`, `tool_calls`, `content_filter`, `error`."""
+    """One choice is whole: `stop`, `length`, `tool_calls`, `content_filter`."""
 
     reason: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The id that upstream's chunks have; it comes once, if it is asked for."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,11 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Malformed(Failure):
+    """Upstream sent what is no chat stream: nothing after it can be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The `[DONE]` marker."""
 
@@ -66,4 +86,16 @@ class Raw:
     payload: bytes
 
 
-Item = str | Reasoning | ToolCall | Finish | Usage | Comment | Failure | Done | Raw
+Item = (
+    str
+    | Reasoning
+    | Progress
+    | Choice
+    | Finish
+    | Identity
+    | Usage
+    | Comment
+    | Failure
+    | Done
+    | Raw
+)

@@ -52,6 +52,7 @@ class CompletionRequest(Struct, frozen=True):
     models: list[ModelName] | None = None
     preset: ModelName | None = None
     stream: bool | None = False
+    n: Any = None
 
     def chosen(self) -> str | None:
         """Return who is to answer, by what the caller said; None if it said nothing.
@@ -73,6 +74,7 @@ class Completion:
     model: str
     stream: bool
     body: bytes
+    choices: int = 1
 
 
 _decoder = msgspec.json.Decoder(CompletionRequest)
@@ -98,7 +100,9 @@ def parse_completion(
     if request.model is None:
         named = not request.models and request.preset is None
         body = _with_model(body, model if named else None)
-    return Completion(model, bool(request.stream), body)
+    # Upstream judges it; here it only says how many answers there are to wait for.
+    choices = request.n if type(request.n) is int else 1
+    return Completion(model, bool(request.stream), body, choices)
 
 
 def _with_model(body: bytes, model: str | None) -> bytes:

@@ -1,0 +1,224 @@
+"""Answers of upstream as a stream reads them: streamed, or one whole document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+import httpx
+
+from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.upstream.bodies import Body, broken, read_document
+from trio_ai_stream.upstream.buffering import FREE_BYTES, Reservation
+from trio_ai_stream.upstream.chunks import items_of_document, items_of_unstreamed
+from trio_ai_stream.upstream.decoder import Decoder
+from trio_ai_stream.upstream.errors import MALFORMED, MISPLACED
+from trio_ai_stream.wire.events import Failure, Item
+
+# Blanks and a byte order mark, which may stand before a document.
+_BLANK: Final = b" \t\r\n\xef\xbb\xbf"
+_FIELDS: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
+
+
+class StreamSource:
+    """One streamed answer: bytes in, items out; `first` has been read of it already.
+
+    A whole completion instead of events is an answer, too.
+    """
+
+    __slots__ = (
+        "_body",
+        "_decoder",
+        "_failure",
+        "_first",
+        "_raw",
+        "_reservation",
+        "_started",
+        "generation_id",
+    )
+
+    def __init__(
+        self,
+        body: Body,
+        generation_id: str | None,
+        reservation: Reservation,
+        *,
+        raw: bool,
+        first: bytes = b"",
+    ) -> None:
+        self._body = body
+        self._decoder = Decoder(raw=raw, named=generation_id is None)
+        self._failure: Callable[[], EndStream] | None = None
+        self._first = first
+        self._raw = raw
+        self._reservation = reservation
+        self._started = False
+        self.generation_id = generation_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body has been read to its end."""
+        return self._body.ended
+
+    async def receive(self) -> Sequence[Item] | None:
+        """Return all items that have arrived; `None` at the end of the body."""
+        if self._failure is not None:
+            raise self._failure()
+        decoder, reservation = self._decoder, self._reservation
+        if reservation.size:  # what was returned last has been delivered
+            reservation.hold(decoder.held)
+        try:
+            data = self._first or await self._body.receive()
+        except httpx.HTTPError as exc:
+            failure = partial(broken, type(exc))
+            if items := decoder.end():  # what has arrived comes first
+                self._failure = failure
+                return items
+            raise failure() from exc
+        self._first = b""
+        if not self._started and data:
+            text = data.lstrip(_BLANK)
+            self._started = bool(text)
+            if text.startswith(b"{"):
+                read = partial(items_of_unstreamed, raw=self._raw)
+                return await read_answer(self._body, reservation, read, first=data)
+        if not data:
+            return decoder.end() or None
+        items = decoder.feed(data)
+        if decoder.held > FREE_BYTES:
+            if not reservation.fits(decoder.held):
+                self._failure = reservation.spent
+                return items
+            reservation.hold(decoder.held)
+        return items
+
+    async def finish(self) -> None:
+        """Read what is left, so that the connection goes back to the pool."""
+        await _drain(self._body)
+
+    def abort(self) -> None:
+        """Close the connection at once, and hold nothing any more."""
+        self._reservation.release()
+        self._body.abort()
+
+
+class DocumentSource:
+    """One whole answer as a single block of items, which `read` makes of its bytes."""
+
+    __slots__ = ("_body", "_items", "_read", "_reservation", "generation_id")
+
+    def __init__(
+        self,
+        body: Body,
+        generation_id: str | None,
+        reservation: Reservation,
+        read: Callable[[bytes], list[Item]] = items_of_document,
+    ) -> None:
+        self._body = body
+        self._items: list[Item] | None = None
+        self._read = read
+        self._reservation = reservation
+        self.generation_id = generation_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether the document has been read."""
+        return self._body.ended
+
+    async def load(self, first: bytes) -> None:
+        """Read the document, of which `first` has been read, before it is asked for.
+
+        :raises EndStream: when it is an error, or no answer.
+        """
+        items = await read_answer(
+            self._body, self._reservation, self._read, first=first
+        )
+        failure = items[0]
+        if isinstance(failure, Failure):
+            raise EndStream(
+                Outcome.UPSTREAM_REJECTED,
+                problem=failure.problem,
+                detail=failure.detail,
+            )
+        self._items = items
+
+    async def receive(self) -> Sequence[Item] | None:
+        """Return what the document says, once all of it is here."""
+        if self._items is not None:
+            return self._items
+        return await read_answer(self._body, self._reservation, self._read)
+
+    async def finish(self) -> None:
+        """Give the connection back; the body has been read to its end."""
+        await _drain(self._body)
+
+    def abort(self) -> None:
+        """Close the connection at once, and hold nothing any more."""
+        self._reservation.release()
+        self._body.abort()
+
+
+async def read_answer(
+    body: Body,
+    reservation: Reservation,
+    read: Callable[[bytes], list[Item]],
+    *,
+    first: bytes = b"",
+) -> list[Item]:
+    """Return what a whole answer says, of which `first` has been read.
+
+    :raises EndStream: when it is no answer, too large, or cut off.
+    """
+    document = await read_document(body, reservation, first=first)
+    try:
+        return read(document)
+    except (ValueError, RecursionError) as exc:
+        raise no_answer(document, "one JSON document") from exc
+
+
+def no_answer(data: bytes, expected: str) -> EndStream:
+    """Return the end of a stream whose upstream sent something else than an answer."""
+    if data.lstrip(_BLANK).startswith(b"<"):
+        problem, got = MISPLACED, "a web page; check OPENROUTER_BASE_URL"
+    else:
+        problem, got = MALFORMED, "something else" if data else "nothing"
+    detail = f"expected {expected}, got {got}"
+    return EndStream(Outcome.UPSTREAM_FAILED, problem=problem, detail=detail)
+
+
+async def open_unlabelled(
+    body: Body, generation_id: str | None, reservation: Reservation, *, raw: bool
+) -> StreamSource | DocumentSource:
+    """Return the source of an answer that is not labelled as an event stream.
+
+    *Cancellation:* closes the connection.
+
+    :raises EndStream: when it is neither events nor a whole completion.
+    """
+    first = b""
+    try:
+        while len(text := first.lstrip(_BLANK)) < max(map(len, _FIELDS)):
+            data = await body.receive()
+            if not data:
+                break
+            first += data
+            if len(first) > FREE_BYTES:
+                break
+    except httpx.HTTPError as exc:
+        raise broken(type(exc)) from exc
+    if text.startswith(_FIELDS):
+        return StreamSource(body, generation_id, reservation, raw=raw, first=first)
+    if not text.startswith(b"{"):
+        raise no_answer(first, "events or a completion")
+    read = partial(items_of_unstreamed, raw=raw)
+    source = DocumentSource(body, generation_id, reservation, read)
+    await source.load(first)
+    return source
+
+
+async def _drain(body: Body) -> None:
+    try:
+        await body.drain()
+    except httpx.HTTPError:
+        body.abort()
