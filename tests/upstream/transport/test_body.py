@@ -61,6 +61,32 @@ async def test_a_split_chunk_never_gives_an_empty_block() -> None:
         assert body.trailers == [(b"X", b"y")]
 
 
+@pytest.mark.parametrize("apart", [True, False])
+async def test_what_came_before_a_mistake_is_delivered(apart: bool) -> None:
+    """A good chunk and a bad one in one read: the good one, and then the failure."""
+
+    async def handle(peer: Peer) -> None:
+        await peer.request()
+        if apart:
+            await peer.send(CHUNKED)
+            await trio.testing.wait_all_tasks_blocked()
+        await peer.send((b"" if apart else CHUNKED) + b"2\r\nab\r\nnonsense\r\n")
+        await trio.sleep_forever()
+
+    with trio.fail_after(5):
+        async with (
+            in_memory(handle) as (client, transport),
+            client.stream("GET", URL) as response,
+        ):
+            body = response.extensions["body"]
+            assert await body.receive() == b"ab"
+            assert transport.statistics().live == 0
+            for _ in range(2):
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await body.receive()
+            assert not body.ended
+
+
 @both
 async def test_blocks_are_bounded_and_nothing_is_read_ahead(tls: bool) -> None:
     """A block is at most 16 KiB; the rest waits in the kernel and then upstream."""

@@ -118,9 +118,11 @@ def parse(case: Case, pieces: list[bytes]) -> tuple[bytes, ResponseParser]:
 
 
 def feed_all(parser: ResponseParser, pieces: list[bytes]) -> None:
-    """Feed the pieces one after the other."""
+    """Feed the pieces one after the other; raise what is found to be wrong."""
     for piece in pieces:
         parser.feed(piece)
+        if parser.failure is not None:
+            raise parser.failure
 
 
 def check(case: Case, pieces: list[bytes]) -> None:

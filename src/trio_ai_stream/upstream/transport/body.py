@@ -14,7 +14,11 @@ import httpx
 import trio
 
 from trio_ai_stream.upstream.transport.connection import Connection
-from trio_ai_stream.upstream.transport.errors import Phase, reraise
+from trio_ai_stream.upstream.transport.errors import (
+    InvalidResponseError,
+    Phase,
+    reraise,
+)
 from trio_ai_stream.upstream.transport.parser import Headers, ResponseParser
 from trio_ai_stream.upstream.transport.pool import Pool
 
@@ -24,6 +28,7 @@ class _State(enum.Enum):
     KEPT = "ended, connection kept"
     CLOSED = "ended, connection closed"
     ABORTED = "aborted"
+    BROKEN = "broken"
 
 
 class Body(httpx.AsyncByteStream):
@@ -45,8 +50,7 @@ class Body(httpx.AsyncByteStream):
         self._first = first
         self._read_s = read_s
         self._state = _State.READING
-        if self._parser.complete:
-            self._end()
+        self._take_note()
 
     def __repr__(self) -> str:
         return f"<Body {self._state.value}>"
@@ -125,6 +129,8 @@ class Body(httpx.AsyncByteStream):
             raise httpx.StreamClosed
         if not self._first:
             await trio.lowlevel.checkpoint()
+            if self._state is _State.BROKEN:
+                raise InvalidResponseError(str(self._parser.failure))
             return b""
         # It came with the head, for which the task has just waited.
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -152,9 +158,17 @@ class Body(httpx.AsyncByteStream):
         else:
             parser.feed_end()
             block = b""
-        if parser.complete:
-            self._end()
+        self._take_note()
         return block
+
+    def _take_note(self) -> None:
+        """Follow what the parser has found out: the end of the body, or a mistake."""
+        if self._parser.complete:
+            self._end()
+        elif self._parser.failure is not None:
+            # What came before it is delivered; there is nothing more to read.
+            self._state = _State.BROKEN
+            self._pool.discard(self._connection)
 
     def _end(self) -> None:
         connection = self._connection

@@ -49,7 +49,8 @@ class ResponseParser:
 
     `head` is None until the final head is complete; `complete` tells that the last
     byte of the response has been read, and `reusable` whether another request may
-    follow on the connection.
+    follow on the connection. `failure` is what is wrong after the part of the body that
+    was returned last: the parser is of no use afterwards.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class ResponseParser:
         "_parts",
         "_reason",
         "complete",
+        "failure",
         "head",
         "on_body",
         "reusable",
@@ -84,6 +86,7 @@ class ResponseParser:
         self.head: Head | None = None
         self.trailers: Headers = []
         self.complete = False
+        self.failure: InvalidResponseError | None = None
         self.reusable = False
         self._http: httptools.HttpResponseParser | None = httptools.HttpResponseParser(
             self
@@ -97,8 +100,10 @@ class ResponseParser:
         """Take what arrived and return the part of the body in it, which may be empty.
 
         Errors: `InvalidResponseError` when it is no response, or is beyond a limit; the
-        parser is of no use afterwards. Bytes after the end of the response are not an
-        error of this response, but the connection is not `reusable` then.
+        parser is of no use afterwards. If a part of the body came before the mistake,
+        that is returned, and the error is in `failure`. Bytes after the end of the
+        response are not an error of this response, but the connection is not `reusable`
+        then.
         """
         http = self._http
         if http is None:
@@ -106,7 +111,12 @@ class ResponseParser:
         try:
             http.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-            self._stopped(exc)
+            try:
+                self._stopped(exc)
+            except InvalidResponseError as failure:
+                if not self._parts:
+                    raise
+                self.failure = failure.with_traceback(None)
         parts = self._parts
         if parts:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
