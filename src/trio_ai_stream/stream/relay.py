@@ -251,8 +251,9 @@ class _Conversation:
             await self._pass(items)
 
     async def _receive(self, source: Source) -> Sequence[Item] | None:
-        if self.stream.ending is not None:  # it came while this task was due to run
-            raise EndStream(self.stream.ending.outcome)
+        stream = self.stream
+        if stream.ending is not None:  # it came while this task was due to run
+            raise EndStream(stream.ending.outcome)
         self.watch.waiting_since = trio.current_time()
         items = await source.receive()
         self.watch.waiting_since = None

@@ -93,7 +93,7 @@ RELAY_MUTANTS: Final = (
         "retry-after-content",
         "a stream that has delivered content is retried",
         RELAY,
-        "begun = self.stream.events or self.transcript.begun",
+        "begun = stream.events or self.transcript.begun or finished",
         "begun = False",
     ),
     Mutant(
