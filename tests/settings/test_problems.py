@@ -185,3 +185,55 @@ def test_serve_ends_with_2_on_files_that_do_not_match(
     assert done.returncode == 2
     assert "belongs to another certificate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"\n# note\nOPENROUTER_API_KEY sk-or-v1-secret\n", ["line 3: expected NAME="]),
+        (b"PORT=1\nRATE_LIMIT\nsome words here\n", ["line 2: ", "line 3: "]),
+        (b"PORT='1\nRATE_LIMIT=2\n", ["line 1: expected NAME="]),
+        (b"PORT=1\nOPENROUTER_TITLE=caf\xe9\n", ["UTF-8, got byte 0xe9 in line 2"]),
+        (b"PORT=x\nnothing at all\n", ["line 2: ", "PORT: expected 8080"]),
+    ],
+)
+def test_a_line_that_is_no_setting_is_named(
+    content: bytes, found: list[str], tmp_path: Path
+) -> None:
+    """Each by its number, together with bad values; what stands there is not shown."""
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, tmp_path / ".env")
+    problems = caught.value.problems
+    assert len(problems) == len(found)
+    assert all(words in line for words, line in zip(found, problems, strict=True))
+    assert "secret" not in str(caught.value)
+
+
+def test_what_an_env_file_may_hold(tmp_path: Path) -> None:
+    """A byte order mark, `export`, quotes, comments, and names of other programs."""
+    text = "\ufeff# a\nexport PORT='1234' # b\nOTHER\nX=1\n\nRATE_LIMIT=\"3\"\n"
+    (tmp_path / ".env").write_text(text)
+    settings = load_settings({}, tmp_path / ".env")
+    assert (settings.PORT, settings.RATE_LIMIT) == (("", 1234), 3)
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve", "hypercorn"])
+def test_a_bad_env_file_ends_the_start(command: str, tmp_path: Path) -> None:
+    """The words, and exit status 2 from our own commands."""
+    (tmp_path / ".env").write_bytes(b"\xff\n")
+    words = ["-m", "trio_ai_stream", command]
+    if command == "hypercorn":
+        words = ["-m", "hypercorn", "-b", "127.0.0.1:0", "trio_ai_stream.app:app"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ".env: expected text in UTF-8, got byte 0xff in line 1" in done.stderr
+    assert "Traceback" not in done.stderr
+    if command != "hypercorn":
+        assert done.returncode == 2

@@ -20,6 +20,7 @@ from loguru import logger
 from trio_ai_stream.telemetry.interception import InterceptHandler
 from trio_ai_stream.telemetry.logs import (
     REQUEST_ID,
+    LogFormat,
     configure_logging,
     dropped_records,
 )
@@ -222,6 +223,21 @@ def test_a_message_cannot_forge_a_second_line_or_send_terminal_codes() -> None:
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
     assert "\x9b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_nothing_turns_the_direction_of_a_line(form: LogFormat) -> None:
+    """Marks of direction are spelt out: in messages, fields and tracebacks."""
+    stream = io.StringIO()
+    configure_logging("INFO", form, stream)
+    marks = "".join(map(chr, (0x061C, 0x200E, 0x200F, 0x202A, 0x202E, 0x2066, 0x2069)))
+    try:
+        raise ValueError(f"x{marks}\x1b[2J")  # noqa: TRY301  the record needs one
+    except ValueError:
+        logger.exception("a{}", marks, model=f"m{marks}")
+    assert not set(marks) & set(stream.getvalue())
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().count("\\u202e") >= 3
 
 
 def test_a_field_cannot_split_a_line_of_json_or_send_terminal_codes() -> None:

@@ -31,22 +31,52 @@ UNLIMITED: Final = PROBES | {"/metrics"}
 UNLIMITED_PREFIX: Final = PAGE_PREFIX
 
 
+# Another site's page can make a browser ask, not read the answer; CORS says which may.
+CROSS_SITE: Final = Problem(
+    403,
+    "cross_site",
+    "a page of another site asked this; set CORS_ALLOW_ORIGINS to serve its origin",
+)
+
+
+def is_routine(incoming: Incoming) -> bool:
+    """Whether the request is a probe's, a scraper's or for a file of the page's."""
+    path = incoming.path
+    return path in UNLIMITED or path.startswith(UNLIMITED_PREFIX)
+
+
 async def admit_request(services: Services, incoming: Incoming) -> None:
     """Find out who asks, count the request, and refuse whoever may not ask.
 
-    :raises Refused: 401, 403, 429 with `Retry-After`, or 503 while the server drains.
+    :raises Refused: 400, 401, 403, 429 with `Retry-After`, or 503 while the server
+        drains.
     """
     if incoming.method == "OPTIONS":
         return
+    if _is_cross_site(services, incoming):  # not counted: it is not its user's doing
+        raise Refused(CROSS_SITE)
     refusal = check_client(services, incoming)
-    path = incoming.path
-    if incoming.exchange.probes_only and path not in PROBES:
+    if incoming.exchange.probes_only and incoming.path not in PROBES:
         raise Refused(EXHAUSTED)
-    unlimited = path in UNLIMITED or path.startswith(UNLIMITED_PREFIX)
-    if refusal is not None or not unlimited:
+    if refusal is not None or not is_routine(incoming):
         await _count(services, incoming)
     if refusal is not None:
         raise Refused(refusal)
+
+
+def _is_cross_site(services: Services, incoming: Incoming) -> bool:
+    """Whether a page that CORS does not allow made a browser ask this.
+
+    A link that a user follows is the user's own request (Fetch Metadata Request
+    Headers, `Sec-Fetch-Dest: document`).
+    """
+    if incoming.field(b"sec-fetch-site") != "cross-site":
+        return False
+    allowed = services.settings.CORS_ALLOW_ORIGINS
+    origin = incoming.field(b"origin")
+    if origin is not None and ("*" in allowed or origin in allowed):
+        return False
+    return incoming.field(b"sec-fetch-dest") != "document"
 
 
 async def _count(services: Services, incoming: Incoming) -> None:

@@ -47,8 +47,14 @@ class Application(QuartTrio):
         self.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
         self.config["BODY_TIMEOUT"] = settings.READ_TIMEOUT_SECS
         self.config["RESPONSE_TIMEOUT"] = None  # budgets and the guard bound responses
+        # A redirect would take its host from the request. There is none without this:
+        # no route ends with a slash.
+        self.url_map.merge_slashes = False
+        self.paths: set[str] = set()
         self.respond = partial(
-            errors.respond, on_refusal=partial(count_refusal, services.metrics)
+            errors.respond,
+            on_refusal=partial(count_refusal, services.metrics),
+            paths=self.paths,
         )
         errors.register(self, self.respond)
         self.before_request(self._admit)
@@ -63,6 +69,7 @@ class Application(QuartTrio):
         self.register_blueprint(documentation_blueprint(settings))
         self.register_blueprint(live_blueprint(services))
         self.register_blueprint(page_blueprint(services))
+        self.paths |= {r.rule for r in self.url_map.iter_rules() if not r.arguments}
         if settings.CORS_ALLOW_ORIGINS:
             cors(
                 self,

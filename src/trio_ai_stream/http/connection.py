@@ -20,7 +20,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from trio_ai_stream.admission.clients import shown_client
 from trio_ai_stream.http import headers
-from trio_ai_stream.http.admission import admit_request
+from trio_ai_stream.http.admission import admit_request, is_routine
 from trio_ai_stream.http.endpoint import (
     STREAM_FIELDS,
     Endpoint,
@@ -59,10 +59,12 @@ class Connection(TrioASGIHTTPConnection):
             http_version=self.scope["http_version"],
         )
         end: Outcome | None = None
+        origins = services.settings.CORS_ALLOW_ORIGINS
+        by_origin = bool(origins) and "*" not in origins
 
         async def send_complete(message: Any) -> None:
             if message["type"] == "http.response.start":
-                headers.complete(message["headers"], incoming)
+                headers.complete(message["headers"], incoming, by_origin=by_origin)
             await send(message)
 
         try:
@@ -184,7 +186,11 @@ class Connection(TrioASGIHTTPConnection):
     def _log_end(self, incoming: Incoming) -> None:
         settings = self.app.services.settings
         self.app.services.metrics.request_ended(incoming.status)
-        logger.info(
+        # A stream has one record, its own; probes and the page's files would drown what
+        # matters.
+        quiet = incoming.stream is not None or is_routine(incoming)
+        logger.log(
+            "DEBUG" if quiet else "INFO",
             "request ended",
             event="request_ended",
             method=incoming.method,

@@ -32,11 +32,14 @@ def documentation_blueprint(settings: Settings) -> Blueprint:
 
     @blueprint.get("/openapi.json")
     async def openapi() -> Response:
-        return Response(document_bytes, content_type="application/json")
+        response = Response(document_bytes, content_type="application/json")
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
     @blueprint.get("/docs")
     async def docs() -> Response:
         response = Response(page_bytes, content_type="text/html; charset=utf-8")
+        response.headers["Cache-Control"] = "no-cache"
         response.headers["Content-Security-Policy"] = policy
         return response
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import difflib
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
@@ -36,17 +38,28 @@ def register(app: Quart, respond: Callable[[Exception, Incoming], Response]) -> 
 
 
 def respond(
-    exc: Exception, incoming: Incoming, *, on_refusal: Callable[[Problem], None]
+    exc: Exception,
+    incoming: Incoming,
+    *,
+    on_refusal: Callable[[Problem], None],
+    paths: Collection[str] = (),
 ) -> Response:
-    """Return the answer to a request that failed before its response; tell of it."""
+    """Return the answer to a request that failed before its response; tell of it.
+
+    A path that leads nowhere is answered with the nearest of `paths`.
+    """
+    near = None
     if isinstance(exc, HTTPException):
         problem = _problem_of(exc)
+        if problem.status == 404 and (near := nearest_path(incoming.path, paths)):
+            message = f"there is nothing at this path; did you mean {near}?"
+            problem = dataclasses.replace(problem, message=message)
     elif isinstance(exc, Refused):
         problem = exc.problem
     else:
         return _bug(exc, incoming)
     on_refusal(problem)
-    response = render(problem, incoming)
+    response = render(problem, incoming, path=near)
     if isinstance(exc, HTTPException):
         for name, value in exc.get_headers():
             if name.lower() == "allow":
@@ -54,9 +67,28 @@ def respond(
     return response
 
 
-def render(problem: Problem, incoming: Incoming) -> Response:
-    """Return a problem in the shape of its endpoint: OpenAI's, or the seed's."""
-    if incoming.path.startswith("/v1/"):
+def nearest_path(path: str, paths: Collection[str]) -> str | None:
+    """Return the path that was probably meant: without a base, with another, mistyped.
+
+    Clients are given a base URL, and most mistakes are in it: `/chat/completions`,
+    `/api/v1/models`, `/v1/v1/models`.
+    """
+    path = "/" + path.strip("/")
+    for known in sorted(paths, key=len, reverse=True):
+        if "/" not in {path, known} and (known.endswith(path) or path.endswith(known)):
+            return known
+    near = difflib.get_close_matches(path[:200], paths, n=1, cutoff=0.75)
+    return near[0] if near else None
+
+
+def render(
+    problem: Problem, incoming: Incoming, *, path: str | None = None
+) -> Response:
+    """Return a problem in the shape of its endpoint: OpenAI's, or the seed's.
+
+    `path` is the endpoint's, if it is not the request's.
+    """
+    if (path or incoming.path).startswith("/v1/"):
         response = _openai(problem)
     elif "text/event-stream" in (incoming.field(b"accept") or ""):
         response = _event(problem, incoming)

@@ -16,6 +16,9 @@ Fields = list[tuple[bytes, bytes]]
 SECURITY: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    # No page of another origin has a use for what it may not read. What CORS allows is
+    # read in another mode, which this does not touch.
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
@@ -29,9 +32,16 @@ SECURITY: Final = (
 TRANSPORT_SECURITY: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
-def complete(fields: Fields, incoming: Incoming) -> None:
-    """Add what the response of a request lacks; a route's own value is kept."""
+def complete(fields: Fields, incoming: Incoming, *, by_origin: bool = False) -> None:
+    """Add what the response of a request lacks; a route's own value is kept.
+
+    :param by_origin: another origin would be answered differently.
+    """
     present = {name for name, _ in fields}
+    if b"cache-control" not in present:
+        fields.append((b"cache-control", b"no-store"))
+    if by_origin and b"vary" not in present:
+        fields.append((b"vary", b"Origin"))
     fields.append((b"x-request-id", incoming.request_id.encode("ascii")))
     if incoming.decision is not None:
         for name, value in incoming.decision.headers():

@@ -41,7 +41,8 @@ class Incoming:
     def __init__(self, scope: dict[str, Any], request_id: str) -> None:
         self.scope = scope
         self.method: str = scope["method"]
-        self.path: str = scope["path"]
+        # Quart's routes pass over slashes in front as well (a base URL with one more).
+        self.path: str = "/" + scope["path"].lstrip("/")
         self.request_id = request_id
         self.exchange: Exchange = (
             scope.get("extensions", {}).get(EXTENSION) or Exchange()

@@ -28,6 +28,9 @@ LOOPBACK_ONLY: Final = Problem(
     "this server has no API_KEYS, so it serves its own machine only,"
     " by an address or name of loopback; set API_KEYS, or ALLOW_ANONYMOUS=1",
 )
+TWO_KEYS: Final = Problem(
+    400, "invalid_request", "authorization: expected one header field, got more"
+)
 OPERATORS_ONLY: Final = Problem(
     403, "permission_denied", "this needs one of the server's ADMIN_KEYS"
 )
@@ -39,7 +42,8 @@ def check_client(services: Services, incoming: Incoming) -> Problem | None:
     The caller counts the request first and refuses it then: guessing keys is limited
     by the guesser's address.
     """
-    token = bearer_token(incoming.field(b"authorization"))
+    said = incoming.fields(b"authorization")
+    token = bearer_token(said[0]) if len(said) == 1 else None
     incoming.role = None if token is None else services.keys.role(token)
     client = incoming.scope["client"]
     incoming.client_id = identify(
@@ -52,6 +56,8 @@ def check_client(services: Services, incoming: Incoming) -> Problem | None:
     path = incoming.path
     if path in PROBES:
         return None
+    if len(said) > 1:  # what stands before the server may have read the other
+        return TWO_KEYS
     if services.settings.loopback_only and not _on_loopback(incoming):
         return LOOPBACK_ONLY
     if not services.settings.keys_required or incoming.role is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError
 
 from trio_ai_stream.settings.model import Settings
@@ -35,7 +37,9 @@ def load_settings(
     problems: list[str] = []
     values: dict[str, str] = {}
     if env_file is not None and env_file.is_file():
-        for name, value in dotenv_values(env_file).items():
+        found, wrong = _read_env_file(env_file)
+        problems += wrong
+        for name, value in found.items():
             if name in names:
                 values[name] = value or ""
             elif near := difflib.get_close_matches(name, names, n=1, cutoff=0.8):
@@ -44,10 +48,38 @@ def load_settings(
                     f" did you mean {near[0]}?"
                 )
     values.update({name: environ[name] for name in names if name in environ})
-    settings, found = _validate({k: v for k, v in values.items() if v.strip()})
+    settings, bad = _validate({k: v for k, v in values.items() if v.strip()})
     if settings is None or problems:
-        raise SettingsError(problems + found)
+        raise SettingsError(problems + bad)
     return settings
+
+
+def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
+    """Return the file's values, and what is wrong with it; a line is never shown."""
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        return {}, [f"{path}: expected a file that can be read: {exc.strerror}"]
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        came = f"byte {data[exc.start]:#04x} in line {line}"
+        return {}, [f"{path}: expected text in UTF-8, got {came}"]
+    wrong, right = [], []
+    for binding in parse_stream(io.StringIO(text)):
+        lines = binding.original.string
+        # A name alone is for other readers of the file; ours need a value.
+        alone = binding.value is None and binding.key in Settings.model_fields
+        if binding.error or alone:
+            blank = len(lines) - len(lines.lstrip())
+            line = binding.original.line + lines.count("\n", 0, blank)
+            wrong.append(
+                f"{path}: line {line}: expected NAME=value, got something else"
+            )
+        else:
+            right.append(lines)
+    return dotenv_values(stream=io.StringIO("".join(right))), wrong
 
 
 def _validate(

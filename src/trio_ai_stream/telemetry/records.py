@@ -19,9 +19,12 @@ TRACEBACK_LIMIT = 16_384
 """Characters of one traceback: an exception group of a thousand children ends there."""
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
-_CONTROLS |= {0x0A: "\\n", 0x0D: "\\r", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+# Line separators, and marks that let a terminal show a text in another order.
+_MARKS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_CONTROLS |= {0x0A: "\\n", 0x0D: "\\r", **{code: f"\\u{code:04x}" for code in _MARKS}}
 # What JSON lets stand in a string, and terminals or readers of lines do not.
-_BEYOND_JSON = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
+_BEYOND_JSON = {code: f"\\u{code:04x}" for code in (*range(127, 160), *_MARKS)}
+_IN_TRACEBACK = {code: text for code, text in _CONTROLS.items() if code != 0x0A}
 _RESET, _DIM = "\x1b[0m", "\x1b[2m"
 _COLOURS = {
     "TRACE": "\x1b[2m",
@@ -74,7 +77,7 @@ def render_text(record: Record, *, coloured: bool) -> str:
     line += f" {escape(record['message'])}"
     line += f"  {dim}{fields}{reset}" if fields else ""
     trace = _traceback(record)
-    return f"{line}\n{trace}\n" if trace else f"{line}\n"
+    return f"{line}\n{trace.translate(_IN_TRACEBACK)}\n" if trace else f"{line}\n"
 
 
 def _fields(extra: Mapping[str, Any]) -> str:

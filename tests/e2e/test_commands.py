@@ -1,0 +1,146 @@
+"""Every command in the README and in docs/ runs as it is written.
+
+Each group of commands runs in a network namespace of its own, so that the ports which
+the documents name are free, and in an empty folder. What stands before this project
+there, `pip` and `uv run`, is on the machine already: both are replaced by scripts that
+run the rest of the line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.docs import ROOT
+
+READY = (
+    "curl -sk --retry 60 --retry-connrefused --retry-delay 1 -o /dev/null"
+    " {scheme}://localhost:8080/ready"
+)
+COMMENT = re.compile(r"\s{2,}#.*")
+
+
+def documented() -> dict[str, str]:
+    """Return each block of commands by the first words of it."""
+    found = {}
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        blocks = re.findall(
+            r"```(bash|sh|console)\n(.*?)```", document.read_text(), re.DOTALL
+        )
+        for kind, block in blocks:
+            if kind == "console":  # the commands among what they print
+                lines = re.findall(r"^\$ (.*)$", block, re.MULTILINE)
+                block = "\n".join(lines)
+            block = "\n".join(COMMENT.sub("", line) for line in block.splitlines())
+            found[" ".join(block.split()[:5])] = block
+    return found
+
+
+BLOCKS = documented()
+SERVE = "pip install uv && uv"
+ASK = "curl -N localhost:8080/chat -H 'content-type:"
+HYPERCORN = "uv run hypercorn -c hypercorn.toml"
+TLS = "uv run trio-ai-stream dev-cert >>"
+SHARED = "export REDIS_URL=redis://localhost:6379 MAX_CONCURRENT_STREAMS=1 PORT=8081 uv"
+CLIENT = 'trio-ai-stream chat --url https://chat.example.com "Why'
+
+
+def test_no_command_is_left_out() -> None:
+    """A new block of commands is run by a test of this module."""
+    assert sorted(BLOCKS) == sorted([SERVE, ASK, HYPERCORN, TLS, SHARED, CLIENT])
+
+
+def possible() -> bool:
+    """Whether this machine lets us have a network namespace."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        return False
+    command = ["unshare", "-rn", "ip", "link", "set", "lo", "up"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with `uv` and `pip` that run what is here, and hypercorn.toml."""
+    if not possible() or shutil.which("curl") is None:
+        pytest.skip("needs curl and network namespaces (unshare, iproute2)")
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    scripts = {
+        "uv": '[ "$1" = run ] && shift; [ "$1" = --extra ] && shift 2; exec "$@"',
+        "pip": "exit 0",
+    }
+    for name, text in scripts.items():
+        script = binaries / name
+        script.write_text(f"#!/bin/sh\n{text}\n")
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    shutil.copy(ROOT / "hypercorn.toml", tmp_path)
+    return tmp_path
+
+
+def run(folder: Path, script: str, *, fails: bool = False) -> str:
+    """Run a script as a person would; whatever it started ends with it."""
+    path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["unshare", "-rn", "--pid", "--fork", "--kill-child", "bash", "-c",
+         f"ip link set lo up\nset -e\n{script}"],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def in_background(line: str, scheme: str = "http") -> str:
+    """A server's line as it runs in another shell, and the wait until it is ready."""
+    return f"( {line} ) 2>/dev/null &\n{READY.format(scheme=scheme)}"
+
+
+def test_the_first_commands(folder: Path) -> None:
+    """A server, and the first question to it."""
+    serve, tests = BLOCKS[SERVE].splitlines()
+    assert tests == "pip install uv && uv run pytest"  # this run
+    shown = run(folder, f"{in_background(serve)}\n{BLOCKS[ASK]}")
+    assert shown.count('"type":"content"') == 3
+    assert '"type":"done"' in shown
+
+
+def test_plain_hypercorn(folder: Path) -> None:
+    """It answers at the address that hypercorn.toml names."""
+    shown = run(folder, f"{in_background(BLOCKS[HYPERCORN])}\n{BLOCKS[ASK]}")
+    assert '"type":"done"' in shown
+
+
+def test_a_certificate_for_this_machine(folder: Path) -> None:
+    """Written, used by the server, and trusted by curl."""
+    certificate, serve, ask = BLOCKS[TLS].splitlines()
+    shown = run(folder, f"{certificate}\n{in_background(serve, 'https')}\n{ask}")
+    assert '"status":"ok"' in shown
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server")
+def test_more_than_one_machine(folder: Path) -> None:
+    """The second server refuses, and then cancels the first one's stream."""
+    redis = "redis-server --port 6379 --save '' --daemonize yes >/dev/null"
+    shown = run(folder, f"{redis}\n{BLOCKS[SHARED]}")
+    assert '"error_type":"too_many_streams"' in shown
+    assert '{"id":"mine","outcome":"cancelled","state":"streaming"' in shown
+
+
+def test_the_terminal_client(folder: Path) -> None:
+    """The example's host is nobody's; the other command asks a server of ours."""
+    elsewhere, piped = BLOCKS[CLIENT].splitlines()
+    assert "https://chat.example.com" in run(folder, elsewhere, fails=True)
+    start = in_background(BLOCKS[SERVE].splitlines()[0])
+    diff = "git init -q .; echo one > a; git add a; echo two > a"
+    assert "completed" in run(folder, f"{start}\n{diff}\n{piped}")
