@@ -12,6 +12,9 @@ from tests.support.guarding.client import get
 CRLF = b"\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: test\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+HOST = b"GET /ok HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n"
+CLOSE = "Connection: close"
+INVALID_HOSTS = (b"a b", b"u@t", b"t/x", b"t?x", b"t:80:90", b"t:x", b"[::1", b"\xe9")
 CLIENT_HELLO = bytes.fromhex("16030100a5010000a10303") + bytes(160)
 
 
@@ -35,7 +38,13 @@ CASES = [
     Case(
         "bare line feeds", b"GET /ok HTTP/1.1\nHost: t\nConnection: close\n\n", (200,)
     ),
-    Case("blank lines first", CRLF * 2 + get("/ok"), (400,)),
+    Case("blank lines first", CRLF * 2 + get("/ok", "Connection: close"), (200,)),
+    Case(
+        "blank lines between two requests",
+        POST + b"Content-Length: 2\r\n\r\nhi\r\n\n" + get("/ok", "Connection: close"),
+        (200, 200),
+    ),
+    Case("a bare CR before the request", b"\r" + get("/ok"), (400,)),
     Case("HTTP/1.0", b"GET /ok HTTP/1.0\r\n\r\n", (200,)),
     Case("an HTTP/1.0 stream", get("/stream?n=2&every=0", version="1.0"), (200,)),
     Case("a method with a bracket", b"G(T / HTTP/1.1\r\nHost: t\r\n\r\n", (400,)),
@@ -85,6 +94,25 @@ CASES = [
     Case("a chunk size of 40 digits", CHUNKED + b"f" * 40 + CRLF, (400,)),
     Case("a negative chunk size", CHUNKED + b"-1\r\n", (400,)),
     Case("a chunk longer than it says", CHUNKED + b"2\r\nhello\r\n0\r\n\r\n", (400,)),
+    Case(
+        "chunk extensions",
+        POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'1;a;b="c d"\r\nh\r\n1;x\r\ni\r\n0;last\r\n\r\n',
+        (200,),
+    ),
+    Case("a bare CR in a chunk extension", CHUNKED + b"1;a\rb\r\nh\r\n", (400,)),
+    Case("a bare LF in a chunk extension", CHUNKED + b"1;a\nb\r\nh\r\n", (400,)),
+    Case("a NUL in a chunk extension", CHUNKED + b"1;a\0b\r\nh\r\n", (400,)),
+    Case(
+        "a bare CR in the second chunk's extension",
+        CHUNKED + b"1\r\nh\r\n1;a\rb\r\ni\r\n",
+        (400,),
+    ),
+    Case(
+        "a NUL in the last chunk's extension",
+        CHUNKED + b"1\r\nh\r\n0;\0\r\n\r\n",
+        (400,),
+    ),
     Case("a chunk extension of 40 KB", CHUNKED + b"1;" + b"x" * 40_000, (431,)),
     Case("trailers of 40 KB", CHUNKED + b"0\r\nX: " + b"x" * 40_000, (431,)),
     Case(
@@ -102,6 +130,21 @@ CASES = [
     Case("a target that is a query", get("?x=1"), (400,)),
     Case("a target with a high byte", b"GET /\xff HTTP/1.1\r\nHost: t\r\n\r\n", (400,)),
     Case("an absolute target", get("http://t/ok", "Connection: close"), (200,)),
+    Case("an absolute target without a path", get("http://t?x", CLOSE), (200,)),
+    Case("an absolute target in capitals", get("HTTPS://t:1/ok", CLOSE), (200,)),
+    Case("an absolute target without a host", get("http:///ok"), (400,)),
+    Case("an absolute target with userinfo", get("http://u:p@t/ok"), (400,)),
+    Case("an absolute target of another scheme", get("ftp://t/ok"), (400,)),
+    Case("the asterisk for GET", get("*"), (400,)),
+    *(
+        Case(
+            f"the host {host!r}", b"GET /ok HTTP/1.1\r\nHost: %b\r\n\r\n" % host, (400,)
+        )
+        for host in INVALID_HOSTS
+    ),
+    Case("an IPv6 host", HOST % b"[::1]:8080", (200,)),
+    Case("a host with a port", HOST % b"example.com:8080", (200,)),
+    Case("an empty host", HOST % b"", (200,)),
     Case(
         "the asterisk",
         b"OPTIONS * HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
@@ -131,6 +174,22 @@ CASES = [
         POST + b"Content-Length: 2\r\n\r\nhi there\r\n\r\n",
         (200, 400),
     ),
+    Case(
+        "more bytes behind Connection: close",
+        get("/ok", "Connection: close") + b"\x00 rubbish",
+        (200,),
+    ),
+    Case(
+        "a request behind Connection: close",
+        get("/ok", "Connection: close") + get("/ok"),
+        (200,),
+    ),
+    Case(
+        "a request behind a body with Connection: close",
+        POST + b"Connection: close\r\nContent-Length: 2\r\n\r\nhi" + get("/ok"),
+        (200,),
+    ),
+    Case("a request behind one of HTTP/1.0", get("/ok", version="1.0") * 2, (200,)),
     Case(
         "100-continue",
         POST

@@ -14,6 +14,7 @@ from tests.support.guarding.servers import ServerProcess
 def outcome(seen: list[frames.Seen]) -> set[str]:
     """Name what was seen the way a case expects it."""
     named = {f"{s.kind} {s.value}" for s in seen if s.kind in {"goaway", "reset"}}
+    named |= {f"{s.stream}: ended" for s in seen if s.ended}
     return named | {f"{s.stream}: {s.value}" for s in seen if s.kind == "headers"}
 
 

@@ -72,6 +72,12 @@ def headers(stream: int, fields: tuple[Header, ...], *, end: bool = True) -> byt
     return frame(0x1, 0x4 | (0x1 if end else 0), stream, block)
 
 
+def depending(stream: int, *, on: int) -> bytes:
+    """Return HEADERS that open a stream and say which one it depends on."""
+    head = request(stream)
+    return frame(0x1, 0x25, stream, on.to_bytes(4, "big") + b"\0" + head[9:])
+
+
 def data(stream: int, payload: bytes = b"", *, end: bool = False) -> bytes:
     """Return DATA."""
     return frame(0x0, 0x1 if end else 0, stream, payload)

@@ -30,6 +30,8 @@ class H2Stream(GuardedStream):
         self.inbox.on_taken = partial(repay, self)
         # Body bytes that the client has not been given credit for yet.
         self.owed_bytes = 0
+        # What of the announced length has not come yet; None: none was announced.
+        self.missing_bytes: int | None = None
         # When the request's end is due.
         self.body_deadline = inf
         # What a cancelled send has left; goes out in front of the next.

@@ -9,6 +9,7 @@ find each other half way.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from math import inf
 from time import time
 from typing import TYPE_CHECKING, Any, cast
@@ -19,8 +20,17 @@ from hypercorn.protocol.events import Body, EndBody, Event, Response, StreamClos
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 
 from trio_ai_stream.server.drain import first_of
-from trio_ai_stream.server.guard.h1_request import judge_request
-from trio_ai_stream.server.guard.http1_fields import Fields, field_line, own_fields
+from trio_ai_stream.server.guard.h1_request import (
+    bad_chunk_line,
+    read_request,
+    skip_empty_lines,
+)
+from trio_ai_stream.server.guard.http1_fields import (
+    Fields,
+    field_line,
+    own_fields,
+    reason,
+)
 from trio_ai_stream.server.guard.phases import Phase
 from trio_ai_stream.server.guard.stream import GuardedStream
 
@@ -42,9 +52,8 @@ class GuardedH11(H11Protocol):
         self.config = owner.config
         self.limits = owner.limits
         self.stream = None
-        self.connection = h11.Connection(
-            h11.SERVER, max_incomplete_event_size=self.limits.header_bytes
-        )
+        self.connection = self._fresh(b"")
+        self._chunk_begins = False
         self._held = b""  # what leaves with that which follows it at once
         self._ahead_bytes = 0
         self._resumed: trio.Event | None = None
@@ -52,6 +61,14 @@ class GuardedH11(H11Protocol):
     def __str__(self) -> str:
         """The two halves of h11's state."""
         return f"HTTP/1.1, {self.connection.states}"
+
+    def _fresh(self, data: bytes) -> h11.Connection:
+        connection = h11.Connection(
+            h11.SERVER, max_incomplete_event_size=self.limits.header_bytes
+        )
+        if data:  # nothing would be the end of the connection
+            connection.receive_data(data)
+        return connection
 
     async def received(self, data: bytes) -> None:
         """Take bytes from the client; waits while too much is unread by the app."""
@@ -87,6 +104,16 @@ class GuardedH11(H11Protocol):
             raw = b""
             if self.connection.their_state is h11.IDLE:
                 raw = self.connection.trailing_data[0]
+                if raw[:1] in {b"\r", b"\n"}:
+                    raw = skip_empty_lines(raw)
+                    self.connection = self._fresh(raw)
+                    if raw == b"\r":
+                        return
+            elif self._chunk_begins and bad_chunk_line(
+                self.connection.trailing_data[0]
+            ):
+                self._refuse(HTTPStatus.BAD_REQUEST)
+                return
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as exc:
@@ -97,31 +124,39 @@ class GuardedH11(H11Protocol):
             if kind is h11.Request:
                 self._begin(cast("h11.Request", event), raw)
             elif kind is h11.Data and self.stream is not None:
-                piece = bytes(cast("h11.Data", event).data)
-                self.stream.inbox.put_nowait(piece, more_body=True)
+                data = cast("h11.Data", event)
+                self._chunk_begins = data.chunk_end
+                self.stream.inbox.put_nowait(bytes(data.data), more_body=True)
             elif kind is h11.EndOfMessage and self.stream is not None:
+                self._chunk_begins = False
                 self.stream.request_ended = True
                 self.stream.inbox.put_nowait(b"", more_body=False)
                 self.owner.await_within(Phase.RESPONSE, inf)
+                # What follows waits for the next request's turn; behind the last one
+                # it is ignored (RFC 9112 9.6).
+                return
             else:
                 if self.owner.phase is Phase.HEAD and self.stream is not None:
                     self.owner.await_within(Phase.BODY, self.limits.body_read_s)
                 return
 
     def _begin(self, request: h11.Request, raw: bytes) -> None:
-        status = judge_request(request, raw, self.config, self.limits)
-        if status is not None:
-            self._refuse(status)
+        head = read_request(request, raw, self.config, self.limits)
+        if isinstance(head, int):
+            self._refuse(head)
             return
+        self._chunk_begins = any(
+            name == b"transfer-encoding" for name, _ in head.headers
+        )
         if self.connection.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[])
             self.owner.transport.push(self.connection.send(go_on) or b"")
         self.stream = GuardedStream(self.owner, self.stream_send, STREAM_ID)
         self.stream.begin(
-            method=request.method.decode("ascii").upper(),
-            target=request.target,
+            method=head.method,
+            target=head.target,
             http_version=request.http_version.decode("ascii"),
-            headers=list(request.headers),
+            headers=head.headers,
         )
 
     def _refuse(self, status: int) -> None:
@@ -137,6 +172,7 @@ class GuardedH11(H11Protocol):
             headers = [(b"content-length", b"0"), (b"connection", b"close")]
             response = h11.Response(
                 status_code=status,
+                reason=reason(status),
                 headers=[*headers, *self.config.response_headers("h11")],
             )
             head = self.connection.send(response) or b""
@@ -187,9 +223,12 @@ class GuardedH11(H11Protocol):
             else:
                 lines.append(line)
         early = stream is not None and not stream.request_ended
-        if self.owner.last_request or (early and event.status_code >= 400):
+        status = event.status_code
+        if self.owner.last_request or (early and status >= 400):
             framing.append((b"connection", b"close"))
-        response = h11.Response(headers=framing, status_code=event.status_code)
+        response = h11.Response(
+            headers=framing, status_code=status, reason=reason(status)
+        )
         head = self._bytes_of(response)
         if stream is not None:
             chunked = stream.scope["method"] != "HEAD" and _CHUNKED in head.lower()

@@ -7,7 +7,9 @@ steer framing.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Final
 
 import h11
@@ -17,6 +19,9 @@ Fields = list[tuple[bytes, bytes]]
 
 # The fields that h11 reads in a response; it checks every field several times over.
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_REASONS: Final[Mapping[int, bytes]] = {
+    status.value: status.phrase.encode("ascii") for status in HTTPStatus
+}
 _LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n")
 
 
@@ -24,6 +29,11 @@ _LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n")
 def own_fields(config: Config, _second: int) -> Fields:
     """Return what the server adds to a response in this second: the date, for one."""
     return config.response_headers("h11")
+
+
+def reason(status: int) -> bytes:
+    """Return the phrase of a status (RFC 9110 15), empty if it has none."""
+    return _REASONS.get(status, b"")
 
 
 @lru_cache(maxsize=512)  # most fields are the same in every response

@@ -9,8 +9,9 @@ budget.
 from __future__ import annotations
 
 from contextlib import suppress
+from http import HTTPStatus
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import h2.events
 import trio
@@ -21,9 +22,14 @@ from hypercorn.protocol.h2 import H2Protocol
 
 from trio_ai_stream.server.guard import records
 from trio_ai_stream.server.guard.budget import Budget
-from trio_ai_stream.server.guard.h2_request import read_head
+from trio_ai_stream.server.guard.h2_request import (
+    announced_length,
+    judge_trailers,
+    read_head,
+)
 from trio_ai_stream.server.guard.h2_setup import (
     CountedFrames,
+    StreamError,
     announcement,
     make_connection,
 )
@@ -33,6 +39,11 @@ from trio_ai_stream.server.guard.phases import Phase
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
+
+# Smaller pieces of a body, and smaller credit, cost the server more than the client:
+# they count as control frames. Credit for a heartbeat (13 bytes) comes seldom.
+_SMALL_DATA_BYTES: Final = 256
+_SMALL_CREDIT_BYTES: Final = 16
 
 
 class GuardedH2(H2Sending, H2Protocol):
@@ -59,7 +70,7 @@ class GuardedH2(H2Sending, H2Protocol):
         self.discarding: dict[int, int] = {}
         self.goaway_sent = False
         self._resets = Budget(limits.h2_resets, limits.h2_budget_s)
-        self._control = Budget(limits.h2_control_frames, limits.h2_budget_s)
+        self.control = Budget(limits.h2_control_frames, limits.h2_budget_s)
 
     def __str__(self) -> str:
         """The connection's state and its streams."""
@@ -97,7 +108,7 @@ class GuardedH2(H2Sending, H2Protocol):
         for event in events:
             if not self.owner.ending:
                 useful += self._contain(event)
-        self._charge(self._control, self._frames.count - useful)
+        self.charge(self.control, self._frames.count - useful)
         self.flush()
         self.settle()
         if self.owner.transport.pending:
@@ -124,23 +135,37 @@ class GuardedH2(H2Sending, H2Protocol):
                 return self._begin(event)
             case h2.events.DataReceived():
                 self._body(event)
-                return bool(event.data)
+                large = len(event.data or b"") >= _SMALL_DATA_BYTES
+                return large or event.stream_ended is not None
+            case h2.events.TrailersReceived():
+                status = judge_trailers(event.headers, self.limits)
+                if status is not None:
+                    self._malformed(event.stream_id, status)
             case h2.events.StreamEnded():
                 self._request_ended(event.stream_id or 0)
             case h2.events.StreamReset():
-                self._charge(self._resets)
+                self.charge(self._resets)
                 self.forget(event.stream_id)
+            case StreamError():
+                self.owner.intervened("bad_request")
+                self.charge(self._resets)
+                self.forget(event.stream_id)
+                self.reset(event.stream_id, event.code)
             case h2.events.WindowUpdated():
-                return self.window_opened(event.stream_id)
+                awaited = self.window_opened(event.stream_id)
+                return awaited and (event.delta or 0) >= _SMALL_CREDIT_BYTES
             case h2.events.RemoteSettingsChanged():
                 if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
                     self.window_opened(0)
             case h2.events.ConnectionTerminated():
-                # h2 lets nothing more be sent after it, not even on live streams.
-                self.owner.lost()
+                if event.error_code == ErrorCodes.NO_ERROR:
+                    # No more streams; those that live go on (RFC 9113 6.8).
+                    self.go_away(ErrorCodes.NO_ERROR)
+                else:
+                    self.owner.lost()
         return False
 
-    def _charge(self, budget: Budget, count: int = 1) -> None:
+    def charge(self, budget: Budget, count: int = 1) -> None:
         """Count what costs a client nothing; past the budget the connection ends."""
         if count > 0 and not budget.spend(count) and not self.owner.ending:
             self.owner.intervened("flood")
@@ -152,16 +177,28 @@ class GuardedH2(H2Sending, H2Protocol):
         stream_id = event.stream_id or 0
         if self.goaway_sent or len(self.open) >= self.limits.h2_streams:
             self.owner.intervened("stream_refused")
-            self._charge(self._resets)
+            self.charge(self._resets)
             self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
             return False
         head = read_head(event.headers, self.config, self.limits)
         if isinstance(head, int):
             self._refuse(stream_id, head)
             return False
+        try:
+            length = announced_length(head.headers)
+        except ValueError:
+            self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
+            return False
+        if event.stream_ended is not None and length:
+            self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
+            return False
         stream = H2Stream(self.owner, self.stream_send, stream_id, self.repay)
         stream.body_deadline = trio.current_time() + self.limits.body_read_s
+        stream.missing_bytes = length
         self.open[stream_id] = stream
+        if event.stream_ended is None and (b"expect", b"100-continue") in head.headers:
+            with suppress(ProtocolError):  # reset by what came right behind it
+                self.connection.send_headers(stream_id, [(b":status", b"100")])
         stream.begin(
             method=head.method,
             target=head.target,
@@ -173,22 +210,47 @@ class GuardedH2(H2Sending, H2Protocol):
         return True
 
     def _refuse(self, stream_id: int, status: int) -> None:
-        """Answer a bad head with `status`; the connection and its streams go on."""
+        """Answer a bad head with `status`; the connection and its streams go on.
+
+        A malformed one is reset besides (RFC 9113 8.1.1), behind the answer.
+        """
         self.owner.intervened("bad_request")
+        self.charge(self._resets)
         headers = [(b":status", b"%d" % status), (b"content-length", b"0")]
         headers += self.config.response_headers("h2")
         with suppress(ProtocolError):  # reset by what came right behind it
             self.connection.send_headers(stream_id, headers, end_stream=True)
             self.discarding[stream_id] = 0
+        if status == HTTPStatus.BAD_REQUEST:
+            self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+
+    def _malformed(self, stream_id: int, status: int) -> None:
+        """End a stream whose request is malformed behind its head."""
+        stream = self.open.get(stream_id)
+        if stream is None:
+            return
+        self.forget(stream_id)
+        if stream.begun:
+            self.owner.intervened("bad_request")
+            self.charge(self._resets)
+            self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+        else:
+            self._refuse(stream_id, status)
 
     def _body(self, event: h2.events.DataReceived) -> None:
         stream_id = event.stream_id or 0
         length = event.flow_controlled_length or 0
         stream = self.open.get(stream_id)
         if stream is not None and not stream.closed:
-            stream.inbox.put_nowait(bytes(event.data or b""), more_body=True)
+            data = bytes(event.data or b"")
             # Credit comes back as the application reads: at most a window is queued.
             stream.owed_bytes += length
+            if stream.missing_bytes is not None:
+                stream.missing_bytes -= len(data)
+                if stream.missing_bytes < 0:
+                    self._malformed(stream_id, HTTPStatus.BAD_REQUEST)
+                    return
+            stream.inbox.put_nowait(data, more_body=True)
             self.repay(stream)
             return
         self.connection.acknowledge_received_data(length, stream_id)
@@ -200,7 +262,9 @@ class GuardedH2(H2Sending, H2Protocol):
     def _request_ended(self, stream_id: int) -> None:
         self.discarding.pop(stream_id, None)
         stream = self.open.get(stream_id)
-        if stream is not None:
+        if stream is not None and stream.missing_bytes:
+            self._malformed(stream_id, HTTPStatus.BAD_REQUEST)
+        elif stream is not None:
             stream.request_ended = True
             stream.body_deadline = inf
             stream.inbox.put_nowait(b"", more_body=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 from h2.connection import H2Connection
@@ -28,11 +28,16 @@ from hypercorn.protocol.events import (
 )
 from hyperframe.frame import GoAwayFrame
 
+from trio_ai_stream.server.guard.budget import Budget
 from trio_ai_stream.server.guard.h2_stream import H2Stream
 from trio_ai_stream.server.limits import Limits
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
+
+
+# A piece of a body as small as this that the client's credit has cut off.
+_SMALL_PIECE_BYTES: Final = 256
 
 
 class H2Sending(ABC):
@@ -45,6 +50,7 @@ class H2Sending(ABC):
     open: dict[int, H2Stream]
     discarding: dict[int, int]
     goaway_sent: bool
+    control: Budget
 
     def flush(self) -> None:
         """Hand what h2 has queued to the transport."""
@@ -172,6 +178,8 @@ class H2Sending(ABC):
                     await self._credit(stream, deadline)
                     continue
                 connection.send_data(stream_id, view[:size])
+                if size < len(view) and size < _SMALL_PIECE_BYTES:
+                    self.charge(self.control)  # credit given by the byte
                 view = view[size:]
                 self.flush()
                 await self.owner.transport.breathe()
@@ -206,6 +214,10 @@ class H2Sending(ABC):
         elif not stream.request_ended:
             self.discarding[stream.stream_id] = 0
         self.settle()
+
+    @abstractmethod
+    def charge(self, budget: Budget, count: int = 1) -> None:
+        """Count what costs a client nothing; past the budget the connection ends."""
 
     @abstractmethod
     def settle(self) -> None:
