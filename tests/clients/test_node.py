@@ -100,3 +100,13 @@ def test_eventsource_parser(folder: Path, server: ServerProcess) -> None:
     assert result["types"] == ["connected", "content", "content", "content", "done"]
     assert "heartbeat" in result["comments"]
     assert result["errors"] == []
+
+
+def test_a_session_that_is_closed_lets_its_streams_finish(
+    folder: Path, server: ServerProcess
+) -> None:
+    """Node's `session.close()` sends GOAWAY with NO_ERROR (RFC 9113 6.8)."""
+    result = run(folder, "goaway.mjs", server.url, KEY)
+    assert result["errors"] == []
+    assert [types[-1] for types in result["types"]] == ["done", "done"]
+    assert [types.count("content") for types in result["types"]] == [5, 5]

@@ -6,6 +6,7 @@ import os
 import re
 import ssl
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -181,6 +182,26 @@ async def test_a_slow_body_over_http2_ends_its_stream_only() -> None:
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits(body_read_s=0.2))
+
+
+async def test_credit_by_the_spoonful_has_a_budget() -> None:
+    """Each bit of it would cost the server a frame."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            hello = f.hello(INITIAL_WINDOW_SIZE=0)
+            await client.say(hello + f.request(1, b"/flood"))
+            for given in range(20, 20 * 15, 20):
+                await client.say(f.credit(1, 20))
+                await client.frames_until(partial(_body_of, given))
+            assert f.Seen("goaway", 0, 11) in f.parse(client.received)
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits(h2_control_frames=10))
+
+
+def _body_of(size: int, seen: list[f.Seen]) -> bool:
+    return len(f.body(seen, 1)) == size
 
 
 async def test_a_connection_too_many_is_refused() -> None:

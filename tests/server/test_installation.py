@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ssl
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import hypercorn.trio
 import hypercorn.trio.run
 import pytest
+from h2.connection import H2Connection
+from h2.frame_buffer import FrameBuffer
+from h2.stream import H2Stream
 from hypercorn.config import Config
 
 from tests.support.guarding.application import Application
@@ -147,3 +151,24 @@ def test_the_backlog_fits_the_streams() -> None:
     """As many clients as there may be streams can come at once."""
     settings = load_settings({"MAX_CONCURRENT_STREAMS": "5000"}, None)
     assert Limits.from_settings(settings).backlog >= 5000
+
+
+def test_the_h2_whose_private_methods_are_overridden() -> None:
+    """A new h2 is looked at before it is used: these must still be what they were."""
+    assert version("h2").startswith("4.4.")
+    methods: dict[type, set[str]] = {
+        H2Connection: {
+            "_begin_new_stream",
+            "_prepare_for_sending",
+            "_receive_frame",
+            "_receive_goaway_frame",
+            "_receive_priority_frame",
+            "_stream_is_closed_by_reset",
+        },
+        FrameBuffer: {"_validate_frame_length", "__next__"},
+        H2Stream: {"receive_headers"},
+    }
+    for owner, names in methods.items():
+        assert names <= set(vars(owner)), owner
+    assert isinstance(FrameBuffer()._data, bytearray)
+    assert FrameBuffer()._headers_buffer == []

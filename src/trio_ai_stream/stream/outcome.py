@@ -53,7 +53,7 @@ RULES: Final[dict[Outcome, Rule]] = {
     ),
     Outcome.CLIENT_DISCONNECTED: Rule(
         Event.LOST,
-        "client went away (FIN, RST, RST_STREAM, GOAWAY)",
+        "client went away (FIN, RST, RST_STREAM, GOAWAY with an error)",
         "-",
         _CLOSED,
         None,
