@@ -161,7 +161,8 @@ def test_systemd_waits_for_the_whole_drain() -> None:
     [
         ("nginx.conf", r"proxy_read_timeout (\d+)s"),
         ("envoy.yaml", r"stream_idle_timeout: (\d+)s"),
-        ("kubernetes.yaml", r'proxy-read-timeout: "(\d+)"'),
+        ("haproxy.cfg", r"timeout client (\d+)s"),
+        ("haproxy.cfg", r"timeout server (\d+)s"),
         ("Caddyfile", r"response_header_timeout (\d+)s"),
     ],
 )
