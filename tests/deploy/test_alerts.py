@@ -120,8 +120,14 @@ CASES = {
         {T + "gate_fallback": "1x120"}, {T + "gate_fallback": "0x120"}
     ),
     "SharedLimitsFlap": Case(
-        {T + 'gate_failures_total{kind="timeout"}': "0+1x120"},
-        {T + 'gate_failures_total{kind="timeout"}': "0x60 3x60"},
+        {
+            T + "redis_lost_total": "0x90 0+1x30",
+            T + 'gate_failures_total{kind="timeout"}': "0x120",
+        },
+        {
+            T + "redis_lost_total": "0x90 1x30",
+            T + 'gate_failures_total{kind="timeout"}': "0x90 3x30",
+        },
     ),
     "DrainTakesLong": Case(
         {T + "draining": "0x100 1x20"}, {T + "draining": "1 1 1 0x112 1 1 1"}
