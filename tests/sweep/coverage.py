@@ -49,7 +49,6 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
     ("http/streams.py", ""): "no stream: one short answer",
     ("http/models.py", ""): "no stream: the scenario `models` takes its longest way",
     ("http/live.py", ""): "no chat stream: the scenario `live` takes the usual way",
-    ("http/probes.py", ""): "no stream: short answers on the management listener",
     ("http/lifespan.py", ""): "no request is under way when start-up fails",
     ("http/chat.py", "ChatClient.ended"): (
         "nothing is awaited between admission and the first write"
