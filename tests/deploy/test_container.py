@@ -38,7 +38,10 @@ def test_the_lock_holds_all_that_is_installed_and_nothing_that_may_not_be() -> N
     locked = versions()
     assert wanted
     for requirement in map(Requirement, wanted):
-        assert locked[requirement.name] in requirement.specifier, requirement
+        version = locked.get(requirement.name)
+        hint = f"{requirement}: run the command at the top of constraints.txt"
+        assert version is not None, hint
+        assert version in requirement.specifier, hint
     assert "-c constraints.txt '.[redis,otel]'" in CONTAINER
     assert "docs/deploy/constraints.txt" in CONTAINER
 
