@@ -249,8 +249,11 @@ async def test_a_process_that_stops_in_good_order_leaves_at_once(
     """Permits of a server that was shut down are free at once, not after the lease."""
     async with connected(valkey, make_gate, lease_s=60.0) as (gate, _client):
         async with connected(valkey, make_gate, lease_s=60.0) as (leaver, _):
-            for number in range(5):
-                permit = await leaver.acquire_stream("c", f"r{number}")
+            held = [await leaver.acquire_stream("c", f"r{n}") for n in range(5)]
+            for permit in held:
                 assert isinstance(permit, Permit)
+            assert isinstance(held[0], Permit)
+            held[0].release()  # which is told before the goodbye
             await leaver.leave()
+            assert leaver.link.up
         assert isinstance(await gate.acquire_stream("c", "next"), Permit)

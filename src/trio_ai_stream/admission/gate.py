@@ -22,6 +22,16 @@ from trio_ai_stream.admission.permits import (
 )
 
 
+class ClusterRefusedError(RuntimeError):
+    """REDIS_URL names a node of a cluster, which this server does not use."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "REDIS_URL: expected one server, got a node of a cluster; use a server"
+            " without cluster mode, or an endpoint that looks like one"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class GateStatus:
     """Where limits are counted now, for `/ready` and the metrics.
@@ -56,6 +66,8 @@ class Gate(Protocol):
         """Do the gate's background work until cancelled, if it has any.
 
         Start it with `nursery.start`: the gate may be used once that returns.
+
+        :raises ClusterRefusedError: inside a group; the server must not start.
         """
         ...
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 from loguru import logger
 
+from trio_ai_stream.admission.gate import ClusterRefusedError
+
 if TYPE_CHECKING:
     from trio_ai_stream.http.application import Application
 
@@ -41,7 +43,16 @@ class Lifespan:
                 nursery.cancel_scope.cancel(reason="shutdown")
         except Exception as exc:
             phase = "shutdown" if started else "startup"
-            logger.exception(f"{phase} of the services failed")
-            await send({"type": f"lifespan.{phase}.failed", "message": str(exc)})
+            cause = _only_cause(exc)
+            if not isinstance(cause, ClusterRefusedError):  # that is no bug of ours
+                logger.exception(f"{phase} of the services failed")
+            await send({"type": f"lifespan.{phase}.failed", "message": str(cause)})
         else:
             await send({"type": "lifespan.shutdown.complete"})
+
+
+def _only_cause(exc: Exception) -> Exception:
+    """Return what a group was made for, if it is one exception."""
+    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc

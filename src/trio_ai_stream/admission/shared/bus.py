@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import trio
 from coredis.connection import BaseConnection
+from coredis.typing import RedisError
 from loguru import logger
 
 from trio_ai_stream.admission.directory import Entry
@@ -101,6 +103,7 @@ class Bus:
                 trio.open_nursery() as nursery,
             ):
                 try:
+                    nursery.start_soon(_raise_errors, connection)
                     await nursery.start(self._listen, connection)
                     starting.deadline = math.inf
                     task_status.started()
@@ -145,6 +148,14 @@ class Bus:
         elif (pending := self._pending.get(token)) is not None:
             pending.answers.append(message.get("answer"))
             pending.check()
+
+
+async def _raise_errors(connection: BaseConnection) -> None:
+    """Raise what the server answers to SUBSCRIBE, such as a user without channels."""
+    async with aclosing(connection.streamed_messages) as messages:
+        async for message in messages:
+            if isinstance(message, RedisError):
+                raise message
 
 
 def _decode(data: bytes) -> dict[str, Any]:

@@ -169,7 +169,8 @@ class Leases:
         next_beat = trio.current_time() + self._beat_s
         while True:
             self._wake = trio.Event()
-            if not (self._asked or self._to_release or self._resync or self._left):
+            due = self._asked or self._to_release or self._resync
+            if not due and self._left is None:
                 with trio.move_on_at(next_beat):
                     await self._wake.wait()
             try:

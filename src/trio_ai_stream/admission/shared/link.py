@@ -23,11 +23,8 @@ from coredis.retry import NoRetryPolicy
 from coredis.typing import RedisError
 from loguru import logger
 
-from trio_ai_stream.admission.shared.outage import (
-    ClusterRefusedError,
-    Unavailable,
-    explain,
-)
+from trio_ai_stream.admission.gate import ClusterRefusedError
+from trio_ai_stream.admission.shared.outage import Unavailable, explain
 from trio_ai_stream.admission.shared.scripts import Script
 from trio_ai_stream.telemetry.redaction import register_secret
 

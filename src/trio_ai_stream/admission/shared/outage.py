@@ -28,6 +28,8 @@ from coredis.exceptions import (
     UnknownCommandError,
 )
 
+from trio_ai_stream.admission.gate import ClusterRefusedError
+
 Cause = Literal[
     "timeout",
     "unavailable",
@@ -56,17 +58,6 @@ class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is ra
         self.detail = detail
 
 
-class ClusterRefusedError(RuntimeError):
-    """REDIS_URL names a node of a cluster, which this server does not use."""
-
-    def __init__(self) -> None:
-        super().__init__(f"REDIS_URL: {CLUSTER}")
-
-
-CLUSTER = (
-    "expected one server, got a node of a cluster; use a server without cluster mode,"
-    " or an endpoint that looks like one"
-)
 _ACL = (
     "{said}; the user needs: ACL SETUSER <user> ~{{<REDIS_PREFIX>*"
     " &<REDIS_PREFIX>:bus:* +evalsha +eval +publish +subscribe +ping +hello, and what"
@@ -79,33 +70,33 @@ def explain(exc: BaseException, url: str) -> Unavailable:
     """Say in our terms why Valkey did not answer."""
     place = urlsplit(url)
     where = f"{place.hostname}:{place.port or 6379}"
+    tls = place.scheme == "rediss"
+    hint = (
+        "a port without TLS needs redis://, not rediss://"
+        if tls
+        else "a port with TLS needs rediss://, not redis://"
+    )
     chain = list(_chain(exc))
     for link in chain:
-        found = _explain_one(link, where)
+        found = _explain_one(link, where, hint if tls else "")
         if found is not None:
             return found
-    hint = (
-        "check that the port speaks TLS; without it the scheme is redis://"
-        if place.scheme == "rediss"
-        else "a port with TLS needs the scheme rediss://"
-    )
-    if any(isinstance(one, trio.BrokenResourceError | EOFError) for one in chain):
-        return Unavailable("unavailable", f"{where} closed the connection; {hint}")
     names = [type(one).__name__ for one in chain]
     if {"EndOfStream", "BrokenResourceError", "ConnectionResetError"} & set(names):
-        return Unavailable("unavailable", f"{where} closed the connection; {hint}")
+        return Unavailable("unavailable", f"{where} closed the connection ({hint})")
+    if "InvalidResponse" in names:
+        return Unavailable("unavailable", f"what answers at {where} is no Redis")
     return Unavailable("unavailable", names[0])
 
 
-def _explain_one(exc: BaseException, where: str) -> Unavailable | None:
+def _explain_one(exc: BaseException, where: str, hint: str) -> Unavailable | None:
     match exc:
         case Unavailable():
             return exc
         case ssl.SSLCertVerificationError():
             return Unavailable("tls", _certificate(exc, where))
         case ssl.SSLError():
-            what = f"no TLS at {where} ({exc.reason}); without TLS the scheme is redis"
-            return Unavailable("tls", what)
+            return Unavailable("tls", f"no TLS with {where}: {exc.reason} ({hint})")
         case socket.gaierror():
             return Unavailable("dns", f"no address for {where} ({exc.strerror})")
         case ConnectionRefusedError():
@@ -117,7 +108,8 @@ def _explain_one(exc: BaseException, where: str) -> Unavailable | None:
         case OSError(errno=errno.EHOSTUNREACH | errno.ENETUNREACH):
             return Unavailable("unavailable", f"no way to {where} ({exc.strerror})")
         case TimeoutError() | trio.TooSlowError():
-            return Unavailable("timeout", f"connecting to {where}")
+            what = f"connecting to {where}" + (f" ({hint})" if hint else "")
+            return Unavailable("timeout", what)
     return _explain_reply(exc)
 
 
@@ -126,7 +118,7 @@ def _explain_reply(exc: BaseException) -> Unavailable | None:
     said = str(exc)[:160]
     match exc:
         case AskError() | ClusterCrossSlotError() | ClusterDownError():
-            return Unavailable("cluster", CLUSTER)
+            return Unavailable("cluster", str(ClusterRefusedError()))
         case AuthorizationError():
             return Unavailable("acl", _ACL.format(said=said))
         case AuthenticationError():

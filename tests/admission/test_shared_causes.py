@@ -1,0 +1,229 @@
+"""Why Redis or Valkey can't be used is said in words that help, once."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+from tests.admission.gates import GateMaker
+from tests.admission.streams import Streams
+from tests.admission.valkey import BINARIES, free_port, running
+from trio_ai_stream.admission.gate import ClusterRefusedError
+from trio_ai_stream.admission.shared.changes import MOST, PERIOD_S, Changes
+from trio_ai_stream.admission.shared.directory import SharedDirectory
+from trio_ai_stream.admission.shared.outage import Unavailable, explain
+
+Log = Callable[[str], list[dict[str, object]]]
+
+SCALE = Path("docs/scale.md").read_text(encoding="utf-8")
+USER = ["--user", "default", "on", "nopass"]
+
+
+async def cause(url: str, make_gate: GateMaker, log: Log) -> str:
+    """Start a gate with its directory; return why it fell back."""
+    gate = make_gate(url, timeout_s=0.5)
+    SharedDirectory(gate, Streams("here"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gate.run)
+        assert gate.status().mode == "fallback"
+        nursery.cancel_scope.cancel(reason="the test is over")
+    (record,) = log("gate_fallback")
+    return str(record["cause"])
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://nohost.invalid:6379", "dns: no address for nohost.invalid:6379"),
+        ("redis://127.0.0.1:1", "refused: nobody listens at 127.0.0.1:1"),
+    ],
+)
+async def test_a_server_that_is_not_there(
+    url: str, expected: str, make_gate: GateMaker, log: Log
+) -> None:
+    """A wrong name and a wrong port are two things."""
+    assert (await cause(url, make_gate, log)).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scheme", "expected"),
+    [
+        (["--requirepass", "secret-1"], "redis", "password: refused; check"),
+        ([], "rediss", "timeout: connecting to 127.0.0.1:{port} (a port without TLS"),
+        ([*USER, "~*", "+@all", "resetchannels"], "redis", "acl: No permissions"),
+        ([*USER, "~*", "&*", "+@all", "-evalsha"], "redis", "acl: User default has no"),
+        ([*USER, "~*", "&*", "+@all", "-zadd"], "redis", "acl: ACL failure in script"),
+        ([*USER, "~other", "&*", "+@all"], "redis", "acl: No permissions"),
+        (["--replicaof", "127.0.0.1 1"], "redis", "unavailable: a replica"),
+    ],
+)
+async def test_a_server_that_refuses(
+    arguments: list[str], scheme: str, expected: str, make_gate: GateMaker, log: Log
+) -> None:
+    """Password, scheme, role and the rights of the user are named."""
+    with running("valkey", *arguments) as server:
+        url = f"{scheme}://127.0.0.1:{server.port}"
+        said = await cause(url, make_gate, log)
+    assert said.startswith(expected.format(port=server.port))
+
+
+async def test_the_documented_user_has_the_rights_it_needs(
+    make_gate: GateMaker,
+) -> None:
+    """The ACL of docs/scale.md is enough for limits, listing and cancelling."""
+    rule = SCALE[SCALE.index("ACL SETUSER chat on >PASSWORD") :].partition("\n\n")[0]
+    words = rule.replace("\\", " ").split()[2:]
+    prefix = "trio-ai-stream"
+    with running("valkey", "--user", *words) as server:
+        url = f"redis://chat:PASSWORD@127.0.0.1:{server.port}"
+        gate = make_gate(url, prefix=prefix)
+        directory = SharedDirectory(gate, Streams("here", a="ann"))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(gate.run)
+            assert gate.status().mode == "shared"
+            assert (await gate.admit_request("ann")).allowed
+            permit = await gate.acquire_stream("ann", "a")
+            assert (await directory.list_streams(None)).complete
+            assert await directory.cancel("elsewhere", None) is None
+            permit.release()  # type: ignore[union-attr]
+            await gate.leave()
+            assert gate.link.up, gate.link._reason
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@contextmanager
+def tls_redis(folder: Path, name: str, *, expired: bool = False) -> Iterator[int]:
+    """Run Redis with a certificate; its authority is in `folder`/ca.pem."""
+    authority = trustme.CA()
+    end = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) if expired else None
+    certificate = authority.issue_cert(name, not_after=end)
+    chain, key, ca = (folder / file for file in ("chain.pem", "key.pem", "ca.pem"))
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    port = free_port()
+    options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+    options += ["--tls-cert-file", str(chain), "--tls-key-file", str(key)]
+    with running("redis", *options, "--tls-ca-cert-file", str(ca)):
+        yield port
+
+
+@pytest.mark.skipif(BINARIES["redis"] is None, reason="no redis-server on this machine")
+@pytest.mark.parametrize(
+    ("name", "expired", "trusted", "scheme", "expected"),
+    [
+        ("localhost", True, True, "rediss", "tls: the certificate of {} has expired"),
+        ("other.test", False, True, "rediss", "tls: the certificate of {} is for an"),
+        ("localhost", False, False, "rediss", "tls: the certificate of {} is not tru"),
+        ("localhost", False, True, "redis", "unavailable: {} closed the connection"),
+    ],
+)
+async def test_a_certificate_that_does_not_do(
+    name: str,
+    expired: bool,
+    trusted: bool,
+    scheme: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_gate: GateMaker,
+    log: Log,
+) -> None:
+    """Expired, for another name, not trusted, no TLS where TLS is: each is named."""
+    with tls_redis(tmp_path, name, expired=expired) as port:
+        if trusted:
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        said = await cause(f"{scheme}://localhost:{port}", make_gate, log)
+    assert said.startswith(expected.format(f"localhost:{port}"))
+
+
+async def test_a_cluster_is_refused_at_start(make_gate: GateMaker) -> None:
+    """A gate does not start with a node of a cluster, whatever its policy."""
+    with (
+        running("valkey", "--cluster-enabled", "yes") as server,
+        pytest.RaisesGroup(ClusterRefusedError, flatten_subgroups=True),
+    ):
+        await make_gate(server.url).run()
+
+
+def test_a_server_with_a_cluster_says_one_sentence_and_ends() -> None:
+    """`serve` ends with a sentence that names the setting, and no traceback."""
+    with running("valkey", "--cluster-enabled", "yes") as server:
+        ended = subprocess.run(
+            [sys.executable, "-m", "trio_ai_stream", "serve"],
+            env={**os.environ, "REDIS_URL": server.url, "PORT": str(free_port())},
+            capture_output=True,
+            timeout=60,
+            check=False,
+            text=True,
+        )
+    assert ended.returncode == 1
+    assert "REDIS_URL: expected one server, got a node of a cluster" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "descriptors: this process has"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "unavailable: no way to h:1"),
+        (Unavailable("full", "OOM"), "full: OOM"),
+    ],
+)
+def test_a_cause_is_found_in_whatever_wraps_it(error: Exception, expected: str) -> None:
+    """What coredis and nurseries put around a cause does not hide it."""
+    wrapped = RuntimeError("connecting")
+    wrapped.__cause__ = ExceptionGroup("all attempts failed", [error])
+    assert str(explain(wrapped, "redis://h:1")).startswith(expected)
+
+
+async def test_flapping_is_one_record_with_a_count(
+    autojump_clock: object, log: Log
+) -> None:
+    """A link that is lost four times a second makes one record a minute."""
+    changes = Changes("local")
+    lost = Unavailable("timeout", "admit 0.25 s")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(changes.run)
+        for _ in range(4 * 150):
+            changes.changed(lost, 2)
+            await trio.sleep(0.1)
+            changes.changed(None, 2)
+            await trio.sleep(0.15)
+        flapping = log("gate_flapping")
+        first, *others = [int(str(record["losses"])) for record in flapping]
+        assert first == MOST + 1
+        assert [round(losses, -1) for losses in others] == [240, 240]
+        assert len(log("gate_fallback")) == MOST
+        assert len(log("gate_shared")) == MOST
+        await trio.sleep(2 * PERIOD_S)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert len(log("gate_flapping")) == 4
+    assert len(log("gate_shared")) == MOST + 1
+
+
+async def test_a_link_that_is_lost_now_and_then_does_not_flap(
+    autojump_clock: object, log: Log
+) -> None:
+    """Losses that are minutes apart are told one by one, with their causes."""
+    changes = Changes("local")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(changes.run)
+        for _ in range(10):
+            changes.changed(Unavailable("refused"), 2)
+            await trio.sleep(1)
+            changes.changed(None, 2)
+            await trio.sleep(30)
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert len(log("gate_fallback")) == 10
+    assert log("gate_flapping") == []
