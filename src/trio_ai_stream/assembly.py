@@ -21,6 +21,7 @@ from trio_ai_stream.http.probes import management_app
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.guard import counters
 from trio_ai_stream.server.management import serve_management
+from trio_ai_stream.server.supervisor import REPLACES_VARIABLE
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.stream.budgets import Budgets
@@ -53,6 +54,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         upstream=settings.upstream_kind,
         directory=run_folder,
     )
+    if reason := os.environ.get(REPLACES_VARIABLE):
+        metrics.worker_replaced(reason)
     registry = Registry()
     admission = _open_admission(settings, registry, metrics, run_folder)
     budgets = Budgets(

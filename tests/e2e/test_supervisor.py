@@ -13,14 +13,15 @@ import trio
 
 from tests.support.guarding.client import Client, events_of, get, info
 from tests.support.guarding.servers import ServerProcess, start_supervised
+from tests.support.process import SERVE, curl, server
 
 LIVE = "/stream?n=20&every=0.1"
 
 
-async def _start(folder: Path) -> ServerProcess:
+async def _start(folder: Path, **settings: str) -> ServerProcess:
     limits = {"drain_s": 10, "linger_s": 0.3}
     return await trio.to_thread.run_sync(
-        partial(start_supervised, folder, limits=limits, workers=2)
+        partial(start_supervised, folder, limits=limits, workers=2, **settings)
     )
 
 
@@ -83,6 +84,62 @@ async def test_every_worker_drains_fully(tmp_path: Path, target: str) -> None:
             assert await trio.to_thread.run_sync(wait) == 0
     finally:
         server.kill()
+
+
+async def test_a_replacement_is_a_metric(tmp_path: Path) -> None:
+    """The supervisor answers no scrape: the new worker counts for it."""
+    with trio.fail_after(60):
+        async with server(SERVE, WORKERS="2", TMPDIR=str(tmp_path)) as running:
+            pid = running.process.pid
+            children = Path(f"/proc/{pid}/task/{pid}/children")
+            url = f"http://127.0.0.1:{running.port}/metrics"
+            os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+            counted = 'worker_replacements_total{reason="died"} 1.0'
+            while counted not in await curl(url, check=False):
+                pass
+            assert await running.stop() == 0
+
+
+@pytest.mark.parametrize("cause", ["stopped", "blocked"])
+async def test_a_worker_that_hangs_is_replaced(tmp_path: Path, cause: str) -> None:
+    """It is said where it stands, if it can tell, and the other does not notice."""
+    server = await _start(tmp_path, WATCHDOG_TIMEOUT_SECS="1")
+    try:
+        with trio.fail_after(40):
+            pids = set(server.workers)
+            streams = await _open(server.port, LIVE, pids)
+            victim, other = pids
+            if cause == "stopped":
+                os.kill(victim, signal.SIGSTOP)
+            else:
+                await _block(server.port, victim)
+            async with streams[victim], streams[other]:
+                answer = await streams[other].read_to_end_of_stream()
+                assert len(events_of(answer)) == 20
+                await streams[victim].read_to_end()  # reset, once it is killed
+            seen: set[int] = set()
+            while len(seen | {other}) < 2:
+                seen.add((await info(server.port))["pid"])
+            assert victim not in seen
+            server.process.terminate()
+            wait = partial(server.process.wait, timeout=20)
+            assert await trio.to_thread.run_sync(wait) == 0
+        log = server.log.read_text()
+        assert f"worker {victim} has not turned its loop for 1 s; killing it" in log
+        assert ("application.py" in log and "in _answer" in log) == (cause == "blocked")
+    finally:
+        server.kill()
+
+
+async def _block(port: int, victim: int) -> None:
+    """Block the loop of one of the workers that share a port."""
+    while True:
+        async with await Client.connect(port) as client:
+            await client.say(get("/info"))
+            await client.read_until(lambda data: data.endswith(b"}"))
+            if b'"pid": %d' % victim in client.received:
+                await client.say(get("/block"))
+                return
 
 
 async def test_the_exit_takes_no_time(tmp_path: Path) -> None:

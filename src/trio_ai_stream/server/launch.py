@@ -2,7 +2,7 @@
 
 One process serves by itself. Several are supervised (`supervisor.py`): the parent binds
 the sockets, each worker is this program again, started with the sockets' descriptors
-and one end of a pipe over which the parent says what to do.
+and one end of a socket over which the parent says what to do and hears that it lives.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import trio
@@ -19,9 +21,11 @@ from hypercorn.config import Config, Sockets
 from hypercorn.typing import AppWrapper
 from hypercorn.utils import load_application
 
+from trio_ai_stream.server import watchdog
 from trio_ai_stream.server.drain import Shutdown
 from trio_ai_stream.server.guard.installation import installed
-from trio_ai_stream.server.supervisor import Supervisor
+from trio_ai_stream.server.notify import Notifier
+from trio_ai_stream.server.supervisor import LINK_VARIABLE, SKIP, Supervisor
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.telemetry.logs import configure_logging
 
@@ -29,10 +33,6 @@ APPLICATION: Final = "trio_ai_stream.app:app"
 COMMAND: Final = (sys.executable, "-m", "trio_ai_stream", "serve")
 # Descriptors that a worker inherits: the listening sockets, comma-separated.
 LISTEN_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_FDS"
-# The pipe's end on which a worker is told to drain.
-LIFELINE_VARIABLE: Final = "TRIO_AI_STREAM_LIFELINE_FD"
-DRAIN: Final = b"d"
-SKIP: Final = b"s"
 
 
 def serve(
@@ -52,7 +52,8 @@ def serve(
     config.application_path = application
     try:
         if LISTEN_VARIABLE in os.environ:
-            trio.run(_serve_as_worker, _load(config), config)
+            bound_s = settings.WATCHDOG_TIMEOUT_SECS
+            trio.run(_serve_as_worker, _load(config), config, bound_s)
             return 0
         if settings.WORKERS > 1:
             return trio.run(_supervise, settings, config, command)
@@ -85,47 +86,72 @@ def _load(config: Config) -> AppWrapper:
 
 
 async def _serve_alone(app: AppWrapper, config: Config) -> None:
-    await installed().serve(app, config, sockets=config.create_sockets())
+    await installed().serve(app, config, sockets=_bound(config))
 
 
-async def _serve_as_worker(app: AppWrapper, config: Config) -> None:
+async def _serve_as_worker(app: AppWrapper, config: Config, hang_s: float) -> None:
+    """Serve on the sockets of the supervisor, and do what it says."""
     shutdown = Shutdown(alone=False)
     sockets = _inherited(tls=config.ssl_enabled)
-    async with trio.open_nursery() as nursery:
-        lifeline = trio.lowlevel.FdStream(int(os.environ[LIFELINE_VARIABLE]))
-        nursery.start_soon(_obey, lifeline, shutdown)
-        await installed().serve(app, config, sockets=sockets, shutdown=shutdown)
-        nursery.cancel_scope.cancel(reason="the worker has ended")
+    with socket.socket(fileno=int(os.environ[LINK_VARIABLE])) as link:
+        link.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_obey, link, shutdown)
+            nursery.start_soon(watchdog.beat, link, hang_s / 4)
+            await installed().serve(
+                app,
+                config,
+                sockets=sockets,
+                shutdown=shutdown,
+                on_ready=partial(watchdog.say_ready, link),
+            )
+            nursery.cancel_scope.cancel(reason="the worker has ended")
 
 
 async def _supervise(settings: Settings, config: Config, command: Sequence[str]) -> int:
     """Serve with several processes: this program again, with the sockets handed on."""
     configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
-    sockets = config.create_sockets()
+    sockets = _bound(config)
     listeners = sockets.secure_sockets + sockets.insecure_sockets
     descriptors = [sock.fileno() for sock in listeners]
+    notifier = Notifier()  # takes its variables from what the workers get
     supervisor = Supervisor(
         command,
         {**os.environ, LISTEN_VARIABLE: ",".join(map(str, descriptors))},
         descriptors=descriptors,
-        lifeline_variable=LIFELINE_VARIABLE,
         patience_s=settings.DRAIN_TIMEOUT_SECS + 2,
+        hang_s=settings.WATCHDOG_TIMEOUT_SECS,
+        notifier=notifier,
     )
     try:
-        return await supervisor.run(settings.WORKERS, drain=DRAIN, skip=SKIP)
+        return await supervisor.run(settings.WORKERS)
     finally:
         for sock in listeners:
             sock.close()
 
 
-async def _obey(lifeline: trio.lowlevel.FdStream, shutdown: Shutdown) -> None:
-    """Do what the supervisor says; its death, which closes the pipe, means drain."""
-    async with lifeline:
-        async for orders in lifeline:
+async def _obey(link: socket.socket, shutdown: Shutdown) -> None:
+    """Do what the supervisor says; its death, which closes the link, means drain."""
+    orders = trio.socket.from_stdlib_socket(link)
+    with suppress(OSError):
+        while order := await orders.recv(64):
             shutdown.request(everywhere=True)
-            if SKIP in orders:
+            if SKIP in order:
                 shutdown.skip()
     shutdown.request(everywhere=True)
+
+
+def _bound(config: Config) -> Sockets:
+    """Bind the addresses of the configuration.
+
+    One socket for all workers; for several Hypercorn would set SO_REUSEPORT, which lets
+    a second server have the same port and half of the clients.
+    """
+    workers, config.workers = config.workers, 1
+    try:
+        return config.create_sockets()
+    finally:
+        config.workers = workers
 
 
 def _inherited(*, tls: bool) -> Sockets:

@@ -1,24 +1,57 @@
-"""Several worker processes: replaced when they die, drained together at the end."""
+"""Several worker processes: replaced when they die or hang, drained together."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import trio
 
+from trio_ai_stream.server import watchdog
+from trio_ai_stream.server.notify import Notifier
+from trio_ai_stream.server.signals import received
+
 log = logging.getLogger("trio_ai_stream.supervisor")
+
+# Orders to a worker, one byte each.
+DRAIN: Final = b"d"
+SKIP: Final = b"s"
+# The worker's end of the socket to its supervisor.
+LINK_VARIABLE: Final = "TRIO_AI_STREAM_LINK_FD"
+# What became of the worker before it, for the metrics.
+REPLACES_VARIABLE: Final = "TRIO_AI_STREAM_REPLACES"
 
 # A worker that dies younger than this has not served anybody.
 _YOUNG_S: Final = 5.0
-# So many in a row, over all workers, and starting another would help nobody.
+# So many in a row in one slot, and no healthy worker in another: give up.
 _YOUNG_DEATHS: Final = 5
+# The pause after a young death doubles from one to the next.
 _PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+
+End = Literal["died", "hung", "not_started"]
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One worker, from before its start to its end."""
+
+    link: socket.socket
+    began: float
+    process: trio.Process | None = None
+    ready: bool = False
+    hung: bool = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it has served for a while."""
+        return self.ready and trio.current_time() - self.began >= _YOUNG_S
 
 
 class Supervisor:
@@ -30,105 +63,156 @@ class Supervisor:
         environ: Mapping[str, str],
         *,
         descriptors: Sequence[int],
-        lifeline_variable: str,
         patience_s: float,
+        hang_s: float,
+        notifier: Notifier | None = None,
     ) -> None:
         """Take what starts a worker.
 
         :param descriptors: what each worker inherits, by number.
-        :param lifeline_variable: tells a worker its end of the pipe for orders.
         :param patience_s: how long workers may take to drain before they are killed.
+        :param hang_s: how long a worker's loop may be blocked before it is killed.
         """
         self._command = list(command)
         self._environ = dict(environ)
         self._descriptors = list(descriptors)
-        self._lifeline_variable = lifeline_variable
         self._patience_s = patience_s
-        self._lifelines: dict[trio.Process, int] = {}
+        self._hang_s = hang_s
+        self._notifier = notifier or Notifier({})
+        self._workers: set[_Worker] = set()
         self._draining = trio.Event()
-        self._young_deaths = 0
+        self._given_up = False
 
     @property
     def pids(self) -> list[int]:
         """The workers that live."""
-        return [process.pid for process in self._lifelines]
+        processes = [worker.process for worker in self._workers]
+        return [process.pid for process in processes if process is not None]
 
-    async def run(self, workers: int, *, drain: bytes, skip: bytes) -> int:
+    async def run(self, workers: int) -> int:
         """Keep so many workers alive until a signal; return the exit code.
 
         The code is 0 after a drain, 1 if the workers would not stay alive.
         """
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with received() as signals:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._obey, signals, drain, skip)
+                nursery.start_soon(self._obey, signals)
+                nursery.start_soon(self._lose_patience)
+                nursery.start_soon(self._notifier.keep_alive)
                 async with trio.open_nursery() as slots:
                     for _ in range(workers):
-                        slots.start_soon(self._keep_alive, drain)
+                        slots.start_soon(self._fill_slot)
                 nursery.cancel_scope.cancel(reason="all workers have ended")
-        return 1 if self._young_deaths >= _YOUNG_DEATHS else 0
+        return 1 if self._given_up else 0
 
-    async def _keep_alive(self, drain: bytes) -> None:
+    async def _fill_slot(self) -> None:
         """Fill one slot with one worker after another until the drain."""
+        young, end = 0, ""
         while not self._draining.is_set():
             began = trio.current_time()
-            code = await self._one_worker()
+            try:
+                end = await self._one_worker(end)
+            except OSError as exc:  # no process, no memory, no descriptor
+                end = "not_started"
+                text = "a worker could not be started: %s"
+                event = {"event": "worker_not_started"}
+                log.error(text, exc, extra=event)  # noqa: TRY400 - it says it all
             if self._draining.is_set():
                 return
-            text = "a worker ended with code %s; starting another"
-            log.error(text, code, extra={"event": "worker_ended"})
-            if trio.current_time() - began < _YOUNG_S:
-                self._young_deaths += 1
-                if self._young_deaths >= _YOUNG_DEATHS:
-                    text = "workers do not stay alive; giving up"
-                    log.critical(text, extra={"event": "workers_given_up"})
-                    self._order(drain)
-                    return
-                with trio.move_on_after(_PAUSE_S):
-                    await self._draining.wait()
-            else:
-                self._young_deaths = 0
+            young = young + 1 if trio.current_time() - began < _YOUNG_S else 0
+            if young >= _YOUNG_DEATHS and not any(w.healthy for w in self._workers):
+                self._give_up()
+            pause_s = min(_PAUSE_S * 2 ** (young - 1), _LONGEST_PAUSE_S) if young else 0
+            with trio.move_on_after(pause_s):
+                await self._draining.wait()
 
-    async def _one_worker(self) -> int | None:
-        theirs, ours = os.pipe()
-        try:
-            process = await trio.lowlevel.open_process(
-                self._command,
-                env={**self._environ, self._lifeline_variable: str(theirs)},
-                pass_fds=(*self._descriptors, theirs),
-                stdin=subprocess.DEVNULL,
-            )
-        except BaseException:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        self._lifelines[process] = ours
-        try:
-            return await process.wait()
-        finally:
-            del self._lifelines[process]
-            os.close(ours)
+    async def _one_worker(self, replaces: str) -> End:
+        """Run one worker to its end, and return what kind of end it was.
 
-    async def _obey(
-        self, signals: AsyncIterator[int], drain: bytes, skip: bytes
-    ) -> None:
+        :raises OSError: it could not be started.
+        """
+        ours, theirs = socket.socketpair()
+        worker = _Worker(ours, trio.current_time())
+        # Before the start: an order that is given meanwhile waits in the socket.
+        self._workers.add(worker)
+        try:
+            ours.setblocking(False)
+            with theirs:
+                process = await trio.lowlevel.open_process(
+                    self._command,
+                    env={
+                        **self._environ,
+                        LINK_VARIABLE: str(theirs.fileno()),
+                        REPLACES_VARIABLE: replaces,
+                    },
+                    pass_fds=(*self._descriptors, theirs.fileno()),
+                    stdin=subprocess.DEVNULL,
+                )
+            worker.process = process
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._kill_if_hung, worker, process)
+                code = await process.wait()
+                nursery.cancel_scope.cancel(reason="the worker has ended")
+            if not self._draining.is_set():
+                text = "a worker ended with code %s; starting another"
+                log.error(text, code, extra={"event": "worker_ended"})
+            return "hung" if worker.hung else "died"
+        finally:
+            self._workers.discard(worker)
+            ours.close()
+
+    async def _kill_if_hung(self, worker: _Worker, process: trio.Process) -> None:
+        """Listen to a worker's heartbeat, and kill it when it has stopped."""
+        link = trio.socket.from_stdlib_socket(worker.link.dup())
+
+        def ready() -> None:
+            if not any(other.ready for other in self._workers):
+                self._notifier.ready()
+            worker.ready = True
+
+        with link:
+            await watchdog.until_hung(link, self._hang_s, ready)
+            stack = await watchdog.stack_of(process, link)
+        text = "worker %d has not turned its loop for %g s; killing it%s"
+        where = f"; it stands at\n{stack}" if stack else ""
+        log.error(
+            text, process.pid, self._hang_s, where, extra={"event": "worker_hung"}
+        )
+        process.kill()
+        worker.hung = True
+
+    def _give_up(self) -> None:
+        if not self._given_up:
+            self._given_up = True
+            text = "workers do not stay alive, and none is healthy; giving up"
+            log.critical(text, extra={"event": "workers_given_up"})
+            self._order(DRAIN)
+
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
         """Order the drain at the first signal, its end at the second."""
-        await anext(signals)
-        self._order(drain)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._lose_patience)
-            async for _ in signals:
-                self._order(skip)
+        async for signum in signals:
+            if signum == signal.SIGHUP:
+                continue
+            self._order(SKIP if self._draining.is_set() else DRAIN)
 
     def _order(self, order: bytes) -> None:
-        self._draining.set()
-        for lifeline in self._lifelines.values():
-            with suppress(BrokenPipeError):  # that worker has ended by itself
-                os.write(lifeline, order)
+        """Tell every worker, also those that are about to be started."""
+        if order == DRAIN:
+            self._notifier.stopping()
+            self._draining.set()
+        for worker in self._workers:
+            with suppress(OSError):  # that worker has ended by itself
+                worker.link.send(order)
 
     async def _lose_patience(self) -> None:
+        """Kill what does not end; also a worker that was forked meanwhile."""
+        await self._draining.wait()
         await trio.sleep(self._patience_s)
-        for process in self._lifelines:
-            text = "worker %d did not end in time; killing it"
-            log.error(text, process.pid, extra={"event": "worker_killed"})
-            process.kill()
+        while True:
+            for pid in self.pids:
+                text = "worker %d did not end in time; killing it"
+                log.error(text, pid, extra={"event": "worker_killed"})
+            for worker in self._workers:
+                if worker.process is not None:
+                    worker.process.kill()
+            await trio.sleep(1)

@@ -95,6 +95,11 @@ class Bounds(BaseModel):
         description="Live streams may go on for this long after SIGTERM "
         "(Kubernetes kills at 30 s by default).",
     )
+    WATCHDOG_TIMEOUT_SECS: Seconds = Field(
+        15,
+        description="A worker whose loop has not turned for this long is killed and"
+        " replaced (`serve` with several).",
+    )
     # Retries
     RETRY_BUDGET_PERCENT: Annotated[float, Field(ge=0, le=100)] = Field(
         10, description="Retries upstream, as a share of the requests of one worker."

@@ -54,6 +54,7 @@ REFUSALS = (
     "too_large",
     OTHER,
 )
+REPLACEMENTS = ("died", "hung", "not_started")
 INTERVENTIONS = (
     "application_error",
     "bad_request",
@@ -203,6 +204,12 @@ FAMILIES = (
         "gauge",
         "Worker processes that were asked for.",
         combine="max",
+    ),
+    Family(
+        "worker_replacements",
+        "counter",
+        "Workers that were started in place of one, by what became of that one.",
+        (("reason", REPLACEMENTS),),
     ),
     Family("draining", "gauge", "Workers that are draining."),
     Family("gate_fallback", "gauge", "Workers whose shared limits can't be reached."),

@@ -134,6 +134,10 @@ class Metrics:
         for kind, total in counts.interventions.items():
             self._raise_to("guard_interventions", kind, total=total)
 
+    def worker_replaced(self, reason: str) -> None:
+        """Count that this worker stands for another; see `families.REPLACEMENTS`."""
+        self._add("worker_replacements", reason)
+
     def ready(self, *, active: bool) -> None:
         """Say whether this worker takes new streams."""
         self._set("ready", 1.0 if active else 0.0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from math import inf
@@ -128,6 +129,8 @@ class Application:
                 await send(_body(piece))
                 await self.ending.wait()
             await send({"type": "http.response.body", "body": b""})
+        elif path == "/block":
+            time.sleep(60)  # noqa: ASYNC251 - a loop that is blocked is what is tested
         elif path == "/spare":
             exchange = scope["extensions"][EXTENSION]
             await _reply(send, 200, str(exchange.probes_only).encode())

@@ -75,7 +75,7 @@ def start_process(
 
 
 def start_supervised(
-    folder: Path, *, limits: Mapping[str, Any], workers: int
+    folder: Path, *, limits: Mapping[str, Any], workers: int, **settings: str
 ) -> ServerProcess:
     """Start our own launch with several workers."""
     command = [sys.executable, "-m", "tests.support.guarding.supervised"]
@@ -87,6 +87,7 @@ def start_supervised(
         PORT="127.0.0.1:0",
         WORKERS=str(workers),
         DRAIN_TIMEOUT_SECS=str(limits["drain_s"]),
+        **settings,
     )
 
 

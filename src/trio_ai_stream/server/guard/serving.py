@@ -26,6 +26,7 @@ from trio_ai_stream.server.drain import Drainable, Shutdown, first_of
 from trio_ai_stream.server.guard.counters import Tally
 from trio_ai_stream.server.guard.worker import Worker
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.notify import Notifier
 from trio_ai_stream.server.signals import received
 from trio_ai_stream.server.sockets import Listener, listeners_of
 
@@ -49,11 +50,13 @@ class Guard:
         shutdown_trigger: Trigger | None = None,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
         shutdown: Shutdown | None = None,
+        on_ready: Callable[[], None] | None = None,
     ) -> None:
         """Serve `app` until a signal or the trigger, drain, and return.
 
-        The signature is that of `hypercorn.trio.run.worker_serve`; `shutdown` is for a
-        supervisor that says more than a trigger can.
+        The signature is that of `hypercorn.trio.run.worker_serve`. `shutdown` is for a
+        supervisor that says more than a trigger can, `on_ready` tells it that clients
+        are served; without one that is told to the service manager.
 
         :raises SystemExit: the configuration is refused, or the application's startup
             failed; the message says what to do.
@@ -62,7 +65,7 @@ class Guard:
             configuration.check(config)
         except configuration.ConfigError as exc:
             raise SystemExit(str(exc)) from exc
-        self.tally.workers_expected = config.workers
+        self.tally.workers_expected = max(1, config.workers)
         if config.certfile is not None:
             self.tally.certificate_expires_at = expires_at(config.certfile)
         alone = shutdown_trigger is None and shutdown is None
@@ -72,6 +75,12 @@ class Guard:
         event = parent.event_of(shutdown_trigger)
         launched = shutdown_trigger is None or event is not None
         ours = launched and sockets is not None and _in_main_thread()
+        notifier = Notifier() if ours and on_ready is None else Notifier({})
+
+        def started(binds: list[str]) -> None:
+            task_status.started(binds)
+            (on_ready or notifier.ready)()
+
         try:
             with ExitStack() as stack:
                 signals = stack.enter_context(received()) if ours else None
@@ -81,13 +90,9 @@ class Guard:
                         nursery.start_soon(obey, signals)
                     if shutdown_trigger is not None:
                         nursery.start_soon(_relay, shutdown_trigger, shutdown)
-                    await self._serve_app(
-                        app,
-                        config,
-                        sockets,
-                        shutdown,
-                        lambda binds: task_status.started(binds),
-                    )
+                    nursery.start_soon(notifier.keep_alive)
+                    nursery.start_soon(_say_stopping, shutdown, notifier)
+                    await self._serve_app(app, config, sockets, shutdown, started)
                     nursery.cancel_scope.cancel(reason="the server has ended")
         except* (LifespanFailureError, LifespanTimeoutError) as group:
             failures += [str(exc) for exc in leaves(group)]
@@ -131,6 +136,11 @@ def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     for exc in group.exceptions:
         found += leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
     return found
+
+
+async def _say_stopping(shutdown: Shutdown, notifier: Notifier) -> None:
+    await shutdown.requested.wait()
+    notifier.stopping()
 
 
 async def _relay(trigger: Trigger, shutdown: Shutdown) -> None:
