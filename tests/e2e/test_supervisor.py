@@ -86,18 +86,22 @@ async def test_every_worker_drains_fully(tmp_path: Path, target: str) -> None:
         server.kill()
 
 
-async def test_a_replacement_is_a_metric(tmp_path: Path) -> None:
+async def test_a_replacement_is_a_metric() -> None:
     """The supervisor answers no scrape: the new worker counts for it."""
     with trio.fail_after(60):
-        async with server(SERVE, WORKERS="2", TMPDIR=str(tmp_path)) as running:
-            pid = running.process.pid
-            children = Path(f"/proc/{pid}/task/{pid}/children")
+        async with server(SERVE, WORKERS="2") as running:
             url = f"http://127.0.0.1:{running.port}/metrics"
-            os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+            os.kill(_children(running.process.pid)[0], signal.SIGKILL)
             counted = 'worker_replacements_total{reason="died"} 1.0'
             while counted not in await curl(url, check=False):
                 pass
             assert await running.stop() == 0
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that any thread of a process has started."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
 
 
 @pytest.mark.parametrize("cause", ["stopped", "blocked"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.process import SERVE, server
 from trio_ai_stream.server.notify import Notifier
@@ -19,7 +20,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
     """The service manager's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(10)
+        sock.setblocking(False)
         yield sock
 
 
@@ -33,21 +34,24 @@ async def test_ready_alive_and_stopping_are_said_in_order(
         "WATCHDOG_USEC": "400000",
         "WORKERS": str(workers),
     }
+    said: list[bytes] = []
+    alive = trio.Event()
+
+    async def hear() -> None:
+        sock = trio.socket.from_stdlib_socket(manager)
+        while True:
+            said.append((await sock.recv(4096)).partition(b"\n")[0])
+            if b"READY=1" in said and said[-2:] == [b"WATCHDOG=1"] * 2:
+                alive.set()
+
     with trio.fail_after(60):
-        async with server(SERVE, **environ) as running:
-            heard: list[bytes] = []
-            while heard[-2:] != [b"WATCHDOG=1", b"WATCHDOG=1"] or not any(
-                line.startswith(b"READY=1") for line in heard
-            ):
-                heard.append(await trio.to_thread.run_sync(manager.recv, 4096))
-            assert await running.stop() == 0
-    manager.setblocking(False)
-    while True:
-        try:
-            heard.append(manager.recv(4096))
-        except BlockingIOError:
-            break
-    said = [line.partition(b"\n")[0] for line in heard]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear)
+            async with server(SERVE, **environ) as running:
+                await alive.wait()
+                assert await running.stop() == 0
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel(reason="the test is over")
     assert said.count(b"READY=1") == said.count(b"STOPPING=1") == 1
     assert said.index(b"READY=1") < said.index(b"STOPPING=1")
 

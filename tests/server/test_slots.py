@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,17 @@ from trio_ai_stream.server.supervisor import Supervisor
 WORKER = """
 import os, socket, sys
 
-folder, words = sys.argv[1], sys.argv[2:]
-number = len(os.listdir(folder))
-open(f"{folder}/{number}", "w").close()
+folder, started, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+for number in range(1000):
+    try:
+        open(f"{folder}/{number}", "x").close()
+        break
+    except FileExistsError:
+        pass
 link = socket.socket(fileno=int(os.environ["TRIO_AI_STREAM_LINK_FD"]))
-if words[min(number, len(words) - 1)] == "die":
+word = words[min(number, len(words) - 1)]
+os.write(started, f"{word} {os.getpid():20}\\n".encode())
+if word == "die":
     sys.exit(1)
 link.send(b"!")
 sys.exit(0 if link.recv(1) == b"d" else 2)
@@ -47,23 +53,49 @@ def _signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(signum, handler)
 
 
-def _supervisor(folder: Path, *words: str) -> Supervisor:
-    starts = folder / "starts"
-    starts.mkdir()
-    command = [sys.executable, "-c", WORKER, str(starts), *words]
-    return Supervisor(command, os.environ, descriptors=[], patience_s=60, hang_s=60)
+class Watched(Supervisor):
+    """A supervisor whose workers say as they start what they will do, and who."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self._theirs, self._ours = os.pipe()
+        command = [sys.executable, "-c", WORKER, str(folder), str(self._ours), *words]
+        super().__init__(
+            command, os.environ, descriptors=[self._ours], patience_s=60, hang_s=60
+        )
+
+    async def started(self, count: int) -> dict[str, int]:
+        """Wait for so many more starts; return the last worker of each kind."""
+        said: dict[str, int] = {}
+        for _ in range(count):
+            await trio.lowlevel.wait_readable(self._theirs)
+            line = b""
+            while not line.endswith(b"\n"):
+                line += os.read(self._theirs, 1)
+            word, pid = line.split()
+            said[word.decode()] = int(pid)
+        return said
 
 
-async def _until_started(folder: Path, count: int) -> None:
-    while len(list((folder / "starts").iterdir())) < count:
-        await trio.sleep(0.01)  # noqa: ASYNC110 - other processes make the files
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Callable[..., Watched]]:
+    """Make a supervisor of such workers."""
+    made: list[Watched] = []
+
+    def make(*words: str) -> Watched:
+        made.append(Watched(tmp_path, *words))
+        return made[-1]
+
+    yield make
+    for supervisor in made:
+        os.close(supervisor._ours)
+        os.close(supervisor._theirs)
 
 
 async def test_an_order_reaches_a_worker_that_is_being_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signal comes during the fork; nobody is killed when the patience is over."""
-    supervisor = _supervisor(tmp_path, "serve")
+    supervisor = workers("serve")
     real = trio.lowlevel.open_process
 
     async def open_process(*arguments: Any, **options: Any) -> trio.Process:
@@ -77,10 +109,12 @@ async def test_an_order_reaches_a_worker_that_is_being_started(
 
 
 async def test_a_fork_that_fails_ends_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    workers: Callable[..., Watched],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is said and tried again; the worker in the other slot lives on."""
-    supervisor = _supervisor(tmp_path, "serve")
+    supervisor = workers("serve")
     real, calls = trio.lowlevel.open_process, 0
 
     async def open_process(*arguments: Any, **options: Any) -> trio.Process:
@@ -95,7 +129,7 @@ async def test_a_fork_that_fails_ends_nothing_else(
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.run, 2)
-            await _until_started(tmp_path, 2)
+            await supervisor.started(2)
             assert len(supervisor.pids) == 2
             os.kill(os.getpid(), signal.SIGTERM)
     events = [vars(record).get("event") for record in caplog.records]
@@ -104,11 +138,11 @@ async def test_a_fork_that_fails_ends_nothing_else(
 
 
 async def test_young_deaths_in_one_slot_do_not_end_a_healthy_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bad slot goes on trying; once nobody is healthy, it is over."""
     monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 0.05)
-    supervisor = _supervisor(tmp_path, "serve", "die")
+    supervisor = workers("serve", "die")
     status: list[int] = []
 
     async def run() -> None:
@@ -117,12 +151,10 @@ async def test_young_deaths_in_one_slot_do_not_end_a_healthy_worker(
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
-            await _until_started(tmp_path, 1)
-            (first,) = supervisor.pids[:1]
-            await _until_started(tmp_path, 12)
-            assert first in supervisor.pids
+            healthy = (await supervisor.started(12))["serve"]
+            assert healthy in supervisor.pids
             assert not status
-            os.kill(first, signal.SIGKILL)
+            os.kill(healthy, signal.SIGKILL)
     assert status == [1]
 
 
@@ -150,10 +182,10 @@ async def test_the_pause_after_young_deaths_doubles(
 
 
 async def test_what_became_of_the_last_worker_is_told_to_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It counts the replacement, since the supervisor answers no scrape."""
-    supervisor = _supervisor(tmp_path, "die", "serve")
+    supervisor = workers("die", "serve")
     real, told = trio.lowlevel.open_process, []
 
     async def open_process(*arguments: Any, **options: Any) -> trio.Process:
@@ -164,6 +196,6 @@ async def test_what_became_of_the_last_worker_is_told_to_the_next(
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(supervisor.run, 1))
-            await _until_started(tmp_path, 2)
+            await supervisor.started(2)
             os.kill(os.getpid(), signal.SIGTERM)
     assert told == ["", "died"]

@@ -44,7 +44,7 @@ class Lifespan:
         except Exception as exc:
             phase = "shutdown" if started else "startup"
             cause = _only_cause(exc)
-            if not isinstance(cause, ClusterRefusedError):  # that is no bug of ours
+            if not isinstance(cause, ClusterRefusedError | OSError):  # no bug of ours
                 logger.exception(f"{phase} of the services failed")
             await send({"type": f"lifespan.{phase}.failed", "message": str(cause)})
         else:

@@ -24,6 +24,7 @@ from hypercorn.utils import load_application
 from trio_ai_stream.server import watchdog
 from trio_ai_stream.server.drain import Shutdown
 from trio_ai_stream.server.guard.installation import installed
+from trio_ai_stream.server.guard.serving import leaves
 from trio_ai_stream.server.notify import Notifier
 from trio_ai_stream.server.supervisor import LINK_VARIABLE, SKIP, Supervisor
 from trio_ai_stream.settings import Settings
@@ -54,10 +55,16 @@ def serve(
         if LISTEN_VARIABLE in os.environ:
             bound_s = settings.WATCHDOG_TIMEOUT_SECS
             trio.run(_serve_as_worker, _load(config), config, bound_s)
-            return 0
-        if settings.WORKERS > 1:
+        elif settings.WORKERS > 1:
             return trio.run(_supervise, settings, config, command)
-        trio.run(_serve_alone, _load(config), config)
+        else:
+            trio.run(_serve_alone, _load(config), config)
+    except BaseExceptionGroup as group:
+        for exc in leaves(group):
+            if isinstance(exc, SystemExit):  # it says why the start failed
+                raise exc from group
+        raise
+    else:
         return 0
     finally:
         # The interpreter would look at every object once more on its way out: half a

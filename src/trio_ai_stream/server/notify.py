@@ -42,10 +42,11 @@ class Notifier:
         A loop that is blocked says nothing, and the manager starts the service again.
         """
         while self._watchdog_s:
-            self._say("WATCHDOG=1")
+            self._say("WATCHDOG=1", within_s=0)
             await trio.sleep(self._watchdog_s / 2)
 
-    def _say(self, *lines: str) -> None:
+    def _say(self, *lines: str, within_s: float = 1) -> None:
+        """Send the lines; waits in the loop for a manager that is slow to read."""
         if not self._address:
             return
         address = self._address
@@ -53,7 +54,7 @@ class Notifier:
             address = "\0" + address[1:]
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.setblocking(False)
+                sock.settimeout(within_s)
                 sock.sendto("\n".join(lines).encode(), address)
         except OSError as exc:
             text = "NOTIFY_SOCKET: cannot tell the service manager: %s"
