@@ -177,6 +177,9 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
         metrics.upstream_key_rejected(
             active=upstream is not None and upstream.rejected_key
         )
+        metrics.upstream_circuit_open(
+            active=upstream is not None and upstream.circuit != "closed"
+        )
 
     try:
         async with trio.open_nursery() as nursery:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from trio_ai_stream.stream.source import Call, Hold, Meanwhile, Source
 from trio_ai_stream.upstream.openrouter import OpenRouter
+from trio_ai_stream.upstream.transport.circuit import CircuitState
 
 
 class Proxied:
@@ -23,6 +24,11 @@ class Proxied:
     def rejected_key(self) -> bool:
         """As the other."""
         return self._upstream.rejected_key
+
+    @property
+    def circuit(self) -> CircuitState:
+        """As the other."""
+        return self._upstream.circuit
 
     async def open(self, call: Call, meanwhile: Meanwhile, _hold: Hold) -> Source:
         """Open an answer; give nothing to hold until it is there."""

@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from trio_ai_stream.chat_client.events import EventReader, NotAStreamError
+from trio_ai_stream.upstream.transport.causes import describe
 
 # The answer to a cancel, and then the stream's last event, are milliseconds away.
 CANCEL_S: Final = 2.0
@@ -61,14 +62,11 @@ class Exchange:
                 ending = await self._converse(body)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             url = self._client.base_url
-            why = str(exc) or type(exc).__name__
             ending = self._failed(
-                "connection",
-                f"expected a server at {url}, got: {why}; is it running, and is this"
-                " its scheme, host and port?",
+                "connection", f"expected a server at {url}, got: {describe(exc)}"
             )
         except (httpx.HTTPError, NotAStreamError) as exc:
-            ending = self._failed("connection", str(exc) or type(exc).__name__)
+            ending = self._failed("connection", describe(exc))
         except BrokenPipeError:
             return Ending(ExitCode.FAILED, "nobody reads the answer any more")
         if ending is None and not self._cancelled:

@@ -34,7 +34,8 @@ def readiness(services: Services) -> Readiness:
         reasons.append("upstream is not there yet")
     elif services.upstream.rejected_key:
         reasons.append("upstream rejected OPENROUTER_API_KEY")
-    return Readiness("not ready" if reasons else "ready", reasons, gate.mode)
+    circuit = "closed" if services.upstream is None else services.upstream.circuit
+    return Readiness("not ready" if reasons else "ready", reasons, gate.mode, circuit)
 
 
 def health_blueprint(services: Services) -> Blueprint:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 import trio
+from loguru import logger
 from quart import Blueprint, Response
 
 from trio_ai_stream.http.responses import json_response
@@ -100,6 +101,9 @@ async def _fetch(upstream: OpenRouter) -> ModelList:
             body = await upstream.get("/models")
         return model_list(body)
     except EndStream as exc:
+        logger.warning(
+            "upstream did not list its models", event="models_failed", cause=str(exc)
+        )
         raise Refused(exc.problem or MALFORMED) from exc
     except trio.TooSlowError as exc:
         raise Refused(TIMED_OUT) from exc

@@ -183,6 +183,11 @@ FAMILIES = (
         "Requests refused before a stream began.",
         (("reason", REFUSALS),),
     ),
+    Family(
+        "upstream_circuit_open",
+        "gauge",
+        "Workers that hardly connect to upstream, because it fails again and again.",
+    ),
     Family("upstream_attempts", "counter", "Requests of streams to upstream."),
     Family("upstream_retries", "counter", "Those of them that were not the first."),
     Family(

@@ -117,6 +117,10 @@ class Metrics:
         """Count an answer of upstream."""
         self._add("upstream_responses", f"{status // 100}xx")
 
+    def upstream_circuit_open(self, *, active: bool) -> None:
+        """Say whether this worker's circuit for connecting to upstream is open."""
+        self._set("upstream_circuit_open", 1.0 if active else 0.0)
+
     def retry_denied(self) -> None:
         """Count a retry that the budget did not allow."""
         self._add("upstream_retries_denied")

@@ -9,7 +9,7 @@ import trio
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
 from trio_ai_stream.upstream.buffering import Reservation
-from trio_ai_stream.upstream.errors import BROKEN, MALFORMED
+from trio_ai_stream.upstream.errors import MALFORMED, transport_error
 
 # Its reason stands at its beginning.
 MAX_ERROR_BYTES: Final = 64 * 1024
@@ -34,12 +34,6 @@ class Body(Protocol):
         """Close the socket at once."""
 
 
-def broken(how: type[httpx.HTTPError]) -> EndStream:
-    """Return how a stream ends whose body could not be read to its end."""
-    problem = MALFORMED if issubclass(how, httpx.DecodingError) else BROKEN
-    return EndStream(Outcome.UPSTREAM_FAILED, problem=problem, detail=how.__name__)
-
-
 async def read_document(
     body: Body, reservation: Reservation, *, first: bytes = b""
 ) -> bytes:
@@ -62,7 +56,7 @@ async def read_document(
                     detail=f"document larger than {MAX_DOCUMENT_BYTES} bytes",
                 )
     except httpx.HTTPError as exc:
-        raise broken(type(exc)) from exc
+        raise transport_error(exc) from exc
     return b"".join(parts)
 
 

@@ -10,6 +10,7 @@ Which errors allow that we send the request again is decided here, and nowhere e
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import time
@@ -21,6 +22,8 @@ import httpx
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
 from trio_ai_stream.upstream.reasons import document_of, reason_in
+from trio_ai_stream.upstream.transport.causes import cause_of, describe
+from trio_ai_stream.upstream.transport.circuit import CircuitOpenError
 from trio_ai_stream.upstream.waiting import wait_told
 from trio_ai_stream.wire.events import Failure
 from trio_ai_stream.wire.problems import Fault, Problem
@@ -85,6 +88,12 @@ PROVIDER_KEY: Final = _ours(
     "provider_authentication", "the model's provider does not accept its key"
 )
 KEY_TYPE: Final = TABLE[401].error_type
+# What nginx, Go's server and Apache say to plain HTTP on a port of TLS.
+_WANTS_TLS: Final = re.compile(
+    rb"HTTP request (was sent )?to (an )?HTTPS|plain HTTP to an SSL"
+)
+# With these nothing of the request has been read by upstream.
+_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _AFFORD: Final = re.compile(r"can only afford ([0-9]{1,9})\b")
 _WORDS: Final[dict[str, int]] = {
     "authentication": 401,
@@ -163,6 +172,8 @@ def rejection(
     was asked, for the log.
     """
     document = document_of(body, headers.get("content-encoding", ""))
+    if status == 400 and _WANTS_TLS.search(body):
+        return misplaced("400, because the port speaks TLS (https://)", url)
     if 300 <= status < 400:
         place = headers.get("location", "")
         return misplaced(f"{status}, a redirect to {_plain_url(place)}", url)
@@ -195,10 +206,24 @@ def misplaced(got: str, url: str) -> EndStream:
 
 def transport_error(exc: httpx.HTTPError) -> EndStream:
     """Return what a failure of the connection means; its class says how far it got."""
-    name = type(exc).__name__
-    if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
-        return EndStream(Outcome.UPSTREAM_UNREACHABLE, problem=UNREACHABLE, detail=name)
-    return EndStream(Outcome.UPSTREAM_FAILED, problem=BROKEN, detail=name)
+    cause, detail = cause_of(exc), describe(exc)
+    if not isinstance(exc, _NOT_SENT):
+        problem = MALFORMED if isinstance(exc, httpx.DecodingError) else BROKEN
+        return EndStream(Outcome.UPSTREAM_FAILED, problem=problem, detail=detail)
+    problem = UNREACHABLE
+    if cause.ours:
+        problem = OUT_OF_RESOURCES
+    elif not cause.heals:
+        problem = dataclasses.replace(problem, retryable=False, resend=False)
+    elif (wait_s := _circuit_wait(exc)) is not None:
+        problem = dataclasses.replace(problem, retry_after=wait_s)
+    return EndStream(Outcome.UPSTREAM_UNREACHABLE, problem=problem, detail=detail)
+
+
+def _circuit_wait(exc: BaseException) -> float | None:
+    """Return when dials are made again, if there was none."""
+    cause = exc.__cause__
+    return cause.wait_s if isinstance(cause, CircuitOpenError) else None
 
 
 UNREACHABLE: Final = Problem(
@@ -208,6 +233,14 @@ UNREACHABLE: Final = Problem(
     Fault.UPSTREAM,
     retryable=True,
     resend=True,
+)
+OUT_OF_RESOURCES: Final = Problem(
+    503,
+    "server_overloaded",
+    "the server has no room for another connection to upstream; try again later",
+    Fault.SERVER,
+    retryable=True,
+    retry_after=1.0,
 )
 BROKEN: Final = Problem(
     502,

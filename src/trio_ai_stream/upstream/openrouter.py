@@ -32,6 +32,8 @@ from trio_ai_stream.upstream.sources import (
     StreamSource,
     open_unlabelled,
 )
+from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport.circuit import CircuitState
 
 # A 401 counts this long: whoever is not ready gets no requests, and so would never hear
 # that its key is good again.
@@ -66,6 +68,12 @@ class OpenRouter:
         }
         self._headers = httpx.Headers(common).raw
         self._extensions = {"timeout": {"connect": connect_s}}
+
+    @property
+    def circuit(self) -> CircuitState:
+        """Whether connections are made, or fail again and again."""
+        transport = self._transport
+        return transport.circuit if isinstance(transport, Transport) else "closed"
 
     @property
     def rejected_key(self) -> bool:

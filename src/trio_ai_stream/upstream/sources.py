@@ -9,11 +9,11 @@ from typing import Final
 import httpx
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
-from trio_ai_stream.upstream.bodies import Body, broken, read_document
+from trio_ai_stream.upstream.bodies import Body, read_document
 from trio_ai_stream.upstream.buffering import FREE_BYTES, Reservation
 from trio_ai_stream.upstream.chunks import items_of_document, items_of_unstreamed
 from trio_ai_stream.upstream.decoder import Decoder
-from trio_ai_stream.upstream.errors import MALFORMED, MISPLACED
+from trio_ai_stream.upstream.errors import MALFORMED, MISPLACED, transport_error
 from trio_ai_stream.wire.events import Failure, Item
 
 # Blanks and a byte order mark, which may stand before a document.
@@ -71,7 +71,10 @@ class StreamSource:
         try:
             data = self._first or await self._body.receive()
         except httpx.HTTPError as exc:
-            failure = partial(broken, type(exc))
+            told = transport_error(exc)
+            failure = partial(
+                EndStream, told.outcome, problem=told.problem, detail=told.detail
+            )
             if items := decoder.end():  # what has arrived comes first
                 self._failure = failure
                 return items
@@ -206,7 +209,7 @@ async def open_unlabelled(
             if len(first) > FREE_BYTES:
                 break
     except httpx.HTTPError as exc:
-        raise broken(type(exc)) from exc
+        raise transport_error(exc) from exc
     if text.startswith(_FIELDS):
         return StreamSource(body, generation_id, reservation, raw=raw, first=first)
     if not text.startswith(b"{"):

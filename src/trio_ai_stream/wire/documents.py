@@ -97,9 +97,12 @@ class Readiness(Struct, frozen=True):
     """Whether the server takes new streams, and if not, why.
 
     `limits` says where they are counted: in this process, in Valkey or Redis, or by
-    the fallback because that is out of reach.
+    the fallback because that is out of reach. `circuit` is open while connecting to
+    upstream fails again and again; such a server is ready all the same, because its
+    fellows fare no better.
     """
 
     status: Literal["ready", "not ready"]
     reasons: list[str]
     limits: Literal["local", "shared", "fallback"]
+    circuit: Literal["closed", "open", "half-open"] = "closed"

@@ -51,7 +51,7 @@ async def test_the_next_address_is_tried_when_one_fails() -> None:
     with trio.fail_after(10):
         async with serving(forever(OK)) as server:
             made = dialer(("127.0.0.1", closed), ("127.0.0.1", server.port), delay_s=99)
-            link, report = await made.dial(Origin(False, "host", 80))
+            link, report = await made.dial(Origin(False, "host", 80), [])
             assert report.peer == "127.0.0.1"
             link.close()
             await server.wait_open(0)
@@ -64,7 +64,7 @@ async def test_the_next_address_is_tried_when_one_is_slow() -> None:
             async with unanswering() as slow:
                 address = ("127.0.0.1", server.port)
                 made = dialer(("127.0.0.2", slow), address, delay_s=0.01)
-                link, report = await made.dial(Origin(False, "host", 80))
+                link, report = await made.dial(Origin(False, "host", 80), [])
             assert report.peer == "127.0.0.1"
             link.close()
             await server.wait_open(0)
@@ -75,7 +75,7 @@ async def test_no_address_that_answers_is_an_error_with_what_each_said() -> None
     closed = await free_port()
     made = dialer(("127.0.0.1", closed), ("127.0.0.2", closed))
     with trio.fail_after(10), pytest.raises(OSError, match="no address answered"):
-        await made.dial(Origin(False, "host", 80))
+        await made.dial(Origin(False, "host", 80), [])
 
 
 async def test_two_addresses_that_answer_give_one_connection() -> None:
@@ -84,7 +84,7 @@ async def test_two_addresses_that_answer_give_one_connection() -> None:
         async with serving(forever(OK)) as server:
             address = ("127.0.0.1", server.port)
             made = dialer(address, address, address, delay_s=0)
-            link, _ = await made.dial(Origin(False, "host", 80))
+            link, _ = await made.dial(Origin(False, "host", 80), [])
             await server.wait_open(1)
             link.close()
             await server.wait_open(0)
@@ -95,7 +95,7 @@ async def test_a_session_ticket_does_not_make_an_idle_link_stale() -> None:
     with trio.fail_after(10):
         async with serving(forever(OK), tls=True) as server:
             made = dialer(("127.0.0.1", server.port))
-            link, report = await made.dial(Origin(True, "localhost", 443))
+            link, report = await made.dial(Origin(True, "localhost", 443), [])
             assert report.tls_s > 0
             # The server sends its tickets with its first answer.
             assert not link.push(b"") or link.sent > 0
@@ -115,7 +115,7 @@ async def test_a_tls_link_gives_large_records_in_bounded_blocks() -> None:
     with trio.fail_after(10):
         async with serving(pour, tls=True) as server:
             made = dialer(("127.0.0.1", server.port))
-            link, _ = await made.dial(Origin(True, "localhost", 443))
+            link, _ = await made.dial(Origin(True, "localhost", 443), [])
             assert link.push(b"go")
             taken = 0
             while True:
@@ -146,7 +146,7 @@ async def test_what_tls_has_decrypted_does_not_wait_for_the_socket() -> None:
     with trio.fail_after(10):
         async with serving(pour, tls=True) as server:
             made = dialer(("127.0.0.1", server.port))
-            link, _ = await made.dial(Origin(True, "localhost", 443))
+            link, _ = await made.dial(Origin(True, "localhost", 443), [])
             assert link.push(b"go")
             await trio.testing.wait_all_tasks_blocked(0.05)
             taken = 0
@@ -174,7 +174,7 @@ async def test_a_cancel_after_any_step_of_a_dial_leaves_no_socket(tls: bool) -> 
                     boundary = Boundary(scope, k)
                     trio.lowlevel.add_instrument(boundary)
                     try:
-                        link, _ = await made.dial(Origin(tls, "localhost", 443))
+                        link, _ = await made.dial(Origin(tls, "localhost", 443), [])
                         link.close()
                         dialled = True
                     finally:

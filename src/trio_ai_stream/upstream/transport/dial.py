@@ -6,6 +6,8 @@ with plain calls: a cancelled dial leaves no socket behind, not even for a tick.
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -61,25 +63,30 @@ class Dialer:
         self._buffers = Buffers()
         self.resolver = Resolver(limits)
 
-    async def dial(self, origin: Origin) -> tuple[Link, DialReport]:
+    async def dial(self, origin: Origin, steps: list[str]) -> tuple[Link, DialReport]:
         """Open a connection to this origin, ready for the first request.
 
+        Each step is noted in `steps` as it begins: a time-out has hit the last one.
         Errors: `OSError`, `UnicodeError` (a host name beyond IDNA), and what a given
         `connect` raises. Cancellation: whatever was open is closed.
         """
         t0 = trio.current_time()
+        steps.append("looking up the name")
         if self._connect is not None:
             stream = await self._connect(origin.host, origin.port, origin.tls)
             return self._link(stream), DialReport(tcp_s=trio.current_time() - t0)
         addresses = await self.resolver.resolve(origin.host, origin.port)
         t1 = trio.current_time()
-        socket, peer = await _connect_first(
+        steps.append("connecting")
+        connected, peer = await _connect_first(
             addresses, self._limits.happy_eyeballs_delay_s
         )
-        tcp = SocketLink(trio.SocketStream(socket), self._buffers)
+        watch_peer(connected, self._limits.peer_timeout_s)
+        tcp = SocketLink(trio.SocketStream(connected), self._buffers)
         t2 = trio.current_time()
         if not origin.tls:
             return tcp, DialReport(peer, t1 - t0, t2 - t1)
+        steps.append("in the TLS handshake")
         tls = await self._secure(tcp, origin.host)
         return tls, DialReport(peer, t1 - t0, t2 - t1, trio.current_time() - t2)
 
@@ -127,7 +134,9 @@ async def _connect_first(addresses: Answer, delay_s: float) -> Connected:
         raise
     if not winners:
         said = "; ".join(sorted({str(failure) for failure in failures}))
-        raise OSError(f"no address answered: {said}") from failures[0]
+        # Where one family has no route, the other's failure says more.
+        told = min(failures, key=lambda failure: failure.errno == errno.ENETUNREACH)
+        raise OSError(f"no address answered: {said}") from told
     _close_all(winners[1:])
     return winners[0]
 
@@ -149,15 +158,34 @@ async def _attempt(
 
 async def _connect_one(address: Address) -> Connected:
     family, sockaddr = address
-    socket = trio.socket.socket(family, trio.socket.SOCK_STREAM)
+    sock = trio.socket.socket(family, trio.socket.SOCK_STREAM)
     try:
-        await socket.connect(sockaddr)
+        await sock.connect(sockaddr)
     except BaseException:
-        socket.close()
+        sock.close()
         raise
-    return socket, str(sockaddr[0])
+    return sock, str(sockaddr[0])
+
+
+def watch_peer(sock: trio.socket.SocketType, seconds: float) -> None:
+    """Have the kernel find out that the peer's host is gone, though it says nothing.
+
+    What was sent must be confirmed in time (RFC 5482), and in silence the kernel asks
+    after half of it. Platforms without these options do without.
+    """
+    if seconds <= 0:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_USER_TIMEOUT", 1000 * seconds),
+        ("TCP_KEEPIDLE", seconds / 2),
+        ("TCP_KEEPINTVL", seconds / 4),
+        ("TCP_KEEPCNT", 2),
+    ):
+        if (option := getattr(socket, name, None)) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, max(1, round(value)))
 
 
 def _close_all(connected: list[Connected]) -> None:
-    for socket, _ in connected:
-        socket.close()
+    for sock, _ in connected:
+        sock.close()

@@ -16,6 +16,9 @@ SEND_BYTES = 65_536
 """The most of a request that is sent at once."""
 
 
+_AT_LEAST_ONE = {"max_head_bytes", "dns_threads", "circuit_failures"}
+
+
 @dataclass(frozen=True, slots=True)
 class TransportLimits:
     """The bounds of one `Transport`; the defaults suit one gateway worker.
@@ -42,6 +45,12 @@ class TransportLimits:
     happy_eyeballs_delay_s: float = 0.25
     """The head start of one address before the next is tried (RFC 8305, section 5)."""
 
+    peer_timeout_s: float = 20.0
+    """A peer that has confirmed nothing for this long is gone (TCP_USER_TIMEOUT)."""
+
+    circuit_failures: int = 5
+    """Failed dials in a row after which an origin is tried only now and then."""
+
     dns_ttl_s: float = 30.0
     """A DNS answer is used this long before asking again (getaddrinfo has no TTL)."""
 
@@ -58,7 +67,7 @@ class TransportLimits:
         """Refuse a bound that could never be met, naming it."""
         for name in self.__slots__:
             value = getattr(self, name)
-            least = 1 if name in {"max_head_bytes", "dns_threads"} else 0
+            least = 1 if name in _AT_LEAST_ONE else 0
             if value < least:
                 raise ValueError(
                     f"TransportLimits.{name}: expected at least {least}, got {value}"

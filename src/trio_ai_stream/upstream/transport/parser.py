@@ -27,6 +27,7 @@ from trio_ai_stream.upstream.transport.limits import TransportLimits
 Headers = list[tuple[bytes, bytes]]
 
 
+_TLS_ALERT = b"\x15\x03"  # RFC 8446, section 5.1
 _SWITCHED = "upstream switched protocols without being asked"
 
 
@@ -112,7 +113,7 @@ class ResponseParser:
             http.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             try:
-                self._stopped(exc)
+                self._stopped(exc, data)
             except InvalidResponseError as failure:
                 if not self._parts:
                     raise
@@ -155,8 +156,12 @@ class ResponseParser:
         """Break the reference cycle with the C parser. Idempotent."""
         self._http = None
 
-    def _stopped(self, exc: Exception) -> None:
+    def _stopped(self, exc: Exception, data: bytes | memoryview) -> None:
         cause = exc.__context__
+        if self.head is None and bytes(data[:2]) == _TLS_ALERT:
+            raise InvalidResponseError(
+                "the port speaks TLS: the URL should begin with https://"
+            ) from exc
         if self.complete:  # the response is whole; what follows it is not ours
             self.reusable = False
         elif isinstance(cause, InvalidResponseError):

@@ -16,6 +16,12 @@ import httpx
 import trio
 
 from trio_ai_stream.upstream.transport.body import Body
+from trio_ai_stream.upstream.transport.causes import cause_of, describe
+from trio_ai_stream.upstream.transport.circuit import (
+    Circuit,
+    CircuitOpenError,
+    CircuitState,
+)
 from trio_ai_stream.upstream.transport.connection import (
     Budgets,
     Connection,
@@ -75,12 +81,21 @@ class Transport(httpx.AsyncBaseTransport):
         self._dialer = Dialer(self._limits, connect=connect, ssl_context=ssl_context)
         self._pool = Pool(self._limits)
         self._connecting = 0
+        self._circuits: dict[Origin, Circuit] = {}  # of those that fail
 
     def __repr__(self) -> str:
         return (
             f"<Transport idle={self._pool.idle} live={self._pool.live} "
             f"connecting={self._connecting}>"
         )
+
+    @property
+    def circuit(self) -> CircuitState:
+        """Whether dials are made: the worst of all origins that fail."""
+        states = {circuit.state for circuit in self._circuits.values()}
+        if "open" in states:
+            return "open"
+        return "half-open" if "half-open" in states else "closed"
 
     def statistics(self) -> TransportStatistics:
         """Return a snapshot of the counters."""
@@ -148,21 +163,48 @@ class Transport(httpx.AsyncBaseTransport):
         await trio.lowlevel.checkpoint()
 
     async def _open(self, origin: Origin, budgets: Budgets) -> Connection:
+        circuit = self._circuits.get(origin)
+        try:
+            probe = circuit is not None and circuit.enter()
+        except CircuitOpenError as exc:
+            reraise(exc, Phase.CONNECT)
         self._connecting += 1
         try:
-            with trio.fail_after(budgets.connect_s):
-                link, report = await self._dialer.dial(origin)
+            steps: list[str] = []
+            with trio.move_on_after(budgets.connect_s) as patience:
+                link, report = await self._dialer.dial(origin, steps)
+            if patience.cancelled_caught:
+                took = f"{budgets.connect_s:g} s were over while {steps[-1]}"
+                raise trio.TooSlowError(took)  # noqa: TRY301  mapped with the rest
         except Exception as exc:
             self._pool.counters.connect_failures += 1
+            self._note_failure(origin, exc, probe=probe)
             reraise(exc, Phase.CONNECT)
+        except BaseException:
+            if circuit is not None:
+                circuit.abandoned(probe=probe)
+            raise
         finally:
             self._connecting -= 1
+        if (circuit := self._circuits.pop(origin, None)) is not None:
+            circuit.succeeded()
         connection = Connection(origin, link, report)
         if self._pool.closed:
             connection.close()
             raise httpx.ConnectError("the transport was closed while connecting")
         self._pool.adopt(connection)
         return connection
+
+    def _note_failure(self, origin: Origin, exc: Exception, *, probe: bool) -> None:
+        """Count a failed dial towards opening the circuit, unless it is our own."""
+        circuit = self._circuits.get(origin)
+        if cause_of(exc).ours:
+            if circuit is not None:
+                circuit.abandoned(probe=probe)
+            return
+        if circuit is None:
+            circuit = self._circuits[origin] = Circuit(self._limits.circuit_failures)
+        circuit.failed(describe(exc), probe=probe)
 
     async def _try(
         self,
