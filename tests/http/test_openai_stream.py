@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -132,8 +133,12 @@ async def test_a_refusal_has_upstreams_status(
     stream: bool,
     autojump_clock: MockClock,
 ) -> None:
-    """Before the stream begins, upstream's refusal is the response, streamed or not."""
-    async with world() as w:
+    """Before the stream begins, upstream's refusal is the response, streamed or not.
+
+    A heartbeat, which costs the status, is not due while the retries wait.
+    """
+    budgets = dataclasses.replace(BUDGETS, heartbeat_s=15)
+    async with world(budgets=budgets) as w:
         visit = ask(w, model, stream=stream)
         await over(visit)
         assert visit.status == status
