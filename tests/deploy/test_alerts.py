@@ -84,6 +84,18 @@ CASES = {
         {T + "upstream_key_rejected": "0x115 1 1 0x10"},
         {T + "upstream_key_rejected": "1 1 0x120"},
     ),
+    "UpstreamRetries": Case(
+        {
+            T + "upstream_attempts_total": "0+100x120",
+            T + "upstream_retries_total": "0+9x120",
+            T + "upstream_retries_denied_total": "0x120",
+        },
+        {
+            T + "upstream_attempts_total": "0+100x120",
+            T + "upstream_retries_total": "0+2x120",
+            T + "upstream_retries_denied_total": "0x80 7x40",
+        },
+    ),
     "CancellationIsSlow": Case(
         latency("cancellation_latency_seconds", "0.1", "0.25"),
         latency("cancellation_latency_seconds", "0.0005", "0.001"),
