@@ -95,6 +95,8 @@ async def test_only_probes_and_metrics_are_there(tmp_path: Path) -> None:
             for path in ("/streams", "/chat", "/", "/docs"):
                 answer = await curl(management + path)
                 assert answer.startswith("HTTP/1.1 404"), path
+            answer = await curl("-H", "Host: evil.test", management + "/metrics")
+            assert answer.startswith("HTTP/1.1 403")
             answer = await curl(management + "/metrics", data={})
             assert answer.startswith("HTTP/1.1 405")
             first = await curl("-k", f"https://127.0.0.1:{running.port}/metrics")
@@ -105,6 +107,29 @@ async def test_only_probes_and_metrics_are_there(tmp_path: Path) -> None:
             found = re.search(r"expiry_timestamp_seconds ([0-9.e+]+)\n", metrics)
             assert found is not None
             assert float(found[1]) == ends.timestamp()
+            assert await running.stop() == 0
+
+
+async def test_a_rejected_key_is_not_silent() -> None:
+    """Metric and readiness say that upstream does not take our key."""
+    port = free_port()
+    with trio.fail_after(60):
+        async with server(SERVE, METRICS_PORT=str(port)) as running:
+            management = f"http://127.0.0.1:{port}"
+            body = {"prompt": "x", "model": "simulator/default?status=401"}
+            await curl(f"http://127.0.0.1:{running.port}/chat", data=body)
+            ready = await curl(management + "/ready")
+            assert ready.startswith("HTTP/1.1 503")
+            assert "OPENROUTER_API_KEY" in ready
+            metrics = ""
+            while "upstream_key_rejected 1.0" not in metrics:
+                metrics = await curl(management + "/metrics")
+            while "trio_ai_stream_ready 0.0" not in metrics:
+                metrics = await curl(management + "/metrics")
+            assert 'upstream_responses_total{status="4xx"} 1.0' in metrics
+            assert [r["event"] for r in running.records].count(
+                "upstream_key_rejected"
+            ) == 1
             assert await running.stop() == 0
 
 

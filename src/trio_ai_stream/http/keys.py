@@ -105,13 +105,19 @@ def _on_loopback(incoming: Incoming) -> bool:
     server = incoming.scope.get("server")
     if server is None:
         return True
-    host = _PORT.sub("", (incoming.field(b"host") or "localhost").lower())
-    named = host == "localhost" or host.endswith(".localhost")
-    return _is_loopback(server[0]) and (named or _is_loopback(host.strip("[]")))
+    return is_loopback(server[0]) and names_loopback(incoming.field(b"host"))
+
+
+def names_loopback(host: str | None) -> bool:
+    """Whether a `Host` is a name or an address of loopback; none counts as one."""
+    name = _PORT.sub("", (host or "localhost").lower())
+    named = name == "localhost" or name.endswith(".localhost")
+    return named or is_loopback(name.strip("[]"))
 
 
 @functools.lru_cache(maxsize=64)  # the addresses of this machine
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address is one of loopback; a name is none."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

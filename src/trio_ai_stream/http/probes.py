@@ -2,7 +2,8 @@
 
 It needs no key: who may connect is decided by the address that METRICS_PORT names,
 which is loopback unless it names another. A plain ASGI application: neither rate limit,
-nor keys, nor request records stand before a probe.
+nor keys, nor request records stand before a probe. On loopback the `Host` must name
+loopback, as on the first port: a page from elsewhere may try DNS rebinding.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from trio_ai_stream.http.health import health, readiness
+from trio_ai_stream.http.keys import is_loopback, names_loopback
 from trio_ai_stream.http.services import Services
 
 Answer = tuple[int, str, bytes]
@@ -38,10 +40,14 @@ def management_app(services: Services) -> Callable[..., Any]:
 
 
 def _answer(services: Services, scope: Any) -> Answer:
+    headers = dict(scope["headers"])
+    host = headers.get(b"host", b"").decode("latin-1")
+    if is_loopback(scope["server"][0]) and not names_loopback(host):
+        return 403, "text/plain", b"expected a Host that names loopback\n"
     if scope["method"] not in {"GET", "HEAD"}:
         return 405, "text/plain", b"expected GET\n"
     if scope["path"] == "/metrics":
-        accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
+        accept = headers.get(b"accept", b"").decode("latin-1")
         return 200, *services.metrics.render(accept)
     if scope["path"] == "/health":
         return 200, _JSON, msgspec.json.encode(health(services))
