@@ -66,6 +66,10 @@ CASES = {
         {"process_start_time_seconds": "1+1x120"},
         {"process_start_time_seconds": "1x120"},
     ),
+    "WorkerHung": Case(
+        {T + 'worker_replacements_total{reason="hung"}': "0x90 1x30"},
+        {T + 'worker_replacements_total{reason="hung"}': "1x120"},
+    ),
     "StreamsFail": Case(
         streams(completed__none=90, upstream_failed__upstream=10),
         streams(
