@@ -54,7 +54,7 @@ REFUSALS = (
     "too_large",
     OTHER,
 )
-REPLACEMENTS = ("died", "hung", "not_started")
+REPLACEMENTS = ("died", "hung", "not_started", OTHER)
 INTERVENTIONS = (
     "application_error",
     "bad_request",
