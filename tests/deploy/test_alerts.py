@@ -100,6 +100,10 @@ CASES = {
             T + "upstream_retries_denied_total": "0x80 7x40",
         },
     ),
+    "UpstreamUnreachable": Case(
+        {T + "upstream_circuit_open": "0x100 1x20"},
+        {T + "upstream_circuit_open": "1x100 0x20"},
+    ),
     "CancellationIsSlow": Case(
         latency("cancellation_latency_seconds", "0.1", "0.25"),
         latency("cancellation_latency_seconds", "0.0005", "0.001"),
