@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final
+from typing import Any, Final
 
 from tests.sweep.client import Client
 from tests.sweep.scenario import Shape
@@ -36,7 +36,7 @@ def terminals(client: Client, shape: Shape) -> list[str]:
         elif not _MAY_END.search(data):
             continue  # thousands are content, and to parse each is most of a check
         elif (event := json.loads(data)).get("error"):
-            found.append(str(event["error"].get("code") or event["error"]["type"]))
+            found.append(_error_type(event["error"]))
         elif event.get("type") in TERMINAL:
             found.append(str(event.get("error_type") or event["type"]))
     if shape == "openai" and client.body[:1] == b"{":
@@ -68,4 +68,8 @@ def _document(body: bytes) -> str:
     error = document.get("error")
     if error is None:
         return str(document.get("error_type", "done"))
-    return str(error.get("code") or error.get("type"))
+    return _error_type(error)
+
+
+def _error_type(error: dict[str, Any]) -> str:
+    return str(error["metadata"]["error_type"])
