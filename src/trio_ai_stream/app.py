@@ -14,6 +14,7 @@ from trio_ai_stream.assembly import create_app
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.server.guard import install
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.signals import remember_early
 from trio_ai_stream.settings import SettingsError, load_settings
 from trio_ai_stream.telemetry.logs import configure_logging
 
@@ -34,6 +35,7 @@ def _settle_collector() -> None:
 
 
 def _from_environment() -> Application:
+    remember_early()
     try:
         settings = load_settings()
         configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)

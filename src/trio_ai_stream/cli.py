@@ -10,12 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from trio_ai_stream.settings import (
-    SettingsError,
-    describe,
-    load_settings,
-    refuse_exposure,
-)
+from trio_ai_stream.server.signals import remember_early
+
+# Imported where they are needed: the settings and the server's rooms take most of a
+# second, and process 1 must hear a signal before that.
 
 
 class Command(NamedTuple):
@@ -37,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     words = sys.argv[1:] if argv is None else argv
     command = parser.parse_args(words[:1]).command
+    if command == "serve":
+        remember_early()
+    from trio_ai_stream.settings import SettingsError
+
     try:
         return COMMANDS[command].run(words[1:])
     except SettingsError as exc:
@@ -68,13 +70,18 @@ def _arguments(command: str, words: Sequence[str], **folder: str) -> argparse.Na
 
 def _serve(words: Sequence[str]) -> int:
     _arguments("serve", words)
+    from trio_ai_stream.settings import load_settings, refuse_exposure
+
     settings = load_settings()
     refuse_exposure(settings)
-    # Not at the top: the other commands do without the server's rooms.
     from trio_ai_stream.server.launch import serve
+    from trio_ai_stream.server.sockets import ActivationError
 
     try:
         return serve(settings)
+    except ActivationError as exc:
+        print(exc, file=sys.stderr)
+        return 2
     except OSError as exc:  # from binding; what goes wrong later comes in a group
         host, port = settings.bind
         print(f"cannot listen on {host}:{port}: {exc.strerror}", file=sys.stderr)
@@ -83,6 +90,8 @@ def _serve(words: Sequence[str]) -> int:
 
 def _check_config(words: Sequence[str]) -> int:
     _arguments("check-config", words)
+    from trio_ai_stream.settings import describe, load_settings
+
     settings = load_settings()
     for name, value in describe(settings).items():
         print(f"{name}={value}")

@@ -148,3 +148,33 @@ async def test_a_signal_without_meaning_ends_nothing(
                 assert len(events_of(await client.read_to_end_of_stream())) == 5
     finally:
         server.kill()
+
+
+def _may_unshare() -> bool:
+    command = ["unshare", "--pid", "--fork", "true"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not _may_unshare(), reason="needs a PID namespace")
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_process_1_hears_a_signal_while_it_starts(workers: str) -> None:
+    """The kernel drops what process 1 has no handler for; it is kept, and it ends."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", *SERVE]
+    environ = {**os.environ, "PORT": "0", "WORKERS": workers}
+    with trio.fail_after(40):
+        async with trio.open_nursery() as nursery:
+            start = partial(
+                trio.run_process, command, cwd=ROOT, env=environ, check=False
+            )
+            process: trio.Process = await nursery.start(partial(start, stderr=-1))
+            inner = f"/proc/{process.pid}/task/{process.pid}/children"
+            maps, pids = "", list[str]()
+            while "pydantic_core" not in maps:  # half of the imports are still to come
+                await trio.lowlevel.checkpoint()
+                if pids := Path(inner).read_text().split():  # noqa: ASYNC240 - no disk
+                    maps = Path(f"/proc/{pids[0]}/maps").read_text()  # noqa: ASYNC240
+            os.kill(int(pids[0]), signal.SIGTERM)
+            assert await process.wait() == 0

@@ -29,6 +29,7 @@ class ServerProcess:
         self.lines: list[str] = []
         self.running = trio.Event()
         self.port = 0
+        self._grown = trio.Event()
 
     async def read_log(self) -> None:
         """Collect the log, line by line, until the process ends."""
@@ -41,12 +42,19 @@ class ServerProcess:
                 if match := _RUNNING.search(line):
                     self.port = int(match[3])
                     self.running.set()
+            self._grown.set()
+            self._grown = trio.Event()
         self.running.set()  # it has ended: whoever waits reads why in `lines`
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """The log's records."""
         return [json.loads(line) for line in self.lines if line.startswith("{")]
+
+    async def logged(self, event: str) -> None:
+        """Wait until a record of this event has been logged."""
+        while not any(record["event"] == event for record in self.records):
+            await self._grown.wait()
 
     def ended(self) -> list[dict[str, Any]]:
         """The `stream ended` records."""
@@ -60,13 +68,19 @@ class ServerProcess:
 
 @asynccontextmanager
 async def server(
-    command: Sequence[str] = SERVE, **env: str
+    command: Sequence[str] = SERVE, pass_fds: Sequence[int] = (), /, **env: str
 ) -> AsyncIterator[ServerProcess]:
     """Start a server on a free port, wait until it listens; end it with the block."""
     environment = {**os.environ, "PORT": "0", "LOG_FORMAT": "json", **env}
     async with trio.open_nursery() as nursery:
         start = partial(
-            trio.run_process, command, cwd=ROOT, env=environment, stderr=-1, check=False
+            trio.run_process,
+            command,
+            cwd=ROOT,
+            env=environment,
+            stderr=-1,
+            check=False,
+            pass_fds=pass_fds,
         )
         process: trio.Process = await nursery.start(start)
         running = ServerProcess(process)

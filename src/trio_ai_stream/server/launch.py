@@ -26,14 +26,17 @@ from trio_ai_stream.server.drain import Shutdown
 from trio_ai_stream.server.guard.installation import installed
 from trio_ai_stream.server.guard.serving import leaves
 from trio_ai_stream.server.notify import Notifier
+from trio_ai_stream.server.sockets import activated
 from trio_ai_stream.server.supervisor import LINK_VARIABLE, SKIP, Supervisor
-from trio_ai_stream.settings import Settings
+from trio_ai_stream.settings import Settings, refuse_exposure
 from trio_ai_stream.telemetry.logs import configure_logging
 
 APPLICATION: Final = "trio_ai_stream.app:app"
 COMMAND: Final = (sys.executable, "-m", "trio_ai_stream", "serve")
 # Descriptors that a worker inherits: the listening sockets, comma-separated.
 LISTEN_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_FDS"
+# Whether the service manager goes on listening on them when we do no more.
+SHARED_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_SHARED"
 
 
 def serve(
@@ -48,9 +51,14 @@ def serve(
     :param command: starts this very program again, as a worker.
     :raises SystemExit: the application's startup failed; the message says why.
     :raises OSError: the address cannot be bound.
+    :raises ActivationError: the service manager's sockets cannot be used.
+    :raises SettingsError: they would let strangers in.
     """
     config = hypercorn_config(settings)
     config.application_path = application
+    if binds := activated():
+        config.bind = binds
+        refuse_exposure(settings, [host for bind in binds if (host := _host_of(bind))])
     try:
         if LISTEN_VARIABLE in os.environ:
             bound_s = settings.WATCHDOG_TIMEOUT_SECS
@@ -100,6 +108,8 @@ async def _serve_as_worker(app: AppWrapper, config: Config, hang_s: float) -> No
     """Serve on the sockets of the supervisor, and do what it says."""
     shutdown = Shutdown(alone=False)
     sockets = _inherited(tls=config.ssl_enabled)
+    if SHARED_VARIABLE in os.environ:
+        config.bind = [f"fd://{fd}" for fd in _inherited_descriptors()]
     with socket.socket(fileno=int(os.environ[LINK_VARIABLE])) as link:
         link.setblocking(False)
         async with trio.open_nursery() as nursery:
@@ -122,9 +132,12 @@ async def _supervise(settings: Settings, config: Config, command: Sequence[str])
     listeners = sockets.secure_sockets + sockets.insecure_sockets
     descriptors = [sock.fileno() for sock in listeners]
     notifier = Notifier()  # takes its variables from what the workers get
+    environ = {**os.environ, LISTEN_VARIABLE: ",".join(map(str, descriptors))}
+    if config.bind[0].startswith("fd://"):
+        environ[SHARED_VARIABLE] = "1"
     supervisor = Supervisor(
         command,
-        {**os.environ, LISTEN_VARIABLE: ",".join(map(str, descriptors))},
+        environ,
         descriptors=descriptors,
         patience_s=settings.DRAIN_TIMEOUT_SECS + 2,
         hang_s=settings.WATCHDOG_TIMEOUT_SECS,
@@ -161,9 +174,19 @@ def _bound(config: Config) -> Sockets:
         config.workers = workers
 
 
+def _host_of(bind: str) -> str:
+    """Return the address of a socket that was handed over; "" for a Unix socket."""
+    with socket.socket(fileno=os.dup(int(bind.removeprefix("fd://")))) as sock:
+        internet = sock.family in {socket.AF_INET, socket.AF_INET6}
+        return str(sock.getsockname()[0]) if internet else ""
+
+
+def _inherited_descriptors() -> list[int]:
+    return [int(fd) for fd in os.environ[LISTEN_VARIABLE].split(",")]
+
+
 def _inherited(*, tls: bool) -> Sockets:
-    fds = [int(fd) for fd in os.environ[LISTEN_VARIABLE].split(",")]
-    sockets = [socket.socket(fileno=fd) for fd in fds]
+    sockets = [socket.socket(fileno=fd) for fd in _inherited_descriptors()]
     for sock in sockets:
         sock.setblocking(False)
     return Sockets(sockets if tls else [], [] if tls else sockets, [])

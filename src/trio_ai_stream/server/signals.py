@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-import trio
-
 ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 # Without a meaning here; left alone they would end the process.
 _IGNORED: Final = (signal.SIGUSR1, signal.SIGUSR2)
@@ -35,6 +33,8 @@ def received() -> Iterator[AsyncIterator[int]]:
 
     For a process that only exits afterwards: until then no signal changes its status.
     """
+    import trio  # not at the top: `remember_early` comes before such imports
+
     for signum in _IGNORED:
         signal.signal(signum, signal.SIG_IGN)
     # What the receiver puts back at its end: no signal is to find the default then.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +14,8 @@ from hypercorn.config import Config, Sockets
 
 # Out of descriptors or memory: what ends gives some back.
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+# SD_LISTEN_FDS_START of sd_listen_fds(3).
+_FIRST_ACTIVATED: Final = 3
 # The listener itself is no more: closed, or shut down by a process that shares it.
 _DEAD: Final = {errno.EINVAL, errno.EBADF, errno.ENOTSOCK}
 
@@ -63,6 +65,39 @@ class Listener:
         if not self.shared:
             with suppress(OSError):  # another worker was first
                 self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class ActivationError(ValueError):
+    """What the service manager has handed over cannot be listened on."""
+
+
+def activated(environ: MutableMapping[str, str] = os.environ) -> list[str]:
+    """Return the service manager's sockets as Hypercorn's binds (sd_listen_fds(3)).
+
+    None without one. The variables are taken out: they are for this process alone.
+
+    :raises ActivationError: naming what was expected and what came.
+    """
+    number, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()):
+        return []
+    if not number.isdigit():
+        raise ActivationError(f"LISTEN_FDS: expected a number, got {number!r}")
+    descriptors = range(_FIRST_ACTIVATED, _FIRST_ACTIVATED + int(number))
+    for descriptor in descriptors:
+        try:
+            with socket.socket(fileno=os.dup(descriptor)) as sock:
+                listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError:
+            listens = 0
+        if not listens:
+            raise ActivationError(
+                f"LISTEN_FDS: expected listening stream sockets (Accept=no), got"
+                f" something else as descriptor {descriptor}"
+            )
+        os.set_inheritable(descriptor, False)
+    return [f"fd://{descriptor}" for descriptor in descriptors]
 
 
 class Reserve:

@@ -6,7 +6,7 @@ import difflib
 import io
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +103,21 @@ def _validate(
     return None, found
 
 
-def refuse_exposure(settings: Settings) -> None:
+def refuse_exposure(settings: Settings, handed: Sequence[str] | None = None) -> None:
     """Refuse to listen where strangers can connect, if anybody would be served.
 
+    :param handed: the addresses of sockets that were handed over, instead of HOST.
     :raises SettingsError: neither API_KEYS nor ALLOW_ANONYMOUS is set, and the address
-        to bind to is not this machine's loopback.
+        to listen on is not this machine's loopback.
     """
-    host, _ = settings.bind
-    if settings.loopback_only and not _is_loopback(host):
+    name = "HOST" if handed is None else "LISTEN_FDS"
+    hosts = [settings.bind[0]] if handed is None else handed
+    for host in hosts:
+        if not settings.loopback_only or _is_loopback(host):
+            continue
         raise SettingsError(
             [
-                f"HOST: expected 127.0.0.1, ::1 or localhost because there are no"
+                f"{name}: expected 127.0.0.1, ::1 or localhost because there are no"
                 f" API_KEYS, got {host}; set API_KEYS, or ALLOW_ANONYMOUS=1 to serve"
                 " anybody who can connect"
             ]
