@@ -123,6 +123,10 @@ def _terminal_event(run: Run) -> str | None:
 
 def _permits_back(run: Run) -> str | None:
     seen = run.world.sighting
+    if run.world.counted_last:
+        return f"Valkey counts {run.world.counted_last} streams, and none lives"
+    if seen is not None and seen.counted:
+        return f"Valkey counts {seen.counted} streams a round trip after the last"
     if seen is None or not (seen.permits_held or seen.live_streams or seen.unwatched):
         return None
     return f"{seen.permits_held} permits, {seen.unwatched} watches, {seen.live_streams}"

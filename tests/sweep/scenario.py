@@ -54,6 +54,7 @@ class Scenario:
     leaves_after_s: float | None = None  # the client leaves by itself
     keeps: bool = True  # a whole answer leaves its connection in the pool
     always: tuple[str, ...] = ()  # causes for every boundary, also in a quick sweep
+    valkey: Literal["", "up", "slow", "lost"] = ""  # where limits are shared
     own_app: bool = False  # its routes hold state: compile them for each run
 
     def make_settings(self) -> Settings:
@@ -63,6 +64,7 @@ class Scenario:
             "OPENROUTER_API_KEY": "none",
             "OPENROUTER_BASE_URL": "http://upstream.test/api/v1",
             "RATE_LIMIT": "1000",
+            **({"REDIS_URL": "redis://valkey.test"} if self.valkey else {}),
             **BUDGETS,
             **self.settings,
         }

@@ -190,6 +190,36 @@ _ALL: Final = (
         neighbour="simulator/fast?chunks=1&delay_ms=50",
         ends=None,  # which of the two is refused is the schedule's choice
     ),
+    Scenario(
+        "shared",
+        "limits are shared through a Valkey",
+        upstream="simulator/fast?chunks=1",
+        valkey="up",
+        own_app=True,
+        warm=1,  # by then coredis has its connections
+        always=("cancel", "disconnect"),
+    ),
+    Scenario(
+        "shared-slow",
+        "the same, one permit, a Valkey that takes its time, and a second stream",
+        upstream="simulator/fast?chunks=1",
+        valkey="slow",
+        settings={"MAX_CONCURRENT_STREAMS": "1"},
+        neighbour="simulator/fast?chunks=1",
+        own_app=True,
+        warm=1,
+        always=("disconnect",),
+        ends=None,
+    ),
+    Scenario(
+        "shared-lost",
+        "the same, lost as the permit is granted; it comes back a little later",
+        upstream="simulator/fast?chunks=2&first_token_ms=300&delay_ms=300",
+        valkey="lost",
+        own_app=True,
+        warm=1,
+        always=("disconnect",),
+    ),
     Scenario("openai", "`/v1/chat/completions`, streamed", shape="openai"),
     Scenario(
         "openai-refused",

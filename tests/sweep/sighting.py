@@ -26,6 +26,7 @@ class Sighting:
     live_streams: tuple[str, ...]
     unwatched: int  # streams that are still on the roster
     permits_held: int
+    counted: int  # streams that Valkey counts, if it is there and quick
     open_wires: int
     kept_wires: int  # of them the target's own
     idle: int  # connections as the pool counts them
@@ -56,6 +57,11 @@ def pool_of(world: World) -> TransportStatistics:
     return transport.statistics()
 
 
+def _counted(world: World) -> int:
+    quick = world.scenario.valkey in {"up", "lost"} and world.shared()
+    return len(world.valkey.counts.streams) if quick and world.valkey else 0
+
+
 def sight(world: World) -> Sighting:
     """Look around, once all is quiet."""
     pool = pool_of(world)
@@ -65,6 +71,7 @@ def sight(world: World) -> Sighting:
         new_tasks=tuple(sorted((tasks_of_server() - world.tasks_before).elements())),
         live_streams=tuple(stream.request_id for stream in world.registry),
         unwatched=len(world.app.services.roster),
+        counted=_counted(world),
         permits_held=world.app.services.gate.status().permits.held,
         open_wires=len(world.network.live_wires()),
         kept_wires=len(world.wires_of_target()),
@@ -73,6 +80,8 @@ def sight(world: World) -> Sighting:
         generating=sum(
             record.request_id == TARGET for record in world.ledger.live.values()
         ),
-        async_generators=internals.living_async_generators(),
+        async_generators=max(
+            0, internals.living_async_generators() - world.generators_before
+        ),
         dials=len(world.network.dials),
     )

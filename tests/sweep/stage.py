@@ -53,10 +53,11 @@ def application(
     stage.network = network
     services, settings = stage.app.services, stage.settings
     services.registry = Registry()
-    services.gate = LocalGate(
-        Quota.per_second(settings.RATE_LIMIT),
-        StreamPermits(settings.MAX_CONCURRENT_STREAMS),
-    )
+    if not scenario.valkey:
+        services.gate = LocalGate(
+            Quota.per_second(settings.RATE_LIMIT),
+            StreamPermits(settings.MAX_CONCURRENT_STREAMS),
+        )
     services.retries = make_retries(settings, services.metrics)
     services.observe = observe
     services.upstream = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 import trio.testing
@@ -27,6 +27,10 @@ from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.tracing import internals
+
+if TYPE_CHECKING:
+    from tests.sweep.valkey import MemoryValkey
 
 QUICK: Final = "simulator/fast?chunks=1"
 
@@ -48,6 +52,9 @@ class World:
         self.after: Client | None = None  # the request that follows
         self.health: Client | None = None
         self.escaped: list[BaseException] = []
+        self.valkey: MemoryValkey | None = None
+        self.counted_last = 0  # streams that Valkey counted before the shutdown
+        self.generators_before = 0
         self.dials = 0
         self.left_open = 0  # connections that the server held after its shutdown
         self.root: trio.CancelScope
@@ -91,6 +98,8 @@ class World:
                 connect_s=self.scenario.connect_s,
             )
             self.app = application(self.scenario, self.network, self.records.append)
+            if self.scenario.valkey:
+                self.valkey = self._share(outside)
             await outside.start(self._serve)
             services = self.app.services
             if self.scenario.proxied and services.upstream is not None:
@@ -98,16 +107,44 @@ class World:
             await self._warm_up()
             await trio.testing.wait_all_tasks_blocked()
             self.tasks_before = tasks_of_server()
+            self.generators_before = internals.living_async_generators()
             if self.later is not None:
                 outside.start_soon(self._act_later, *self.later, name="later")
             await self._serve_target()
             await self._look()
             await self._ask_again()
+            if self.valkey is not None and not self._requests_over.is_set():
+                await self._wait_until_shared()
+                self.counted_last = len(self.valkey.counts.streams)
             self._shutdown.set()
             await self._stopped.wait()
             self.dials = len(self.network.dials)
             self.left_open = len(self.network.live_wires())
             outside.cancel_scope.cancel(reason="the run is over")
+
+    def _share(self, outside: trio.Nursery) -> MemoryValkey:
+        """Let the application's limits be counted in a Valkey of its own, in memory."""
+        from tests.sweep.valkey import MemoryValkey
+        from trio_ai_stream.admission.shared.gate import SharedGate
+
+        kind = self.scenario.valkey
+        valkey = MemoryValkey(
+            outside,
+            delay_s=0.05 if kind == "slow" else 0.0,
+            loses=TARGET if kind == "lost" else "",
+        )
+        gate = self.app.services.gate
+        assert isinstance(gate, SharedGate)
+        gate.link.open_client = valkey.open_client
+        return valkey
+
+    def shared(self) -> bool:
+        """Whether the server reaches its Valkey now."""
+        return self.app.services.gate.status().mode == "shared"
+
+    async def _wait_until_shared(self) -> None:
+        await trio.sleep(2)  # of a mock clock: a lost one is found, a slow one answers
+        await trio.testing.wait_all_tasks_blocked()
 
     def _target(self) -> Client:
         scenario = self.scenario

@@ -72,6 +72,7 @@ class Link:
         self._url = url
         self.timeout_s = timeout_s
         self._on_change = on_change
+        self.open_client: Callable[[], Client] = self._open_client
         self._client: Client | None = None
         self._lost = trio.Event()
         self._tried = trio.Event()
@@ -183,7 +184,7 @@ class Link:
         """Hold one connection until it is lost; return whether it ever was up."""
         self._lost, self._reason, came_up = trio.Event(), None, False
         try:
-            async with self._open() as client:
+            async with self.open_client() as client:
                 try:
                     async with trio.open_nursery() as nursery:
                         self._client = client
@@ -224,7 +225,7 @@ class Link:
         lost = self._client is not client
         return Unavailable("unavailable", "the link was lost") if lost else exc
 
-    def _open(self) -> Client:
+    def _open_client(self) -> Client:
         return coredis.Redis.from_url(
             self._url,
             decode_responses=False,

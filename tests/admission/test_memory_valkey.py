@@ -1,0 +1,89 @@
+"""The sweep's Valkey in memory answers our scripts as a real one does."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import coredis
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.admission.valkey import Server
+from tests.sweep.valkey import BY_SHA, Counts
+from trio_ai_stream.admission.shared import scripts
+
+PROCESSES = ("one", "two", "three")
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+ASKS = st.lists(
+    st.tuples(
+        NAMES,
+        st.sampled_from(["ann", "bob"]),
+        st.sampled_from(["-1", "2", "4"]),
+        st.sampled_from(["0", "1", "2"]),
+    ),
+    max_size=3,
+)
+ACTS = st.one_of(
+    st.tuples(
+        st.just("change"), st.sampled_from(PROCESSES), st.lists(NAMES, max_size=3), ASKS
+    ),
+    st.tuples(st.sampled_from(["leave", "held"]), st.sampled_from(PROCESSES)),
+    st.tuples(st.just("owner"), st.just("one"), NAMES),
+)
+
+
+def plain(reply: Any) -> Any:
+    """Return an answer as the memory gives it; sets have no order."""
+    if isinstance(reply, bytes):
+        return reply.decode()
+    if isinstance(reply, set | frozenset):
+        return sorted(map(plain, reply))
+    return [plain(one) for one in reply] if isinstance(reply, list) else reply
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(acts=st.lists(ACTS, max_size=12))
+def test_memory_and_valkey_agree(valkey: Server, acts: list[Any]) -> None:
+    """Each answer to each script is the same, through ends of leases and takeovers."""
+    prefix = uuid.uuid4().hex
+    memory = Counts(now_s=lambda: 0.0)
+
+    async def compare() -> None:
+        async with coredis.Redis.from_url(valkey.url) as client:
+            for name, process, *rest in acts:
+                keys = scripts.Keys(prefix, process)
+                args = [keys.of, process, "60000"]
+                if name == "change":
+                    released, asks = rest
+                    args += [str(len(released)), *released]
+                    args += [word for ask in asks for word in ask]
+                else:
+                    args += rest
+                script = next(one for one in BY_SHA.values() if one.name == name)
+                real = plain(await client.eval(script.text, keys.permits, args))
+                ours = memory.run(name, keys.permits, args)
+                if name == "held":
+                    real, ours = sorted(real), sorted(ours)
+                if name != "leave":
+                    assert ours == real, (name, process, rest)
+
+    trio.run(compare)
+
+
+async def test_the_rate_in_memory_is_the_rate_in_valkey(valkey: Server) -> None:
+    """A burst is admitted, the next request is told to wait for one interval."""
+    memory = Counts(now_s=lambda: 0.0)
+    key = f"{{{uuid.uuid4().hex}}}:rate"
+    async with coredis.Redis.from_url(valkey.url) as client:
+        for number in range(4):
+            args = ["1000000000", "3"]
+            real: Any = await client.eval(scripts.ADMIT.text, [key], args)
+            ours = memory.run("admit", [key], args)
+            assert ours[:2] == real[:2] == ([1, 2 - number] if number < 3 else [0, 0])
+            assert abs(ours[3] - real[3]) < 10e6
