@@ -63,8 +63,15 @@ CASES = {
     "NotReady": Case(workers(4, 4, 3, 0), workers(4, 4, 3, 1)),
     "TooFewWorkers": Case(workers(4, 3, 3, 0), workers(4, 4, 4, 0)),
     "WorkersRestart": Case(
-        {"process_start_time_seconds": "1+1x120"},
-        {"process_start_time_seconds": "1x120"},
+        {
+            T + 'worker_replacements_total{reason="died"}': "0x70 0+1x50",
+            "process_start_time_seconds": "1x120",
+        },
+        # A restart by hand, and a reload that replaces eight workers one by one.
+        {
+            T + 'worker_replacements_total{reason="died"}': "0x70 1x50",
+            "process_start_time_seconds": "1x90 2 3 4 5 6 7 8 9x30",
+        },
     ),
     "WorkerHung": Case(
         {T + 'worker_replacements_total{reason="hung"}': "0x90 1x30"},
