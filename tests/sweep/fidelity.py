@@ -63,6 +63,17 @@ def _after(injection: Injection, run: Run) -> set[Outcome]:
     cause, natural = injection.cause, _natural(run)
     if injection.decided or cause.name == "begin-drain":
         return natural
+    stream = run.world.stream
+    finished = injection.finished or (
+        cause.name == "whole"
+        and stream is not None
+        and stream.answer.finish_reason is not None
+    )
+    if finished and cause.name in UPSTREAM | {"whole"}:
+        # A whole answer stays whole; an error of upstream's or a time that is over
+        # while something of it is written says otherwise.
+        broken = cause.name in {"eof", "reset"}
+        return natural | (set() if broken or cause.outcome is None else {cause.outcome})
     if cause.name in UPSTREAM:
         return {Outcome.UPSTREAM_FAILED} | (
             natural - {Outcome.COMPLETED} if injection.begun else natural

@@ -40,6 +40,7 @@ class Injection:
     decided: bool = False  # the stream's ending was decided before
     done: bool = False  # upstream had finished its answer
     begun: bool = False  # content had been delivered, and upstream was not done
+    finished: bool = False  # upstream had given its finish_reason
     state: State | None = None
 
 
@@ -146,6 +147,8 @@ class Injector(trio.abc.Instrument):
         injection.done = any(b"[DONE]" in wire.answered for wire in wires)
         begun = stream is not None and stream.events > 0
         injection.begun = begun and not injection.done
+        if stream is not None:
+            injection.finished = stream.answer.finish_reason is not None
         if self.note is not None:
             self.note(injection.cause.name)
         injection.hit = injection.cause.act(world)

@@ -88,6 +88,17 @@ _ALL: Final = (
         always=("disconnect",),  # it must meet the clean-up's shield
     ),
     Scenario(
+        "finished-silent",
+        "the answer is whole, then usage, then silence without [DONE]: the grace, and"
+        " `done`",
+        upstream="simulator/fast?chunks=1&end=no_done&done_ms=forever"
+        "&fragment=300&fragment_ms=50",
+        shape="openai",
+        read_every_s=0.1,
+        keeps=False,
+        always=("disconnect", "whole"),  # they must meet the grace
+    ),
+    Scenario(
         "no-reuse",
         "the body does not end after [DONE]: the clean-up reaches its bound",
         upstream="simulator/fast?chunks=1&done_ms=forever",

@@ -84,8 +84,7 @@ class StreamSource:
             text = data.lstrip(_BLANK)
             self._started = bool(text)
             if text.startswith(b"{"):
-                read = partial(items_of_unstreamed, raw=self._raw)
-                return await read_answer(self._body, reservation, read, first=data)
+                return await self._receive_whole(data)
         if not data:
             return decoder.end() or None
         items = decoder.feed(data)
@@ -95,6 +94,11 @@ class StreamSource:
                 return items
             reservation.hold(decoder.held)
         return items
+
+    async def _receive_whole(self, first: bytes) -> Sequence[Item]:
+        """Return what a whole completion says that is labelled as events."""
+        read = partial(items_of_unstreamed, raw=self._raw)
+        return await read_answer(self._body, self._reservation, read, first=first)
 
     async def finish(self) -> None:
         """Read what is left, so that the connection goes back to the pool."""
