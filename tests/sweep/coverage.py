@@ -40,9 +40,6 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
     ("upstream/transport/body.py", "Body.__anext__"): "for httpx's own readers",
     ("upstream/proxy.py", ""): "httpx's own connections, over sockets",
     ("upstream/content_coding.py", ""): "the simulator compresses nothing",
-    ("upstream/sources.py", "StreamSource._receive_whole"): (
-        "the simulator labels its documents as JSON; tests/stream/test_answers.py"
-    ),
     ("upstream/sources.py", "DocumentSource.finish"): (
         "through a proxy only: on a connection of ours the document has ended"
     ),

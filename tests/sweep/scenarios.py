@@ -92,7 +92,7 @@ _ALL: Final = (
         "the answer is whole, then usage, then silence without [DONE]: the grace, and"
         " `done`",
         upstream="simulator/fast?chunks=1&end=no_done&done_ms=forever"
-        "&fragment=300&fragment_ms=50",
+        "&fragment=450&fragment_ms=50",
         shape="openai",
         read_every_s=0.1,
         keeps=False,

@@ -34,6 +34,17 @@ class Body(Protocol):
         """Close the socket at once."""
 
 
+def hold_document(size: int, reservation: Reservation) -> None:
+    """Hold `size` bytes of a document.
+
+    :raises EndStream: when that is too much, for one or for all streams together.
+    """
+    reservation.hold(size)
+    if size > MAX_DOCUMENT_BYTES:
+        detail = f"document larger than {MAX_DOCUMENT_BYTES} bytes"
+        raise EndStream(Outcome.UPSTREAM_FAILED, problem=MALFORMED, detail=detail)
+
+
 async def read_document(
     body: Body, reservation: Reservation, *, first: bytes = b""
 ) -> bytes:
@@ -48,13 +59,7 @@ async def read_document(
         while data := await body.receive():
             parts.append(data)
             size += len(data)
-            reservation.hold(size)
-            if size > MAX_DOCUMENT_BYTES:
-                raise EndStream(
-                    Outcome.UPSTREAM_FAILED,
-                    problem=MALFORMED,
-                    detail=f"document larger than {MAX_DOCUMENT_BYTES} bytes",
-                )
+            hold_document(size, reservation)
     except httpx.HTTPError as exc:
         raise transport_error(exc) from exc
     return b"".join(parts)

@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
-from trio_ai_stream.upstream.bodies import Body, read_document
+from trio_ai_stream.upstream.bodies import Body, hold_document, read_document
 from trio_ai_stream.upstream.buffering import FREE_BYTES, Reservation
 from trio_ai_stream.upstream.chunks import items_of_document, items_of_unstreamed
 from trio_ai_stream.upstream.decoder import Decoder
@@ -30,6 +30,7 @@ class StreamSource:
     __slots__ = (
         "_body",
         "_decoder",
+        "_document",
         "_failure",
         "_first",
         "_raw",
@@ -49,6 +50,7 @@ class StreamSource:
     ) -> None:
         self._body = body
         self._decoder = Decoder(raw=raw, named=generation_id is None)
+        self._document: bytearray | None = None
         self._failure: Callable[[], EndStream] | None = None
         self._first = first
         self._raw = raw
@@ -84,7 +86,9 @@ class StreamSource:
             text = data.lstrip(_BLANK)
             self._started = bool(text)
             if text.startswith(b"{"):
-                return await self._receive_whole(data)
+                self._document = bytearray()
+        if self._document is not None:
+            return self._take_document(self._document, data)
         if not data:
             return decoder.end() or None
         items = decoder.feed(data)
@@ -95,10 +99,15 @@ class StreamSource:
             reservation.hold(decoder.held)
         return items
 
-    async def _receive_whole(self, first: bytes) -> Sequence[Item]:
-        """Return what a whole completion says that is labelled as events."""
-        read = partial(items_of_unstreamed, raw=self._raw)
-        return await read_answer(self._body, self._reservation, read, first=first)
+    def _take_document(self, document: bytearray, data: bytes) -> list[Item]:
+        """Collect a whole completion that is labelled as events; return it at its end."""
+        if not data:
+            return read_answer(
+                bytes(document), partial(items_of_unstreamed, raw=self._raw)
+            )
+        document += data
+        hold_document(len(document), self._reservation)
+        return []
 
     async def finish(self) -> None:
         """Read what is left, so that the connection goes back to the pool."""
@@ -138,9 +147,8 @@ class DocumentSource:
 
         :raises EndStream: when it is an error, or no answer.
         """
-        items = await read_answer(
-            self._body, self._reservation, self._read, first=first
-        )
+        document = await read_document(self._body, self._reservation, first=first)
+        items = read_answer(document, self._read)
         failure = items[0]
         if isinstance(failure, Failure):
             raise EndStream(
@@ -154,7 +162,8 @@ class DocumentSource:
         """Return what the document says, once all of it is here."""
         if self._items is not None:
             return self._items
-        return await read_answer(self._body, self._reservation, self._read)
+        document = await read_document(self._body, self._reservation)
+        return read_answer(document, self._read)
 
     async def finish(self) -> None:
         """Give the connection back; the body has been read to its end."""
@@ -166,18 +175,11 @@ class DocumentSource:
         self._body.abort()
 
 
-async def read_answer(
-    body: Body,
-    reservation: Reservation,
-    read: Callable[[bytes], list[Item]],
-    *,
-    first: bytes = b"",
-) -> list[Item]:
-    """Return what a whole answer says, of which `first` has been read.
+def read_answer(document: bytes, read: Callable[[bytes], list[Item]]) -> list[Item]:
+    """Return what a whole answer says.
 
-    :raises EndStream: when it is no answer, too large, or cut off.
+    :raises EndStream: when it is no answer.
     """
-    document = await read_document(body, reservation, first=first)
     try:
         return read(document)
     except (ValueError, RecursionError) as exc:
