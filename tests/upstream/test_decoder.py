@@ -257,7 +257,7 @@ WORK: list[tuple[str, Any, list[Item]]] = [
     ("reasoning_content", "hm", [Reasoning("hm")]),
     ("reasoning_details", [{"type": "reasoning.encrypted"}], [Progress()]),
     ("reasoning_details", [{"type": "reasoning.text", "text": "hm"}],
-     [Reasoning("hm"), Progress()]),
+     [Reasoning("hm")]),
     ("audio", {"data": "UklG"}, [Progress()]),
     ("images", [{"type": "image_url"}], [Progress()]),
     ("function_call", {"name": "f"}, [Progress()]),

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from trio_ai_stream.upstream.chunks import items_of_chunk
+from trio_ai_stream.upstream.chunks import read_chunks
 from trio_ai_stream.upstream.errors import MALFORMED
 from trio_ai_stream.upstream.odd_chunks import failure_of_error_event
 from trio_ai_stream.wire.events import Comment, Done, Identity, Item, Malformed
@@ -132,7 +132,7 @@ class Decoder:
                 self._events(b"\n\n".join(good), items)
                 self._refuse_length(items)
                 return
-        if not block.isascii():
+        if self._raw and not block.isascii():
             # A byte that is not UTF-8 becomes U+FFFD, as in every SSE client.
             block = block.decode("utf-8", "replace").encode()
         if block.startswith(b"data: "):
@@ -162,27 +162,36 @@ class Decoder:
             self._payloads([b"\n".join(data)], items)
 
     def _payloads(self, payloads: list[bytes], items: list[Item]) -> None:
-        raw = self._raw
-        for payload in payloads:
-            if self._nameless:
-                self._name(payload, items)
-            try:
-                items_of_chunk(payload, items, raw=raw)
-            except (ValueError, RecursionError):
-                self._no_json(payload.strip(), items)
-                if self._over:
-                    return
+        begun = 0
+        while self._nameless and begun < len(payloads) and not self._over:
+            self._name(payloads[begun], items)
+            self._decode(payloads[begun : begun + 1], items)
+            begun += 1
+        if not self._over:
+            self._decode(payloads[begun:] if begun else payloads, items)
 
-    def _no_json(self, payload: bytes, items: list[Item]) -> None:
-        if not payload:  # some upstreams keep a connection alive with it
-            items.append(_COMMENT)
+    def _decode(self, payloads: list[bytes], items: list[Item]) -> None:
+        left = iter(payloads)
+        while (payload := read_chunks(left, items, self._raw)) is not None:
+            payload = payload.strip()
+            if not payload:  # some upstreams keep a connection alive with it
+                items.append(_COMMENT)
+                continue
+            self._over = True
+            if payload.startswith(b"[DONE]"):
+                items.append(_DONE)
+            else:
+                detail = "expected a chunk of JSON, got something else"
+                items.append(Malformed(MALFORMED, detail))
             return
-        self._over = True
-        if payload.startswith(b"[DONE]"):
-            items.append(_DONE)
-        else:
-            detail = "expected a chunk of JSON, got something else"
-            items.append(Malformed(MALFORMED, detail))
+
+    def _name(self, payload: bytes, items: list[Item]) -> None:
+        with contextlib.suppress(
+            msgspec.MsgspecError, UnicodeDecodeError, RecursionError
+        ):
+            if name := _decode_name(payload).id:
+                items.append(Identity(name))
+                self._nameless = False
 
     def _refuse_length(self, items: list[Item]) -> None:
         self._buffer.clear()
@@ -190,10 +199,3 @@ class Decoder:
             self._over = True
             detail = f"expected events of at most {self._max} bytes, got a longer one"
             items.append(Malformed(MALFORMED, detail))
-
-    def _name(self, payload: bytes, items: list[Item]) -> None:
-        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
-            name = _decode_name(payload).id
-            if name:
-                items.append(Identity(name))
-                self._nameless = False

@@ -40,16 +40,28 @@ _WORK: Final = (
 )
 
 
-def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
-    """Return what one chunk says, with `raw` its payload first.
-
-    A chunk that holds an error is not passed on; if it holds text as well, a chunk with
-    only that is. `payload` is UTF-8.
+def load(data: bytes) -> Any:
+    """Return what JSON says, also with NaN or a byte that is not UTF-8.
 
     :raises ValueError: when it is not JSON.
     :raises RecursionError: when it is nested too deeply.
     """
-    chunk = json.loads(payload)
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return json.loads(data.decode("utf-8", "replace"))
+
+
+def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
+    """Return what one chunk says, with `raw` its payload first.
+
+    A chunk that holds an error is not passed on; if it holds text as well, a chunk with
+    only that is.
+
+    :raises ValueError: when it is not JSON.
+    :raises RecursionError: when it is nested too deeply.
+    """
+    chunk = load(payload)
     items = list(_items(chunk))
     failure = failure_in(chunk)
     if failure is None:
@@ -100,7 +112,7 @@ def failure_in(chunk: Any) -> Failure | None:
 def failure_of_error_event(data: bytes) -> Failure:
     """Return what an SSE event of the type `error` says, JSON or not."""
     try:
-        said = json.loads(data)
+        said = load(data)
     except (ValueError, RecursionError):
         said = data.decode("utf-8", "replace")
     return failure_in(said) or failure_of(said)
@@ -154,7 +166,7 @@ def _said(said: dict[str, Any]) -> Iterator[Item]:
     thought = next(filter(None, (_text(said.get(name)) for name in names)), "")
     if thought:
         yield Reasoning(thought)
-    if any(said.get(name) for name in _WORK):
+    elif any(said.get(name) for name in _WORK):
         yield Progress()
 
 

@@ -100,7 +100,7 @@ class StreamSource:
         return items
 
     def _take_document(self, document: bytearray, data: bytes) -> list[Item]:
-        """Collect a whole completion that is labelled as events; return it at its end."""
+        """Collect a completion that is labelled as events; return it at its end."""
         if not data:
             return read_answer(
                 bytes(document), partial(items_of_unstreamed, raw=self._raw)
