@@ -68,19 +68,19 @@ class StreamSource:
         if self._failure is not None:
             raise self._failure()
         decoder, reservation = self._decoder, self._reservation
-        if reservation.size:  # what was returned last has been delivered
-            reservation.hold(decoder.held)
+        if reservation.size and self._document is None:
+            reservation.hold(decoder.held)  # what was returned last has been delivered
         try:
             data = self._first or await self._body.receive()
         except httpx.HTTPError as exc:
             told = transport_error(exc)
-            failure = partial(
-                EndStream, told.outcome, problem=told.problem, detail=told.detail
-            )
             if items := decoder.end():  # what has arrived comes first
-                self._failure = failure
+                # Made anew: one that is kept would hold the frames of its way.
+                self._failure = partial(
+                    EndStream, told.outcome, problem=told.problem, detail=told.detail
+                )
                 return items
-            raise failure() from exc
+            raise told from exc
         self._first = b""
         if not self._started and data:
             text = data.lstrip(_BLANK)
