@@ -73,14 +73,10 @@ class StreamSource:
         try:
             data = self._first or await self._body.receive()
         except httpx.HTTPError as exc:
-            told = transport_error(exc)
             if items := decoder.end():  # what has arrived comes first
-                # Made anew: one that is kept would hold the frames of its way.
-                self._failure = partial(
-                    EndStream, told.outcome, problem=told.problem, detail=told.detail
-                )
+                self._failure = _again(transport_error(exc))
                 return items
-            raise told from exc
+            raise transport_error(exc) from exc
         self._first = b""
         if not self._started and data:
             text = data.lstrip(_BLANK)
@@ -224,6 +220,12 @@ async def open_unlabelled(
     source = DocumentSource(body, generation_id, reservation, read)
     await source.load(first)
     return source
+
+
+def _again(failure: EndStream) -> Callable[[], EndStream]:
+    """Return what makes the same failure: one that is kept would hold its frames."""
+    outcome, problem, detail = failure.outcome, failure.problem, failure.detail
+    return lambda: EndStream(outcome, problem=problem, detail=detail)
 
 
 async def _drain(body: Body) -> None:
