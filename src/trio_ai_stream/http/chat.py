@@ -89,7 +89,7 @@ class ChatClient:
         """Write a comment."""
         await self._writer.write(sse.HEARTBEAT)
 
-    async def ended(self, ending: Ending, answer: Answer) -> None:
+    async def ended(self, ending: Ending, answer: Answer) -> bool:
         """Write `done` or `error`, and the end of the response."""
         if not self._writer.started:
             await self._writer.start(status=200, content_type=sse.CONTENT_TYPE)
@@ -101,7 +101,7 @@ class ChatClient:
                 usage=answer.usage,
                 generation_id=answer.generation_id,
             )
-        await self._writer.finish(self._owed() + frame)
+        return await self._writer.finish(self._owed() + frame)
 
     def _owed(self) -> bytes:
         """Return `connected` once: a cancel may come between the head and it."""

@@ -53,20 +53,19 @@ class EventClient:
         await self.opened()
         await self._writer.write(sse.HEARTBEAT)
 
-    async def ended(self, ending: Ending, answer: Answer) -> None:
+    async def ended(self, ending: Ending, answer: Answer) -> bool:
         """Write `[DONE]`, or an error: as a chunk, or as the response itself."""
         if ending.problem is None:
-            await self._writer.finish(openai_events.DONE)
-        elif self._writer.started:
+            return await self._writer.finish(openai_events.DONE)
+        if self._writer.started:
             chunk = openai_errors.error_chunk(
                 ending.problem,
                 chunk_id=answer.generation_id or self._call.request_id,
                 model=self._call.model,
                 created=int(time.time()),
             )
-            await self._writer.finish(chunk)
-        else:
-            await write_error(self._writer, ending.problem)
+            return await self._writer.finish(chunk)
+        return await write_error(self._writer, ending.problem)
 
 
 class DocumentClient:
@@ -104,13 +103,12 @@ class DocumentClient:
     async def heartbeat(self) -> None:
         """Do nothing."""
 
-    async def ended(self, ending: Ending, answer: Answer) -> None:
+    async def ended(self, ending: Ending, answer: Answer) -> bool:
         """Write the end of the document, or the error if there is none."""
         await self._pay()
         if ending.problem is not None and not self._writer.started:
-            await write_error(self._writer, ending.problem)
-        else:
-            await self._writer.finish()
+            return await write_error(self._writer, ending.problem)
+        return await self._writer.finish()
 
     async def _pay(self) -> None:
         owed, self._owed = self._owed, b""
@@ -118,11 +116,11 @@ class DocumentClient:
             await self._writer.write(owed)
 
 
-async def write_error(writer: Writer, problem: Problem) -> None:
-    """Write a whole error response."""
+async def write_error(writer: Writer, problem: Problem) -> bool:
+    """Write a whole error response; return whether it has left."""
     await writer.start(
         status=openai_errors.status_of(problem),
         content_type=JSON,
         more=openai_errors.error_headers(problem),
     )
-    await writer.finish(openai_errors.error_body(problem))
+    return await writer.finish(openai_errors.error_body(problem))

@@ -54,8 +54,12 @@ class Writer:
             {"type": "http.response.body", "body": data, "more_body": True}
         )
 
-    async def finish(self, data: bytes = b"") -> None:
-        """Write the last block, if there is one, and the end of the response."""
+    async def finish(self, data: bytes = b"") -> bool:
+        """Write the last block, if there is one, and the end of the response.
+
+        Return whether it has all left this process, as far as the server says that.
+        """
         await self._send(
             {"type": "http.response.body", "body": data, "more_body": False}
         )
+        return self._incoming.exchange.delivered is not False

@@ -23,7 +23,7 @@ class Record:
 
     `fault` says whose doing the end was, None of a whole answer. `cancel_latency_s` is
     from the cause to the upstream connection's close, where the stream held one.
-    `told` says whether the terminal event was written.
+    `told` says whether the terminal event, and all before it, left this process.
     """
 
     request_id: str

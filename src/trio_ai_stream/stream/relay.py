@@ -289,5 +289,5 @@ class _Conversation:
             await self.watch.writable()
             # Before the client is told: it may ask again before this task goes on.
             self.stream.release_permit()
-            await self.client.ended(ending, self.stream.answer)
-            self.stream.told = True
+            told = await self.client.ended(ending, self.stream.answer)
+            self.stream.told = told

@@ -97,5 +97,8 @@ class Client(Protocol):
     async def heartbeat(self) -> None:
         """Write a sign of life."""
 
-    async def ended(self, ending: Ending, answer: Answer) -> None:
-        """Write the one terminal event and the end of the response."""
+    async def ended(self, ending: Ending, answer: Answer) -> bool:
+        """Write the one terminal event and the end of the response.
+
+        Return whether it has all left for the client; False if it was lost on the way.
+        """

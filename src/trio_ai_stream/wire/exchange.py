@@ -18,6 +18,8 @@ class Exchange:
     `bounds_body`: whether it ends a request whose body takes too long to arrive.
     `probes_only`: the process has run out of descriptors, and this connection has one
     of those that are kept back for whoever asks how it is.
+    `delivered`: whether the kernel has taken the whole response, with nothing of it
+    left here or lost with the connection; None: the server does not say.
     `stalled`: the client is gone because its writes made no progress. The application
     sets `body_follows` when the head that it is about to send may wait for the first
     piece of the body: one write instead of two.
@@ -28,6 +30,7 @@ class Exchange:
         "_on_gone",
         "body_follows",
         "bounds_body",
+        "delivered",
         "probes_only",
         "stalled",
         "tells",
@@ -44,6 +47,7 @@ class Exchange:
         self.bounds_body = bounds_body
         self.probes_only = probes_only
         self.body_follows = False
+        self.delivered: bool | None = None
         self.stalled = False
         self._gone = False
         self._on_gone: Callable[[], None] | None = None

@@ -205,7 +205,10 @@ class GuardedH11(H11Protocol):
             self._held += data
             return
         self._push(data)
-        await self.owner.transport.breathe()
+        if isinstance(event, EndBody) and self.stream is not None:
+            await self.stream.end_written()
+        else:
+            await self.owner.transport.breathe()
 
     def _push(self, data: bytes) -> None:
         held, self._held = self._held, b""

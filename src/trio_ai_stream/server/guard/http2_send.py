@@ -139,7 +139,10 @@ class H2Sending(ABC):
             # The stream or the connection has ended while this was under way.
             self.forget(stream.stream_id)
         self.flush()
-        await self.owner.transport.breathe()
+        if isinstance(event, EndBody):
+            await stream.end_written()
+        else:
+            await self.owner.transport.breathe()
 
     def _send_head(
         self, stream: H2Stream, event: Response | InformationalResponse

@@ -91,6 +91,15 @@ class GuardedStream(HTTPStream):
         )
         self.connection.exchange_begins(self)
 
+    async def end_written(self) -> None:
+        """Wait until the response, whose end was pushed, is with the kernel."""
+        transport, exchange = self.connection.transport, self.exchange
+        # At once where it can be known: the client may close while others have a turn.
+        lost = self.closed or transport.broken
+        exchange.delivered = not (lost or transport.pending)
+        await transport.breathe()
+        exchange.delivered |= not (lost or transport.broken)
+
     def begins(self, write: Callable[[bytes], Awaitable[None]] | None) -> None:
         """Take note that the response's head is out; `write` is for what follows.
 
