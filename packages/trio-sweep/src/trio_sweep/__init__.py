@@ -1,1 +1,33 @@
 """Cancel any Trio program at every point at which a cancel can land."""
+
+from trio_sweep.engine import sweep
+from trio_sweep.errors import (
+    MisuseError,
+    SweepInterruptedError,
+    TokenError,
+    TrioChangedError,
+    ViolationsError,
+)
+from trio_sweep.memory import (
+    MemoryConnection,
+    MemoryListener,
+    MemoryStream,
+    memory_listener,
+)
+from trio_sweep.program import Cause
+from trio_sweep.report import Report
+
+__all__ = [
+    "Cause",
+    "MemoryConnection",
+    "MemoryListener",
+    "MemoryStream",
+    "MisuseError",
+    "Report",
+    "SweepInterruptedError",
+    "TokenError",
+    "TrioChangedError",
+    "ViolationsError",
+    "memory_listener",
+    "sweep",
+]

@@ -76,6 +76,12 @@ def thread_hooks(
         _threads.start_thread_soon = original_start
 
 
+def thread_starter() -> ThreadStarter:
+    """Return the function that starts worker threads now."""
+    starter: ThreadStarter = _threads.start_thread_soon
+    return starter
+
+
 def replace_reply(message: Any, reply: object) -> None:
     """Let the answer to a `from_thread` call be put into `reply`."""
     object.__setattr__(message, "queue", reply)

@@ -1,0 +1,451 @@
+"""The sweep: every boundary of every schedule, by every cause.
+
+Exhaustive means: for this program and these seeds. Nothing more is claimed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from types import FrameType
+from typing import Any, Final
+
+import trio
+
+from trio_sweep import internals, resources
+from trio_sweep.coverage import await_sites, classify, files_of
+from trio_sweep.errors import MisuseError, SweepInterruptedError, TokenError
+from trio_sweep.injector import State, Step
+from trio_sweep.invariants import INVARIANTS, Violation, violations
+from trio_sweep.parallel import spread
+from trio_sweep.places import Site
+from trio_sweep.program import CANCEL, SCOPE, Cause, Program, World
+from trio_sweep.report import Finding, Report, Schedule
+from trio_sweep.run import MOST_STEPS, Run, run_once
+from trio_sweep.token import Token
+
+QUIET_SEEDS: Final = 2  # in a row without a new state, and the sweep is saturated
+MOST_SEEDS: Final = 32
+_self_test = functools.cache(internals.self_test)  # once in a process
+Scopes = bool | str | Collection[str]
+Progress = Callable[[int, int, int], None]  # seed, groups of runs done, and of all
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is kept of a run: plain values, which another process can send."""
+
+    token: Token
+    found: list[Violation]
+    idle: int  # acts that met nothing
+    landed: list[str]  # the causes of the others
+    hung: bool
+    states: list[State]
+    sites: frozenset[Site]
+    place: str
+    steps: list[Step] | None = None  # if they differ from the undisturbed ones
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is done to a program; `seeds` None means until no state is new."""
+
+    seeds: int | None = None
+    scopes: Scopes = True
+    pairs: bool = False
+    jobs: int = 1
+    allow: Mapping[str, str] = field(default_factory=dict)
+    packages: Collection[str] = ()
+    excuses: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and self.seeds < 1:
+            raise MisuseError(f"expected at least one seed; got {self.seeds}")
+        if self.jobs < 1:
+            raise MisuseError(f"expected at least one job; got {self.jobs}")
+        for key, reason in self.allow.items():
+            if key.partition(":")[0] not in INVARIANTS:
+                known = ", ".join(INVARIANTS)
+                raise MisuseError(f"expected an invariant of {known}; got {key!r}")
+            if not reason.strip():
+                raise MisuseError(f"expected a reason to allow {key!r}; got none")
+        for pattern, reason in self.excuses.items():
+            if not reason.strip():
+                raise MisuseError(f"expected a reason to excuse {pattern!r}; got none")
+        if self.excuses and not self.packages:
+            raise MisuseError("expected packages, of which excuses name await sites")
+
+    def wants(self, label: str) -> bool:
+        """Tell whether the scope with this label is cancelled as well."""
+        if isinstance(self.scopes, bool):
+            return self.scopes
+        patterns = [self.scopes] if isinstance(self.scopes, str) else self.scopes
+        return any(fnmatchcase(label, pattern) for pattern in patterns)
+
+
+def sweep(
+    body: Callable[..., Awaitable[object]],
+    *,
+    world: World | None = None,
+    after: Callable[..., Awaitable[object]] | None = None,
+    check: Callable[..., Iterable[str] | str | None] | None = None,
+    observe: Callable[..., str | None] | None = None,
+    causes: Iterable[Cause] = (),
+    scopes: Scopes = True,
+    seeds: int | None = None,
+    pairs: bool = False,
+    allow: Mapping[str, str] | None = None,
+    packages: Collection[str] = (),
+    excuses: Mapping[str, str] | None = None,
+    shield_limit_s: float = float("inf"),
+    settle_s: float = 0.0,
+    jobs: int = 1,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Run `body` once for every boundary and cause, in virtual time; return a report.
+
+    `body` is an async function of what `world` yields; `world` is a function that
+    returns a new async context manager for each run, or None: then `body` takes
+    nothing. The body is cancelled by a scope around it and by each scope inside that
+    `scopes` allows (True, False, or patterns of labels). Then `check` returns
+    complaints, if it has any, and `after` must work. `causes` are other things that may
+    happen. With `pairs` all ordered pairs of causes are swept too, for the first seed.
+    `allow` maps an invariant, or `invariant:pattern of its text`, to a reason;
+    `packages` are those whose await sites are counted.
+
+    :raises MisuseError: when the sweep would prove nothing.
+    :raises SweepInterruptedError: at Ctrl-C, with what was found until then.
+    :raises TrioChangedError: on a version of Trio that is not known here.
+    """
+    by_name = {cause.name: cause for cause in causes}
+    program = Program(
+        body, world, after, check, observe, by_name, shield_limit_s, settle_s
+    )
+    plan = Plan(seeds, scopes, pairs, jobs, allow or {}, packages, excuses or {})
+    title = name or str(getattr(body, "__qualname__", body))
+    return Sweep(program, plan, title, progress).run()
+
+
+class Sweep:
+    """One sweep of a program."""
+
+    def __init__(
+        self,
+        program: Program,
+        plan: Plan,
+        name: str,
+        progress: Progress | None = None,
+    ) -> None:
+        self.program = program
+        self.plan = plan
+        self.report = Report(name)
+        self._progress = progress or (lambda _seed, _done, _all: None)
+        self._sites = await_sites(files_of(plan.packages))
+        self._states: set[State] = set()
+        self._met: set[Site] = set()
+        self._executed: set[Site] = {(site.path, 0) for site in self._sites}
+        self._landed: Counter[str] = Counter()
+        self._kinds: dict[tuple[str, str], Finding] = {}
+        self._stop = threading.Event()
+
+    def run(self) -> Report:
+        """Sweep; see `sweep`."""
+        if in_trio_run():
+            raise MisuseError(
+                "expected to be called from outside of Trio: it calls run"
+            )
+        _self_test()
+        if not resources.CAN_SEE_DESCRIPTORS:
+            self.report.unmeasured.append("descriptors")
+        try:
+            with undisturbed(self._stop):
+                self._sweep()
+        except KeyboardInterrupt:
+            self.report.interrupted = True
+            self._finish()
+            raise SweepInterruptedError(self.report) from None
+        self._finish()
+        return self.report
+
+    def _sweep(self) -> None:
+        self._once(Token(0))  # caches fill, modules load: this run is not judged
+        quiet, first = 0, None
+        for seed in range(self.plan.seeds or MOST_SEEDS):
+            before = len(self._states)
+            base = self._undisturbed(Token(seed))
+            if base is None:
+                return
+            first = first or base
+            schedule = Schedule(seed, len(base.seen.steps))
+            self.report.schedules.append(schedule)
+            self._sweep_seed(base)
+            schedule.fresh = len(self._states) - before
+            quiet = 0 if schedule.fresh else quiet + 1
+            self.report.saturated = quiet >= QUIET_SEEDS
+            if self.plan.seeds is None and self.report.saturated:
+                break
+        assert first is not None
+        unused = [one for one in self.program.causes if not self._landed[one]]
+        if unused and not self._kinds:
+            raise MisuseError(f"these causes never met anything: {', '.join(unused)}")
+        again = self._once(first.token)
+        if again.seen.steps != first.seen.steps:
+            text = (
+                "the undisturbed run is another one after all the others: state leaks"
+            )
+            self._differ(first.token, text, first.seen.steps, again.seen.steps)
+        self._confirm()
+
+    def _once(self, token: Token, **options: Any) -> Run:
+        return run_once(self.program, token, stopping=self._stop.is_set, **options)
+
+    def _undisturbed(self, token: Token) -> Run | None:
+        """Survey a seed; both runs must step alike. None: there is no use to go on."""
+        executed = self._executed if self._sites else None
+        base = self._once(token, survey=True, executed=executed)
+        self._take(self._judge(base, None))
+        if base.seen.hung or base.error is not None or base.escaped is not None:
+            return None
+        if not base.seen.steps:
+            raise MisuseError(
+                f"{self.report.name} never waits: there is no boundary at which a"
+                " cancel could land"
+            )
+        again = self._once(token)
+        if base.seen.steps != again.seen.steps:
+            text = "two undisturbed runs differ"
+            self._differ(token, text, base.seen.steps, again.seen.steps)
+            if "deterministic" not in self.plan.allow:
+                return None
+        return base
+
+    def _differ(
+        self, token: Token, text: str, one: list[Step], other: list[Step]
+    ) -> None:
+        found = Violation("deterministic", text)
+        self._count(Outcome(token, [found], 0, [], False, [], frozenset(), ""))
+        if "deterministic" not in self.plan.allow and self.report.traces is None:
+            self.report.traces = _lines_of(one), _lines_of(other)
+
+    def _sweep_seed(self, base: Run) -> None:
+        groups = [
+            (k, cause)
+            for k, boundary in enumerate(base.seen.survey)
+            for cause in self._causes(boundary.labels)
+        ]
+        work = functools.partial(self._group, base, groups)
+        results = spread(work, len(groups), self.plan.jobs)
+        for done, outcomes in enumerate(results, 1):
+            for outcome in outcomes:
+                self._take(outcome, base)
+            self._progress(base.token.seed, done, len(groups))
+
+    def _causes(self, labels: Iterable[str]) -> Iterator[str]:
+        yield CANCEL
+        yield from self.program.causes
+        yield from (SCOPE + label for label in labels if self.plan.wants(label))
+
+    def _group(
+        self, base: Run, groups: list[tuple[int, str]], number: int
+    ) -> list[Outcome]:
+        """One act, and every second act after it."""
+        k, cause = groups[number]
+        seed = base.token.seed
+        pairs = self.plan.pairs and seed == 0
+        run = self._beside(base, Token(seed, ((k, cause),)), survey=pairs)
+        outcomes = [self._judge(run, base)]
+        if pairs and run.acts[0].landed and not run.seen.hung:
+            for j in range(k, len(run.seen.survey)):
+                for second in self._causes(run.seen.survey[j].labels):
+                    if second != cause or second in self.program.causes:
+                        token = Token(seed, ((k, cause), (j, second)))
+                        outcomes.append(self._judge(self._beside(base, token), base))
+        return outcomes
+
+    def _beside(self, base: Run, token: Token, **options: Any) -> Run:
+        most = 1_000 + 10 * base.seen.count
+        return self._once(token, most_steps=min(MOST_STEPS, most), **options)
+
+    def _judge(self, run: Run, base: Run | None) -> Outcome:
+        differ = None
+        if base is not None:
+            k = run.token.acts[0][0]
+            if run.seen.steps[:k] != base.seen.steps[:k]:
+                differ = run.seen.steps
+        landed = [act for act in run.acts if act.landed]
+        return Outcome(
+            run.token,
+            violations(run, self.program, base),
+            len(run.acts) - len(landed),
+            [act.cause for act in landed],
+            bool(run.seen.hung),
+            [act.state for act in landed if act.state],
+            frozenset(site for act in landed for site in act.sites),
+            "; ".join(_place(act.state) for act in landed),
+            differ,
+        )
+
+    def _take(self, outcome: Outcome, base: Run | None = None) -> None:
+        """Count a run."""
+        report = self.report
+        report.runs += 1
+        report.with_two_acts += len(outcome.token.acts) > 1
+        report.idle += outcome.idle
+        report.hung += outcome.hung
+        self._landed.update(outcome.landed)
+        self._met |= outcome.sites
+        for state in outcome.states:
+            self._states.add(state)
+            report.fates.update(fate for _, _, fate in state)
+        self._count(outcome)
+        if outcome.steps is not None and base is not None:
+            text = "a run differs from the undisturbed one before its act"
+            self._differ(outcome.token, text, base.seen.steps, outcome.steps)
+
+    def _count(self, outcome: Outcome) -> None:
+        """Sort what was found by kind, and keep the shortest token of each."""
+        for found in sorted(set(outcome.found)):
+            if (key := self._allowance(found)) is not None:
+                reason, runs = self.report.allowed.get(key, (self.plan.allow[key], 0))
+                self.report.allowed[key] = reason, runs + 1
+                continue
+            known = self._kinds.get(found.kind)
+            if known is None:
+                self._kinds[found.kind] = Finding(
+                    found.invariant, found.text, str(outcome.token), outcome.place
+                )
+                continue
+            known.runs += 1
+            if len(outcome.token.acts) < len(Token.parse(known.token).acts):
+                known.text, known.token = found.text, str(outcome.token)
+                known.place = outcome.place
+
+    def _allowance(self, found: Violation) -> str | None:
+        for key in self.plan.allow:
+            invariant, colon, pattern = key.partition(":")
+            if found.invariant == invariant and (
+                not colon or fnmatchcase(found.text, pattern)
+            ):
+                return key
+        return None
+
+    def _confirm(self) -> None:
+        """Run the token of each finding once more: it must find the same."""
+        for finding in list(self._kinds.values()):
+            token = Token.parse(finding.token)
+            if finding.invariant in ("deterministic", "undisturbed"):
+                continue
+            again = {one.invariant for one in self.replayed(token)[1]}
+            if finding.invariant not in again:
+                self._differ(token, f"{finding.invariant} is not found again", [], [])
+
+    def replayed(self, token: Token, **options: Any) -> tuple[Run, list[Violation]]:
+        """Run a token, and the undisturbed run that it is compared with.
+
+        :raises TokenError: when the token means no run of this program.
+        """
+        _self_test()
+        base = self._once(Token(token.seed), survey=True)
+        for _, cause in token.acts:
+            if cause not in {CANCEL, *self.program.causes} and not (
+                cause.startswith(SCOPE)
+            ):
+                known = ", ".join((CANCEL, f"{SCOPE}LABEL", *self.program.causes))
+                raise TokenError(f"expected a cause of {known}; got {cause!r}")
+        if token.acts and token.acts[0][0] >= len(base.seen.steps):
+            raise TokenError(
+                f"{token} acts at boundary {token.acts[0][0]}, but seed {token.seed}"
+                f" has only {len(base.seen.steps)}: 0 to {len(base.seen.steps) - 1}"
+            )
+        run = self._beside(base, token, survey=True, **options)
+        for act in run.acts:
+            if not act.landed and act.k >= len(run.seen.steps):
+                raise TokenError(
+                    f"{token} acts at boundary {act.k}, but the body had ended after"
+                    f" {len(run.seen.steps)}"
+                )
+            if not act.landed:
+                there = ", ".join(run.seen.survey[act.k].labels) or "none"
+                raise TokenError(
+                    f"{act.cause} met nothing at boundary {act.k};"
+                    f" scopes there: {there}"
+                )
+        return run, violations(run, self.program, base if token.acts else None)
+
+    def _finish(self) -> None:
+        report = self.report
+        report.states = len(self._states)
+        if self._sites:
+            report.coverage = classify(
+                self._sites, self._met, self._executed, self.plan.excuses
+            )
+            for stale in () if report.interrupted else report.coverage.stale:
+                text = f"{stale!r} excuses no await site that was not met"
+                self._kinds["excuse", stale] = Finding("excuse", text, "0", "")
+        report.findings = list(self._kinds.values())
+
+
+def _place(state: State) -> str:
+    """Name who was met, those first that a cancel reached."""
+    order = ("delivered", "deferred", "refused", "shielded", "spared")
+    ranked = sorted(state, key=lambda one: order.index(one[2]))
+    return ", ".join(f"{name} at {place} ({fate})" for name, place, fate in ranked[:3])
+
+
+def _lines_of(steps: list[Step]) -> list[str]:
+    return [f"{who} {at:.3f} s" for who, at in steps]
+
+
+def in_trio_run() -> bool:
+    """Tell whether this thread is inside a run of Trio."""
+    try:
+        trio.lowlevel.current_clock()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def undisturbed(stop: threading.Event) -> Iterator[None]:
+    """Keep the collector and Ctrl-C out of the runs inside.
+
+    The first Ctrl-C sets `stop`; a second one is a KeyboardInterrupt at once.
+    """
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    enabled = gc.isenabled()
+    if ours:
+        signal.signal(signal.SIGINT, on_signal)
+    gc.collect()
+    gc.freeze()  # so that the collection after each run sees only what the run made
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def default_jobs() -> int:
+    """Return how many processes this one may keep busy."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

@@ -1,0 +1,77 @@
+"""The runs of one seed, spread over processes; their results come back in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def spread(work: Callable[[int], T], count: int, jobs: int) -> Iterator[T]:
+    """Yield `work(0)` to `work(count - 1)`, in this order, from `jobs` processes.
+
+    The processes are forked, so `work` may be a closure; what it returns is pickled.
+    Where Python cannot fork, one process does everything.
+    """
+    if min(jobs, count) < 2 or not hasattr(os, "fork"):
+        yield from map(work, range(count))
+        return
+    context = multiprocessing.get_context("fork")
+    workers = []
+    with warnings.catch_warnings():
+        # Idle threads of Trio's cache hold no lock that a child would wait for.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for first in range(jobs):
+            ours, theirs = context.Pipe(duplex=False)
+            numbers = range(first, count, jobs)
+            process = context.Process(
+                target=_work, args=(work, numbers, theirs), daemon=True
+            )
+            process.start()
+            theirs.close()
+            workers.append((process, ours))
+    try:
+        yield from _in_order({ours for _, ours in workers}, count)
+    finally:
+        for process, ours in workers:
+            process.terminate()
+            process.join()
+            ours.close()
+
+
+def _work(work: Callable[[int], Any], numbers: range, results: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    for number in numbers:
+        try:
+            results.send((number, work(number), None))
+        except Exception as exc:
+            results.send((number, None, f"{type(exc).__name__}: {exc}"))
+            return
+
+
+def _in_order(pipes: set[Connection], count: int) -> Iterator[Any]:
+    early: dict[int, Any] = {}
+    number = 0
+    while number < count:
+        if number in early:
+            yield early.pop(number)
+            number += 1
+            continue
+        if not pipes:
+            raise RuntimeError("a process of the sweep ended before its work was done")
+        for pipe in wait(list(pipes)):
+            assert isinstance(pipe, Connection)
+            try:
+                which, result, error = pipe.recv()
+            except EOFError:
+                pipes.discard(pipe)
+                continue
+            if error is not None:
+                raise RuntimeError(f"a process of the sweep failed: {error}")
+            early[which] = result

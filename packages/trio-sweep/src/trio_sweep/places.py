@@ -1,0 +1,132 @@
+"""Names for where a suspended program is: source places, tasks and cancel scopes.
+
+A cancel scope has no name of its own. It is called after the function that opened it
+and the variable that holds it there (`client.py:Client.ask:patience`), or by its number
+if none does. Labels hold no line numbers, so a token outlives an edit elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import outcome
+import trio
+
+from trio_sweep import internals
+
+Site = tuple[str, int]  # (file as Python names it, line)
+# Frames below these are the machinery of waiting, not the program.
+_MACHINERY = (
+    f"{Path(trio.__file__).parent}{os.sep}",
+    f"{Path(outcome.__file__).parent}{os.sep}",
+    f"{Path(__file__).parent}{os.sep}",
+    contextlib.__file__,
+)
+_ANYIO_BACKEND = f"{os.sep}anyio{os.sep}_backends{os.sep}"
+
+
+@functools.cache
+def is_machinery(filename: str) -> bool:
+    """Tell whether a file is Trio's, AnyIO's backend or this package's."""
+    return filename.startswith(_MACHINERY) or _ANYIO_BACKEND in filename
+
+
+@functools.cache
+def short(filename: str) -> str:
+    """Return a file's path from its outermost package on: equal on all machines."""
+    path = Path(filename)
+    top = path.parent
+    while (top / "__init__.py").exists():
+        top = top.parent
+    return path.relative_to(top).as_posix()
+
+
+def name_of(task: internals.Task) -> str:
+    """Return a task's name without its module."""
+    return task.name.rsplit(".", 1)[-1]
+
+
+def sites_of(task: internals.Task) -> list[Site]:
+    """Return every line at which a task is suspended, the outermost first."""
+    return [
+        (frame.f_code.co_filename, line) for frame, line in task.iter_await_frames()
+    ]
+
+
+def where(task: internals.Task) -> str:
+    """Return the innermost place of the program at which a task is suspended."""
+    frames = list(task.iter_await_frames())
+    for frame, line in reversed(frames):
+        code = frame.f_code
+        if not is_machinery(code.co_filename):
+            return f"{short(code.co_filename)}:{line} in {code.co_qualname}"
+    return f"inside {frames[-1][0].f_code.co_qualname}" if frames else "its last step"
+
+
+def program_scopes(task: internals.Task) -> list[trio.CancelScope]:
+    """Return the scopes around a task, without that by which `trio.sleep` ends."""
+    scopes = internals.scopes_of(task)
+    sleeps = any(f.f_code.co_name == "sleep_until" for f, _ in task.iter_await_frames())
+    return scopes[:-1] if sleeps else scopes
+
+
+def labelled_scopes(
+    outermost: trio.CancelScope, tasks: list[internals.Task]
+) -> dict[str, trio.CancelScope]:
+    """Return the scopes inside `outermost` that `tasks` stand in, by label."""
+    found: dict[str, trio.CancelScope] = {}
+    known = {id(outermost)}
+    for task in tasks:
+        scopes = program_scopes(task)
+        if outermost not in scopes:
+            continue
+        frames = [
+            frame
+            for frame, _ in task.iter_await_frames()
+            if not is_machinery(frame.f_code.co_filename)
+        ]
+        held = _held_by(frames)
+        innermost = _function(frames[-1]) if frames else name_of(task)
+        anonymous = 0
+        for scope in scopes[scopes.index(outermost) + 1 :]:
+            label = held.get(id(scope))
+            if label is None:
+                label = f"{innermost}:{anonymous}"
+                anonymous += 1
+            if id(scope) not in known:
+                known.add(id(scope))
+                found[_unused(label, found)] = scope
+    return found
+
+
+def _unused(label: str, taken: dict[str, trio.CancelScope]) -> str:
+    number = 1
+    while (label if number == 1 else f"{label}#{number}") in taken:
+        number += 1
+    return label if number == 1 else f"{label}#{number}"
+
+
+def _function(frame: FrameType) -> str:
+    return f"{short(frame.f_code.co_filename)}:{frame.f_code.co_qualname}"
+
+
+def _held_by(frames: list[FrameType]) -> dict[int, str]:
+    """Map each scope that a variable of these frames holds to its label."""
+    held: dict[int, str] = {}
+    for frame in frames:
+        for name, value in frame.f_locals.items():
+            scope = _scope_in(value)
+            if scope is not None:
+                held.setdefault(id(scope), f"{_function(frame)}:{name}")
+    return held
+
+
+def _scope_in(value: Any) -> trio.CancelScope | None:
+    if isinstance(value, trio.Nursery):
+        return value.cancel_scope
+    return value if isinstance(value, trio.CancelScope) else None

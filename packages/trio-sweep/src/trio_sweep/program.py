@@ -1,0 +1,63 @@
+"""What is swept: a body with its surroundings, and what may befall it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import trio
+
+from trio_sweep.errors import MisuseError
+
+CANCEL: Final = "cancel"  # of the scope around the body
+SCOPE: Final = "scope@"  # and the label of a scope inside
+World = Callable[[], AbstractAsyncContextManager[Any]]
+Hit = trio.CancelScope | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Something that the surroundings may do at a boundary, such as a reset.
+
+    `act` is a plain function of what the world yields. It returns the scope that it
+    cancelled, if it did, or False if there was nothing to act upon. `raises` are the
+    errors that the body may end with because of it. With `within_s` the body must end
+    in that many virtual seconds.
+    """
+
+    name: str
+    act: Callable[[Any], Hit]
+    raises: tuple[type[BaseException], ...] = (Exception,)
+    within_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set(":+ ") or self.name == CANCEL:
+            raise MisuseError(
+                "expected a cause's name without ':', '+' or spaces, other than"
+                f" {CANCEL!r}; got {self.name!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Everything that a run needs; each run makes a new world.
+
+    `observe` is called at every boundary with what the world yields, and must not
+    wait; what it returns is a complaint. `settle_s`: real seconds without any event
+    before the clock jumps, for programs that use real sockets.
+    """
+
+    body: Callable[..., Awaitable[object]]
+    world: World | None = None
+    after: Callable[..., Awaitable[object]] | None = None
+    check: Callable[..., Iterable[str] | str | None] | None = None
+    observe: Callable[..., str | None] | None = None
+    causes: dict[str, Cause] = field(default_factory=dict)
+    shield_limit_s: float = float("inf")
+    settle_s: float = 0.0
+
+    def arguments(self, env: object) -> tuple[object, ...]:
+        """Return what body, after, check and observe are called with."""
+        return () if self.world is None else (env,)

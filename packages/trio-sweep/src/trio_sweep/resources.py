@@ -1,0 +1,86 @@
+"""What a run must not leave behind, and what it must not say meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trio_sweep.injector import BrokenUp
+
+_DESCRIPTORS = next(
+    (path for path in (Path("/proc/self/fd"), Path("/dev/fd")) if path.is_dir()), None
+)
+CAN_SEE_DESCRIPTORS = _DESCRIPTORS is not None
+
+
+def descriptors() -> dict[int, str]:
+    """Return what each open descriptor of this process is."""
+    if _DESCRIPTORS is None:
+        return {}
+    found = {}
+    for name in os.listdir(_DESCRIPTORS):
+        with contextlib.suppress(OSError):  # that of the listing itself
+            kind = os.readlink(_DESCRIPTORS / name)
+            found[int(name)] = re.sub(r"\[\d+\]", "", kind)
+    return found
+
+
+def threads() -> set[str]:
+    """Return the threads of this process, without the idle ones that Trio keeps."""
+    return {
+        thread.name
+        for thread in threading.enumerate()
+        if not thread.name.startswith("Trio thread ")
+    }
+
+
+class _Errors(logging.Handler):
+    """Keeps what is logged as an error."""
+
+    def __init__(self, complaints: list[tuple[str, str]]) -> None:
+        super().__init__(logging.ERROR)
+        self._complaints = complaints
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message and the exception's kind, but not its frames."""
+        text = f"{record.name}: {record.getMessage()}"
+        if record.exc_info and record.exc_info[0] is not None:
+            text += f" ({record.exc_info[0].__name__}: {record.exc_info[1]})"
+        self._complaints.append(("logged", text))
+
+
+@contextlib.contextmanager
+def listening(complaints: list[tuple[str, str]]) -> Iterator[None]:
+    """Collect logged errors, warnings of leaks, and what Python cannot raise."""
+    hooks = sys.unraisablehook, threading.excepthook
+
+    def unraisable(args: Any) -> None:
+        if not issubclass(args.exc_type, BrokenUp):
+            complaints.append(
+                ("unraisable", f"{args.exc_type.__name__}: {args.exc_value}")
+            )
+
+    root, handler = logging.getLogger(), _Errors(complaints)
+    sys.unraisablehook = threading.excepthook = unraisable
+    root.addHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        for one in caught:
+            text = str(one.message)
+            if issubclass(one.category, ResourceWarning):
+                complaints.append(("resource-warning", text))
+            elif "was never awaited" in text:
+                complaints.append(("unawaited", text))
+    finally:
+        root.removeHandler(handler)
+        sys.unraisablehook, threading.excepthook = hooks
