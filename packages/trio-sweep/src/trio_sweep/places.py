@@ -75,6 +75,18 @@ def program_scopes(task: internals.Task) -> list[trio.CancelScope]:
     return scopes[:-1] if sleeps else scopes
 
 
+def shielded_by_trio(task: internals.Task) -> bool:
+    """Tell whether a task waits in a function of Trio that shields itself.
+
+    `Condition.wait` is one: it takes its lock back whatever happens.
+    """
+    return any(
+        frame.f_code.co_filename.startswith(_MACHINERY[0])
+        and any("shield" in one for one in frame.f_code.co_consts if type(one) is tuple)
+        for frame, _ in task.iter_await_frames()
+    )
+
+
 def labelled_scopes(
     outermost: trio.CancelScope, tasks: list[internals.Task]
 ) -> dict[str, trio.CancelScope]:

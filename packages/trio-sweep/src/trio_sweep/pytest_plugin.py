@@ -1,1 +1,123 @@
-"""The pytest marker `cancel_everywhere`."""
+"""The pytest marker `cancel_everywhere`: an async test becomes a sweep.
+
+    @pytest.mark.cancel_everywhere(world=server, after=still_answers)
+    async def test_request(sweep_env):
+        ...
+
+The marker takes the options of `trio_sweep.sweep`. With `world` the test asks for
+`sweep_env`, which is what the world yields, anew for every run. Other fixtures are made
+once and must not be async: a run of Trio of its own could not use them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+MARKER = "cancel_everywhere"
+_ORIGINAL = pytest.StashKey[Callable[..., Awaitable[object]]]()
+_OF_PROGRAM = ("world", "after", "check", "observe", "shield_limit_s", "settle_s")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs one token instead of the sweep."""
+    parser.getgroup("trio-sweep").addoption(
+        "--sweep-replay",
+        metavar="TOKEN",
+        help="run this token of the selected swept test once, and fail with its steps",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}(**options): cancel this async test at every point (trio-sweep)",
+    )
+
+
+@pytest.fixture
+def sweep_env() -> object:
+    """Stand for what the marker's `world` yields; a swept test gets that instead."""
+    return None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Take a swept test out of the hands of plugins that run async tests."""
+    if item.get_closest_marker(MARKER) is None or not isinstance(item, pytest.Function):
+        return
+    original = item.obj
+    if not inspect.iscoroutinefunction(original):
+        raise pytest.UsageError(f"{item.nodeid}: {MARKER} is for async tests")
+    item.stash[_ORIGINAL] = original
+
+    @functools.wraps(original)
+    def swept(*_: object, **__: object) -> None:
+        raise AssertionError("the plugin runs the sweep, not this function")
+
+    del swept.__wrapped__  # it would show an async one
+    swept._trio_test_runner_wrapped = True  # type: ignore[attr-defined]  # pytest-trio
+    item.obj = swept
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Sweep a marked test instead of calling it."""
+    marker = pyfuncitem.get_closest_marker(MARKER)
+    original = pyfuncitem.stash.get(_ORIGINAL, None)
+    if marker is None or original is None:
+        return None
+    __tracebackhide__ = True
+    if str(pyfuncitem.funcargs.get("anyio_backend", "trio")) == "asyncio":
+        pytest.skip("a sweep runs on Trio")
+    names = pyfuncitem._fixtureinfo.argnames
+    fixed = {name: pyfuncitem.funcargs[name] for name in names if name != "sweep_env"}
+    for name, value in fixed.items():
+        if inspect.isawaitable(value) or type(value).__name__ == "TrioFixture":
+            pytest.fail(f"{name} is an async fixture: use world= for it", pytrace=False)
+    options: dict[str, Any] = dict(marker.kwargs)
+    if "sweep_env" in names and "world" not in options:
+        pytest.fail("sweep_env is what the world yields: give world=", pytrace=False)
+
+    async def body(*env: object) -> object:
+        if "sweep_env" in names:
+            return await original(sweep_env=env[0], **fixed)
+        return await original(**fixed)
+
+    failure = _failure(body, pyfuncitem, options)
+    if failure is not None:
+        pytest.fail(failure, pytrace=False)
+    return True
+
+
+def _failure(
+    body: Callable[..., Awaitable[object]],
+    item: pytest.Function,
+    options: dict[str, Any],
+) -> str | None:
+    """Sweep, or replay; return what is wrong, if anything is."""
+    # Imported here, so that sessions without a swept test do not wait for Trio.
+    from trio_sweep.engine import Plan, Sweep, sweep
+    from trio_sweep.errors import MisuseError
+    from trio_sweep.program import Program
+    from trio_sweep.replay import replay
+
+    token = item.config.getoption("sweep_replay")
+    try:
+        if token is None:
+            report = sweep(body, name=item.name, **options)
+            report.replay = f"pytest '{item.nodeid}' --sweep-replay '{{token}}'"
+            return None if report.clean else str(report)
+        causes = {cause.name: cause for cause in options.get("causes", ())}
+        chosen = {key: options[key] for key in _OF_PROGRAM if key in options}
+        program = Program(body, causes=causes, **chosen)
+        text, holds = replay(Sweep(program, Plan(), item.name), token)
+        sys.stdout.write(text + "\n")
+    except MisuseError as exc:
+        return str(exc)
+    return None if holds else text

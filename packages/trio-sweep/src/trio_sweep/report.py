@@ -129,7 +129,8 @@ class Report:
             lines += [f"    the rule: {INVARIANTS[one.invariant]}"]
             if one.place:
                 lines += [f"    the act met {one.place}"]
-            lines += [f"    once more: {self.replay.format(token=one.token)}"]
+            again = self.replay.replace("{token}", one.token)
+            lines += [f"    once more: {again}"]
         return "\n".join(lines)
 
     def _traces(self) -> str:

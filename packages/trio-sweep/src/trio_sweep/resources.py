@@ -33,10 +33,10 @@ def descriptors() -> dict[int, str]:
     return found
 
 
-def threads() -> set[str]:
+def threads() -> dict[int, str]:
     """Return the threads of this process, without the idle ones that Trio keeps."""
     return {
-        thread.name
+        thread.ident or 0: thread.name
         for thread in threading.enumerate()
         if not thread.name.startswith("Trio thread ")
     }

@@ -137,7 +137,10 @@ def run_once(
     run.descriptors_left = [
         what for fd, what in now.items() if before[0].get(fd) != what
     ]
-    run.threads_left = sorted({*lockstep.left, *(resources.threads() - before[1])})
+    threads = [
+        name for one, name in resources.threads().items() if one not in before[1]
+    ]
+    run.threads_left = sorted({*lockstep.left, *threads})
     return run
 
 

@@ -1,0 +1,154 @@
+"""The marker sweeps async tests, beside the plugins that run async tests."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+TESTS = """
+import contextlib, pytest, trio
+
+class Env:
+    permits = 1
+
+@contextlib.asynccontextmanager
+async def world():
+    yield Env()
+
+@pytest.fixture
+def number():
+    return 5
+
+@pytest.mark.cancel_everywhere
+async def test_whole(number):
+    assert number == 5
+    await trio.sleep(1)
+
+@pytest.mark.cancel_everywhere(world=world, check=lambda e: ["lost"] * (not e.permits))
+async def test_broken(sweep_env):
+    sweep_env.permits -= 1
+    await trio.sleep(1)
+    sweep_env.permits += 1
+
+class TestMethods:
+    @pytest.mark.cancel_everywhere(seeds=1, allow={"not-swallowed": "for the test"})
+    async def test_method(self):
+        try:
+            await trio.sleep(1)
+        except trio.Cancelled:
+            pass
+
+@pytest.mark.cancel_everywhere(seeds=0)
+async def test_misused():
+    await trio.sleep(1)
+
+@pytest.mark.cancel_everywhere
+async def test_never_waits():
+    pass
+"""
+
+
+def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run the tests above in a process of their own."""
+    quiet = ("-p", "no:cacheprovider", "-p", "no:schemathesis", "-p", "no:xdist")
+    return pytester.runpytest_subprocess(*quiet, "--strict-markers", *arguments)
+
+
+def test_a_marked_test_is_swept(pytester: pytest.Pytester) -> None:
+    """It passes or fails with the shortest token, the place, and the rule."""
+    pytester.makepyfile(TESTS)
+    result = run(pytester)
+    result.assert_outcomes(passed=2, failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*VIOLATED state*: lost",
+            "*the act met body at test_a_marked_test_is_swept.py:*in test_broken*",
+            "*::test_broken' --sweep-replay '0:0:cancel'",
+            "*expected at least one seed; got 0",
+            "*test_never_waits never waits*",
+        ]
+    )
+
+
+def test_a_token_is_replayed(pytester: pytest.Pytester) -> None:
+    """With --sweep-replay one run is shown step by step, and judged."""
+    pytester.makepyfile(TESTS)
+    result = run(pytester, "-k", "test_broken", "--sweep-replay", "0:0:cancel")
+    result.assert_outcomes(failed=1, deselected=4)
+    result.stdout.fnmatch_lines(["*---- cancel", "*delivered at*", "VIOLATED state: *"])
+    result = run(pytester, "-k", "test_whole", "--sweep-replay", "0:99:cancel")
+    result.stdout.fnmatch_lines(["*has only*"])
+    result.assert_outcomes(failed=1, deselected=4)
+
+
+@pytest.mark.parametrize("trio_mode", ["true", "false"])
+@pytest.mark.skipif(not importlib.util.find_spec("pytest_trio"), reason="pytest-trio")
+def test_it_works_beside_pytest_trio(pytester: pytest.Pytester, trio_mode: str) -> None:
+    """Its own tests run once; swept ones are swept; async fixtures are refused."""
+    pytester.makeini(f"[pytest]\ntrio_mode = {trio_mode}\n")
+    pytester.makepyfile(
+        """
+        import pytest, trio
+        runs = []
+
+        @pytest.fixture
+        async def async_fixture():
+            return 5
+
+        @pytest.mark.trio
+        async def test_own(nursery):
+            await trio.sleep(0)
+
+        @pytest.mark.trio
+        @pytest.mark.cancel_everywhere
+        async def test_swept():
+            runs.append(1)
+            await trio.sleep(1)
+
+        def test_swept_often():
+            assert len(runs) > 5
+
+        @pytest.mark.trio
+        @pytest.mark.cancel_everywhere
+        async def test_with_async_fixture(async_fixture):
+            await trio.sleep(1)
+        """
+    )
+    result = run(pytester)
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*async fixture: use world= for it"])
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("anyio"), reason="no AnyIO here")
+def test_it_works_beside_anyio(pytester: pytest.Pytester) -> None:
+    """AnyIO's own tests run on both backends; swept ones on Trio alone."""
+    pytester.makepyfile(
+        """
+        import anyio, pytest
+        pytestmark = pytest.mark.anyio
+        runs = []
+
+        async def test_own():
+            await anyio.sleep(0)
+
+        @pytest.mark.cancel_everywhere
+        async def test_swept():
+            runs.append(1)
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep, 1)
+                await anyio.to_thread.run_sync(len, "abc")
+
+        @pytest.mark.cancel_everywhere
+        async def test_broken():
+            try:
+                await anyio.sleep(1)
+            except anyio.get_cancelled_exc_class():
+                pass
+        """
+    )
+    result = run(pytester)
+    result.assert_outcomes(passed=3, failed=1, skipped=2)
+    result.stdout.fnmatch_lines(["VIOLATED not-swallowed*"])
