@@ -9,6 +9,7 @@ function, so that a cause can call it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
@@ -274,7 +275,8 @@ async def memory_listener(
             stream.close()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, serve, [listener], name="listener")
+        serving = functools.partial(trio.serve_listeners, serve, [listener])
+        await nursery.start(serving, name="listener")
         try:
             yield listener
         finally:

@@ -176,7 +176,8 @@ async def _main(
 ) -> None:
     async with trio.open_nursery() as root:
         injector.root = root.cancel_scope
-        async with (program.world or contextlib.nullcontext)() as env:
+        world = program.world or contextlib.nullcontext
+        async with world() as env:
             injector.env = env
             arguments = program.arguments(env)
             await trio.testing.wait_all_tasks_blocked()

@@ -225,13 +225,13 @@ async def threads_side_by_side() -> None:
 async def started_service() -> None:
     """A child that says when it is ready."""
 
-    async def service(task_status: trio.TaskStatus[int]) -> None:
+    async def run(task_status: trio.TaskStatus[int]) -> None:
         await trio.sleep(1)
         task_status.started(5)
         await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        assert await nursery.start(service) == 5
+        assert await nursery.start(run) == 5
         nursery.cancel_scope.cancel()
 
 
