@@ -160,9 +160,9 @@ def _play(
             clock=trio.testing.MockClock(autojump_threshold=program.settle_s),
             instruments=instruments,
         )
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: ASYNC103  # judged later
         if any(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(exc)):
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt from None  # noqa: ASYNC104
         if not injector.seen.hung:
             run.escaped = Ended.by(exc)
     run.connections_open = sum(not stream.closed for stream, _ in dialled)
