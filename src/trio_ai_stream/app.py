@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import gc
 import sys
+from functools import partial
 from typing import Final
 
 from trio_ai_stream.admission.opening import MissingExtraError
-from trio_ai_stream.assembly import create_app
+from trio_ai_stream.assembly import create_app, reload_settings
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.server.guard import install
 from trio_ai_stream.server.limits import Limits
@@ -43,7 +44,11 @@ def _from_environment() -> Application:
     except (SettingsError, MissingExtraError) as exc:
         sys.stderr.write(f"{exc}\n")
         sys.exit(2)
-    install(Limits.from_settings(settings), application.services.registry)
+    install(
+        Limits.from_settings(settings),
+        application.services.registry,
+        partial(reload_settings, application),
+    )
     _settle_collector()
     return application
 

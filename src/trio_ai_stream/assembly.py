@@ -6,7 +6,7 @@ import os
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import trio
 from loguru import logger
@@ -20,9 +20,10 @@ from trio_ai_stream.http.health import readiness
 from trio_ai_stream.http.probes import management_app
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.guard import counters
+from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.management import serve_management
 from trio_ai_stream.server.supervisor import REPLACES_VARIABLE
-from trio_ai_stream.settings import Settings
+from trio_ai_stream.settings import Settings, load_settings
 from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
@@ -38,6 +39,27 @@ from trio_ai_stream.telemetry.traces import NullTracer, Tracer, open_tracer
 from trio_ai_stream.upstream.opening import open_upstream
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
+
+KEYS: Final = {"ADMIN_KEYS", "ADMIN_KEYS_FILE", "API_KEYS", "API_KEYS_FILE"}
+RELOADED: Final = KEYS | {
+    "H2_MAX_BUFFERED_BYTES",
+    "H2_MAX_CONTROL_FRAMES",
+    "H2_MAX_RESETS",
+    "H2_MAX_STREAMS",
+    "MAX_BODIES_BYTES",
+    "MAX_BODY_BYTES",
+    "MAX_CONCURRENT_STREAMS",
+    "MAX_CONNECTIONS",
+    "MAX_HEADER_BYTES",
+    "MAX_MESSAGES_LENGTH",
+    "MAX_PROMPT_LENGTH",
+    "MAX_READ_AHEAD_BYTES",
+    "MAX_REQUESTS_PER_CONNECTION",
+    "MAX_STREAMS_PER_CLIENT",
+    "RATE_LIMIT",
+    "TRUSTED_PROXIES",
+}
+"""The settings that SIGHUP reads again; the others need a restart."""
 
 
 def create_app(settings: Settings, *, connect: Connect | None = None) -> Application:
@@ -112,6 +134,50 @@ def make_retries(settings: Settings, metrics: Metrics) -> Retries:
     """Return the retry policy of this process, with a full budget."""
     share, floor = settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR
     return Retries(RetryBudget(share=share, floor=floor), metrics.retry_denied)
+
+
+def reload_settings(application: Application) -> Limits:
+    """Take over the settings that may change while the process serves.
+
+    It is said which changed ones only a restart takes over; they keep their values.
+
+    :return: the bounds of connections that are accepted from now on.
+    :raises SettingsError: nothing has changed.
+    """
+    services = application.services
+    old, new = services.settings, load_settings()
+    changed = {
+        name
+        for name in Settings.model_fields
+        if getattr(old, name) != getattr(new, name)
+    }
+    fixed = changed - RELOADED
+    if old.keys_required != new.keys_required:
+        fixed |= changed & KEYS  # the page and the documents were made for the other
+    settings = old.model_copy(
+        update={name: getattr(new, name) for name in changed - fixed}
+    )
+    for secret in settings.secrets:
+        register_secret(secret)
+    services.settings = settings
+    services.keys = KeyRing(settings.api_keys, settings.admin_keys)
+    services.bodies.limit = settings.MAX_BODIES_BYTES
+    services.gate.set_limits(
+        Quota.per_second(settings.RATE_LIMIT),
+        settings.MAX_CONCURRENT_STREAMS,
+        settings.MAX_STREAMS_PER_CLIENT,
+    )
+    application.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
+    logger.info(
+        "reloaded the settings", event="reloaded", settings=sorted(changed - fixed)
+    )
+    if fixed:
+        logger.warning(
+            "these settings changed, and need a restart",
+            event="restart_needed",
+            settings=sorted(fixed),
+        )
+    return Limits.from_settings(settings)
 
 
 def _open_admission(

@@ -51,9 +51,14 @@ class ServerProcess:
         """The log's records."""
         return [json.loads(line) for line in self.lines if line.startswith("{")]
 
-    async def logged(self, event: str) -> None:
-        """Wait until a record of this event has been logged."""
-        while not any(record["event"] == event for record in self.records):
+    async def logged(self, event: str, count: int = 1) -> None:
+        """Wait until so many records of this event have been logged."""
+        while sum(record["event"] == event for record in self.records) < count:
+            await self._grown.wait()
+
+    async def listening(self, count: int) -> None:
+        """Wait until so many workers listen."""
+        while sum("Running on" in line for line in self.lines) < count:
             await self._grown.wait()
 
     def ended(self) -> list[dict[str, Any]]:

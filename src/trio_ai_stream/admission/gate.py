@@ -60,6 +60,10 @@ class Gate(Protocol):
         """Return where limits are counted now."""
         ...
 
+    def set_limits(self, quota: Quota, total: int, per_client: int | None) -> None:
+        """Decide by these limits from now on; what is granted stays so."""
+        ...
+
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -108,6 +112,11 @@ class LocalGate:
     def status(self) -> GateStatus:
         """Return the local counts."""
         return GateStatus("local", None, self._permits.statistics())
+
+    def set_limits(self, quota: Quota, total: int, per_client: int | None) -> None:
+        """Decide by these limits from now on."""
+        self._buckets.quota = quota
+        self._permits.set_limits(total, per_client)
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -113,6 +113,11 @@ class StreamPermits:
         self._peak = max(self._peak, self._count)
         return Permit(client_id, request_id, self._release)
 
+    def set_limits(self, total: int, per_client: int | None) -> None:
+        """Let so many be held from now on; more that are held already stay granted."""
+        self.total = total
+        self.per_client = per_client
+
     def statistics(self) -> PermitStatistics:
         """Return the counts of this moment."""
         return PermitStatistics(

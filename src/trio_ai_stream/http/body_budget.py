@@ -24,7 +24,7 @@ class BodyBudget:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.held = 0
 
     def take(self, incoming: Incoming, size: int) -> None:
@@ -32,7 +32,7 @@ class BodyBudget:
 
         :raises Refused: 503; there is no room for them.
         """
-        if self.held + size > self._limit:
+        if self.held + size > self.limit:
             raise Refused(SPENT)
         self.held += size
         incoming.body_bytes += size

@@ -21,13 +21,13 @@ from trio_ai_stream.wire.requests import parse_chat_request
 
 def chat_endpoint(services: Services) -> Endpoint:
     """Return the endpoint of `POST /chat`."""
-    settings = services.settings
 
     async def chat(incoming: Incoming, body: bytes) -> Run:
         """Stream one answer.
 
         Leaving ends everything that the request started, upstream's work included.
         """
+        settings = services.settings
         request = parse_chat_request(
             body,
             max_prompt_length=settings.MAX_PROMPT_LENGTH,

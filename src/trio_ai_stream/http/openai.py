@@ -22,7 +22,6 @@ PATH = "/v1/chat/completions"
 
 def completions_endpoint(services: Services) -> Endpoint:
     """Return the endpoint of `POST /v1/chat/completions`."""
-    settings = services.settings
     # A whole answer is its own first content, however long the model takes over it: so
     # only the deadline bounds it.
     whole_budgets = dataclasses.replace(services.budgets, first_token_s=math.inf)
@@ -32,6 +31,7 @@ def completions_endpoint(services: Services) -> Endpoint:
 
         Fields that are not named here reach upstream unchanged.
         """
+        settings = services.settings
         completion = parse_completion(
             body,
             default_model=settings.OPENROUTER_MODEL,

@@ -36,6 +36,8 @@ class Shutdown:
         # share, may be made deaf.
         self.everywhere = trio.Event()
         self._alone = alone
+        # What SIGHUP asks for; nothing until the server listens.
+        self.on_reload: Callable[[], None] = lambda: None
         self._signalled = False
 
     def request(self, *, everywhere: bool = False) -> None:
@@ -60,8 +62,8 @@ class Shutdown:
         """
         async for signum in signals:
             if signum == signal.SIGHUP:
-                continue
-            if not self._signalled:
+                self.on_reload()
+            elif not self._signalled:
                 self._signalled = True
                 self.request()
             elif signum == signal.SIGINT or not patient:

@@ -27,7 +27,13 @@ from trio_ai_stream.server.guard.installation import installed
 from trio_ai_stream.server.guard.serving import leaves
 from trio_ai_stream.server.notify import Notifier
 from trio_ai_stream.server.sockets import activated
-from trio_ai_stream.server.supervisor import LINK_VARIABLE, SKIP, Supervisor
+from trio_ai_stream.server.supervisor import (
+    DRAIN,
+    LINK_VARIABLE,
+    RELOAD,
+    SKIP,
+    Supervisor,
+)
 from trio_ai_stream.settings import Settings, refuse_exposure
 from trio_ai_stream.telemetry.logs import configure_logging
 
@@ -155,7 +161,10 @@ async def _obey(link: socket.socket, shutdown: Shutdown) -> None:
     orders = trio.socket.from_stdlib_socket(link)
     with suppress(OSError):
         while order := await orders.recv(64):
-            shutdown.request(everywhere=True)
+            if RELOAD in order:
+                shutdown.on_reload()
+            if DRAIN in order or SKIP in order:
+                shutdown.request(everywhere=True)
             if SKIP in order:
                 shutdown.skip()
     shutdown.request(everywhere=True)

@@ -22,6 +22,7 @@ log = logging.getLogger("trio_ai_stream.supervisor")
 # Orders to a worker, one byte each.
 DRAIN: Final = b"d"
 SKIP: Final = b"s"
+RELOAD: Final = b"r"
 # The worker's end of the socket to its supervisor.
 LINK_VARIABLE: Final = "TRIO_AI_STREAM_LINK_FD"
 # What became of the worker before it, for the metrics.
@@ -192,8 +193,11 @@ class Supervisor:
         """Order the drain at the first signal, its end at the second."""
         async for signum in signals:
             if signum == signal.SIGHUP:
-                continue
-            self._order(SKIP if self._draining.is_set() else DRAIN)
+                self._notifier.reloading()
+                self._order(RELOAD)
+                self._notifier.ready()
+            else:
+                self._order(SKIP if self._draining.is_set() else DRAIN)
 
     def _order(self, order: bytes) -> None:
         """Tell every worker, also those that are about to be started."""

@@ -63,18 +63,26 @@ class SharedGate:
         timeout_s: float = 0.25,
         lease_s: float = 15.0,
     ) -> None:
-        self._quota = quota
         self._permits = permits
         self._metrics = metrics
         self._policy: Policy = policy
         self._alone = BucketTable(quota)
+        self._set_quota(quota)
         self._denials = Denials()
         self._changes = Changes(policy)
-        self._rate = [math.ceil(quota.interval_s * 1e6), quota.burst]
         self.keys = Keys(prefix, secrets.token_hex(6))
         self.link = Link(url, timeout_s=timeout_s, on_change=self._link_changed)
         self.leases = Leases(self.link, self.keys, lease_s=lease_s)
         self._work: list[Work] = [self.leases.run]
+
+    def _set_quota(self, quota: Quota) -> None:
+        self._quota = self._alone.quota = quota
+        self._rate = [math.ceil(quota.interval_s * 1e6), quota.burst]
+
+    def set_limits(self, quota: Quota, total: int, per_client: int | None) -> None:
+        """Decide by these limits from now on; every process must be told its own."""
+        self._set_quota(quota)
+        self._permits.set_limits(total, per_client)
 
     def add_work(self, work: Sequence[Work]) -> None:
         """Have more background work run on the connection; before `run`."""

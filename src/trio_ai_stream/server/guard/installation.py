@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Final
 
@@ -22,13 +23,19 @@ class UnsupportedHypercornError(RuntimeError):
     """The guard was not written for the Hypercorn that is installed."""
 
 
-def install(limits: Limits, drainable: Drainable) -> Guard:
+def install(
+    limits: Limits,
+    drainable: Drainable,
+    reload: Callable[[], Limits] | None = None,
+) -> Guard:
     """Serve from now on with the guard, in this process; the newest call counts.
 
     Hypercorn looks `worker_serve` up in its module when a worker starts, after it has
     imported the application. So a call where the application is created covers every
     worker, under `trio-ai-stream serve` and under the plain `hypercorn` command.
 
+    :param reload: called on SIGHUP; returns the bounds from then on, or raises a
+        `ValueError` that says why all stays as it is.
     :raises UnsupportedHypercornError: the version is another than the guard's.
     """
     global _installed
@@ -38,7 +45,7 @@ def install(limits: Limits, drainable: Drainable) -> Guard:
             f"expected Hypercorn {HYPERCORN_VERSION}, whose worker the guard replaces, "
             f"got {found}; install hypercorn=={HYPERCORN_VERSION}"
         )
-    _installed = Guard(limits, drainable)
+    _installed = Guard(limits, drainable, reload)
     hypercorn.trio.run.worker_serve = _installed.serve
     hypercorn.trio.worker_serve = _installed.serve  # type: ignore[attr-defined]
     return _installed

@@ -36,6 +36,18 @@ def listeners_closed() -> None:
     log.error(text, extra=_event("listeners_closed"))
 
 
+def certificate_reloaded(path: str) -> None:
+    """Log that new connections get the certificate as it is in its file now."""
+    text = "read the certificate %s again"
+    log.info(text, path, extra=_event("certificate_reloaded"))
+
+
+def reload_failed(exc: Exception) -> None:
+    """Log what a reload has found wrong; that part stays as it was."""
+    text = "the reload changes nothing here: %s"
+    log.error(text, exc, extra=_event("reload_failed"))
+
+
 def callback_failed(exc: Exception) -> None:
     """Log the exception of a callback; the others are called all the same."""
     text = "a callback failed: %r"

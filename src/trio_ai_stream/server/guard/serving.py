@@ -23,6 +23,7 @@ from trio_ai_stream.server import config as configuration
 from trio_ai_stream.server import parent
 from trio_ai_stream.server.certificate import expires_at
 from trio_ai_stream.server.drain import Drainable, Shutdown, first_of
+from trio_ai_stream.server.guard import records
 from trio_ai_stream.server.guard.counters import Tally
 from trio_ai_stream.server.guard.worker import Worker
 from trio_ai_stream.server.limits import Limits
@@ -36,7 +37,13 @@ Trigger = Callable[..., Awaitable[None]]
 class Guard:
     """The bounds and the application that a worker serves under."""
 
-    def __init__(self, limits: Limits, drainable: Drainable) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        drainable: Drainable,
+        reload: Callable[[], Limits] | None = None,
+    ) -> None:
+        self.reload = reload
         self.limits = limits
         self.drainable = drainable
         self.tally = Tally()
@@ -92,7 +99,9 @@ class Guard:
                         nursery.start_soon(_relay, shutdown_trigger, shutdown)
                     nursery.start_soon(notifier.keep_alive)
                     nursery.start_soon(_say_stopping, shutdown, notifier)
-                    await self._serve_app(app, config, sockets, shutdown, started)
+                    await self._serve_app(
+                        app, config, sockets, shutdown, started, notifier
+                    )
                     nursery.cancel_scope.cancel(reason="the server has ended")
         except* (LifespanFailureError, LifespanTimeoutError) as group:
             failures += [str(exc) for exc in leaves(group)]
@@ -106,6 +115,7 @@ class Guard:
         sockets: Sockets | None,
         shutdown: Shutdown,
         started: Callable[[list[str]], None],
+        notifier: Notifier,
     ) -> None:
         """Start the application, serve, and let it shut down."""
         state: dict[str, Any] = {}
@@ -121,6 +131,7 @@ class Guard:
                     for bind in binds:
                         await config.log.info(f"Running on {bind} (CTRL + C to quit)")
                     tls = configuration.tls_context(config)
+                    shutdown.on_reload = partial(self._reload, worker, notifier)
                     await worker.run(listeners, tls, partial(started, binds))
             with (
                 trio.move_on_after(self.limits.farewell_s),
@@ -128,6 +139,27 @@ class Guard:
             ):
                 await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel(reason="the server has ended")
+
+    def _reload(self, worker: Worker, notifier: Notifier) -> None:
+        """Read settings and certificate again; connections that are open keep theirs.
+
+        What is wrong is said, and stays as it was.
+        """
+        notifier.reloading()
+        config = worker.config
+        try:
+            worker.tls = configuration.tls_context(config)
+            if config.certfile is not None:
+                self.tally.certificate_expires_at = expires_at(config.certfile)
+                records.certificate_reloaded(config.certfile)
+        except Exception as exc:
+            records.reload_failed(exc)
+        try:
+            if self.reload is not None:
+                self.limits = worker.limits = self.reload()
+        except Exception as exc:
+            records.reload_failed(exc)
+        notifier.ready()
 
 
 def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:

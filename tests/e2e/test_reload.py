@@ -1,0 +1,150 @@
+"""SIGHUP: keys, limits and certificates are read again, and no connection is lost."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import ssl
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.guarding.client import Client, status_of
+from tests.support.process import HYPERCORN, ROOT, SERVE, server
+from trio_ai_stream.assembly import RELOADED
+from trio_ai_stream.server import certificate
+from trio_ai_stream.settings import Settings
+
+# The server reads `.env` where it stands, which must not be the repository.
+IN_FOLDER = (
+    "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.executable, sys.argv[2:])"
+)
+TOML = str(ROOT / "hypercorn.toml")
+HYPER = [*HYPERCORN[:-1], TOML, "-b", "127.0.0.1:0", "trio_ai_stream.app:app"]
+BODY = b'{"model":"simulator/default?chunks=30&delay_ms=100","prompt":"hi"}'
+
+
+def _in_folder(folder: Path, command: list[str]) -> list[str]:
+    return [sys.executable, "-c", IN_FOLDER, str(folder), *command]
+
+
+def _write(folder: Path, key: str, **settings: str) -> None:
+    (folder / "keys").write_text(key)
+    lines = [f"{name}={value}" for name, value in settings.items()]
+    (folder / ".env").write_text("\n".join([*lines, f"API_KEYS_FILE={folder}/keys"]))
+
+
+def _ask(key: str, method: bytes = b"GET", path: bytes = b"/v1/models") -> bytes:
+    body = BODY if method == b"POST" else b""
+    lines = [
+        b"%b %b HTTP/1.1" % (method, path),
+        b"host: localhost",
+        b"authorization: Bearer " + key.encode(),
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+async def _status(port: int, key: str) -> tuple[int, bytes]:
+    async with await Client.connect(port) as client:
+        await client.say(_ask(key))
+        head = await client.read_until(lambda data: b"\r\n\r\n" in data)
+        return status_of(head), head.lower()
+
+
+@pytest.mark.parametrize(
+    ("command", "workers"),
+    [(SERVE, 1), (SERVE, 2), (HYPER, 1)],
+    ids=["serve", "serve-2", "hypercorn"],
+)
+async def test_keys_and_limits_are_read_again(
+    command: list[str], workers: int, tmp_path: Path
+) -> None:
+    """The old key is refused, the new limit counts, and the live stream goes on."""
+    first, second = "first-key-0123456789", "second-key-0123456789"
+    _write(tmp_path, first, RATE_LIMIT="100")
+    with trio.fail_after(60):
+        async with server(
+            _in_folder(tmp_path, command), WORKERS=str(workers)
+        ) as running:
+            await running.listening(workers)
+            async with await Client.connect(running.port) as live:
+                await live.say(_ask(first, b"POST", b"/chat"))
+                await live.read_until(lambda data: b'"content"' in data)
+                _write(tmp_path, second, RATE_LIMIT="50", HEARTBEAT_SECS="7")
+                running.process.send_signal(signal.SIGHUP)
+                await running.logged("restart_needed", workers)
+                assert (await _status(running.port, first))[0] == 401
+                status, head = await _status(running.port, second)
+                assert status == 200
+                assert b"q=50" in head
+                said = [r for r in running.records if r["event"] == "restart_needed"]
+                assert [r["settings"] for r in said] == [["HEARTBEAT_SECS"]] * workers
+                _write(tmp_path, "third-key-0123456789", RATE_LIMIT="many")
+                running.process.send_signal(signal.SIGHUP)
+                await running.logged("reload_failed", workers)
+                assert (await _status(running.port, second))[0] == 200
+                assert b'"type":"done"' in await live.read_to_end_of_stream()
+            assert await running.stop() == 0
+    log = "\n".join(running.lines)
+    assert "RATE_LIMIT: expected a valid number" in log
+    assert not any(key in log for key in [first, second, "third-key"])
+
+
+def test_what_is_read_again_is_documented() -> None:
+    """The operator's table and the code name the same settings."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    section = text.partition("## Reload\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith(("| k", "| l"))]
+    named = {name for row in rows for name in re.findall("`([A-Z0-9_]+)`", row)}
+    assert named == RELOADED <= set(Settings.model_fields)
+
+
+async def test_a_certificate_is_read_again(tmp_path: Path) -> None:
+    """New connections get it, open ones go on; one that cannot be used is said."""
+    for name in ("old", "new"):
+        certificate.write(tmp_path / name)
+    (tmp_path / "now").mkdir()
+
+    def put(name: str, *files: str) -> None:
+        for file in files:
+            shutil.copy(tmp_path / name / file, tmp_path / "now" / file)
+
+    pair = ("dev-cert.pem", "dev-key.pem")
+    put("old", *pair)
+    files = {
+        "TLS_CERT_FILE": str(tmp_path / "now" / pair[0]),
+        "TLS_KEY_FILE": str(tmp_path / "now" / pair[1]),
+    }
+    with trio.fail_after(60):
+        async with server(SERVE, **files) as running:
+            before = await _certificate(running.port)
+            context = ssl.create_default_context(
+                cafile=str(tmp_path / "old" / "dev-ca.pem")
+            )
+            tcp = await trio.open_tcp_stream("127.0.0.1", running.port)
+            open_one = trio.SSLStream(tcp, context, server_hostname="localhost")
+            await open_one.do_handshake()
+            put("new", *pair)
+            running.process.send_signal(signal.SIGHUP)
+            await running.logged("certificate_reloaded")
+            after = await _certificate(running.port)
+            assert after != before
+            put("old", pair[0])
+            running.process.send_signal(signal.SIGHUP)
+            await running.logged("reload_failed")
+            assert await _certificate(running.port) == after
+            await open_one.send_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert (await open_one.receive_some()).startswith(b"HTTP/1.1 200")
+            await trio.aclose_forcefully(open_one)
+            assert await running.stop() == 0
+
+
+async def _certificate(port: int) -> str:
+    return await trio.to_thread.run_sync(
+        ssl.get_server_certificate, ("127.0.0.1", port)
+    )
