@@ -79,7 +79,7 @@ class TestSmolagents:
     """Hugging Face's `smolagents`, with its default prompts."""
 
     @staticmethod
-    def model(base_url: str, name: str = "fast") -> Any:
+    def model(base_url: str, name: str = "fast", **options: Any) -> Any:
         """The model as its documentation sets it up."""
         from smolagents import OpenAIModel  # type: ignore[import-untyped]
 
@@ -87,7 +87,7 @@ class TestSmolagents:
             model_id=f"simulator/{name}",
             api_base=base_url,
             api_key=KEY,
-            client_kwargs={"max_retries": 0, "timeout": 20},
+            client_kwargs={"max_retries": 0, "timeout": 20, **options},
             retry=False,
         )
 
@@ -140,6 +140,20 @@ class TestSmolagents:
         agent = ToolCallingAgent(tools=[], model=model, verbosity_level=0)
         with pytest.raises(AgentGenerationError, match="upstream has no such model"):
             agent.run("hello")
+
+    def test_leaving(self, base_url: str, simulator: SimulatorProcess) -> None:
+        """A stream of the model's that is left ends upstream's work."""
+        from smolagents import ChatMessage
+
+        request_id = uuid.uuid4().hex
+        headers = {"X-Request-ID": request_id}
+        model = self.model(base_url, "endless", default_headers=headers)
+        message = ChatMessage(role="user", content=[{"type": "text", "text": "hi"}])
+        stream = model.generate_stream([message])
+        next(stream)
+        stream.close()
+        model.client.close()  # smolagents itself leaves the connection open
+        assert simulator.gone(request_id)["gone_phase"] == "streaming"
 
 
 class TestAgentsSdk:

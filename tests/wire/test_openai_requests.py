@@ -89,7 +89,7 @@ def test_an_empty_choice_is_none(empty: bytes) -> None:
 
 def test_half_a_character_passes_wherever_it_stands() -> None:
     """Agents cut texts anywhere; upstream reads what JSON.parse reads."""
-    lone = rb"\\ud800 \ud83d\ude00 \uDE00 \uD83D"
+    lone = rb"\\ud800 \ud83d\ude00\uDE00 \uD83D \ud83d\ud83d\ude00 \ud83d\\ude00"
     body = (
         b'{"model":"a/b","tools":["' + lone + b'"],"messages":[{"role":"user",'
         b'"content":"' + lone + b'"}],"seed":1.50}'
@@ -97,6 +97,20 @@ def test_half_a_character_passes_wherever_it_stands() -> None:
     assert parse(body) == Completion("a/b", False, body)
     filled = parse(body.replace(b'"model":"a/b"', b'"model":null'))
     assert json.loads(filled.body) == {**json.loads(body), "model": "the/default"}
+
+
+def test_half_characters_without_end_are_refused() -> None:
+    """Some thousands are an accident, a body full of them is not."""
+    body = b'{"model":"a/b","x":"' + rb"\ud800" * 10_001 + b'",' + MESSAGES + b"}"
+    with pytest.raises(Refused, match="lone surrogate"):
+        parse(body)
+
+
+@given(st.text(st.characters(categories=["Cs", "Lu", "So"], include_characters="\\")))
+def test_any_text_passes_in_ascii(text: str) -> None:
+    """Escapes of whole and of half characters, and of backslashes, in any order."""
+    body = json.dumps({"model": "a/b", "x": text, "messages": [{"role": "u"}]}).encode()
+    assert parse(body).body == body
 
 
 def test_what_is_wrong_is_not_put_on_what_may_be_there() -> None:
