@@ -64,13 +64,18 @@ async def opened(reply: bytes) -> AsyncIterator[tuple[OpenRouter, Scripted]]:
         nursery.cancel_scope.cancel(reason="test over")
 
 
-async def refusal(upstream: OpenRouter, *, whole: bool = False) -> EndStream:
+async def refusal(
+    upstream: OpenRouter,
+    *,
+    whole: bool = False,
+    trace: tuple[tuple[bytes, bytes], ...] = (),
+) -> EndStream:
     """Ask once, and return why there is no stream."""
 
     async def nothing() -> None:
         await trio.lowlevel.checkpoint()
 
-    call = Call("id", "model", b"{}", whole=whole)
+    call = Call("id", "model", b"{}", whole=whole, trace=trace)
     with pytest.raises(EndStream) as caught:
         await upstream.open(call, nothing, lambda _abort: None)
     return caught.value
@@ -113,3 +118,15 @@ async def test_a_compressed_error_is_read(
         failure = await refusal(upstream)
         assert failure.problem is not None
         assert "max_tokens is too large" in failure.problem.message
+
+
+async def test_upstream_is_told_the_request_id_and_the_trace(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """So that the operator of what is behind us can find the same request."""
+    async with opened(answer("400 Bad Request", b"")) as (upstream, scripted):
+        trace = ((b"traceparent", b"00-a-b-01"), (b"tracestate", b"x=1"))
+        await refusal(upstream, trace=trace)
+        head = scripted.requests[0].lower()
+        assert b"x-request-id: id\r\n" in head
+        assert b"traceparent: 00-a-b-01\r\ntracestate: x=1\r\n" in head

@@ -37,6 +37,7 @@ def chat_endpoint(services: Services) -> Endpoint:
             request,
             request_id=incoming.request_id,
             default_model=settings.OPENROUTER_MODEL,
+            trace=incoming.trace,
         )
         upstream = services.upstream
         assert upstream is not None

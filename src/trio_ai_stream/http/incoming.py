@@ -16,6 +16,11 @@ from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 from trio_ai_stream.wire.keys import Role
 
 _KEY: Final = "trio_ai_stream.incoming"
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+# 32 members of at most 512 characters each are allowed; nobody has to pass on as many.
+_TRACESTATE: Final = re.compile(rb"[\x20-\x7e\t]{1,2048}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -93,6 +98,23 @@ class Incoming:
                 text: str = value.decode("latin-1")
                 return text
         return None
+
+    @property
+    def trace(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The fields that carry the client's trace, to be passed on as they came.
+
+        Nothing unless there is one valid `traceparent`; without it `tracestate` means
+        nothing (W3C Trace Context, sections 3.2 and 3.3).
+        """
+        headers = self.scope["headers"]
+        parents = [value for name, value in headers if name == b"traceparent"]
+        if len(parents) != 1 or not _TRACEPARENT.fullmatch(parents[0]):
+            return ()
+        states = [value for name, value in headers if name == b"tracestate"]
+        state = b",".join(states)
+        if not _TRACESTATE.fullmatch(state):
+            return ((b"traceparent", parents[0]),)
+        return ((b"traceparent", parents[0]), (b"tracestate", state))
 
     @property
     def media_type(self) -> str:

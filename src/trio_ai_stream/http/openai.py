@@ -44,6 +44,7 @@ def completions_endpoint(services: Services) -> Endpoint:
             raw=True,
             whole=not completion.stream,
             choices=completion.choices,
+            trace=incoming.trace,
         )
         upstream = services.upstream
         assert upstream is not None

@@ -25,7 +25,8 @@ class Call:
 
     `body` is JSON. With `raw` the payload of each chunk is handed on as well. With
     `whole` upstream is asked for one JSON document instead of a stream. `choices` is
-    how many answers are asked for at a time (`n`).
+    how many answers are asked for at a time (`n`). `trace` are the header fields that
+    carry the client's trace on to upstream.
     """
 
     request_id: str
@@ -34,6 +35,7 @@ class Call:
     raw: bool = False
     whole: bool = False
     choices: int = 1
+    trace: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Source(Protocol):

@@ -99,6 +99,7 @@ class OpenRouter:
                     (b"Content-Length", b"%d" % len(call.body)),
                     (b"Accept", accept),
                     (b"X-Request-ID", call.request_id.encode("ascii")),
+                    *call.trace,
                 ],
                 stream=httpx.ByteStream(call.body),
                 extensions={**self._extensions, "meanwhile": meanwhile, "hold": hold},

@@ -10,7 +10,13 @@ from trio_ai_stream.stream.source import Call
 from trio_ai_stream.wire.requests import ChatRequest
 
 
-def chat_call(request: ChatRequest, *, request_id: str, default_model: str) -> Call:
+def chat_call(
+    request: ChatRequest,
+    *,
+    request_id: str,
+    default_model: str,
+    trace: tuple[tuple[bytes, bytes], ...] = (),
+) -> Call:
     """Return the call for one `POST /chat`; what is left out stays out."""
     model = request.model or default_model
     body: dict[str, Any] = {
@@ -23,4 +29,4 @@ def chat_call(request: ChatRequest, *, request_id: str, default_model: str) -> C
             body[name] = value
     if request.include_reasoning:
         body["include_reasoning"] = True
-    return Call(request_id=request_id, model=model, body=msgspec.json.encode(body))
+    return Call(request_id, model, msgspec.json.encode(body), trace=trace)
