@@ -38,6 +38,14 @@ WAITS: list[tuple[dict[str, Any], dict[str, str], float | None]] = [
     ({}, {"retry-after": "0.25"}, 0.25),
     ({}, {"retry-after": formatdate(NOW + 40, usegmt=True)}, 40),
     ({}, {"retry-after": formatdate(NOW - 40, usegmt=True)}, 0),
+    (
+        {},
+        {
+            "retry-after": formatdate(NOW - 60, usegmt=True),
+            "date": formatdate(NOW - 100, usegmt=True),
+        },
+        40,
+    ),
     ({}, {"retry-after": "-7"}, math.inf),
     ({}, {"retry-after": "soon"}, math.inf),
     ({}, {"retry-after": "\u00b2"}, math.inf),  # a digit to Python, but no number

@@ -41,18 +41,22 @@ def wait_told(
     said += [headers.get("retry-after"), provided.get("retry-after")]
     for value in said:
         if value is not None:
-            return _seconds(value, now)
+            return _seconds(value, now, headers.get("date", ""))
     for fields in (provided, headers):
         if (value := fields.get("x-ratelimit-reset")) is not None:
             return _until(value, now)
     return None
 
 
-def _seconds(value: object, now: float) -> float:
-    """Read seconds, as a number or as digits, or a date (RFC 9110 section 10.2.3)."""
+def _seconds(value: object, now: float, sent_at: str) -> float:
+    """Read seconds, as a number or as digits, or a date (RFC 9110 section 10.2.3).
+
+    A date that is past here, but not when the answer was sent, is one of another clock.
+    """
     number = _number(value)
-    if number is None and isinstance(value, str):
-        number = _date(value, now)
+    if number is None and isinstance(value, str) and (at := _date(value)) is not None:
+        sent = _date(sent_at)
+        number = max(0.0, at - now if at > now or sent is None else at - sent)
     return number if number is not None and 0 <= number < MAX_SECONDS else math.inf
 
 
@@ -73,10 +77,10 @@ def _number(value: object) -> float | None:
     return None
 
 
-def _date(value: str, now: float) -> float | None:
+def _date(value: str) -> float | None:
     try:
         date = parsedate_to_datetime(value)
         date = date if date.tzinfo else date.replace(tzinfo=UTC)
-        return max(0.0, date.timestamp() - now)
+        return date.timestamp()
     except (ValueError, OverflowError):
         return None
