@@ -82,9 +82,8 @@ def _serve(words: Sequence[str]) -> int:
     except ActivationError as exc:
         print(exc, file=sys.stderr)
         return 2
-    except OSError as exc:  # from binding; what goes wrong later comes in a group
-        host, port = settings.bind
-        print(f"cannot listen on {host}:{port}: {exc.strerror}", file=sys.stderr)
+    except OSError as exc:  # before there was anything to serve
+        print(f"cannot start: {exc}", file=sys.stderr)
         return 1
 
 

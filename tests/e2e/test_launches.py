@@ -123,11 +123,12 @@ async def test_bad_settings_are_named_at_once() -> None:
     ("words", "environ", "status", "said"),
     [
         (["serve"], {"PORT": "{taken}"}, 1, "cannot listen on 127.0.0.1:{taken}: "),
+        (["serve"], {"TRIO_AI_STREAM_LISTEN_FDS": "999"}, 1, "cannot start: [Errno 9]"),
         (["check-config"], {"TLS_CERT_FILE": "none.pem"}, 2, "TLS_CERT_FILE: expected"),
         (["check-config"], {"RATE_LIMIT": "x"}, 2, "expected a valid number, got 'x'"),
         (["dev-cert", "{folder}"], {}, 1, "dev-ca.pem: exists; nothing was"),
     ],
-    ids=["port-taken", "no-certificate", "not-a-number", "dev-cert-twice"],
+    ids=["port-taken", "no-socket", "no-certificate", "not-a-number", "dev-cert-twice"],
 )
 async def test_an_operators_mistake_is_a_sentence(
     words: list[str],

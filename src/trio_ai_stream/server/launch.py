@@ -55,8 +55,9 @@ def serve(
 
     :param application: where Hypercorn finds it, as `module:name`.
     :param command: starts this very program again, as a worker.
-    :raises SystemExit: the application's startup failed; the message says why.
-    :raises OSError: the address cannot be bound.
+    :raises SystemExit: the address cannot be bound, or the application's startup
+        failed; the message says why.
+    :raises OSError: the process cannot begin, for want of descriptors for one.
     :raises ActivationError: the service manager's sockets cannot be used.
     :raises SettingsError: they would let strangers in.
     """
@@ -175,10 +176,15 @@ def _bound(config: Config) -> Sockets:
 
     One socket for all workers; for several Hypercorn would set SO_REUSEPORT, which lets
     a second server have the same port and half of the clients.
+
+    :raises SystemExit: that cannot be done; the message says why.
     """
     workers, config.workers = config.workers, 1
     try:
         return config.create_sockets()
+    except OSError as exc:
+        where = ", ".join(config.bind)
+        raise SystemExit(f"cannot listen on {where}: {exc.strerror}") from exc
     finally:
         config.workers = workers
 
