@@ -110,6 +110,25 @@ async def test_only_probes_and_metrics_are_there(tmp_path: Path) -> None:
             assert await running.stop() == 0
 
 
+@pytest.mark.parametrize(
+    ("how", "client"),
+    [("full", "ip:127.0.0.1"), ("network", "ip:127.0.0.0/24"), ("none", None)],
+)
+async def test_the_log_names_clients_as_configured(
+    how: str, client: str | None
+) -> None:
+    """Both records of a request name its client, as far as LOG_CLIENTS lets them."""
+    with trio.fail_after(60):
+        async with server(SERVE, LOG_CLIENTS=how) as running:
+            body = {"prompt": "x", "model": "simulator/fast"}
+            await curl(f"http://127.0.0.1:{running.port}/chat", data=body)
+            assert await running.stop() == 0
+    named = {"stream_ended", "request_ended"}
+    records = [r for r in running.records if r["event"] in named]
+    assert {r["event"] for r in records} == named
+    assert {r["client"] for r in records} == {client}
+
+
 async def test_a_rejected_key_is_not_silent() -> None:
     """Metric and readiness say that upstream does not take our key."""
     port = free_port()
