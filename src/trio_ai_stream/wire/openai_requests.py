@@ -7,7 +7,7 @@ option of a model needs no new release of ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -23,25 +23,27 @@ from trio_ai_stream.wire.validation import (
 )
 
 
-class ContentPart(Struct, frozen=True):
+class ContentPart(Struct, frozen=True, gc=False):
     """A part of a message: a text, or whatever else upstream takes."""
 
     type: str
     text: str | None = None
 
 
-class CompletionMessage(Struct, frozen=True):
+class CompletionMessage(Struct, frozen=True, gc=False):
     """One message of the conversation; further fields pass through."""
 
     role: str
     content: str | list[ContentPart] | None = None
 
-    def texts(self) -> Iterator[str]:
-        """Yield each text of the message."""
-        if isinstance(self.content, str):
-            yield self.content
-        elif self.content is not None:
-            yield from (part.text for part in self.content if part.text is not None)
+    def length(self) -> int:
+        """Return how many characters the texts of the message have."""
+        content = self.content
+        if content is None:
+            return 0
+        if isinstance(content, str):
+            return len(content)
+        return sum(len(part.text) for part in content if part.text is not None)
 
 
 class CompletionRequest(Struct, frozen=True):
@@ -93,8 +95,8 @@ def parse_completion(
     # agents send what a terminal printed, cut anywhere, and this endpoint's promise is
     # to pass it through.
     request = decode(_decoder, body, lone_surrogates=True)
-    texts = (text for message in request.messages for text in message.texts())
-    check_length("messages", texts, max_messages_length)
+    length = sum([message.length() for message in request.messages])
+    check_length("messages", length, max_messages_length)
     model = request.chosen() or default_model
     check_text("model", model)
     if request.model is None:

@@ -67,13 +67,13 @@ def parse_chat_request(
         raise invalid("prompt", f"expected either prompt or messages, got {came}")
     if request.prompt is not None:
         texts = [("prompt", request.prompt)]
-        check_length("prompt", [request.prompt], max_prompt_length)
+        check_length("prompt", len(request.prompt), max_prompt_length)
     else:
         texts = [
             (f"messages[{i}].content", message.content)
             for i, message in enumerate(request.conversation())
         ]
-        check_length("messages", (text for _, text in texts), max_messages_length)
+        check_length("messages", sum(len(t) for _, t in texts), max_messages_length)
     if all(not text.strip() for _, text in texts):
         raise invalid(texts[0][0], "expected some text, got none")
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -117,9 +117,8 @@ def _at(exc: json.JSONDecodeError) -> int:
     return len(exc.doc[: exc.pos].encode())
 
 
-def check_length(field: str, texts: Iterable[str], limit: int) -> None:
-    """Refuse texts that are longer than `limit` characters together."""
-    length = sum(len(text) for text in texts)
+def check_length(field: str, length: int, limit: int) -> None:
+    """Refuse texts that have more than `limit` characters together."""
     if length > limit:
         message = f"expected at most {limit} characters, got {length}"
         raise invalid(field, message, status=413)
