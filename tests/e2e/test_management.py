@@ -117,11 +117,12 @@ async def test_only_probes_and_metrics_are_there(tmp_path: Path) -> None:
 async def test_the_log_names_clients_as_configured(
     how: str, client: str | None
 ) -> None:
-    """Both records of a request name its client, as far as LOG_CLIENTS lets them."""
+    """A stream's and a request's record name the client, as far as LOG_CLIENTS lets them."""
     with trio.fail_after(60):
         async with server(SERVE, LOG_CLIENTS=how) as running:
             body = {"prompt": "x", "model": "simulator/fast"}
             await curl(f"http://127.0.0.1:{running.port}/chat", data=body)
+            await curl(f"http://127.0.0.1:{running.port}/streams")
             assert await running.stop() == 0
     named = {"stream_ended", "request_ended"}
     records = [r for r in running.records if r["event"] in named]
