@@ -117,7 +117,7 @@ async def test_only_probes_and_metrics_are_there(tmp_path: Path) -> None:
 async def test_the_log_names_clients_as_configured(
     how: str, client: str | None
 ) -> None:
-    """A stream's and a request's record name the client, as far as LOG_CLIENTS lets them."""
+    """Records name their client as far as LOG_CLIENTS lets them."""
     with trio.fail_after(60):
         async with server(SERVE, LOG_CLIENTS=how) as running:
             body = {"prompt": "x", "model": "simulator/fast"}
