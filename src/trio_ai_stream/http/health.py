@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.metadata import version
+from typing import Final
 
 from quart import Blueprint, Response
 
@@ -11,12 +11,15 @@ from trio_ai_stream.http.responses import json_response
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.wire.documents import Health, Readiness
 
+# Read at start: a process without descriptors answers the probes, too.
+_RELEASE: Final = version("trio-ai-stream")
+
 
 def health(services: Services) -> Health:
     """Say that the process is alive."""
     return Health(
         status="ok",
-        version=_release(),
+        version=_RELEASE,
         upstream=services.settings.upstream_kind,
         live_streams=len(services.registry),
     )
@@ -54,8 +57,3 @@ def health_blueprint(services: Services) -> Blueprint:
         return json_response(document, 200 if document.status == "ready" else 503)
 
     return blueprint
-
-
-@cache
-def _release() -> str:
-    return version("trio-ai-stream")

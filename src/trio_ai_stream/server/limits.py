@@ -6,8 +6,12 @@ A field's comment is its reason. Times are seconds (`_s`), sizes are bytes (`_by
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from trio_ai_stream.settings import Settings
+
+# Log, listeners, pollers, shared files, name look-ups, those kept back; and some room.
+_OTHER_DESCRIPTORS: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,8 @@ class Limits:
     linger_s: float = 1.0
     # Descriptors: each stream needs one more for its upstream connection.
     connections: int = 8192
+    # Upstream connections at a time, one for each stream.
+    streams: int = 2000
     # Rebalances long-lived connections over workers and replicas.
     requests_per_connection: int = 1000
     # Request line and headers; the same for an HTTP/2 header list. Cookies of a whole
@@ -73,12 +79,18 @@ class Limits:
     # A burst of as many clients as there may be streams must not meet a full queue.
     backlog: int = 2048
 
+    @property
+    def descriptors(self) -> int:
+        """File descriptors that a process under these bounds may come to need."""
+        return self.connections + self.streams + _OTHER_DESCRIPTORS
+
     def for_spare(self) -> Limits:
         """Return those of a connection for which a reserved descriptor was taken."""
         return replace(
             self,
-            head_read_s=min(2.0, self.head_read_s),
-            tls_handshake_s=min(2.0, self.tls_handshake_s),
+            # Whoever probes says what it wants at once; others must not fill the few.
+            head_read_s=min(0.5, self.head_read_s),
+            tls_handshake_s=min(1.0, self.tls_handshake_s),
             requests_per_connection=1,
         )
 
@@ -92,6 +104,7 @@ class Limits:
             keep_alive_s=settings.IDLE_TIMEOUT_SECS,
             tls_handshake_s=settings.TLS_HANDSHAKE_TIMEOUT_SECS,
             connections=settings.MAX_CONNECTIONS,
+            streams=settings.MAX_CONCURRENT_STREAMS,
             requests_per_connection=settings.MAX_REQUESTS_PER_CONNECTION,
             header_bytes=settings.MAX_HEADER_BYTES,
             read_ahead_bytes=settings.MAX_READ_AHEAD_BYTES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 from collections.abc import Iterable, MutableMapping
 from contextlib import suppress
@@ -106,7 +107,7 @@ class Reserve:
     def __init__(self, count: int) -> None:
         self._count = count
         self._held: list[int] = []
-        self.restore(count)
+        self.restore()
 
     def lend(self) -> bool:
         """Free one descriptor; False if none is left."""
@@ -115,17 +116,29 @@ class Reserve:
         os.close(self._held.pop())
         return True
 
-    def restore(self, count: int = 1) -> None:
-        """Keep `count` more descriptors back, as far as there are any."""
+    def restore(self) -> None:
+        """Keep back again what was lent, as far as there is any."""
         with suppress(OSError):
-            while count and len(self._held) < self._count:
+            while len(self._held) < self._count:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-                count -= 1
 
     def close(self) -> None:
         """Give all of them back."""
         while self.lend():
             pass
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Raise the soft limit of open files as far as the hard one lets us; return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < most:
+        with suppress(OSError, ValueError):  # a container may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return most
+    return soft
 
 
 def listeners_of(config: Config, sockets: Sockets) -> list[Listener]:

@@ -30,6 +30,15 @@ def accept_failed(exc: Exception) -> None:
     log.warning(text, str(exc) or "no memory is left", extra=_event("accept_failed"))
 
 
+def descriptors_scarce(wanted: int, allowed: int) -> None:
+    """Log that clients may be refused for want of descriptors."""
+    text = (
+        "MAX_CONNECTIONS and MAX_CONCURRENT_STREAMS may need %d file descriptors, and"
+        " %d are allowed; raise the limit (LimitNOFILE, ulimit -n) or lower them"
+    )
+    log.warning(text, wanted, allowed, extra=_event("descriptors_scarce"))
+
+
 def listeners_closed() -> None:
     """Log that another process has shut down the sockets that this one accepts from."""
     text = "every listening socket has been shut down elsewhere; draining"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
@@ -29,7 +28,7 @@ from trio_ai_stream.server.guard.worker import Worker
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.notify import Notifier
 from trio_ai_stream.server.signals import received
-from trio_ai_stream.server.sockets import Listener, listeners_of
+from trio_ai_stream.server.sockets import Listener, allow_descriptors, listeners_of
 
 Trigger = Callable[..., Awaitable[None]]
 
@@ -195,16 +194,10 @@ def _listen(
     for listener in listeners:
         stack.enter_context(listener.sock)
         listener.sock.listen(limits.backlog)
-    _allow_descriptors(2 * limits.connections + 256)
+    allowed = allow_descriptors(limits.descriptors)
+    if allowed < limits.descriptors:
+        records.descriptors_scarce(limits.descriptors, allowed)
     return listeners
-
-
-def _allow_descriptors(wanted: int) -> None:
-    """Raise the soft limit of open files as far as the hard one lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _describe(listener: Listener) -> str:
