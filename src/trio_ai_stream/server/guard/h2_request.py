@@ -71,3 +71,11 @@ def announced_length(headers: Headers) -> int | None:
     if len(said) > 1 or not _LENGTH.fullmatch(said[0]):
         raise ValueError("expected one length of at most 19 digits")
     return int(said[0])
+
+
+def expects_continue(headers: Headers) -> bool:
+    """Tell whether the client waits to be told to go on (RFC 9110 10.1.1)."""
+    return any(
+        name == b"expect" and value.lower() == b"100-continue"
+        for name, value in headers
+    )

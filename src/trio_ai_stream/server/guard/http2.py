@@ -24,6 +24,7 @@ from trio_ai_stream.server.guard import records
 from trio_ai_stream.server.guard.budget import Budget
 from trio_ai_stream.server.guard.h2_request import (
     announced_length,
+    expects_continue,
     judge_trailers,
     read_head,
 )
@@ -196,7 +197,7 @@ class GuardedH2(H2Sending, H2Protocol):
         stream.body_deadline = trio.current_time() + self.limits.body_read_s
         stream.missing_bytes = length
         self.open[stream_id] = stream
-        if event.stream_ended is None and (b"expect", b"100-continue") in head.headers:
+        if event.stream_ended is None and expects_continue(head.headers):
             with suppress(ProtocolError):  # reset by what came right behind it
                 self.connection.send_headers(stream_id, [(b":status", b"100")])
         stream.begin(
