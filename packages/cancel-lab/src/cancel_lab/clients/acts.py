@@ -12,6 +12,7 @@ class Act(enum.StrEnum):
     RST = "client_rst"
     HALF_CLOSE = "client_half_close"
     RST_STREAM = "h2_rst_stream"
+    # And the close behind it: GOAWAY alone lets live streams finish (RFC 9113 6.8).
     GOAWAY = "h2_goaway"
     STOP_READING = "client_stops_reading"
 
