@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
@@ -38,11 +39,10 @@ class _Pipe:
         self.unread = False  # its reader has closed
 
     async def send(self, data: bytes) -> None:
-        if self.ended and not self.cut:
-            raise trio.ClosedResourceError("this end was closed for sending")
         await trio.lowlevel.checkpoint()
+        self.check_writer()
         while data:
-            self._check_writer()
+            self.check_writer()
             room = (self._capacity or len(data)) - len(self._data)
             if self._capacity == LOCKSTEP and self._data:
                 room = 0
@@ -54,7 +54,7 @@ class _Pipe:
                 await self._change.park()
         while self._capacity == LOCKSTEP and self._data:
             await self._change.park()
-            self._check_writer()
+            self.check_writer()
 
     async def receive(self, most: int) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -68,13 +68,16 @@ class _Pipe:
                 del self._data[:most]
                 self._change.unpark_all()
                 return data
-            if self.ended:
+            if self.ended or self.cut:
                 return b""
             await self._change.park()
 
-    def end(self, *, cut: bool = False) -> None:
+    def end(self) -> None:
         self.ended = True
-        self.cut |= cut
+        self._change.unpark_all()
+
+    def end_from_outside(self) -> None:
+        self.cut = True
         self._change.unpark_all()
 
     def break_off(self) -> None:
@@ -87,11 +90,11 @@ class _Pipe:
         self.unread = True
         self._change.unpark_all()
 
-    def _check_writer(self) -> None:
-        if self.cut or self.broken or self.unread:
-            raise trio.BrokenResourceError("the other end is gone")
+    def check_writer(self) -> None:
         if self.ended:
             raise trio.ClosedResourceError("this end was closed for sending")
+        if self.cut or self.broken or self.unread:
+            raise trio.BrokenResourceError("the other end is gone")
 
 
 class MemoryStream(trio.abc.HalfCloseableStream):
@@ -100,7 +103,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
     def __init__(self, out: _Pipe, into: _Pipe) -> None:
         self._out = out
         self._into = into
-        self._sending = trio.Lock()
+        self._busy: set[str] = set()
         self.closed = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -108,16 +111,24 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
         :raises trio.BusyResourceError: when another task is sending.
         """
-        with _exclusive(self._sending):
+        with self._exclusively("sending"):
             await self._out.send(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return at once: a full pipe makes `send_all` wait."""
-        await trio.lowlevel.checkpoint()
+        with self._exclusively("sending"):
+            await trio.lowlevel.checkpoint()
+            self._out.check_writer()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what has arrived; b"" once the other end has closed."""
-        return await self._into.receive(max_bytes or 65_536)
+        """Return what has arrived; b"" once the other end has closed.
+
+        :raises trio.BusyResourceError: when another task is receiving.
+        """
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError(f"expected max_bytes of at least 1; got {max_bytes}")
+        with self._exclusively("receiving"):
+            return await self._into.receive(max_bytes or 65_536)
 
     async def send_eof(self) -> None:
         """Close for sending; what the other end sends still arrives."""
@@ -138,17 +149,15 @@ class MemoryStream(trio.abc.HalfCloseableStream):
     def setsockopt(self, *_: object) -> None:
         """Accept any option of a socket: clients set TCP_NODELAY."""
 
-
-@contextlib.contextmanager
-def _exclusive(lock: trio.Lock) -> Iterator[None]:
-    try:
-        lock.acquire_nowait()
-    except (trio.WouldBlock, RuntimeError):
-        raise trio.BusyResourceError("another task is sending") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    @contextlib.contextmanager
+    def _exclusively(self, doing: str) -> Iterator[None]:
+        if doing in self._busy:
+            raise trio.BusyResourceError(f"another task is {doing}")
+        self._busy.add(doing)
+        try:
+            yield
+        finally:
+            self._busy.discard(doing)
 
 
 class MemoryConnection:
@@ -166,11 +175,11 @@ class MemoryConnection:
 
     def end_server(self) -> None:
         """Let the server's direction end (FIN): what is in flight still arrives."""
-        self._down.end(cut=True)
+        self._down.end_from_outside()
 
     def end_client(self) -> None:
         """Let the client's direction end (FIN)."""
-        self._up.end(cut=True)
+        self._up.end_from_outside()
 
 
 class MemoryListener(trio.abc.Listener[MemoryStream]):

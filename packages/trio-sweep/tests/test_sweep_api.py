@@ -1,0 +1,211 @@
+"""Options of `sweep`, coverage, tokens, threads, and what runs must not share."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_sweep import MisuseError, TokenError, ViolationsError, sweep
+from trio_sweep.coverage import await_sites, classify
+from trio_sweep.token import Token
+
+
+async def sleeps() -> None:
+    """Wait for a second, with a timeout that has a name."""
+    with trio.move_on_after(5) as patience:
+        await trio.sleep(1)
+    assert not patience.cancelled_caught
+
+
+async def swallows() -> None:
+    """Take Cancelled for an error."""
+    with contextlib.suppress(BaseException):
+        await trio.sleep(1)
+
+
+def test_a_finding_raises_with_the_report_as_its_text() -> None:
+    """The text holds the rule, the token and the place."""
+    report = sweep(swallows)
+    with pytest.raises(ViolationsError) as caught:
+        report.raise_for_violations()
+    assert str(caught.value) == str(report)
+    assert "once more: --replay 0:0:cancel" in str(report)
+    assert json.loads(report.to_json())["findings"][0]["invariant"] == "not-swallowed"
+
+
+def test_an_invariant_is_allowed_with_a_reason_which_is_shown() -> None:
+    """A pattern narrows it; another text is still a violation."""
+    report = sweep(swallows, allow={"not-swallowed": "it is a test"})
+    assert report.clean
+    assert "allowed not-swallowed (6 runs): it is a test" in str(report)
+    narrow = sweep(swallows, allow={"not-swallowed:*elsewhere*": "it is a test"})
+    assert not narrow.clean
+
+
+def test_scopes_are_chosen_by_their_labels() -> None:
+    """All, none, or those that match."""
+    everything = sweep(sleeps, seeds=1, scopes=True).runs
+    nothing = sweep(sleeps, seeds=1, scopes=False).runs
+    assert sweep(sleeps, seeds=1, scopes="*:patience").runs == everything
+    assert sweep(sleeps, seeds=1, scopes=["*:other"]).runs == nothing < everything
+
+
+def test_a_body_that_is_swept_inside_of_trio_is_refused() -> None:
+    """A sweep runs Trio itself."""
+
+    async def inside() -> None:
+        sweep(sleeps)
+
+    with pytest.raises(MisuseError, match="outside of Trio"):
+        trio.run(inside)
+
+
+def test_a_sweep_leaves_nothing_behind() -> None:
+    """Random numbers, hooks and threads are as before."""
+    sweep(sleeps, seeds=1)  # Trio's cache has its thread from now on
+    random.seed(5)
+    state, hook, living = (
+        random.getstate(),
+        threading.excepthook,
+        threading.active_count(),
+    )
+    sweep(sleeps, seeds=1)
+    assert random.getstate() == state
+    assert threading.excepthook is hook
+    assert threading.active_count() <= living
+
+
+def test_a_site_is_covered_only_where_an_act_landed(tmp_path: Path) -> None:
+    """What the undisturbed run waits at does not count, nor what nobody waits at."""
+    path = tmp_path / "program.py"
+    path.write_text(
+        "async def program(other, event):\n"
+        "    async with other as a, \\\n"
+        "            a as b:\n"
+        "        await event.wait()\n"
+        "    return [x async for x in b]\n"
+    )
+    sites = await_sites([str(path)])
+    assert [site.line for site in sites] == [2, 3, 4, 5]
+    name = str(path)
+    executed = {(name, 2), (name, 4)}
+    excuses = {"program.py:program": "not in this test", "*:gone": "renamed"}
+    coverage = classify(sites, {(name, 4)}, executed, {})
+    assert [site.line for site in coverage.covered] == [4]
+    assert [site.line for site in coverage.unwaited] == [2]
+    assert [site.line for site in coverage.missed] == [3, 5]
+    excused = classify(sites, {(name, 4)}, executed, excuses)
+    assert [site.line for site, _ in excused.excused] == [2, 3, 5]
+    assert excused.stale == ["*:gone"]
+
+
+def test_a_sweep_counts_the_sites_of_the_packages_named() -> None:
+    """The denominator is every await of this file; one of them was met."""
+    report = sweep(sleeps, seeds=1, packages=[__file__])
+    assert report.coverage is not None
+    met = [site.function for site in report.coverage.covered]
+    assert met == ["sleeps"]
+    assert "swallows" in {site.function for site in report.coverage.missed}
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        Token(0),
+        Token(3, ((17, "cancel"),)),
+        Token(3, ((17, "scope@client.py:Client.ask.<locals>.one:patience#2"),)),
+        Token(3, ((17, "reset"), (17, "cancel"))),
+    ],
+)
+def test_a_token_survives_being_written(token: Token) -> None:
+    """Reading what was written gives the same run."""
+    assert Token.parse(str(token)) == token
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "0:", "x", "0:1", "-1", "0:1:", "0:a:cancel"]
+)
+def test_what_is_no_token_is_refused(text: str) -> None:
+    """The error shows the forms that a token has."""
+    with pytest.raises(TokenError, match="SEED:K:CAUSE"):
+        Token.parse(text)
+
+
+@contextlib.asynccontextmanager
+async def order() -> AsyncIterator[list[str]]:
+    """Yield a list to note things in."""
+    yield []
+
+
+def test_threads_run_in_lockstep() -> None:
+    """Threads of different speed end in the order in which they were started."""
+    orders = set()
+
+    async def body(noted: list[str]) -> None:
+        def work(name: str, pause: float) -> None:
+            threading.Event().wait(pause)
+            noted.append(name)
+            trio.from_thread.run_sync(noted.append, name.upper())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, work, "a", 0.01)
+            nursery.start_soon(trio.to_thread.run_sync, work, "b", 0.0)
+        assert trio.current_time() == 0
+        orders.add("".join(noted))
+
+    report = sweep(body, world=order, seeds=1)
+    report.raise_for_violations()
+    assert report.fates["refused"] > 0
+    assert len({one for one in orders if len(one) == 4}) == 1
+
+
+def test_a_thread_that_does_not_return_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sweep does not wait for it for ever."""
+    monkeypatch.setattr("trio_sweep.threads.PATIENCE_S", 0.2)
+    stop = threading.Event()
+
+    async def body() -> None:
+        await trio.to_thread.run_sync(stop.wait)
+
+    report = sweep(body, seeds=1)
+    stop.set()
+    assert "does not return" in report.findings[0].text
+
+
+def test_real_sockets_can_be_swept() -> None:
+    """With a moment for each event the clock does not jump over loopback."""
+
+    async def body() -> None:
+        async with trio.open_nursery() as nursery:
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            port = listeners[0].socket.getsockname()[1]
+
+            async def echo(stream: trio.SocketStream) -> None:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    async for data in stream:
+                        await stream.send_all(data)
+
+            nursery.start_soon(trio.serve_listeners, echo, listeners)
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            async with stream:
+                await stream.send_all(b"x")
+                with trio.fail_after(5):
+                    assert await stream.receive_some() == b"x"
+            nursery.cancel_scope.cancel()
+
+    allow = {
+        "deterministic": "the kernel decides when bytes arrive",
+        "resource-warning": "listeners that serve_listeners has not got yet",
+    }
+    sweep(
+        body, seeds=1, settle_s=0.005, scopes=False, allow=allow
+    ).raise_for_violations()

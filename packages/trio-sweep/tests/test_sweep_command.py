@@ -1,0 +1,241 @@
+"""The command's verdicts, its exit codes, and what it refuses to claim."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import contextlib, os, signal, time, trio
+from trio_sweep import Cause
+
+async def whole():
+    print("many lines")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 1)
+        with trio.move_on_after(2) as patience:
+            await trio.sleep(1)
+
+async def broken():
+    try:
+        await trio.sleep(1)
+    except trio.Cancelled:
+        pass
+
+async def stubborn():
+    while True:
+        try:
+            await trio.sleep(1)
+            return
+        except BaseException:
+            pass
+
+async def never_waits():
+    pass
+
+async def takes_two(one, two):
+    await trio.sleep(1)
+
+def not_async():
+    pass
+
+async def interrupts():
+    count.append(1)
+    if len(count) == 6:
+        raise KeyboardInterrupt
+    await trio.sleep(1)
+
+count = []
+
+async def waits_for_ctrl_c():
+    for _ in range(50):
+        await trio.sleep(1)
+    count.append(1)
+    if len(count) == 6:
+        os.kill(os.getpid(), signal.SIGINT)
+    await trio.sleep(1)
+
+@contextlib.asynccontextmanager
+async def world():
+    yield []
+
+async def in_world(env):
+    await trio.sleep(1)
+
+idle = [Cause("nothing", lambda env: False)]
+real = [Cause("bang", lambda env: env.append(1))]
+"""
+
+
+def run(
+    folder: Path, *arguments: str, **options: object
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder with the program above."""
+    (folder / "program.py").write_text(PROGRAM)
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        [sys.executable, "-m", "trio_sweep", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+    return done
+
+
+def test_a_whole_program_is_exit_0(tmp_path: Path) -> None:
+    """The report counts; what the program prints is not in it."""
+    done = run(tmp_path, "program.py:whole", "--pairs")
+    assert done.returncode == 0, done.stderr
+    assert "no invariant was violated" in done.stdout
+    assert "many lines" not in done.stdout
+    assert " 0 with two acts" not in done.stdout
+
+
+def test_a_broken_program_is_exit_1_and_replays(tmp_path: Path) -> None:
+    """The report names a command that shows the run step by step, also as a trace."""
+    done = run(tmp_path, "program.py:broken")
+    assert done.returncode == 1
+    assert "trio-sweep program.py:broken --replay '0:0:cancel'" in done.stdout
+    again = run(
+        tmp_path, "program:broken", "--replay", "0:0:cancel", "--trace", "t.json"
+    )
+    assert again.returncode == 1
+    assert "---- cancel" in again.stdout
+    assert "VIOLATED not-swallowed" in again.stdout
+    events = json.loads((tmp_path / "t.json").read_text())
+    names = {event["name"] for event in events}
+    assert {"cancel", "Cancelled: trio-sweep 0:0:cancel", "last step"} <= names
+    arrows = {phase: [e for e in events if e["ph"] == phase] for phase in "sf"}
+    assert len(arrows["s"]) == len(arrows["f"]) > 0
+
+
+def test_what_cannot_be_ended_is_ended_and_found(tmp_path: Path) -> None:
+    """A program that swallows everything in a loop is a finding, not a hang."""
+    done = run(tmp_path, "program.py:stubborn")
+    assert done.returncode == 1
+    assert "it was ended by force" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["program.py:whole", "--seeds", "0"], "at least one seed"),
+        (["program.py:whole", "--jobs", "0"], "at least one job"),
+        (["program.py:never_waits"], "never waits"),
+        (["program.py:takes_two"], "no argument"),
+        (["program.py:not_async"], "async function"),
+        (["program.py:gone"], "no such name"),
+        (["gone.py:whole"], "expected a file"),
+        (["gone_module:whole"], "expected a module"),
+        (["program.py"], "FILE.py:NAME"),
+        (["program.py:whole", "--replay", ""], "SEED:K:CAUSE"),
+        (["program.py:whole", "--replay", "x"], "SEED:K:CAUSE"),
+        (["program.py:whole", "--replay", "0:"], "SEED:K:CAUSE"),
+        (["program.py:whole", "--replay", "0:999:cancel"], "has only"),
+        (["program.py:whole", "--replay", "0:0:cancel+999:scope@x"], "had ended"),
+        (["program.py:whole", "--replay", "0:0:scope@gone"], "met nothing"),
+        (["program.py:whole", "--replay", "0:0:gone"], "expected a cause"),
+        (["program.py:whole", "--replay", "0:2:cancel+1:cancel"], "in the order"),
+        (
+            ["program.py:whole", "--replay", "0:0:cancel+1:cancel+2:cancel"],
+            "at most 2",
+        ),
+        (["program.py:whole", "--trace", "t.json"], "together with --replay"),
+        (["program.py:whole", "--allow", "logged"], "expected a reason"),
+        (["program.py:whole", "--allow", "nothing=reason"], "expected an invariant"),
+        (["program.py:whole", "--package", "gone_module"], "not found"),
+        (
+            ["program.py:in_world", "--world", "world", "--causes", "idle"],
+            "never met anything: nothing",
+        ),
+    ],
+)
+def test_what_would_prove_nothing_is_exit_2(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    """A sentence says what was expected; nothing is claimed."""
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 2, done.stdout
+    assert says in done.stderr
+    assert "no invariant" not in done.stdout
+
+
+def test_a_cause_that_lands_is_no_misuse(tmp_path: Path) -> None:
+    """Causes of the surroundings are given as a list of a name of the file."""
+    named = ["program.py:in_world", "--world", "world", "--causes", "real"]
+    done = run(tmp_path, *named)
+    assert done.returncode == 0, done.stderr
+    again = run(tmp_path, *named, "--replay", "0:0:bang+0:cancel")
+    assert again.stdout.index("---- bang") < again.stdout.index("---- cancel")
+
+
+def test_the_json_says_what_the_text_says(tmp_path: Path) -> None:
+    """Findings, counts and coverage are in the document."""
+    arguments = ["program.py:broken", "--json", "--package", "program.py"]
+    document = json.loads(run(tmp_path, *arguments).stdout)
+    assert document["schema"] == 1
+    assert [one["token"] for one in document["findings"]] == ["0:0:cancel"]
+    (covered,) = document["coverage"]["covered"]
+    assert covered.startswith("program.py:")
+    assert covered.endswith(" in broken")
+
+
+def test_two_sweeps_and_any_number_of_jobs_give_the_same_bytes(tmp_path: Path) -> None:
+    """Neither hash seed, nor process, nor the number of cores shows in a report."""
+    base = ["program.py:whole", "--pairs", "--json"]
+    texts = {
+        run(
+            tmp_path,
+            *base,
+            "--jobs",
+            jobs,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        ).stdout
+        for jobs, hash_seed in (("1", "1"), ("2", "2"), ("3", "3"))
+    }
+    assert len(texts) == 1
+    assert json.loads(texts.pop())["with_two_acts"] > 0
+
+
+@pytest.mark.parametrize("name", ["interrupts", "waits_for_ctrl_c"])
+def test_ctrl_c_stops_at_once_and_claims_nothing(tmp_path: Path, name: str) -> None:
+    """The report says how many runs were made, and is not clean."""
+    done = run(tmp_path, f"program.py:{name}", "--jobs", "1")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "INTERRUPTED after" in done.stdout
+    assert "no invariant" not in done.stdout
+    assert "VIOLATED" not in done.stdout
+
+
+def test_ctrl_c_ends_the_processes_too(tmp_path: Path) -> None:
+    """Of a sweep over two cores nothing is left."""
+    (tmp_path / "long.py").write_text(
+        "import trio\n"
+        "async def body():\n"
+        "    for _ in range(400):\n"
+        "        await trio.sleep(1)\n"
+    )
+    command = [sys.executable, "-m", "trio_sweep", "long.py:body", "--jobs", "2"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        time.sleep(3)  # no event tells from outside that a sweep is on its way
+        os.killpg(process.pid, signal.SIGINT)
+        text, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, text
+    assert "INTERRUPTED after" in text
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
