@@ -47,7 +47,13 @@ def complaints(
     for number, end in enumerate(quiet.works):
         if end != "done":
             found.append(f"host {number} answers a new stream with {end!r}")
+    found += [f"{one.request_id} got 500" for one in sights if one.status == 500]
     for number, host in enumerate(hosts):
+        found += [
+            f"host {number} logged {record['message']}: {record['exception'][-2000:]}"
+            for record in host.records
+            if record.get("exception") and "EMFILE" not in record["message"]
+        ]
         mine = [one for one in sights if one.host == number]
         around = [fault for fault in faults if fault.host == number]
         found += _records(host, mine, around)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 import trio
@@ -77,6 +78,53 @@ async def test_a_call_while_the_connection_closes_finds_it_lost(valkey: Server) 
                 await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel(reason="the test is over")
     assert any(isinstance(answer, Unavailable) for answer in answers)
+
+
+async def test_a_failure_of_a_lost_connection_does_not_end_the_next_one() -> None:
+    """A call that fails late, when another connection is up, says nothing of that."""
+    clients: list[SlowClient] = []
+
+    def open_client() -> Any:
+        clients.append(SlowClient())
+        return clients[-1]
+
+    async def run(_client: object, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def call() -> None:
+        with pytest.raises(Unavailable):
+            await link.call(ADMIT, ["a"], [1, 9])
+
+    link = Link("redis://127.0.0.1:1", timeout_s=5, on_change=lambda _reason: None)
+    link.open_client = open_client
+    async with trio.open_nursery() as nursery:
+        await nursery.start(link.run, [run])
+        async with trio.open_nursery() as calls:
+            calls.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+            link.late(trio.current_time(), "another call")
+            await until(lambda: link.up and len(clients) == 2)
+            clients[0].fail.set()
+        assert link.up
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+class SlowClient:
+    """A connection whose calls fail when the test says so."""
+
+    def __init__(self) -> None:
+        self.fail = trio.Event()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        return
+
+    async def evalsha(self, *_args: object, **_options: object) -> None:
+        await self.fail.wait()
+        raise OSError("the connection was lost")
 
 
 async def test_a_busy_process_does_not_blame_its_server(

@@ -48,6 +48,7 @@ def test_what_adds_up_is_not_complained_of() -> None:
         ({"records": (RECORD, RECORD)}, "a has 2 records"),
         ({"records": ({**RECORD, "outcome": "shutdown"},)}, "a saw 'done', recorded"),
         ({"sight": replace(SIGHT, status=503)}, "a got 503 and has a record"),
+        ({"sight": replace(SIGHT, status=500)}, "a got 500"),
         ({"sight": replace(SIGHT, end="cancelled")}, "a was told cancelled, recorded"),
         ({"sight": replace(SIGHT, end="")}, "a (normal) got 200, '', and no fault"),
     ],

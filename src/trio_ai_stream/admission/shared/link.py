@@ -124,9 +124,11 @@ class Link:
                 except NoScriptError:
                     return await client.eval(script.text, keys=keys, args=args)
             except (RedisError, OSError) as exc:
-                raise self._fail(explain(exc, self._url)) from exc
+                raise self._failed(client, exc) from exc
             except RuntimeError as exc:
                 raise self._closed(client, exc) from exc
+        if self._client is not client:
+            raise Unavailable("unavailable", "the link was lost")
         raise self.late(deadline, script.name, timeout_s)
 
     def late(
@@ -149,9 +151,11 @@ class Link:
             try:
                 return await client.publish(channel, message)
             except (RedisError, OSError) as exc:
-                raise self._fail(explain(exc, self._url)) from exc
+                raise self._failed(client, exc) from exc
             except RuntimeError as exc:
                 raise self._closed(client, exc) from exc
+        if self._client is not client:
+            raise Unavailable("unavailable", "the link was lost")
         raise self._fail(Unavailable("timeout", f"publish {self.timeout_s} s"))
 
     async def run(
@@ -219,6 +223,11 @@ class Link:
             self._changed(self._reason)
         self._lost.set()
         return reason
+
+    def _failed(self, client: Client, exc: Exception) -> Unavailable:
+        """Explain a failure; it takes the link down if it is that of this session."""
+        reason = explain(exc, self._url)
+        return self._fail(reason) if self._client is client else reason
 
     def _closed(self, client: Client, exc: RuntimeError) -> Exception:
         """Tell a pool that closed under a call, a `RuntimeError`, from a bug."""

@@ -178,6 +178,8 @@ class Transport(httpx.AsyncBaseTransport):
                 raise trio.TooSlowError(took)  # noqa: TRY301  mapped with the rest
         except Exception as exc:
             self._pool.counters.connect_failures += 1
+            # Another's success may have put a new circuit in the place of ours.
+            probe = probe and self._circuits.get(origin) is circuit
             self._note_failure(origin, exc, probe=probe)
             reraise(exc, Phase.CONNECT)
         except BaseException:
