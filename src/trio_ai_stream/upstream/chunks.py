@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from trio_ai_stream.upstream.odd_chunks import (
     chunks_of_answer,
@@ -22,7 +22,6 @@ from trio_ai_stream.upstream.odd_chunks import (
     odd_chunk,
 )
 from trio_ai_stream.wire.events import (
-    Choice,
     Done,
     Finish,
     Identity,
@@ -33,12 +32,13 @@ from trio_ai_stream.wire.events import (
     Usage,
 )
 
+_First = Annotated[int, Meta(ge=0, le=0)]
 _ABSENT: Final = msgspec.Raw(b"null")
 _NOTHING: Final = frozenset({b"null", b"[]", b"{}", b'""'})
 _PROGRESS: Final = Progress()
 
 
-class _Delta(Struct):
+class _Delta(Struct, gc=False):
     """The fields that are decoded at once; one that says `None` leaves it to others."""
 
     content: str | None = None
@@ -53,14 +53,14 @@ class _Delta(Struct):
     annotations: None = None
 
 
-class _Choice(Struct):
+class _Choice(Struct, gc=False):
     delta: _Delta
-    index: int = 0
+    index: _First = 0
     finish_reason: str | None = None
     error: None = None
 
 
-class _Chunk(Struct):
+class _Chunk(Struct, gc=False):
     choices: list[_Choice]
     usage: dict[str, Any] | None = None
     error: None = None
@@ -91,8 +91,6 @@ def read_chunks(
         if raw:
             items.append(Raw(payload))
         for choice in chunk.choices:
-            if choice.index:
-                items.append(Choice(choice.index))
             delta = choice.delta
             if delta.content:
                 items.append(delta.content)
@@ -108,7 +106,7 @@ def read_chunks(
             if finish:
                 if finish == "error":
                     break
-                items.append(Finish(finish, choice.index))
+                items.append(Finish(finish))
         else:
             if chunk.usage is not None:
                 items.append(Usage(chunk.usage))

@@ -1,7 +1,8 @@
 """What an upstream answer is made of: the vocabulary between decoder and encoders.
 
 A plain `str` is a piece of content. That is the one item which comes ten thousand times
-a second, so it is the one which costs no object of ours.
+a second, so it is the one which costs no object of ours. The other two that come often
+are structs of msgspec's: making one costs a fifth of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from trio_ai_stream.wire.problems import Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Reasoning:
+class Reasoning(Struct, frozen=True, gc=False):
     """A piece of the model's reasoning."""
 
     text: str
@@ -79,8 +81,7 @@ class Done:
     """The `[DONE]` marker."""
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
+class Raw(Struct, frozen=True, gc=False):
     """One event's payload, byte for byte, for encoders that pass it through."""
 
     payload: bytes
