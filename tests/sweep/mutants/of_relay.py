@@ -90,6 +90,14 @@ RELAY_MUTANTS: Final = (
         "        if False:  # it came while this task",
     ),
     Mutant(
+        "cut-after-finish",
+        "a connection that breaks after the finish makes a failure of a whole answer",
+        RELAY,
+        "                    if stream.ending is not None:\n"
+        "                        raise\n",
+        "                    raise\n",
+    ),
+    Mutant(
         "retry-after-content",
         "a stream that has delivered content is retried",
         RELAY,
