@@ -124,11 +124,38 @@ async def test_bad_settings_are_named_at_once() -> None:
     [
         (["serve"], {"PORT": "{taken}"}, 1, "cannot listen on 127.0.0.1:{taken}: "),
         (["serve"], {"TRIO_AI_STREAM_LISTEN_FDS": "999"}, 1, "cannot start: [Errno 9]"),
+        (
+            ["serve"],
+            {"METRICS_PORT": "{taken}"},
+            1,
+            "METRICS_PORT: cannot listen on 127.0.0.1:{taken}: ",
+        ),
+        (
+            ["serve"],
+            {"METRICS_PORT": "{taken}", "WORKERS": "2"},
+            1,
+            "METRICS_PORT: cannot listen on 127.0.0.1:{taken}: ",
+        ),
+        (
+            ["serve"],
+            {"TRIO_AI_STREAM_LISTEN_FDS": "0", "TMPDIR": "{folder}"},
+            1,
+            "to be a directory of this user alone, mode 0700; remove it",
+        ),
         (["check-config"], {"TLS_CERT_FILE": "none.pem"}, 2, "TLS_CERT_FILE: expected"),
         (["check-config"], {"RATE_LIMIT": "x"}, 2, "expected a valid number, got 'x'"),
         (["dev-cert", "{folder}"], {}, 1, "dev-ca.pem: exists; nothing was"),
     ],
-    ids=["port-taken", "no-socket", "no-certificate", "not-a-number", "dev-cert-twice"],
+    ids=[
+        "port-taken",
+        "no-socket",
+        "management-port",
+        "of-workers",
+        "run-directory",
+        "no-certificate",
+        "not-a-number",
+        "dev-cert-twice",
+    ],
 )
 async def test_an_operators_mistake_is_a_sentence(
     words: list[str],
@@ -140,9 +167,16 @@ async def test_an_operators_mistake_is_a_sentence(
     """What an operator can get wrong is answered in one line, without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken, trio.fail_after(30):
         names = {"taken": str(taken.getsockname()[1]), "folder": str(certificate)}
+        shared = certificate / f"trio-ai-stream-{os.getuid()}-{os.getpid()}"
+        shared.mkdir(exist_ok=True)  # what this process's workers would share
+        shared.chmod(0o777)
         done = await trio.run_process(
             [*SERVE[:-1], *(word.format(**names) for word in words)],
-            env={**os.environ, **{k: v.format(**names) for k, v in environ.items()}},
+            env={
+                **os.environ,
+                "PORT": "0",
+                **{k: v.format(**names) for k, v in environ.items()},
+            },
             capture_stdout=True,
             capture_stderr=True,
             check=False,
