@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.support.completions import over
 from tests.support.world import Visit, world
 
 PROMPT = {"prompt": "x"}
@@ -40,3 +41,22 @@ async def test_no_permit_is_held_when_the_last_bytes_leave(
         assert last == 0
         assert w.permits.statistics().granted == 1
         w.assert_clean()
+
+
+async def test_who_fails_at_an_ending_keeps_it_from_nobody_else(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has the record, the entry is gone, and the others are told as well."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("from a callback")
+
+    told: list[object] = []
+    async with world() as w:
+        monkeypatch.setattr(w.services.metrics, "stream_ended", fail)
+        monkeypatch.setattr(w.services.watchers, "stream_ended", told.append)
+        visit = w.visit({**PROMPT, "model": "simulator/echo"}, "/chat")
+        await over(visit)
+        assert b'"type":"done"' in visit.body
+        assert len(w.records) == len(told) == 1
+        assert not len(w.services.registry)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
+
+from loguru import logger
 
 from trio_ai_stream.admission import permits
 from trio_ai_stream.admission.decision import Decision
@@ -116,10 +119,16 @@ async def admit_stream(
 
     def closed(stream: Stream, record: Record) -> None:
         services.registry.remove(stream)
-        services.metrics.stream_ended(record)
-        services.tracer.stream_ended(record, traceparent)
-        services.observe(record)
-        services.watchers.stream_ended(record)
+        for tell in (
+            services.observe,
+            services.metrics.stream_ended,
+            partial(services.tracer.stream_ended, traceparent=traceparent),
+            services.watchers.stream_ended,
+        ):
+            try:
+                tell(record)
+            except Exception:  # the others must be told as well
+                logger.exception("an ending could not be told", event="callback_error")
 
     if services.registry.draining.is_set():
         permit.release()
