@@ -164,6 +164,7 @@ FRAMES = [
     ends("an HPACK index out of range", f.frame(1, 5, 1, b"\xfe"), HPACK),
     ends("an HPACK table too large", f.frame(1, 5, 1, b"\x3f\xe1\xff\x03"), HPACK),
     ends("PRIORITY on stream 0", f.frame(2, 0, 0, bytes(5)), PROTOCOL),
+    ends("credit of 0 for an idle stream", f.credit(7, 0), PROTOCOL),
     ends("credit of 0 within a head", f.frame(1, 1, 1) + f.credit(1, 0), PROTOCOL),
     ends(
         "padding longer than the frame",

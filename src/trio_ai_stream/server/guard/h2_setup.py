@@ -15,7 +15,7 @@ from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event, TrailersReceived
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamInputs
@@ -114,6 +114,9 @@ class ServerConnection(H2Connection):
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
         if isinstance(frame, BadFrame):
+            idle = frame.stream_id > self.highest_inbound_stream_id
+            if idle and frame.code is ErrorCodes.PROTOCOL_ERROR:
+                raise NoSuchStreamError(frame.stream_id)  # credit; RFC 9113 5.1
             return [StreamError(frame.stream_id, frame.code)]
         try:
             return super()._receive_frame(frame)
