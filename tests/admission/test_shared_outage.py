@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import anyio
 import pytest
 import trio
 import trustme
@@ -110,11 +111,31 @@ async def test_a_failure_of_a_lost_connection_does_not_end_the_next_one() -> Non
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
+async def test_the_error_of_a_queue_that_was_closed_is_an_outage() -> None:
+    """coredis lets anyio's error through; it was answered with a 500 (chaos test)."""
+    client = SlowClient(anyio.ClosedResourceError())
+    client.fail.set()
+
+    async def run(_client: object, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+    link = Link("redis://127.0.0.1:1", timeout_s=5, on_change=lambda _reason: None)
+    link.open_client = lambda: client  # type: ignore[assignment,return-value]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(link.run, [run])
+        with pytest.raises(Unavailable, match="closed the connection"):
+            await link.call(ADMIT, ["a"], [1, 9])
+        assert not link.up
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
 class SlowClient:
     """A connection whose calls fail when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.fail = trio.Event()
+        self._error = error or OSError("the connection was lost")
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,7 +145,7 @@ class SlowClient:
 
     async def evalsha(self, *_args: object, **_options: object) -> None:
         await self.fail.wait()
-        raise OSError("the connection was lost")
+        raise self._error
 
 
 async def test_a_busy_process_does_not_blame_its_server(

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+import anyio
 import coredis
 import trio
 from coredis.exceptions import NoScriptError
@@ -40,6 +41,15 @@ STEADY_S = 10.0
 
 _BACKGROUND_PATIENCE = 4
 """Timeouts that a heartbeat may take: a busy process must not think itself cut off."""
+
+
+# coredis lets the errors of its queues through when a connection has just broken.
+_LOST = (
+    RedisError,
+    OSError,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+)
 
 
 class Work(Protocol):
@@ -123,7 +133,7 @@ class Link:
                     return await client.evalsha(script.sha, keys=keys, args=args)
                 except NoScriptError:
                     return await client.eval(script.text, keys=keys, args=args)
-            except (RedisError, OSError) as exc:
+            except _LOST as exc:
                 raise self._failed(client, exc) from exc
             except RuntimeError as exc:
                 raise self._closed(client, exc) from exc
@@ -150,7 +160,7 @@ class Link:
         with trio.move_on_after(self.timeout_s):
             try:
                 return await client.publish(channel, message)
-            except (RedisError, OSError) as exc:
+            except _LOST as exc:
                 raise self._failed(client, exc) from exc
             except RuntimeError as exc:
                 raise self._closed(client, exc) from exc
@@ -200,7 +210,7 @@ class Link:
                         nursery.cancel_scope.cancel(reason="the link was lost")
                 finally:
                     self._client = None  # before its pool closes, which takes a while
-        except* (Unavailable, RedisError, OSError, trio.TooSlowError) as group:
+        except* (Unavailable, trio.TooSlowError, *_LOST) as group:
             self._fail(explain(group, self._url))
         except* Exception as group:
             # Our bug, in the background work: limits fall back, streams go on.

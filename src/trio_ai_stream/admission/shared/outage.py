@@ -43,6 +43,11 @@ Cause = Literal[
     "descriptors",
 ]
 
+_CLOSED = {
+    *("EndOfStream", "ConnectionResetError", "BrokenPipeError"),
+    *("BrokenResourceError", "ClosedResourceError"),
+}
+
 EXPIRED = 10
 """OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED."""
 WRONG_NAME = frozenset({62, 64})
@@ -82,7 +87,7 @@ def explain(exc: BaseException, url: str) -> Unavailable:
         if found is not None:
             return found
     names = [type(one).__name__ for one in chain]
-    if {"EndOfStream", "BrokenResourceError", "ConnectionResetError"} & set(names):
+    if _CLOSED & set(names):
         return Unavailable("unavailable", f"{where} closed the connection ({hint})")
     if "InvalidResponse" in names:
         return Unavailable("unavailable", f"what answers at {where} is no Redis")
