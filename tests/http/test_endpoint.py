@@ -77,7 +77,7 @@ async def test_a_body_whose_time_the_server_bounds_is_waited_for(
 ) -> None:
     """There is one judge of the time: with the guard it is the guard."""
     async with world(env=env(READ_TIMEOUT_SECS="3")) as w:
-        visit = w.visit(b"{", more_body=True, bounds_body=True)
+        visit = w.visit(b"{", more_body=True, limits_body_time=True)
         await trio.sleep(60)
         assert visit.status is None
         visit.leave()

@@ -20,6 +20,7 @@ from trio_ai_stream.admission.gate import LocalGate
 from trio_ai_stream.admission.permits import StreamPermits
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.services import Services
+from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.settings import load_settings
 from trio_ai_stream.simulator.server import Simulator
 from trio_ai_stream.stream.budgets import Budgets
@@ -31,7 +32,6 @@ from trio_ai_stream.stream.roster import Roster
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport
-from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 from trio_ai_stream.wire.keys import KeyRing
 
 BASE_URL = "http://upstream/api/v1"
@@ -52,8 +52,8 @@ class Visit:
         self._app = app
         self._to_app, self._inbox = trio.open_memory_channel[dict[str, Any]](10)
         self.exchange = Exchange(
-            tells=options.get("tells", True),
-            bounds_body=options.get("bounds_body", False),
+            reports_disconnect=options.get("reports_disconnect", True),
+            limits_body_time=options.get("limits_body_time", False),
         )
         self.status: int | None = None
         self.headers: dict[str, str] = {}
@@ -117,8 +117,8 @@ class Visit:
     def leave(self, *, stalled: bool = False) -> None:
         """Go away, or be found not to read."""
         self._to_app.send_nowait({"type": "http.disconnect"})
-        if self.exchange.tells:
-            self.exchange.leave(stalled=stalled)
+        if self.exchange.reports_disconnect:
+            self.exchange.disconnect(stalled=stalled)
         else:
             self.exchange.stalled = stalled
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from trio_ai_stream.wire.exchange import EXTENSION, Exchange
+from trio_ai_stream.server.exchange import EXTENSION, Exchange
 
 Message = dict[str, Any]
 
@@ -32,11 +32,11 @@ class Client:
         origin: str = "",
         read_every_s: float = 0.0,
         pieces: int = 1,
-        tells: bool = True,
+        reports_disconnect: bool = True,
         tick: Callable[[], int] = lambda: 0,
     ) -> None:
         self.name = name
-        self.exchange = Exchange(tells=tells)
+        self.exchange = Exchange(reports_disconnect=reports_disconnect)
         self.scope = trio.CancelScope()
         self.status: int | None = None
         self.body = b""
@@ -69,10 +69,10 @@ class Client:
     def disconnect(self) -> None:
         """Leave: the exchange says so now, or the server's next `receive` does."""
         self._gone.set()
-        if self.exchange.tells:
+        if self.exchange.reports_disconnect:
             self._notice()
             self._incoming.clear()
-            self.exchange.leave()
+            self.exchange.disconnect()
 
     async def run(self, app: Callable[..., Any]) -> None:
         """Make the ASGI call; what escapes it stands in `error`."""

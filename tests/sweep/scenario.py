@@ -44,7 +44,8 @@ class Scenario:
     settings: dict[str, str] = field(default_factory=dict)
     read_every_s: float = 0.0
     origin: str = ""  # of the page that asks, if a page does
-    tells: bool = True  # the server under the application tells of a disconnect at once
+    # The server under the application tells of a disconnect at once.
+    reports_disconnect: bool = True
     proxied: bool = False  # upstream is behind a proxy, and so less in our hands
     pieces: int = 1  # in which the request's body arrives
     connect_s: float = 0.01

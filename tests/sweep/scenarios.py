@@ -19,7 +19,7 @@ _ALL: Final = (
     Scenario(
         "told-by-receive",
         "the same under a server that tells of a disconnect by `receive` alone",
-        tells=False,
+        reports_disconnect=False,
     ),
     Scenario(
         "proxied",

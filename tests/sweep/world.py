@@ -157,7 +157,7 @@ class World:
             read_every_s=scenario.read_every_s,
             origin=scenario.origin,
             pieces=scenario.pieces,
-            tells=scenario.tells,
+            reports_disconnect=scenario.reports_disconnect,
             tick=self.tick,
         )
 

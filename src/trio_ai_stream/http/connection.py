@@ -69,9 +69,9 @@ class Connection(TrioASGIHTTPConnection):
 
         try:
             with trio.CancelScope() as client:
-                incoming.exchange.watch(partial(_leave, client, incoming))
+                incoming.exchange.on_disconnect(partial(_leave, client, incoming))
                 endpoint = self.app.direct_endpoint(incoming)
-                if endpoint is not None and incoming.exchange.tells:
+                if endpoint is not None and incoming.exchange.reports_disconnect:
                     run = await self._open(endpoint, incoming, receive, send_complete)
                     if run is not None:
                         await run(send_complete, STREAM_FIELDS)
@@ -83,7 +83,7 @@ class Connection(TrioASGIHTTPConnection):
             end = Outcome.INTERNAL_ERROR
             raise
         finally:
-            incoming.exchange.unwatch()
+            incoming.exchange.ignore_disconnect()
             if end is None:
                 end = _how_it_left(incoming)
             if (

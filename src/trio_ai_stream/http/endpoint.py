@@ -122,7 +122,7 @@ async def read_body(
         raise RequestEntityTooLarge
     parts: list[bytes] = []
     size = 0
-    bounded = incoming.exchange.bounds_body
+    bounded = incoming.exchange.limits_body_time
     with nullcontext() if bounded else trio.move_on_after(within_s):
         while (message := await receive())["type"] == "http.request":
             parts.append(message["body"])

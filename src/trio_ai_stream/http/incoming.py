@@ -11,8 +11,8 @@ import trio
 from quart import request
 
 from trio_ai_stream.admission.decision import Decision
+from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.stream.stream import Stream
-from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 from trio_ai_stream.wire.keys import Role
 
 _KEY: Final = "trio_ai_stream.incoming"

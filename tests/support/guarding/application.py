@@ -17,8 +17,8 @@ from urllib.parse import parse_qs
 import trio
 
 from tests.support.guarding.stacks import stacks
+from trio_ai_stream.server.exchange import EXTENSION
 from trio_ai_stream.server.guard import counters
-from trio_ai_stream.wire.exchange import EXTENSION
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -74,7 +74,7 @@ class Application:
             return
         exchange = scope["extensions"].get(EXTENSION)
         if exchange is not None:
-            exchange.watch(self._tell)
+            exchange.on_disconnect(self._tell)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, scope, receive, nursery)
             await self._answer(scope, receive, send)

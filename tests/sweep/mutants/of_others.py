@@ -101,7 +101,8 @@ OTHER_MUTANTS: Final = (
         "gone-untold",
         "nobody is told that the client is gone",
         CONNECTION,
-        "                incoming.exchange.watch(partial(_leave, client, incoming))\n",
+        "                incoming.exchange.on_disconnect("
+        "partial(_leave, client, incoming))\n",
         "",
     ),
     Mutant(

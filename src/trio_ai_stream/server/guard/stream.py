@@ -16,9 +16,9 @@ import trio
 from hypercorn.protocol.events import Event
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 
+from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.server.guard import records
 from trio_ai_stream.server.guard.inbox import Inbox
-from trio_ai_stream.wire.exchange import EXTENSION, Exchange
 
 if TYPE_CHECKING:
     from trio_ai_stream.server.guard.connection import Connection
@@ -49,7 +49,9 @@ class GuardedStream(HTTPStream):
         )
         self.connection = connection
         self.exchange = Exchange(
-            tells=True, bounds_body=True, probes_only=connection.spare
+            reports_disconnect=True,
+            limits_body_time=True,
+            probes_only=connection.spare,
         )
         self.inbox = Inbox(connection.limits.body_queue_bytes)
         # The short way for the pieces of a body, from the head on.
@@ -195,7 +197,7 @@ class GuardedStream(HTTPStream):
         self.inbox.disconnect()
         self.inbox.on_taken = None
         if not self.finished:
-            self.exchange.leave(stalled=stalled)
+            self.exchange.disconnect(stalled=stalled)
 
     @property
     def begun(self) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from trio_ai_stream.wire.exchange import Exchange
+from trio_ai_stream.server.exchange import Exchange
 
 
 def test_who_watches_is_told_in_the_same_step_and_once() -> None:
-    """`leave` returns after the call; a second one says nothing new but the stall."""
+    """`disconnect` returns after the call; a second one adds only the stall."""
     told: list[bool] = []
-    exchange = Exchange(tells=True)
-    exchange.watch(lambda: told.append(exchange.stalled))
-    exchange.leave()
+    exchange = Exchange(reports_disconnect=True)
+    exchange.on_disconnect(lambda: told.append(exchange.stalled))
+    exchange.disconnect()
     assert told == [False]
-    exchange.leave(stalled=True)
+    exchange.disconnect(stalled=True)
     assert told == [False]
     assert exchange.stalled
 
@@ -20,26 +20,26 @@ def test_who_watches_is_told_in_the_same_step_and_once() -> None:
 def test_the_stall_is_known_to_who_is_told() -> None:
     """The outcome depends on it, so it is set before the call."""
     told: list[bool] = []
-    exchange = Exchange(tells=True)
-    exchange.watch(lambda: told.append(exchange.stalled))
-    exchange.leave(stalled=True)
+    exchange = Exchange(reports_disconnect=True)
+    exchange.on_disconnect(lambda: told.append(exchange.stalled))
+    exchange.disconnect(stalled=True)
     assert told == [True]
 
 
 def test_who_comes_late_is_told_at_once() -> None:
     """A client may be gone before its application has begun."""
     told: list[str] = []
-    exchange = Exchange(tells=True)
-    exchange.leave()
-    exchange.watch(lambda: told.append("gone"))
+    exchange = Exchange(reports_disconnect=True)
+    exchange.disconnect()
+    exchange.on_disconnect(lambda: told.append("gone"))
     assert told == ["gone"]
 
 
 def test_who_watches_no_more_is_not_told() -> None:
     """After its end a request must not be held, nor called."""
     told: list[str] = []
-    exchange = Exchange(tells=True)
-    exchange.watch(lambda: told.append("gone"))
-    exchange.unwatch()
-    exchange.leave()
+    exchange = Exchange(reports_disconnect=True)
+    exchange.on_disconnect(lambda: told.append("gone"))
+    exchange.ignore_disconnect()
+    exchange.disconnect()
     assert told == []
