@@ -22,7 +22,7 @@ import time
 from functools import cache
 from typing import Final
 
-from trio_ai_stream.simulator.chunks import Encoder
+from trio_ai_stream.simulator.encoding import Encoder
 
 HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"

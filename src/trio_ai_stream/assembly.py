@@ -24,7 +24,7 @@ from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.management import serve_management
 from trio_ai_stream.server.supervisor import REPLACES_VARIABLE
 from trio_ai_stream.settings import Settings, load_settings
-from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record

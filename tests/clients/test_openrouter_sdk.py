@@ -12,7 +12,7 @@ import pytest
 
 from tests.clients.conftest import KEY, SimulatorProcess
 from tests.support.serving import ServerProcess
-from trio_ai_stream.simulator.errors import ERRORS, error_json
+from trio_ai_stream.simulator.encoding import ERRORS, error_json
 
 if TYPE_CHECKING:
     import openrouter

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.support.process import HYPERCORN, SERVE, curl, server
-from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.simulator.simulator import Simulator
 
 pytestmark = pytest.mark.skipif(
     shutil.which("curl") is None, reason="curl is not installed"

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from tests.support.completions import COMPLETIONS, ask, over
 from tests.support.world import BASE_URL, world
-from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.upstream.transport import Transport
 
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -20,7 +20,7 @@ from tests.support.completions import (
     text_of,
 )
 from tests.support.world import BUDGETS, world
-from trio_ai_stream.simulator.chunks import PROVIDER
+from trio_ai_stream.simulator.encoding import PROVIDER
 from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.wire.events import Comment, Raw
 from trio_ai_stream.wire.openai_events import frames

@@ -9,7 +9,7 @@ import h11
 import trio
 import trio.testing
 
-from trio_ai_stream.simulator.server import Address, Simulator
+from trio_ai_stream.simulator.simulator import Address, Simulator
 
 CHAT = "/api/v1/chat/completions"
 

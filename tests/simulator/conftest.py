@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.simulator.client import Running
-from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.simulator.simulator import Simulator
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.simulator.answer import compose
-from trio_ai_stream.simulator.chat import ChatError, ChatRequest, parse_chat
+from trio_ai_stream.simulator.simulated_answer import compose
+from trio_ai_stream.simulator.simulated_chat import ChatError, SimulatedChat, parse_chat
 
 DEFAULT = "simulator/fast"
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def chat(**fields: Any) -> ChatRequest:
+def chat(**fields: Any) -> SimulatedChat:
     """Parse a request of these fields."""
     return parse_chat(json.dumps({"messages": HELLO, **fields}).encode(), DEFAULT)
 

@@ -11,8 +11,8 @@ import trio
 import trio.testing
 
 from tests.simulator.client import Client, Running, body_of
-from trio_ai_stream.simulator.server import Simulator
-from trio_ai_stream.simulator.steps import Phase
+from trio_ai_stream.simulator.simulator import Simulator
+from trio_ai_stream.simulator.steps import ResponsePhase
 
 
 def abort(client: Client) -> None:
@@ -90,7 +90,10 @@ async def test_a_first_write_that_is_read_in_part_is_a_stream() -> None:
             seen += await ours.receive_some(64)
         await trio.aclose_forcefully(ours)
     (record,) = simulator.ledger.find()
-    assert (record.outcome, record.gone_phase) == ("client_gone", Phase.STREAMING)
+    assert (record.outcome, record.gone_phase) == (
+        "client_gone",
+        ResponsePhase.STREAMING,
+    )
 
 
 async def test_many_clients_leave_at_once(running: Running) -> None:

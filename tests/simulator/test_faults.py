@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from trio_ai_stream.simulator.faults import (
     KEYS,
+    PRESETS,
     FaultError,
     Faults,
     parse_model,
     parse_query,
 )
-from trio_ai_stream.simulator.presets import PRESETS
 from trio_ai_stream.upstream.reasons import MAX_TEXT
 
 DOCS = Path(__file__).parents[2] / "docs" / "simulator.md"

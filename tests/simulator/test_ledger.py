@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from trio_ai_stream.simulator.ledger import Ledger
-from trio_ai_stream.simulator.steps import Phase
+from trio_ai_stream.simulator.steps import ResponsePhase
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def test_an_unobserved_time_is_absent(ledger: Ledger) -> None:
 async def test_the_first_notice_counts(ledger: Ledger) -> None:
     """How and when the client left is what was noticed first."""
     record = ledger.open("a")
-    ledger.mark(record, "first_token", Phase.STREAMING)
+    ledger.mark(record, "first_token", ResponsePhase.STREAMING)
     ledger.sent(record, 100, 2, 2)
     ledger.gone(record, "fin")
     first = record.client_gone_ns
@@ -45,7 +45,7 @@ async def test_the_first_notice_counts(ledger: Ledger) -> None:
     ledger.gone(record, "rst")
     ledger.close(record, "fault")
     assert (record.gone_how, record.client_gone_ns) == ("fin", first)
-    assert record.gone_phase is Phase.STREAMING
+    assert record.gone_phase is ResponsePhase.STREAMING
     assert (record.events_at_gone, record.events_after_gone) == (2, 3)
     assert record.outcome == "client_gone"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ai_stream.simulator import text
-from trio_ai_stream.simulator.samples import DEEPEST, sample
+from trio_ai_stream.simulator.simulated_answer import DEEPEST, sample
 
 
 @given(st.text())

@@ -10,9 +10,9 @@ import trio
 import trio.testing
 
 from tests.simulator.client import Client, ask_memory, body_of, in_memory
-from trio_ai_stream.simulator.record import Record
-from trio_ai_stream.simulator.server import Simulator
-from trio_ai_stream.simulator.steps import Phase
+from trio_ai_stream.simulator.ledger import LedgerRecord
+from trio_ai_stream.simulator.simulator import Simulator
+from trio_ai_stream.simulator.steps import ResponsePhase
 
 
 async def since_received(model: str, **fields: Any) -> dict[str, float]:
@@ -61,7 +61,7 @@ async def test_a_silent_stream_says_nothing_for_a_day(
         await client.send(body=body_of("simulator/silent"))
         await trio.sleep(86_400)
         (record,) = simulator.ledger.find()
-        assert (record.phase, record.events_sent) == (Phase.STREAMING, 5)
+        assert (record.phase, record.events_sent) == (ResponsePhase.STREAMING, 5)
         await client.stream.aclose()
         await simulator.ledger.wait_for(None, "ended")
         assert record.marks["client_gone"].at == record.marks["ended"].at
@@ -81,7 +81,7 @@ async def test_comments_come_at_their_pace(
         await trio.sleep(1.05)
         (record,) = simulator.ledger.find()
         assert (record.writes, record.events_sent) == (11, 0)
-        assert record.phase is Phase.AWAITING_FIRST_TOKEN
+        assert record.phase is ResponsePhase.AWAITING_FIRST_TOKEN
         nursery.cancel_scope.cancel(reason="seen enough")
     assert record.outcome == "cancelled"
 
@@ -108,16 +108,16 @@ async def test_the_schedule_does_not_drift(
 
 
 PHASES = {
-    Phase.AWAITING_HEADERS: "simulator/no-answer",
-    Phase.AWAITING_FIRST_TOKEN: "simulator/no-token",
-    Phase.STREAMING: "simulator/silent",
-    Phase.FINISHING: "simulator/fast?done_ms=forever",
+    ResponsePhase.AWAITING_HEADERS: "simulator/no-answer",
+    ResponsePhase.AWAITING_FIRST_TOKEN: "simulator/no-token",
+    ResponsePhase.STREAMING: "simulator/silent",
+    ResponsePhase.FINISHING: "simulator/fast?done_ms=forever",
 }
 
 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_leaving_is_noticed_in_each_phase(
-    phase: Phase, autojump_clock: trio.testing.MockClock
+    phase: ResponsePhase, autojump_clock: trio.testing.MockClock
 ) -> None:
     """A client that leaves is noticed at that instant, with the phase it left in."""
     record = await left_during(PHASES[phase], leave_at=10)
@@ -144,7 +144,7 @@ async def test_leaving_is_noticed_while_a_write_is_blocked(
     assert record.outcome == "client_gone"
 
 
-async def left_during(model: str, leave_at: float) -> Record:
+async def left_during(model: str, leave_at: float) -> LedgerRecord:
     """Return the record of a request whose client left after so many seconds."""
     simulator = Simulator()
     async with trio.open_nursery() as nursery:
@@ -169,7 +169,10 @@ async def test_leaving_before_the_request_is_complete(
         record = await simulator.ledger.wait_for(None, "head_received")
         await trio.sleep(3)
         await client.stream.aclose()
-    assert (record.gone_phase, record.outcome) == (Phase.RECEIVING, "client_gone")
+    assert (record.gone_phase, record.outcome) == (
+        ResponsePhase.RECEIVING,
+        "client_gone",
+    )
     assert "received" not in record.marks
 
 

@@ -22,7 +22,7 @@ from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.settings import load_settings
-from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record

@@ -23,7 +23,7 @@ from tests.sweep.stage import application
 from tests.sweep.wire import Wire
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.simulator.ledger import Ledger
-from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.stream import Stream

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ai_stream.simulator.server import Simulator
+from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.source import Call
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.proxy import ProxiedTransport, proxy_for

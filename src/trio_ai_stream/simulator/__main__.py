@@ -18,7 +18,12 @@ import trio
 
 from trio_ai_stream.simulator.faults import FaultError
 from trio_ai_stream.simulator.ledger import RECENT_SENDS, SIZE, Ledger
-from trio_ai_stream.simulator.server import BACKLOG, DEFAULT_MODEL, Address, Simulator
+from trio_ai_stream.simulator.simulator import (
+    BACKLOG,
+    DEFAULT_MODEL,
+    Address,
+    Simulator,
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,23 +3,143 @@
 Only synchronous bookkeeping, all in the Trio thread; `wait_for` is the one place that
 waits, on an event, never by polling. Memory: `size` ended records, every live one, and
 `size` request ids for counting attempts.
+
+Times are kept on two clocks: `at` is `trio.current_time()` (virtual under MockClock),
+`ns` is `time.monotonic_ns()`, which all processes of one host share, so that a cause
+elsewhere and its effect here can be subtracted. A time that was not observed is
+absent, never zero.
 """
 
 from __future__ import annotations
 
+import array
 import collections
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import trio
 
-from trio_ai_stream.simulator.record import GoneHow, Mark, Outcome, Record, Stamp
-from trio_ai_stream.simulator.steps import Phase
+from trio_ai_stream.simulator.steps import ResponsePhase
+
+Mark = Literal[
+    "head_received",  # the request's head is in
+    "received",  # the request is complete
+    "headers_sent",
+    "first_token",
+    "finish_sent",  # finish_reason, or the error, is sent
+    "client_gone",
+    "ended",
+]
+GoneHow = Literal["fin", "rst", "write_error"]
+Outcome = Literal["live", "finished", "fault", "client_gone", "cancelled"]
+
+
+class Stamp(NamedTuple):
+    """One moment on Trio's clock and on the host's."""
+
+    at: float
+    ns: int
+
+
+class LedgerRecord:
+    """One request, from its head to the end of its response.
+
+    `events_sent` and `tokens_sent` count what the transport has taken in whole;
+    `events_at_gone` and `events_after_gone` split them at the moment the client's
+    going was noticed. `recent` holds the last sends, newest last.
+    """
+
+    def __init__(self, number: int, request_id: str | None, recent_sends: int) -> None:
+        self.number = number  # counts from 1 over the simulator's life
+        self.request_id = request_id
+        self.attempt = 1  # of this request id
+        self.generation_id = f"gen-{number:010d}"
+        self.model: str | None = None
+        self.stream = False
+        self.status: int | None = None
+        self.phase = ResponsePhase.RECEIVING
+        self.outcome: Outcome = "live"
+        self.marks: dict[Mark, Stamp] = {}
+        self.events_sent = 0
+        self.tokens_sent = 0
+        self.bytes_sent = 0
+        self.writes = 0
+        self.gone_how: GoneHow | None = None
+        self.gone_phase: ResponsePhase | None = None
+        self.events_at_gone: int | None = None
+        self._sends = array.array("q", bytes(16 * recent_sends))
+
+    @property
+    def client_gone_ns(self) -> int | None:
+        """When the client's going was noticed, on the host's clock; else None."""
+        stamp = self.marks.get("client_gone")
+        return stamp.ns if stamp else None
+
+    @property
+    def events_after_gone(self) -> int | None:
+        """Events whose send completed after the client's going was noticed."""
+        if self.events_at_gone is None:
+            return None
+        return self.events_sent - self.events_at_gone
+
+    @property
+    def recent(self) -> list[tuple[int, int]]:
+        """The last sends as (monotonic ns, events sent by then), oldest first."""
+        slots = len(self._sends) // 2
+        numbers = range(max(0, self.writes - slots), self.writes)
+        at = [2 * (number % slots) for number in numbers]
+        return [(self._sends[slot], self._sends[slot + 1]) for slot in at]
+
+    def sent(self, size: int, events: int, tokens: int, ns: int) -> None:
+        """Count one write that the transport has taken in whole."""
+        self.events_sent += events
+        self.tokens_sent += tokens
+        self.bytes_sent += size
+        slots = len(self._sends)
+        if slots:
+            slot = 2 * self.writes % slots
+            self._sends[slot] = ns
+            self._sends[slot + 1] = self.events_sent
+        self.writes += 1
+
+    def forget_departure(self) -> None:
+        """Take back that the client has gone."""
+        self.marks.pop("client_gone", None)
+        self.gone_how = self.gone_phase = self.events_at_gone = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as `GET /stats` gives it."""
+        flat: dict[str, Any] = {
+            "number": self.number,
+            "id": self.generation_id,
+            "request_id": self.request_id,
+            "attempt": self.attempt,
+            "model": self.model,
+            "stream": self.stream,
+            "status": self.status,
+            "phase": self.phase,
+            "outcome": self.outcome,
+            "finished": self.outcome == "finished",
+            "events_sent": self.events_sent,
+            "tokens_sent": self.tokens_sent,
+            "bytes_sent": self.bytes_sent,
+            "writes": self.writes,
+            "gone_how": self.gone_how,
+            "gone_phase": self.gone_phase,
+            "events_at_gone": self.events_at_gone,
+            "events_after_gone": self.events_after_gone,
+            "recent_sends": self.recent,
+        }
+        for mark, stamp in self.marks.items():
+            flat[f"{mark}_at"] = stamp.at
+            flat[f"{mark}_ns"] = stamp.ns
+        return flat
+
 
 SIZE = 10_000  # about 20 MB of records when full
 RECENT_SENDS = 16
-Condition = Callable[[Record], bool]
+Condition = Callable[[LedgerRecord], bool]
 
 
 class Ledger:
@@ -33,21 +153,21 @@ class Ledger:
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.now_ns = now_ns
-        self.live: dict[int, Record] = {}
+        self.live: dict[int, LedgerRecord] = {}
         self.total = 0
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.events_sent = 0  # of ended requests
-        self._ended: collections.deque[Record] = collections.deque(maxlen=size)
+        self._ended: collections.deque[LedgerRecord] = collections.deque(maxlen=size)
         self._attempts: collections.OrderedDict[str, int] = collections.OrderedDict()
         self._size = size
         self._recent_sends = recent_sends
         self._waiters: dict[trio.Event, tuple[str | None, Condition]] = {}
-        self._found: dict[trio.Event, Record] = {}
+        self._found: dict[trio.Event, LedgerRecord] = {}
 
-    def open(self, request_id: str | None) -> Record:
+    def open(self, request_id: str | None) -> LedgerRecord:
         """Begin the record of a request whose head has arrived."""
         self.total += 1
-        record = Record(self.total, request_id, self._recent_sends)
+        record = LedgerRecord(self.total, request_id, self._recent_sends)
         self.live[record.number] = record
         self.mark(record, "head_received")
         return record
@@ -60,7 +180,9 @@ class Ledger:
             self._attempts.popitem(last=False)
         return count
 
-    def mark(self, record: Record, mark: Mark, phase: Phase | None = None) -> None:
+    def mark(
+        self, record: LedgerRecord, mark: Mark, phase: ResponsePhase | None = None
+    ) -> None:
         """Stamp the first time something happened to a record."""
         if mark not in record.marks:
             record.marks[mark] = Stamp(trio.current_time(), self.now_ns())
@@ -68,13 +190,13 @@ class Ledger:
             record.phase = phase
         self._notify(record)
 
-    def sent(self, record: Record, size: int, events: int, tokens: int) -> None:
+    def sent(self, record: LedgerRecord, size: int, events: int, tokens: int) -> None:
         """Count one write of a record that the transport has taken in whole."""
         record.sent(size, events, tokens, self.now_ns())
         if self._waiters:
             self._notify(record)
 
-    def gone(self, record: Record, how: GoneHow) -> None:
+    def gone(self, record: LedgerRecord, how: GoneHow) -> None:
         """Stamp the moment the client's going was noticed; the first notice counts.
 
         A write that fails as well takes the socket's error away from the reader, which
@@ -89,7 +211,7 @@ class Ledger:
         record.events_at_gone = record.events_sent
         self.mark(record, "client_gone")
 
-    def close(self, record: Record, outcome: Outcome) -> None:
+    def close(self, record: LedgerRecord, outcome: Outcome) -> None:
         """End a record; a client that left decides the outcome.
 
         Unless all was sent: a client may leave as soon as it has the last byte, and
@@ -103,7 +225,7 @@ class Ledger:
         self.outcomes[record.outcome] += 1
         self.events_sent += record.events_sent
         self._ended.append(record)
-        self.mark(record, "ended", Phase.ENDED)
+        self.mark(record, "ended", ResponsePhase.ENDED)
 
     def find(
         self,
@@ -111,7 +233,7 @@ class Ledger:
         request_id: str | None = None,
         generation_id: str | None = None,
         since: int = 0,
-    ) -> list[Record]:
+    ) -> list[LedgerRecord]:
         """Return the known records that match, oldest first; `since` is a number."""
         return [
             record
@@ -130,7 +252,7 @@ class Ledger:
         self.outcomes.clear()
         self.events_sent = 0
 
-    def to_dict(self, records: Iterable[Record]) -> dict[str, Any]:
+    def to_dict(self, records: Iterable[LedgerRecord]) -> dict[str, Any]:
         """Return the counters and these records as `GET /stats` gives them."""
         return {
             "live": len(self.live),
@@ -142,14 +264,16 @@ class Ledger:
             "requests": [record.to_dict() for record in records],
         }
 
-    async def wait_for(self, request_id: str | None, mark: Mark) -> Record:
+    async def wait_for(self, request_id: str | None, mark: Mark) -> LedgerRecord:
         """Return the newest record of this request id once it has the mark.
 
         `None` stands for any request. Cancellation: nothing is left behind.
         """
         return await self.wait_until(request_id, lambda record: mark in record.marks)
 
-    async def wait_until(self, request_id: str | None, condition: Condition) -> Record:
+    async def wait_until(
+        self, request_id: str | None, condition: Condition
+    ) -> LedgerRecord:
         """Return the newest record of this request id that satisfies the condition.
 
         The condition is asked after every change of a record, in the task that
@@ -168,7 +292,7 @@ class Ledger:
             self._waiters.pop(event, None)
             self._found.pop(event, None)
 
-    def _notify(self, record: Record) -> None:
+    def _notify(self, record: LedgerRecord) -> None:
         for event, (request_id, condition) in list(self._waiters.items()):
             if request_id in (None, record.request_id) and condition(record):
                 del self._waiters[event]

@@ -1,6 +1,7 @@
 """What each path answers: from a complete request to the steps that answer it.
 
-No I/O. The chat endpoint is planned by `plan_chat`; everything else is one JSON body.
+No I/O. The chat endpoint is planned by `plan_chat`; everything else is one JSON body,
+in the shapes of OpenRouter's documentation.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from trio_ai_stream.simulator import catalog
-from trio_ai_stream.simulator.chat import ChatError, ChatRequest, parse_chat
-from trio_ai_stream.simulator.ledger import Ledger
-from trio_ai_stream.simulator.record import Record
-from trio_ai_stream.simulator.rejection import (
+from trio_ai_stream.simulator.faults import PREFIX, PRESETS
+from trio_ai_stream.simulator.http_messages import SimulatedRequest
+from trio_ai_stream.simulator.ledger import Ledger, LedgerRecord
+from trio_ai_stream.simulator.schedule import (
     JSON,
+    Generation,
+    StreamSchedule,
     plain_error,
     refuse_script,
     status_script,
+    whole_script,
 )
-from trio_ai_stream.simulator.request import Request
-from trio_ai_stream.simulator.script import Generation, stream_script
-from trio_ai_stream.simulator.steps import Head, Step, Write
-from trio_ai_stream.simulator.whole import whole_script
+from trio_ai_stream.simulator.simulated_chat import ChatError, SimulatedChat, parse_chat
+from trio_ai_stream.simulator.steps import ResponseHead, Step, Write
 
 BASE = "/api/v1"
 CHAT = BASE + "/chat/completions"
 BAD_KEYS = {"sk-invalid": 401, "sk-nocredit": 402}
 
 
-def is_chat(request: Request) -> bool:
+def is_chat(request: SimulatedRequest) -> bool:
     """Whether a request, of which at least the head is known, asks for a chat."""
     return request.method == "POST" and request.path == CHAT
 
@@ -45,7 +46,7 @@ class Plan(NamedTuple):
 
 
 def plan_chat(
-    request: Request, record: Record, ledger: Ledger, default_model: str
+    request: SimulatedRequest, record: LedgerRecord, ledger: Ledger, default_model: str
 ) -> Plan:
     """Return the plan of a chat request; fills in the record's model and attempt."""
     keep = request.keep_alive
@@ -65,7 +66,7 @@ def plan_chat(
         faults = faults.healed()
         chat = dataclasses.replace(chat, faults=faults)
     chunked = request.http11 and faults.framing == "chunked"
-    generation = Generation(record.generation_id, catalog.EPOCH + record.number)
+    generation = Generation(record.generation_id, EPOCH + record.number)
     return Plan(
         _script(chat, generation, ledger),
         keep and chunked and faults.keep_alive,
@@ -74,24 +75,24 @@ def plan_chat(
 
 
 def _script(
-    chat: ChatRequest, generation: Generation, ledger: Ledger
+    chat: SimulatedChat, generation: Generation, ledger: Ledger
 ) -> Iterator[Step]:
     if chat.faults.refuse != "no":
         return refuse_script(chat.faults)
     if chat.faults.status is not None:
         return status_script(chat.faults)
     if chat.stream:
-        return stream_script(chat, generation, ledger.now_ns)
+        return StreamSchedule(chat, generation, ledger.now_ns).steps()
     return whole_script(chat, generation)
 
 
-def refused_key(request: Request) -> int | None:
+def refused_key(request: SimulatedRequest) -> int | None:
     """Return the status of a key that OpenRouter would refuse; any other is fine."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     return BAD_KEYS.get(key.strip()) if scheme.lower() == "bearer" else None
 
 
-def plan_other(request: Request, ledger: Ledger) -> Iterator[Step]:
+def plan_other(request: SimulatedRequest, ledger: Ledger) -> Iterator[Step]:
     """Return the steps that answer any request but a chat."""
     path = request.path
     if path == BASE + "/stats":
@@ -99,21 +100,21 @@ def plan_other(request: Request, ledger: Ledger) -> Iterator[Step]:
     if request.method != "GET":
         return plain_error(404)
     if path == BASE + "/models":
-        return _json(catalog.models())
+        return _json(models())
     refused = refused_key(request)
     if refused is not None:
         return plain_error(refused)
     if path == BASE + "/key":
-        return _json(catalog.key())
+        return _json(key())
     if path == BASE + "/generation":
         found = ledger.find(generation_id=request.query.get("id", ""))
         if not found or found[0].outcome == "live":
             return plain_error(404, "Generation not found")
-        return _json(catalog.generation(found[0]))
+        return _json(generation_bill(found[0]))
     return plain_error(404)
 
 
-def _stats(request: Request, ledger: Ledger) -> Iterator[Step]:
+def _stats(request: SimulatedRequest, ledger: Ledger) -> Iterator[Step]:
     if request.method == "DELETE":
         ledger.reset()
         return _json({"reset": True})
@@ -135,4 +136,145 @@ def _stats(request: Request, ledger: Ledger) -> Iterator[Step]:
 
 def _json(value: Any) -> Iterator[Step]:
     body = msgspec.json.encode(value)
-    return iter((Head(200, (JSON,), len(body)), Write(body)))
+    return iter((ResponseHead(200, (JSON,), len(body)), Write(body)))
+
+
+EPOCH = 1_767_225_600  # 2026-01-01: `created` counts requests from here, not seconds
+CONTEXT = 200_000
+PARAMETERS = (
+    *("max_tokens", "seed", "stop", "temperature"),
+    *("tool_choice", "tools", "top_p"),
+)
+ORDINARY = {
+    "~anthropic/claude-sonnet-latest": "Claude Sonnet, the latest",
+    "anthropic/claude-sonnet-5": "Claude Sonnet 5",
+    "anthropic/claude-haiku-4.5": "Claude Haiku 4.5",
+    "openai/gpt-4o": "GPT-4o",
+}
+
+
+# Fields of a generation that the simulator has no value for.
+NULLS = (
+    *("upstream_inference_cost", "cache_discount", "router", "service_tier"),
+    *("preset_id", "app_id", "workspace_id", "session_id", "external_user"),
+    *("http_referer", "user_agent", "web_search_engine", "num_search_results"),
+    *("num_fetches", "num_input_audio_prompt", "num_media_prompt"),
+    *("num_media_completion", "native_tokens_completion_images"),
+)
+
+
+def models() -> dict[str, Any]:
+    """Return the body of `GET /models`: ordinary names, then one per preset."""
+    entries = [_model(id_, name, name) for id_, name in ORDINARY.items()]
+    entries += [
+        _model(f"{PREFIX}{name}", f"Simulator: {name}", preset.description)
+        for name, preset in PRESETS.items()
+    ]
+    return {"data": entries, "total_count": len(entries), "links": {"next": None}}
+
+
+def _model(model: str, name: str, description: str) -> dict[str, Any]:
+    return {
+        "id": model,
+        "canonical_slug": model.removeprefix("~"),
+        "name": name,
+        "created": EPOCH,
+        "description": description,
+        "context_length": CONTEXT,
+        "architecture": {
+            "modality": "text->text",
+            "input_modalities": ["text"],
+            "output_modalities": ["text"],
+            "tokenizer": "Other",
+            "instruct_type": None,
+        },
+        "pricing": {
+            "prompt": "0.000003",
+            "completion": "0.000015",
+            "request": "0",
+            "image": "0",
+            "web_search": "0",
+            "internal_reasoning": "0",
+        },
+        "top_provider": {
+            "context_length": CONTEXT,
+            "max_completion_tokens": 64_000,
+            "is_moderated": False,
+        },
+        "per_request_limits": None,
+        "supported_parameters": PARAMETERS,
+        "default_parameters": {},
+        "supported_voices": None,
+        "links": {"details": f"/api/v1/models/{model}/endpoints"},
+        "expiration_date": None,
+    }
+
+
+def key() -> dict[str, Any]:
+    """Return the body of `GET /key`."""
+    return {
+        "data": {
+            "label": "sk-or-v1-sim...000",
+            "limit": 100,
+            "limit_remaining": 74.5,
+            "limit_reset": "monthly",
+            **dict.fromkeys(("usage", "usage_monthly"), 25.5),
+            "usage_daily": 1.5,
+            "usage_weekly": 5.5,
+            **{f"byok_usage{of}": 0 for of in ("", "_daily", "_weekly", "_monthly")},
+            "include_byok_in_limit": False,
+            "is_free_tier": False,
+            "is_management_key": False,
+            "is_provisioning_key": False,
+            "budgets": [],
+            "effective_budget": None,
+            "free_model_daily_requests": {"limit": 1000, "remaining": 1000, "used": 0},
+            "allowed_data_regions": ["global"],
+            "creator_user_id": None,
+            "organization_id": None,
+            "workspace_id": None,
+            "expires_at": None,
+            "rate_limit": {"requests": -1, "interval": "10s", "note": "deprecated"},
+        }
+    }
+
+
+def generation_bill(record: LedgerRecord) -> dict[str, Any]:
+    """Return the body of `GET /generation` for an ended request."""
+    stamps = record.marks
+    began = stamps["head_received"].at
+    latency = stamps.get("first_token", stamps["ended"]).at - began
+    cancelled = record.outcome == "client_gone"
+    finish = "finish_sent" in stamps
+    cost = record.tokens_sent * 15e-6
+    return {
+        "data": {
+            "id": record.generation_id,
+            "model": record.model,
+            "streamed": record.stream,
+            "cancelled": cancelled,
+            "finish_reason": "stop" if finish else None,
+            "native_finish_reason": "end_turn" if finish else None,
+            "latency": round(latency * 1000),
+            "generation_time": round((stamps["ended"].at - began) * 1000),
+            "moderation_latency": 0,
+            "tokens_prompt": 1,
+            "tokens_completion": record.tokens_sent,
+            "native_tokens_prompt": 1,
+            "native_tokens_completion": record.tokens_sent,
+            "native_tokens_reasoning": 0,
+            "native_tokens_cached": 0,
+            "total_cost": cost,
+            "usage": cost,
+            "provider_name": "Simulator",
+            "provider_responses": [],
+            "upstream_id": f"sim-{record.number}",
+            "is_byok": False,
+            "created_at": "2026-01-01T00:00:00.000Z",
+            "api_type": "completions",
+            "data_region": "global",
+            "origin": "",
+            "request_id": record.request_id,
+            **dict.fromkeys(NULLS),
+        }
+    }

@@ -1,6 +1,6 @@
 """The vocabulary of a schedule: what a connection is told to do, one step at a time.
 
-Pure. A script (script.py, whole.py) is an iterator of steps; the connection plays it.
+Pure. A schedule (schedule.py) is an iterator of steps; the connection plays it.
 Pauses add up from the moment the request was complete, so a late write does not make
 the next one later.
 """
@@ -11,7 +11,7 @@ import enum
 from typing import NamedTuple
 
 
-class Phase(enum.StrEnum):
+class ResponsePhase(enum.StrEnum):
     """How far a response has got; a record's timestamps are named after them."""
 
     RECEIVING = "receiving"  # the request's head is in, its body is not
@@ -28,7 +28,7 @@ class Pause(NamedTuple):
     seconds: float
 
 
-class Head(NamedTuple):
+class ResponseHead(NamedTuple):
     """Send a response head; without a length the body is chunked or ends by close."""
 
     status: int
@@ -47,16 +47,16 @@ class Write(NamedTuple):
     data: bytes
     events: int = 0
     tokens: int = 0
-    phase: Phase | None = None
+    phase: ResponsePhase | None = None
     last: bool = False
 
 
 class End(enum.Enum):
-    """How the connection leaves the response; a script without one ends as BODY."""
+    """How the connection leaves the response; a schedule without one ends as BODY."""
 
     BODY = "body"  # the body is complete
     FIN = "fin"  # close in mid-body
     RST = "rst"  # reset in mid-body
 
 
-Step = Pause | Head | Write | End
+Step = Pause | ResponseHead | Write | End

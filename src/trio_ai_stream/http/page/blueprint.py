@@ -11,7 +11,7 @@ from trio_ai_stream.http.page.assets import PREFIX, load_assets
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.simulator.faults import PREFIX as SIMULATOR_PREFIX
-from trio_ai_stream.simulator.presets import PRESETS
+from trio_ai_stream.simulator.faults import PRESETS
 
 
 def page_blueprint(services: Services) -> Blueprint:

@@ -1,7 +1,9 @@
-"""The schedule of one streamed answer: from a request and its faults to steps.
+"""The schedule of one answer: from a request and its faults to steps.
 
-Pure, and lazy: an endless stream is an endless script. With `stamp` the clock is the
-`now_ns` given, read when the step is asked for, which is when it is about to be sent.
+There are four kinds: a stream, one whole JSON body, an error before the stream, and no
+answer at all. Pure, and lazy: an endless stream is an endless iterator. With `stamp`
+the clock is the `now_ns` given, read when the step is asked for, which is when it is
+about to be sent.
 """
 
 from __future__ import annotations
@@ -10,14 +12,30 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from trio_ai_stream.simulator.answer import compose
-from trio_ai_stream.simulator.chat import ChatRequest
-from trio_ai_stream.simulator.chunks import Encoder
-from trio_ai_stream.simulator.errors import error_object
+import msgspec
+
+from trio_ai_stream.simulator.encoding import (
+    PIECE,
+    PROVIDER,
+    Encoder,
+    clean,
+    error_body,
+    error_json,
+    error_object,
+)
 from trio_ai_stream.simulator.faults import Faults
-from trio_ai_stream.simulator.steps import End, Head, Pause, Phase, Step, Write
+from trio_ai_stream.simulator.simulated_answer import SimulatedAnswer, compose
+from trio_ai_stream.simulator.simulated_chat import SimulatedChat
+from trio_ai_stream.simulator.steps import (
+    End,
+    Pause,
+    ResponseHead,
+    ResponsePhase,
+    Step,
+    Write,
+)
 from trio_ai_stream.simulator.text import seed_of
 
 BLOCK = 128  # content events in one write when there is no delay: about 32 kB
@@ -31,18 +49,11 @@ class Generation(NamedTuple):
     created: int
 
 
-def stream_script(
-    chat: ChatRequest, generation: Generation, now_ns: Callable[[], int]
-) -> Iterator[Step]:
-    """Yield the steps of a streamed answer, the head included."""
-    return Script(chat, generation, now_ns).steps()
-
-
-class Script:
+class StreamSchedule:
     """One streamed answer in the making: the parts that its steps share."""
 
     def __init__(
-        self, chat: ChatRequest, generation: Generation, now_ns: Callable[[], int]
+        self, chat: SimulatedChat, generation: Generation, now_ns: Callable[[], int]
     ) -> None:
         self.chat = chat
         self.faults = chat.faults
@@ -66,7 +77,7 @@ class Script:
         """Yield all steps; fragments are cut last, so they cut anything."""
         yield Pause(self.faults.headers_ms / 1000)
         headers = stream_headers(self.faults, self.generation.id)
-        yield Head(200, headers, None, self.faults.interim)
+        yield ResponseHead(200, headers, None, self.faults.interim)
         body = self._body()
         yield from fragmented(body, self.faults) if self.faults.fragment else body
 
@@ -78,7 +89,7 @@ class Script:
         if self.faults.corrupt != "none":
             yield Pause(self._delay())
             bad = self.encoder.corrupt(self.faults.corrupt, self.faults.size)
-            yield Write(bad, 1, 1, Phase.STREAMING)
+            yield Write(bad, 1, 1, ResponsePhase.STREAMING)
             yield from self._events(None)
         yield from self._ending()
 
@@ -108,7 +119,7 @@ class Script:
         if self._tokens:
             yield Pause(self._delay())
         self._tokens += 1
-        yield Write(frame, 1, 1, Phase.STREAMING)
+        yield Write(frame, 1, 1, ResponsePhase.STREAMING)
 
     def _special(self) -> Iterator[bytes]:
         """The events of an answer that is not words: a refusal, tool calls."""
@@ -141,7 +152,7 @@ class Script:
             self._content += len(tokens)
             self._tokens += len(tokens)
             block = self.encoder.content(tokens)
-            yield Write(block, len(tokens), len(tokens), Phase.STREAMING)
+            yield Write(block, len(tokens), len(tokens), ResponsePhase.STREAMING)
 
     def _paced(self) -> bool:
         return self.faults.delay_ms > 0 or self.faults.jitter_ms > 0
@@ -160,7 +171,7 @@ class Script:
             error = error_object(self.faults.code, self.faults.message)
             tail = self.encoder.done() if self.faults.error_done else b""
             frame = self.encoder.error(error, self.faults.shape)
-            yield Write(frame + tail, 1 + bool(tail), 0, Phase.FINISHING)
+            yield Write(frame + tail, 1 + bool(tail), 0, ResponsePhase.FINISHING)
         elif kind == "silence":
             yield Pause(math.inf)
         elif kind == "comments":
@@ -188,7 +199,7 @@ class Script:
         if self.faults.trailing:
             block += TRAILING
         last = not self.faults.done_ms
-        yield Write(block, len(frames), 0, Phase.FINISHING, last)
+        yield Write(block, len(frames), 0, ResponsePhase.FINISHING, last)
         yield Pause(self.faults.done_ms / 1000)
 
 
@@ -213,3 +224,140 @@ def fragmented(steps: Iterator[Step], faults: Faults) -> Iterator[Step]:
             yield Write(step.data[at : at + size])
             yield gap
         yield step._replace(data=step.data[last:])
+
+
+def whole_script(chat: SimulatedChat, generation: Generation) -> Iterator[Step]:
+    """Yield the steps of a single JSON answer, the head included."""
+    faults = chat.faults
+    answer = compose(chat)
+    yield Pause((faults.headers_ms + faults.comments_ms + faults.first_token_ms) / 1000)
+    if answer.count is None or faults.end in ("silence", "comments"):
+        yield Pause(math.inf)
+    yield Pause(faults.delay_ms * (answer.count or 0) / 1000)
+    tokens = len(answer.reasoning) + (answer.count or 0)
+    body = _damaged(whole_body(chat, answer, generation, tokens), faults)
+    headers = [("Content-Type", "application/json")]
+    if faults.generation_header:
+        headers.append(("X-Generation-Id", generation.id))
+    chunked = faults.framing == "close" or faults.end == "truncate"
+    length = None if chunked else len(body)
+    yield ResponseHead(200, tuple(headers), length, faults.interim)
+    if faults.end in ("drop", "reset", "truncate"):
+        yield Write(body[: len(body) // 2], 0, tokens, ResponsePhase.STREAMING)
+        if faults.end != "truncate":
+            yield End.FIN if faults.end == "drop" else End.RST
+        return
+    yield Write(body, 0, tokens, ResponsePhase.FINISHING)
+    yield Pause(faults.done_ms / 1000)
+
+
+def whole_body(
+    chat: SimulatedChat, answer: SimulatedAnswer, generation: Generation, tokens: int
+) -> bytes:
+    """Return the JSON of a single answer, or of the error in its place."""
+    faults = chat.faults
+    if faults.end == "error" and faults.shape != "choice":
+        error = error_object(faults.code, faults.message)
+        return msgspec.json.encode({"error": error})
+    content = None
+    if answer.count:
+        content = clean("".join(answer.words))
+    if faults.corrupt == "giant":
+        content = "x" * faults.size
+    choice: dict[str, Any] = {
+        "logprobs": None,
+        "finish_reason": answer.finish_reason,
+        "native_finish_reason": answer.native_finish_reason(),
+        "index": 0,
+        "message": _message(answer, content),
+    }
+    if faults.end == "error":
+        choice["finish_reason"] = "error"
+        choice["error"] = error_object(faults.code, faults.message)
+    return msgspec.json.encode(
+        {
+            "id": generation.id,
+            "provider": PROVIDER,
+            "model": chat.model,
+            "object": "chat.completion",
+            "created": generation.created,
+            "system_fingerprint": None,
+            "choices": [choice],
+            "usage": answer.usage(tokens),
+        }
+    )
+
+
+def _message(answer: SimulatedAnswer, content: str | None) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": content,
+        "refusal": answer.refusal,
+        "reasoning": "".join(answer.reasoning) or None,
+    }
+    if answer.tool_calls:
+        message["tool_calls"] = [
+            {
+                "index": index,
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for index, call in enumerate(answer.tool_calls)
+        ]
+    return message
+
+
+def _damaged(body: bytes, faults: Faults) -> bytes:
+    if faults.corrupt == "json":
+        return body[:-20]
+    if faults.corrupt == "utf8":
+        return body.replace(b'"content":"', b'"content":"\xc3\x28', 1)
+    return body
+
+
+JSON = ("Content-Type", "application/json")
+ENDLESS_GAP_S = 0.01  # between the pieces of a body without end: 400 kB a second
+
+
+def refuse_script(faults: Faults) -> Iterator[Step]:
+    """Yield the steps of a connection that ends instead of answering."""
+    yield Pause(faults.headers_ms / 1000)
+    yield End.FIN if faults.refuse == "drop" else End.RST
+
+
+def status_script(faults: Faults) -> Iterator[Step]:
+    """Yield the steps of the answer that `faults.status` asks for."""
+    status = faults.status or 500
+    kind, body = error_body(faults)
+    headers = [("Content-Type", kind)]
+    if faults.retry_after is not None:
+        headers.append(("Retry-After", faults.retry_after))
+    if status == 429:
+        headers += [
+            ("X-RateLimit-Limit", "20"),
+            ("X-RateLimit-Remaining", "0"),
+            ("X-RateLimit-Reset", "1767225660000"),
+        ]
+    yield Pause(faults.headers_ms / 1000)
+    if faults.body == "endless":
+        yield ResponseHead(status, tuple(headers), None, faults.interim)
+        yield Write(body, 0, 0, ResponsePhase.FINISHING)
+        for _ in itertools.count():
+            yield Pause(ENDLESS_GAP_S)
+            yield Write(PIECE)
+    if faults.body == "cut":  # the length promises more than the body holds
+        yield ResponseHead(status, tuple(headers), len(body) + 100, faults.interim)
+        yield Write(body, 0, 0, ResponsePhase.FINISHING)
+        yield End.FIN
+        return
+    length = None if faults.framing == "close" else len(body)
+    yield ResponseHead(status, tuple(headers), length, faults.interim)
+    yield Write(body, 0, 0, ResponsePhase.FINISHING)
+
+
+def plain_error(status: int, message: str | None = None) -> Iterator[Step]:
+    """Yield the steps of OpenRouter's JSON error, at once."""
+    body = error_json(status, message)
+    yield ResponseHead(status, (JSON,), len(body))
+    yield Write(body, 0, 0, ResponsePhase.FINISHING)

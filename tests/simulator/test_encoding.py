@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
-from trio_ai_stream.simulator.answer import Answer, ToolCall
-from trio_ai_stream.simulator.chunks import Encoder, json_string
-from trio_ai_stream.simulator.errors import ERRORS, error_body, error_json, error_object
+from trio_ai_stream.simulator.encoding import (
+    ERRORS,
+    Encoder,
+    error_body,
+    error_json,
+    error_object,
+    json_string,
+)
 from trio_ai_stream.simulator.faults import parse_model
+from trio_ai_stream.simulator.simulated_answer import SimulatedAnswer, ToolCall
 
 # The examples of OpenRouter's documentation (facts A4, A5), as of 2026-08-22.
 CONTENT = """{"id":"gen-abc123","provider":"OpenAI","model":"openai/gpt-4o",
@@ -90,7 +96,7 @@ def misfits(example: Any, ours: Any, where: str = "$") -> list[str]:
 CALL = ToolCall(id="call_1", name="get_weather", arguments='{"location":"sample"}')
 SHAPES: dict[str, tuple[str, Callable[[Encoder], bytes]]] = {
     "content": (CONTENT, lambda e: e.content(["Hello"])),
-    "usage": (USAGE, lambda e: e.usage(Answer().usage(15))),
+    "usage": (USAGE, lambda e: e.usage(SimulatedAnswer().usage(15))),
     "reasoning": (REASONING, lambda e: e.reasoning("Let")),
     "tool call": (TOOL, lambda e: e.tool_call(0, CALL)[0]),
     "debug": (DEBUG, lambda e: e.debug({})),

@@ -9,26 +9,37 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable
 
 import trio
 
 from trio_ai_stream.simulator.faults import FaultError, Faults, parse_model
-from trio_ai_stream.simulator.ledger import Ledger
-from trio_ai_stream.simulator.player import Player
-from trio_ai_stream.simulator.record import GoneHow, Outcome, Record
-from trio_ai_stream.simulator.rejection import plain_error
-from trio_ai_stream.simulator.request import Request, RequestError, RequestReader
-from trio_ai_stream.simulator.response import CONTINUE, short_response
-from trio_ai_stream.simulator.routes import is_chat, plan_chat, plan_other
-from trio_ai_stream.simulator.steps import End, Phase, Step
+from trio_ai_stream.simulator.http_messages import (
+    CONTINUE,
+    LAST_CHUNK,
+    RequestError,
+    RequestReader,
+    SimulatedRequest,
+    chunk,
+    head_bytes,
+    short_response,
+)
+from trio_ai_stream.simulator.ledger import GoneHow, Ledger, LedgerRecord, Mark, Outcome
+from trio_ai_stream.simulator.routes import Plan, is_chat, plan_chat, plan_other
+from trio_ai_stream.simulator.schedule import plain_error
+from trio_ai_stream.simulator.steps import (
+    End,
+    Pause,
+    ResponseHead,
+    ResponsePhase,
+    Write,
+)
 
 RECEIVE = 65536  # bytes of one read
 FIRST_RECEIVE = 2048  # of a request: enough to find a slow read's model name in it
 EARLY_LIMIT = 65536  # bytes of a next request that are read while one is answered
 
 
-class Connection:
+class SimulatedConnection:
     """Serves one client on one stream until either side is done with it."""
 
     def __init__(
@@ -38,7 +49,7 @@ class Connection:
         self._ledger = ledger
         self._default_model = default_model
         self._reader = RequestReader()
-        self._record: Record | None = None  # of the chat request being served
+        self._record: LedgerRecord | None = None  # of the chat request being served
 
     async def serve(self) -> None:
         """Answer requests until the connection ends, then close it.
@@ -78,37 +89,29 @@ class Connection:
             return False
         return request.keep_alive
 
-    async def _chat(self, request: Request, record: Record) -> bool:
-        self._ledger.mark(record, "received", Phase.AWAITING_HEADERS)
+    async def _chat(self, request: SimulatedRequest, record: LedgerRecord) -> bool:
+        self._ledger.mark(record, "received", ResponsePhase.AWAITING_HEADERS)
         plan = plan_chat(request, record, self._ledger, self._default_model)
-        player = Player(
-            self._stream,
-            self._ledger,
-            record,
-            chunked=plan.chunked,
-            keep_alive=plan.keep_alive,
-        )
-        end = await self._watched(player, plan.steps, record)
+        player = Player(self._stream, self._ledger, record, plan)
+        end = await self._watched(player, record)
         if end is End.RST:
             reset(self._stream)
         self._close_record("finished" if end is End.BODY else "fault")
         return plan.keep_alive and end is End.BODY
 
-    async def _watched(
-        self, player: Player, steps: Iterable[Step], record: Record
-    ) -> End | None:
+    async def _watched(self, player: Player, record: LedgerRecord) -> End | None:
         """Play the steps while the client is there; None if it left."""
         end: End | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, record, nursery.cancel_scope)
             try:
-                end = await player.play(steps)
+                end = await player.play()
             except trio.BrokenResourceError:
                 self._ledger.gone(record, "write_error")
             nursery.cancel_scope.cancel(reason="response ended")
         return end
 
-    async def _watch(self, record: Record, play: trio.CancelScope) -> None:
+    async def _watch(self, record: LedgerRecord, play: trio.CancelScope) -> None:
         """Read until the client leaves; then say so and cancel the play."""
         try:
             while data := await self._stream.receive_some(RECEIVE):
@@ -143,7 +146,7 @@ class Connection:
         await self._head_received(request)  # it may all have come during the last one
         return True
 
-    async def _head_received(self, request: Request) -> None:
+    async def _head_received(self, request: SimulatedRequest) -> None:
         if not request.head_done or request.seen:
             return
         request.seen = True
@@ -162,7 +165,7 @@ class Connection:
             self._record = None
 
 
-def slow_read(request: Request) -> Faults | None:
+def slow_read(request: SimulatedRequest) -> Faults | None:
     """Return the faults that pace the reading of a body, if it asks for that."""
     model = request.early_model() if request.head_done else None
     try:
@@ -179,3 +182,78 @@ def reset(stream: trio.abc.Stream) -> None:
     elif isinstance(stream, trio.SocketStream):
         linger = struct.pack("ii", 1, 0)
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
+_MARKS: dict[ResponsePhase, Mark] = {
+    ResponsePhase.AWAITING_FIRST_TOKEN: "headers_sent",
+    ResponsePhase.STREAMING: "first_token",
+    ResponsePhase.FINISHING: "finish_sent",
+}
+
+
+class Player:
+    """Plays the steps of one response: waits, writes, and keeps the ledger.
+
+    Pauses are counted from the beginning, so the schedule does not drift; after a
+    blocked write the events that have become due follow at once, as from a model that
+    does not wait for its reader. A phase is entered before its write, in the same step:
+    a client may have read what was sent, and be gone, before the task that sent it runs
+    again. It opens no scope: whoever calls it cancels it.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.SendStream,
+        ledger: Ledger,
+        record: LedgerRecord,
+        plan: Plan,
+    ) -> None:
+        self._stream = stream
+        self._ledger = ledger
+        self._record = record
+        self._plan = plan
+        self._framed = False  # whether the body now sent is in chunks
+
+    async def play(self) -> End:
+        """Send everything; return how the connection is to be left.
+
+        Raises trio.BrokenResourceError when the client is gone. Cancellation: the
+        write in progress is not counted.
+        """
+        due = trio.current_time()
+        for step in self._plan.steps:
+            if isinstance(step, Write):
+                await self._write(step)
+            elif isinstance(step, Pause):
+                due += step.seconds
+                if step.seconds and due > trio.current_time():
+                    await trio.sleep_until(due)
+            elif isinstance(step, ResponseHead):
+                await self._head(step)
+            else:
+                return step
+        if self._framed:
+            await self._stream.send_all(LAST_CHUNK)
+        return End.BODY
+
+    async def _write(self, step: Write) -> None:
+        data = chunk(step.data) if self._framed else step.data
+        if step.last and self._framed:
+            data += LAST_CHUNK
+            self._framed = False
+        if step.phase is not None and step.phase is not self._record.phase:
+            self._enter(step.phase)
+        await self._stream.send_all(data)
+        self._ledger.sent(self._record, len(data), step.events, step.tokens)
+
+    async def _head(self, head: ResponseHead) -> None:
+        self._framed = head.length is None and self._plan.chunked
+        data = head_bytes(
+            head, chunked=self._plan.chunked, keep_alive=self._plan.keep_alive
+        )
+        self._record.status = head.status
+        self._enter(ResponsePhase.AWAITING_FIRST_TOKEN)
+        await self._stream.send_all(data)
+
+    def _enter(self, phase: ResponsePhase) -> None:
+        self._ledger.mark(self._record, _MARKS[phase], phase)

@@ -10,25 +10,35 @@ from typing import Any
 import pytest
 
 from tests.simulator.client import Response, body_of
-from trio_ai_stream.simulator.chat import ChatRequest, parse_chat
-from trio_ai_stream.simulator.faults import parse_model
-from trio_ai_stream.simulator.presets import PRESETS
-from trio_ai_stream.simulator.rejection import status_script
-from trio_ai_stream.simulator.script import BLOCK, Generation, stream_script
-from trio_ai_stream.simulator.steps import End, Head, Pause, Phase, Step, Write
+from trio_ai_stream.simulator.faults import PRESETS, parse_model
+from trio_ai_stream.simulator.schedule import (
+    BLOCK,
+    Generation,
+    StreamSchedule,
+    status_script,
+)
+from trio_ai_stream.simulator.simulated_chat import SimulatedChat, parse_chat
+from trio_ai_stream.simulator.steps import (
+    End,
+    Pause,
+    ResponseHead,
+    ResponsePhase,
+    Step,
+    Write,
+)
 
 GENERATION = Generation("gen-1", 1)
 MANY = 5000  # steps after which an endless script is believed to be one
 
 
-def chat(model: str, **fields: Any) -> ChatRequest:
+def chat(model: str, **fields: Any) -> SimulatedChat:
     """Return the parsed request for a model."""
     return parse_chat(body_of(model, **fields), "simulator/fast")
 
 
 def steps(model: str, **fields: Any) -> list[Step]:
     """Return the steps of a stream, at most MANY."""
-    script = stream_script(chat(model, **fields), GENERATION, lambda: 7)
+    script = StreamSchedule(chat(model, **fields), GENERATION, lambda: 7).steps()
     return list(itertools.islice(script, MANY))
 
 
@@ -64,11 +74,13 @@ def test_every_preset_renders(name: str) -> None:
     if faults.status is not None:
         script = status_script(faults)
     else:
-        script = stream_script(chat(f"simulator/{name}"), GENERATION, lambda: 7)
+        script = StreamSchedule(
+            chat(f"simulator/{name}"), GENERATION, lambda: 7
+        ).steps()
     first = list(itertools.islice(script, MANY))
-    assert [isinstance(step, Head) for step in first].count(True) == 1
+    assert [isinstance(step, ResponseHead) for step in first].count(True) == 1
     assert isinstance(first[0], Pause)
-    assert isinstance(first[1], Head)
+    assert isinstance(first[1], ResponseHead)
     ends = [step for step in first if isinstance(step, End)]
     assert ends in ([], first[-1:])
 
@@ -191,11 +203,11 @@ def test_stamp_reads_the_clock_when_the_step_is_asked_for() -> None:
     """A stamped event holds the clock's reading at the moment of its writing."""
     now = [0]
     model = "simulator/fast?chunks=3&stamp=1&delay_ms=1"
-    script = stream_script(chat(model), GENERATION, lambda: now[0])
+    script = StreamSchedule(chat(model), GENERATION, lambda: now[0]).steps()
     found = []
     for step in script:
         now[0] += 1
-        if isinstance(step, Write) and step.phase is Phase.STREAMING:
+        if isinstance(step, Write) and step.phase is ResponsePhase.STREAMING:
             found.append((Response(200, {}, step.data, True, []).content, now[0] - 1))
     assert found == [(f"{at} ", at) for _, at in found]
     assert len(found) == 3

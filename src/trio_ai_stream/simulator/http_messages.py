@@ -1,15 +1,20 @@
-"""HTTP/1.1 requests read from bytes, by httptools' parser.
+"""HTTP/1.1 in bytes: requests read by httptools, responses written by hand.
 
-No I/O: bytes are fed in, a `Request` comes out. Its head is known before its body, so
-that a slow read can begin with the first body byte that names it.
+No I/O: bytes are fed in, a `SimulatedRequest` comes out. Its head is known before its
+body, so that a slow read can begin with the first body byte that names it. Responses
+are framed by a known length, by chunks, or by the connection's end (RFC 9112).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from urllib.parse import parse_qs, urlsplit
 
 import httptools
+
+from trio_ai_stream.simulator.encoding import ERRORS
+from trio_ai_stream.simulator.steps import ResponseHead, Step, Write
 
 HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024 * 1024  # more than any gateway should pass on
@@ -25,7 +30,7 @@ class RequestError(ValueError):
         self.status = status
 
 
-class Request:
+class SimulatedRequest:
     """One request; `complete` once its last byte has been fed."""
 
     def __init__(self) -> None:
@@ -64,7 +69,7 @@ class RequestReader:
         self._begin()
 
     def _begin(self) -> None:
-        self.request = Request()
+        self.request = SimulatedRequest()
         self._fed = 0
         callbacks = _Callbacks(self.request)
         self._parser = callbacks.parser = httptools.HttpRequestParser(callbacks)
@@ -109,7 +114,7 @@ class _Callbacks:
 
     parser: httptools.HttpRequestParser
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: SimulatedRequest) -> None:
         self._request = request
 
     def on_message_begin(self) -> None:
@@ -137,3 +142,43 @@ class _Callbacks:
     def on_message_complete(self) -> None:
         self._request.keep_alive = self.parser.should_keep_alive()
         self._request.complete = True
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </api/v1/models>; rel=preload\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+_PHRASES = {200: "OK", 431: "Request Header Fields Too Large"} | {
+    status: known.phrase for status, known in ERRORS.items()
+}
+
+
+def head_bytes(head: ResponseHead, *, chunked: bool, keep_alive: bool) -> bytes:
+    """Return a response head; `chunked` matters only where it has no length."""
+    phrase = _PHRASES.get(head.status, "Unknown")
+    lines = [f"HTTP/1.1 {head.status} {phrase}"]
+    lines += [f"{name}: {value}" for name, value in head.headers]
+    if head.length is not None:
+        lines.append(f"Content-Length: {head.length}")
+    elif chunked:
+        lines.append("Transfer-Encoding: chunked")
+    if not keep_alive:
+        lines.append("Connection: close")
+    text = "\r\n".join((*lines, "", ""))
+    return (INTERIM if head.interim else b"") + text.encode("latin-1")
+
+
+def chunk(data: bytes) -> bytes:
+    """Return one chunk; no data gives nothing, for an empty chunk ends the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def short_response(steps: Iterable[Step], *, keep_alive: bool) -> bytes:
+    """Return a response whose steps are one head with a length, and writes."""
+    parts = [
+        head_bytes(step, chunked=False, keep_alive=keep_alive)
+        if isinstance(step, ResponseHead)
+        else step.data
+        for step in steps
+        if isinstance(step, ResponseHead | Write)
+    ]
+    return b"".join(parts)

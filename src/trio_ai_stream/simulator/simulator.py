@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import trio
 
-from trio_ai_stream.simulator.connection import Connection
 from trio_ai_stream.simulator.faults import parse_model
 from trio_ai_stream.simulator.ledger import Ledger
 from trio_ai_stream.simulator.routes import BASE
+from trio_ai_stream.simulator.simulated_connection import SimulatedConnection
 
 BACKLOG = 4096  # thousands of clients may connect in one burst
 DEFAULT_MODEL = "simulator/default"
@@ -81,7 +81,7 @@ class Simulator:
         """
         self.connections += 1
         try:
-            await Connection(stream, self.ledger, self.default_model).serve()
+            await SimulatedConnection(stream, self.ledger, self.default_model).serve()
         except* Exception:
             # It may be embedded in a server, whose streams must not end with this.
             text = "contained a failure of a connection"

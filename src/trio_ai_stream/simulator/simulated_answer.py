@@ -1,21 +1,28 @@
 """What the model would say to one request: words, tool calls, finish reason, usage.
 
-Pure. The stream (script.py) and the single answer (whole.py) are two renderings of
-one `Answer`, which is why they always agree.
+Pure. The stream and the single answer (schedule.py) are two renderings of one
+`SimulatedAnswer`, which is why they always agree.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from trio_ai_stream.simulator import prose, text
-from trio_ai_stream.simulator.chat import ChatRequest
-from trio_ai_stream.simulator.samples import sample
+from trio_ai_stream.simulator.simulated_chat import SimulatedChat
+from trio_ai_stream.simulator.text import (
+    REFUSAL,
+    cut_at_stop,
+    reasoning,
+    seed_of,
+    stream_of_tokens,
+    tokenize,
+    whole_answer,
+)
 
 FRAGMENT = 9  # characters of tool arguments in one event
 PROMPT_PRICE, COMPLETION_PRICE = 3e-6, 15e-6  # dollars a token, Sonnet's order
@@ -41,12 +48,12 @@ class Words:
         self._prompt, self._seed, self._count = prompt, seed, count
 
     def __iter__(self) -> Iterator[str]:
-        words = text.stream_of_tokens(self._prompt, self._seed)
+        words = stream_of_tokens(self._prompt, self._seed)
         return itertools.islice(words, self._count)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class SimulatedAnswer:
     """One answer; `count` is the number of `words`, None if they have no end."""
 
     words: Iterable[str] = ()
@@ -87,17 +94,17 @@ class Answer:
         }
 
 
-def compose(chat: ChatRequest) -> Answer:
+def compose(chat: SimulatedChat) -> SimulatedAnswer:
     """Decide the answer to a request."""
     faults = chat.faults
-    seed = text.seed_of(chat.prompt, chat.seed)
-    answer = Answer(
-        reasoning=text.reasoning(faults.reasoning),
+    seed = seed_of(chat.prompt, chat.seed)
+    answer = SimulatedAnswer(
+        reasoning=reasoning(faults.reasoning),
         prompt_tokens=max(1, len(chat.prompt) // 4),
     )
     calls = _tool_calls(chat, seed)
     if faults.refusal:
-        answer = dataclasses.replace(answer, refusal=prose.REFUSAL)
+        answer = dataclasses.replace(answer, refusal=REFUSAL)
     elif calls:
         answer = dataclasses.replace(
             answer, tool_calls=calls, finish_reason="tool_calls"
@@ -112,32 +119,32 @@ def compose(chat: ChatRequest) -> Answer:
     return answer
 
 
-def _worded(answer: Answer, chat: ChatRequest, seed: int) -> Answer:
+def _worded(answer: SimulatedAnswer, chat: SimulatedChat, seed: int) -> SimulatedAnswer:
     words: Iterable[str]
     if chat.faults.echo:
-        words = text.tokenize(chat.prompt)
+        words = tokenize(chat.prompt)
         count = len(words)
     elif chat.schema is not None:
-        words = text.tokenize(msgspec.json.encode(sample(chat.schema)).decode())
+        words = tokenize(msgspec.json.encode(sample(chat.schema)).decode())
         count = len(words)
     elif chat.faults.chunks is not None:
         count = chat.faults.chunks
         words = Words(chat.prompt, seed, count)
     else:
-        words = text.whole_answer(chat.prompt, seed)
+        words = whole_answer(chat.prompt, seed)
         count = len(words)
     finish_reason = "stop"
     if chat.max_tokens is not None and chat.max_tokens < count:
         count, finish_reason = chat.max_tokens, "length"
         words = tuple(itertools.islice(words, count))
-    if chat.stop and (kept := text.cut_at_stop(words, chat.stop)) is not None:
+    if chat.stop and (kept := cut_at_stop(words, chat.stop)) is not None:
         words, count, finish_reason = kept, len(kept), "stop"
     return dataclasses.replace(
         answer, words=words, count=count, finish_reason=finish_reason
     )
 
 
-def _tool_calls(chat: ChatRequest, seed: int) -> tuple[ToolCall, ...]:
+def _tool_calls(chat: SimulatedChat, seed: int) -> tuple[ToolCall, ...]:
     wanted = chat.faults.tool_calls or bool(chat.tools)
     tools = chat.tools or ({"name": "get_weather", "parameters": _WEATHER},)
     return tuple(
@@ -154,3 +161,28 @@ _WEATHER = {
     "type": "object",
     "properties": {"location": {"type": "string"}, "days": {"type": "integer"}},
 }
+
+
+DEEPEST = 8  # a schema that refers to itself must end somewhere
+
+
+def sample(schema: Any, depth: int = 0) -> Any:
+    """Return one value for a JSON schema (type, enum, const, properties, items)."""
+    if not isinstance(schema, Mapping) or depth > DEEPEST:
+        return "sample"
+    if "const" in schema:
+        return schema["const"]
+    if isinstance(schema.get("enum"), list) and schema["enum"]:
+        return schema["enum"][0]
+    kind = schema.get("type")
+    if isinstance(kind, list) and kind:
+        kind = kind[0]
+    if kind == "object":
+        properties = schema.get("properties")
+        if not isinstance(properties, Mapping):
+            return {}
+        return {str(key): sample(part, depth + 1) for key, part in properties.items()}
+    if kind == "array":
+        return [sample(schema.get("items"), depth + 1)]
+    plain: dict[Any, Any] = {"integer": 1, "number": 1.5, "boolean": True, "null": None}
+    return plain.get(kind, "sample") if isinstance(kind, str) else "sample"

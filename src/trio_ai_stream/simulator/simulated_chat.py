@@ -32,7 +32,7 @@ class ChatError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
+class SimulatedChat:
     """The fields of a chat request that change the simulator's answer."""
 
     model: str
@@ -55,7 +55,7 @@ def _first_fallback(data: dict[str, Any], default_model: str) -> str:
     return models[0]
 
 
-def parse_chat(body: bytes, default_model: str) -> ChatRequest:
+def parse_chat(body: bytes, default_model: str) -> SimulatedChat:
     """Read a chat request; models that are not `simulator/…` act as `default_model`.
 
     Raises ChatError with the status that OpenRouter would give.
@@ -76,7 +76,7 @@ def parse_chat(body: bytes, default_model: str) -> ChatRequest:
         faults = parse_model(model if model.startswith(PREFIX) else default_model)
     except FaultError as exc:
         raise ChatError(str(exc)) from exc
-    return ChatRequest(
+    return SimulatedChat(
         model=ALIASES.get(model, model),
         prompt=_prompt(messages),
         faults=faults,

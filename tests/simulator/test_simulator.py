@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from tests.simulator.client import Running, body_of
-from trio_ai_stream.simulator.presets import PRESETS
-from trio_ai_stream.simulator.server import Address
+from trio_ai_stream.simulator.faults import PRESETS
+from trio_ai_stream.simulator.simulator import Address
 
 
 async def test_address(running: Running) -> None:

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.simulator.request import HEAD_LIMIT, RequestError, RequestReader
+from trio_ai_stream.simulator.http_messages import (
+    HEAD_LIMIT,
+    RequestError,
+    RequestReader,
+)
 
 POST = (
     b"POST /api/v1/chat/completions?a=1&a=2 HTTP/1.1\r\nHost: x\r\nX-Request-ID: r1\r\n"
