@@ -30,7 +30,7 @@ from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
-from trio_ai_stream.stream.roster import Roster
+from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.redaction import register_secret
 from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
@@ -93,7 +93,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         budgets=budgets,
         gate=admission.gate,
         registry=registry,
-        roster=Roster(budgets.first_timer_s),
+        timer_queue=TimerQueue(budgets.first_timer_s),
         retries=make_retries(settings, metrics),
         directory=admission.directory,
         observe=partial(log_record, settings.LOG_CLIENTS),
@@ -114,7 +114,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
             await nursery.start(trace_process, settings.TRACE_FILE)
         await nursery.start(admission.run)
         await start_services(services, connect, nursery)
-        nursery.start_soon(services.roster.run, name="roster of streams")
+        nursery.start_soon(services.timer_queue.run, name="timer queue")
         nursery.start_soon(count, services, run_directory, name="metrics")
         if settings.management_bind is not None:
             serve = partial(serve_management, shared=run_directory is not None)

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from tests.support.completions import ask, over
 from tests.support.world import world
-from trio_ai_stream.stream.source import Call, Hold, Meanwhile
+from trio_ai_stream.stream.protocols import OnAbortable, OnSent, UpstreamRequest
 from trio_ai_stream.telemetry.ended import EndedStream
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -47,10 +47,12 @@ class Recording:
         self.kind = upstream.kind
         self.traces: list[tuple[tuple[bytes, bytes], ...]] = []
 
-    async def open(self, call: Call, meanwhile: Meanwhile, hold: Hold) -> Any:
+    async def open(
+        self, call: UpstreamRequest, on_sent: OnSent, on_abortable: OnAbortable
+    ) -> Any:
         """Note, and open."""
         self.traces.append(call.trace)
-        return await self._upstream.open(call, meanwhile, hold)
+        return await self._upstream.open(call, on_sent, on_abortable)
 
 
 STATE = "vendor=a:b,other=1"

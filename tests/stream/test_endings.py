@@ -107,7 +107,7 @@ async def test_upstream_is_closed_in_the_step_that_finds_the_client_gone(
 async def test_a_record_that_nobody_can_keep_costs_no_connection(
     autojump_clock: MockClock,
 ) -> None:
-    """Our own bug behind a whole answer: what is left of upstream's body is closed."""
+    """Our own bug behind a whole answer: nothing is left open, the answer is whole."""
 
     def fail(_record: Record) -> None:
         raise LookupError("test")
@@ -116,8 +116,7 @@ async def test_a_record_that_nobody_can_keep_costs_no_connection(
         w.services.observe = fail
         body = b'{"prompt": "hello", "model": "simulator/fast?done_ms=500"}'
         visit = Visit(w.app, "/chat", body)
-        with pytest.raises(LookupError):
-            await visit.task()
+        await visit.task()
         assert visit.types[-1] == "done"
         w.assert_clean()
 

@@ -16,8 +16,8 @@ from tests.stream.test_endings import end
 from tests.support.completions import ask, over
 from tests.support.world import world
 from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.protocols import OnAbortable, OnSent, UpstreamRequest
 from trio_ai_stream.stream.retries import Retries, RetryBudget
-from trio_ai_stream.stream.source import Call, Hold, Meanwhile
 from trio_ai_stream.upstream.errors import BROKEN
 from trio_ai_stream.wire.events import Failure, Item, Reasoning
 from trio_ai_stream.wire.problems import Problem
@@ -34,10 +34,12 @@ class OneBlock:
         self.opened = 0
         self.ended = True
 
-    async def open(self, _call: Call, meanwhile: Meanwhile, _hold: Hold) -> OneBlock:
+    async def open(
+        self, _call: UpstreamRequest, on_sent: OnSent, on_abortable: OnAbortable
+    ) -> OneBlock:
         """Answer at once."""
         self.opened += 1
-        await meanwhile()
+        await on_sent()
         return self
 
     async def receive(self) -> Sequence[Item]:

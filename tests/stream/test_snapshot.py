@@ -84,7 +84,7 @@ async def test_the_tree_is_trios_own(
     async with world(env={"CORS_ALLOW_ORIGINS": ORIGIN}) as w:
         body = {"prompt": "hello", "model": "simulator/endless"}
         visit = w.visit(body, headers=headers)
-        for until, children in [(BUDGETS.first_timer_s - 0.1, []), (2, ["watch"])]:
+        for until, children in [(BUDGETS.first_timer_s - 0.1, []), (2, ["timers"])]:
             await trio.sleep(until)
             shown = view(w)
             assert shown.task is not None

@@ -9,8 +9,8 @@ from trio.testing import MockClock
 
 from tests.support.world import BUDGETS
 from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.record import Record
-from trio_ai_stream.stream.source import Call
 from trio_ai_stream.stream.stream import Stream
 
 
@@ -24,7 +24,7 @@ async def test_only_counts_are_recorded_as_tokens(
     """No number of upstream's makes a counter fall, or the record fail."""
     records: list[Record] = []
     stream = Stream(
-        Call("r", "m", b"{}"),
+        UpstreamRequest("r", "m", b"{}"),
         BUDGETS,
         endpoint="/chat",
         owner="local",

@@ -28,7 +28,7 @@ from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
-from trio_ai_stream.stream.roster import Roster
+from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport
@@ -169,7 +169,7 @@ class World:
             budgets=budgets,
             gate=LocalGate(Quota.per_second(1000), self.permits),
             registry=registry,
-            roster=Roster(budgets.first_timer_s),
+            timer_queue=TimerQueue(budgets.first_timer_s),
             retries=Retries(RetryBudget(share=0.1, floor=10), metrics.retry_denied),
             directory=LocalDirectory(LiveStreams(registry)),
             observe=self.records.append,
@@ -185,7 +185,7 @@ class World:
             ),
         )
         self.app = Application(self.services, self._start)
-        nursery.start_soon(self.services.roster.run)
+        nursery.start_soon(self.services.timer_queue.run)
 
     async def _start(self, _nursery: trio.Nursery) -> None:
         """Nothing is to be started: `services` is complete."""
@@ -218,7 +218,7 @@ class World:
         """Nothing is held: no permit, no entry, no upstream connection."""
         assert self.permits.statistics().held == 0
         assert len(self.services.registry) == 0
-        assert len(self.services.roster) == 0
+        assert len(self.services.timer_queue) == 0
         assert self.transport.statistics().live == 0
         assert self.transport.statistics().connecting == 0
 

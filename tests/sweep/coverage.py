@@ -40,7 +40,7 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
     ("upstream/transport/body.py", "Body.__anext__"): "for httpx's own readers",
     ("upstream/proxy.py", ""): "httpx's own connections, over sockets",
     ("upstream/content_coding.py", ""): "the simulator compresses nothing",
-    ("upstream/sources.py", "DocumentSource.finish"): (
+    ("upstream/sources.py", "DocumentResponse.finish"): (
         "through a proxy only: on a connection of ours the document has ended"
     ),
     ("upstream/openrouter.py", "OpenRouter.get"): "no stream: upstream refuses a GET",

@@ -135,7 +135,7 @@ class Injector(trio.abc.Instrument):
         ended = stream.ending is not None
         if ended and self.ended_at_tick is None:
             self.ended_at_tick = self.tick
-        if ended and not stream.completed and stream.source is not None:
+        if ended and not stream.completed and stream.response is not None:
             self.held_after_end = self.tick
 
     def _act(self, injection: Injection, world: World, now: float) -> None:

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trio_ai_stream.stream.source import Call, Hold, Meanwhile, Source
+from trio_ai_stream.stream.protocols import (
+    OnAbortable,
+    OnSent,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport.circuit import CircuitState
 
@@ -30,10 +35,12 @@ class Proxied:
         """As the other."""
         return self._upstream.circuit
 
-    async def open(self, call: Call, meanwhile: Meanwhile, _hold: Hold) -> Source:
+    async def open(
+        self, call: UpstreamRequest, on_sent: OnSent, on_abortable: OnAbortable
+    ) -> UpstreamResponse:
         """Open an answer; give nothing to hold until it is there."""
-        return await self._upstream.open(call, meanwhile, _hold_nothing)
+        return await self._upstream.open(call, on_sent, _ignore_abort)
 
 
-def _hold_nothing(_abort: Callable[[], None] | None) -> None:
+def _ignore_abort(_abort: Callable[[], None] | None) -> None:
     """Take what closes the connection, and forget it."""

@@ -24,7 +24,7 @@ class Sighting:
     tasks_below: tuple[str, ...]  # the request's own, which should be over
     new_tasks: tuple[str, ...]  # of the whole process, since before the request
     live_streams: tuple[str, ...]
-    unwatched: int  # streams that are still on the roster
+    unwatched: int  # streams that are still in the timer queue
     permits_held: int
     counted: int  # streams that Valkey counts, if it is there and quick
     open_wires: int
@@ -70,7 +70,7 @@ def sight(world: World) -> Sighting:
         tasks_below=tuple(t.name for t in internals.tasks_below(world.client.scope)),
         new_tasks=tuple(sorted((tasks_of_server() - world.tasks_before).elements())),
         live_streams=tuple(stream.request_id for stream in world.registry),
-        unwatched=len(world.app.services.roster),
+        unwatched=len(world.app.services.timer_queue),
         counted=_counted(world),
         permits_held=world.app.services.gate.status().permits.held,
         open_wires=len(world.network.live_wires()),

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from trio_ai_stream.stream.outcome import EndStream
-from trio_ai_stream.stream.source import Call
+from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Transport
 
@@ -75,7 +75,7 @@ async def refusal(
     async def nothing() -> None:
         await trio.lowlevel.checkpoint()
 
-    call = Call("id", "model", b"{}", whole=whole, trace=trace)
+    call = UpstreamRequest("id", "model", b"{}", whole=whole, trace=trace)
     with pytest.raises(EndStream) as caught:
         await upstream.open(call, nothing, lambda _abort: None)
     return caught.value

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from trio_ai_stream.simulator.simulator import Simulator
-from trio_ai_stream.stream.source import Call
+from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.proxy import ProxiedTransport, proxy_for
 from trio_ai_stream.wire.events import Done, Item
@@ -72,7 +72,7 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
             if whole:
                 body = body.replace(b'"stream":true', b'"stream":false')
             source = await upstream.open(
-                Call("r1", model, body, whole=whole),
+                UpstreamRequest("r1", model, body, whole=whole),
                 trio.lowlevel.checkpoint,
                 held.append,
             )

@@ -15,8 +15,8 @@ from trio_ai_stream.http.keys import PROBES, check_client
 from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.stream.budgets import Budgets
+from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.record import Record
-from trio_ai_stream.stream.source import Call
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.problems import (
     EXHAUSTED,
@@ -98,7 +98,7 @@ async def _count(services: Services, incoming: Incoming) -> None:
 async def admit_stream(
     services: Services,
     incoming: Incoming,
-    call: Call,
+    call: UpstreamRequest,
     *,
     endpoint: str,
     budgets: Budgets | None = None,

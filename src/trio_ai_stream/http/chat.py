@@ -50,7 +50,9 @@ def chat_endpoint(services: Services) -> Endpoint:
             connected = encoder.connected(model=call.model, upstream=upstream.kind)
             writer = Writer(send, fields, incoming)
             client = ChatClient(writer, encoder, connected)
-            return relay(stream, upstream, client, services.roster, services.retries)
+            return relay(
+                stream, upstream, client, services.timer_queue, services.retries
+            )
 
         return run
 

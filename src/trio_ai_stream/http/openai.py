@@ -13,8 +13,8 @@ from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openai_clients import DocumentClient, EventClient
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.writer import Send, Writer
+from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.relay import relay
-from trio_ai_stream.stream.source import Call
 from trio_ai_stream.wire.openai_requests import parse_completion
 
 PATH = "/v1/chat/completions"
@@ -37,7 +37,7 @@ def completions_endpoint(services: Services) -> Endpoint:
             default_model=settings.OPENROUTER_MODEL,
             max_messages_length=settings.MAX_MESSAGES_LENGTH,
         )
-        call = Call(
+        call = UpstreamRequest(
             incoming.request_id,
             completion.model,
             completion.body,
@@ -60,7 +60,9 @@ def completions_endpoint(services: Services) -> Endpoint:
                 if completion.stream
                 else DocumentClient(writer)
             )
-            return relay(stream, upstream, client, services.roster, services.retries)
+            return relay(
+                stream, upstream, client, services.timer_queue, services.retries
+            )
 
         return run
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from trio_ai_stream.http.writer import Writer
 from trio_ai_stream.stream.outcome import Ending
-from trio_ai_stream.stream.source import Call
+from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire import openai_errors, openai_events, sse
 from trio_ai_stream.wire.events import Done, Item, Raw
@@ -29,7 +29,7 @@ class EventClient:
 
     __slots__ = ("_call", "_writer")
 
-    def __init__(self, writer: Writer, call: Call) -> None:
+    def __init__(self, writer: Writer, call: UpstreamRequest) -> None:
         self._writer = writer
         self._call = call
 

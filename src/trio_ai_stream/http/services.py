@@ -14,7 +14,7 @@ from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries
-from trio_ai_stream.stream.roster import Roster
+from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.traces import NullTracer, Tracer
 from trio_ai_stream.upstream.openrouter import OpenRouter
@@ -34,7 +34,7 @@ class Services:
     gate: Gate
     registry: Registry
     directory: StreamDirectory
-    roster: Roster
+    timer_queue: TimerQueue
     retries: Retries
     observe: Callable[[Record], None]
     metrics: Metrics

@@ -29,5 +29,5 @@ class Budgets:
 
     @property
     def first_timer_s(self) -> float:
-        """Until when from its start a stream needs no task that watches its timers."""
+        """Until when from its start a stream needs no task for its timers."""
         return min(self.heartbeat_s, self.idle_s)

@@ -61,7 +61,7 @@ def _document(stream: Stream) -> StreamDocument:
     return StreamDocument(
         id=stream.request_id,
         client=stream.owner,
-        model=stream.call.model,
+        model=stream.request.model,
         endpoint=stream.endpoint,
         state=stream.state.value,
         age_s=round(trio.current_time() - stream.began_at, 3),

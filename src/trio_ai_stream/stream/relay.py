@@ -17,12 +17,11 @@ import trio
 from trio_ai_stream.stream.budgets import REUSE_S
 from trio_ai_stream.stream.lifecycle import Event, State
 from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.protocols import Responder, Upstream, UpstreamResponse
 from trio_ai_stream.stream.retries import Retries
-from trio_ai_stream.stream.roster import Roster
-from trio_ai_stream.stream.source import Client, Source, Upstream
 from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.stream.timers import StreamTimers, TimerQueue
 from trio_ai_stream.stream.transcript import Transcript, holds_output
-from trio_ai_stream.stream.watch import Watch
 from trio_ai_stream.wire.events import Item
 
 logger = logging.getLogger(__name__)
@@ -31,51 +30,51 @@ logger = logging.getLogger(__name__)
 async def relay(
     stream: Stream,
     upstream: Upstream,
-    client: Client,
-    roster: Roster,
+    responder: Responder,
+    timer_queue: TimerQueue,
     retries: Retries,
 ) -> None:
     """Run a stream to its end, whatever that is; the outcome is in `stream.ending`.
 
-    The stream's timers are a second task in its nursery, once `roster` starts it;
+    The stream's timers are a second task in its nursery, once `timer_queue` starts it;
     `retries` says whether upstream is asked again.
 
     *Cancellation:* from outside means that the client is gone: the upstream connection
     is closed at once and nothing more is written. *Errors:* none; our bugs are logged
     and end the stream as `internal_error`.
     """
-    conversation = _Conversation(stream, upstream, client, retries)
+    conversation = _Conversation(stream, upstream, responder, retries)
     try:
         async with trio.open_nursery() as nursery:
-            stream.nursery, stream.watch = nursery, conversation.watch
-            begin_watch = partial(
+            stream.nursery, stream.timers = nursery, conversation.timers
+            start_timers = partial(
                 nursery.start_soon,
-                conversation.watch.run,
-                name=f"watch {stream.request_id}",
+                conversation.timers.run,
+                name=f"timers {stream.request_id}",
             )
-            roster.enter(begin_watch)
+            timer_queue.enter(start_timers)
             try:
                 await conversation.run()
-                await conversation.tell()
+                await conversation.write_ending()
             finally:
-                roster.leave(begin_watch)
+                timer_queue.leave(start_timers)
             if nursery.child_tasks:
                 nursery.cancel_scope.cancel(reason="stream over")
     except Exception:
         logger.exception("stream failed")
         stream.end(Outcome.INTERNAL_ERROR)
     finally:
-        source = _take_answered(stream)
-        if source is not None:
+        response = _take_answered(stream)
+        if response is not None:
             # Read what follows [DONE], so that upstream's connection is used again;
             # shielded, because a client that has its answer may be gone already.
             with trio.move_on_after(REUSE_S, shield=True):
-                await source.finish()
-            source.abort()
+                await response.finish()
+            response.abort()
         stream.release_upstream()
 
 
-def _take_answered(stream: Stream) -> Source | None:
+def _take_answered(stream: Stream) -> UpstreamResponse | None:
     """Close a stream whose answer is whole; return the connection that it leaves.
 
     It is over for its client: nothing but the connection is held for the rest, if there
@@ -83,29 +82,29 @@ def _take_answered(stream: Stream) -> Source | None:
     """
     if not stream.completed:
         return None
-    source, stream.source = stream.source, None
+    response, stream.response = stream.response, None
     try:
         stream.close()
     except Exception:
-        if source is not None:
-            source.abort()
+        if response is not None:
+            response.abort()
         raise
-    if source is None or not source.ended:
-        return source
-    source.abort()  # nothing is open, but something may be held
+    if response is None or not response.ended:
+        return response
+    response.abort()  # nothing is open, but something may be held
     return None
 
 
 class _Conversation:
     def __init__(
-        self, stream: Stream, upstream: Upstream, client: Client, retries: Retries
+        self, stream: Stream, upstream: Upstream, responder: Responder, retries: Retries
     ) -> None:
         self.stream = stream
         self.upstream = upstream
-        self.client = client
+        self.responder = responder
         self.retries = retries
-        self.watch = Watch(stream.budgets, client)
-        self.transcript = Transcript(stream.answer, stream.call.choices)
+        self.timers = StreamTimers(stream.budgets, responder)
+        self.transcript = Transcript(stream.answer, stream.request.choices)
         self.accepted = False
         self.graced = False  # the answer is whole, and only its usage is waited for
 
@@ -138,21 +137,21 @@ class _Conversation:
         )
         stream.scopes["first_token"] = first
         with first:
-            source = await self._begin()
+            response = await self._begin()
         if first.cancelled_caught:
             raise EndStream(Outcome.FIRST_TOKEN_TIMEOUT)
         del stream.scopes["first_token"]
         with trio.CancelScope() as idle:
-            self.watch.idle_scope = stream.scopes["idle"] = idle
+            self.timers.idle_scope = stream.scopes["idle"] = idle
             while not (self.transcript.complete or self.transcript.whole):
-                await self._pass_block(source)
+                await self._pass_block(response)
         if idle.cancelled_caught:
             raise EndStream(Outcome.STREAM_IDLE_TIMEOUT)
-        self.watch.idle_scope = None
+        self.timers.idle_scope = None
         if not self.transcript.complete:
-            await self._await_done(source)
+            await self._await_done(response)
 
-    async def _await_done(self, source: Source) -> None:
+    async def _await_done(self, response: UpstreamResponse) -> None:
         """Wait a short time for what may follow a whole answer: usage and `[DONE]`.
 
         The time counts from the last output. Nothing but a client that left, a stop or
@@ -166,7 +165,7 @@ class _Conversation:
                 stream.scopes["done_grace"] = grace
                 self.graced = True
                 try:
-                    items = await self._receive(source)
+                    items = await self._receive(response)
                 except EndStream:
                     if stream.ending is not None:
                         raise
@@ -177,7 +176,7 @@ class _Conversation:
             if holds_output(items):
                 deadline = trio.current_time() + stream.budgets.done_grace_s
 
-    async def _begin(self) -> Source:
+    async def _begin(self) -> UpstreamResponse:
         """Open upstream and relay up to the first content, with retries before it."""
         self.retries.note_request()
         while True:
@@ -189,29 +188,29 @@ class _Conversation:
                     raise
             await trio.sleep(wait_s)
 
-    async def _attempt(self) -> Source:
-        stream, watch = self.stream, self.watch
+    async def _attempt(self) -> UpstreamResponse:
+        stream, timers = self.stream, self.timers
         if stream.state is State.WAITING:
             stream.step(Event.RETRY)
         stream.attempts += 1
-        source = await self.upstream.open(
-            stream.call, self._accept, stream.hold_connection
+        response = await self.upstream.open(
+            stream.request, self._accept, stream.attach_abort
         )
-        stream.hold_upstream(source)
+        stream.attach_response(response)
         if stream.ending is not None:  # it came while this answer was on its way here
             raise EndStream(stream.ending.outcome)
         stream.step(Event.OPENED)
-        watch.waiting_since = None
-        await watch.writable()
-        await self.client.opened()
+        timers.waiting_since = None
+        await timers.writable()
+        await self.responder.opened()
         try:
             transcript = self.transcript
             while not (transcript.begun or transcript.complete or transcript.whole):
-                await self._pass_block(source)
+                await self._pass_block(response)
         except EndStream:
             stream.release_upstream()
             raise
-        return source
+        return response
 
     async def _accept(self) -> None:
         """Tell the client that upstream is being asked, and begin to wait for it.
@@ -219,12 +218,12 @@ class _Conversation:
         Between the request and its answer, because that is when nothing else is to do:
         the client's first event does not wait for this write.
         """
-        watch = self.watch
+        timers = self.timers
         if not self.accepted:
             self.accepted = True
-            await self.client.accepted()
-            watch.sent_at = trio.current_time()
-        watch.waiting_since = trio.current_time()
+            await self.responder.accepted()
+            timers.sent_at = trio.current_time()
+        timers.waiting_since = trio.current_time()
 
     def _wait_before_retry(self, failure: EndStream) -> float | None:
         """Return how long to wait for another try, None if there is none.
@@ -242,25 +241,25 @@ class _Conversation:
         left_s = due - trio.current_time()
         return self.retries.wait_s(failure, attempts=stream.attempts, left_s=left_s)
 
-    async def _pass_block(self, source: Source) -> None:
+    async def _pass_block(self, response: UpstreamResponse) -> None:
         """Relay one block: all that has arrived, in one write."""
-        items = await self._receive(source)
+        items = await self._receive(response)
         if items is None:
             self.transcript.end()
         else:
             await self._pass(items)
 
-    async def _receive(self, source: Source) -> Sequence[Item] | None:
+    async def _receive(self, response: UpstreamResponse) -> Sequence[Item] | None:
         stream = self.stream
         if stream.ending is not None:  # it came while this task was due to run
             raise EndStream(stream.ending.outcome)
-        self.watch.waiting_since = trio.current_time()
-        items = await source.receive()
-        self.watch.waiting_since = None
+        self.timers.waiting_since = trio.current_time()
+        items = await response.receive()
+        self.timers.waiting_since = None
         return items
 
     async def _pass(self, items: Sequence[Item]) -> None:
-        stream, watch, transcript = self.stream, self.watch, self.transcript
+        stream, timers, transcript = self.stream, self.timers, self.transcript
         failed_at = transcript.note(items)
         if transcript.begun and stream.state is State.WAITING:
             stream.step(Event.CONTENT)
@@ -268,26 +267,26 @@ class _Conversation:
         if failed_at is not None:
             items = items[:failed_at]
         if items:
-            await watch.writable()
-            events, size = await self.client.deliver(items)
+            await timers.writable()
+            events, size = await self.responder.deliver(items)
             if size:
-                watch.sent_at = trio.current_time()
-                stream.note_delivery(watch.sent_at)
+                timers.sent_at = trio.current_time()
+                stream.note_delivery(timers.sent_at)
                 stream.events += events
                 stream.blocks += 1
                 stream.bytes_out += size
         if failed_at is not None:
             transcript.fail()
 
-    async def tell(self) -> None:
+    async def write_ending(self) -> None:
         """Write the terminal event, within a bound, if the client can still be told."""
         ending = self.stream.ending
         assert ending is not None
-        with trio.move_on_after(self.stream.budgets.write_s) as last_words:
-            self.stream.scopes = {"terminal_event": last_words}
-            self.watch.waiting_since = None  # a heartbeat now would be a second writer
-            await self.watch.writable()
+        with trio.move_on_after(self.stream.budgets.write_s) as terminal_scope:
+            self.stream.scopes = {"terminal_event": terminal_scope}
+            self.timers.waiting_since = None  # a heartbeat now would be a second writer
+            await self.timers.writable()
             # Before the client is told: it may ask again before this task goes on.
             self.stream.release_permit()
-            told = await self.client.ended(ending, self.stream.answer)
+            told = await self.responder.ended(ending, self.stream.answer)
             self.stream.told = told

@@ -70,11 +70,11 @@ def snapshot(stream: Stream) -> StreamView:
         state=stream.state,
         outcome=None if stream.ending is None else stream.ending.outcome,
         endpoint=stream.endpoint,
-        model=stream.call.model,
+        model=stream.request.model,
         began_at=stream.began_at,
         attempts=stream.attempts,
         events=stream.events,
-        holds_upstream=stream.source is not None,
+        holds_upstream=stream.response is not None,
         task=None if nursery is None else _task(stream, nursery.parent_task, 0),
     )
 
@@ -114,11 +114,11 @@ def _scopes(stream: Stream) -> list[ScopeView]:
 
 
 def _idle_due(stream: Stream) -> float | None:
-    """Return when the watch would cancel the idle scope, which has no deadline."""
-    watch = stream.watch
-    if watch is None or watch.waiting_since is None:
+    """Return when the timers would cancel the idle scope, which has no deadline."""
+    timers = stream.timers
+    if timers is None or timers.waiting_since is None:
         return None
-    return watch.waiting_since + stream.budgets.idle_s
+    return timers.waiting_since + stream.budgets.idle_s
 
 
 def _due(deadline: float) -> float | None:

@@ -16,10 +16,10 @@ import trio
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.lifecycle import Event, State, follow
 from trio_ai_stream.stream.outcome import Ending, Outcome
+from trio_ai_stream.stream.protocols import UpstreamRequest, UpstreamResponse
 from trio_ai_stream.stream.record import Record, plain_word
-from trio_ai_stream.stream.source import Call, Source
+from trio_ai_stream.stream.timers import StreamTimers
 from trio_ai_stream.stream.transcript import Answer
-from trio_ai_stream.stream.watch import Watch
 from trio_ai_stream.wire.problems import Problem
 
 # More than any model reads or writes; upstream's number is not to be trusted further.
@@ -31,7 +31,7 @@ class Stream:
 
     def __init__(
         self,
-        call: Call,
+        request: UpstreamRequest,
         budgets: Budgets,
         *,
         endpoint: str,
@@ -40,7 +40,7 @@ class Stream:
         on_close: Callable[[Stream, Record], None],
         on_gap: Callable[[float], None],
     ) -> None:
-        self.call = call
+        self.request = request
         self.budgets = budgets
         self.endpoint = endpoint
         self.owner = owner
@@ -48,8 +48,8 @@ class Stream:
         self.state = State.ADMITTED
         self.ending: Ending | None = None
         self.answer = Answer()
-        self.source: Source | None = None
-        self._abort: Callable[[], None] | None = None  # while there is no source yet
+        self.response: UpstreamResponse | None = None
+        self._abort: Callable[[], None] | None = None  # while there is no response yet
         self.stop_scope = trio.CancelScope()
         self.first_content_at: float | None = None
         self.upstream_closed_at: float | None = None
@@ -60,7 +60,7 @@ class Stream:
         self.told = False
         # For `snapshot.py` alone: the relay notes what it enters, once each.
         self.nursery: trio.Nursery | None = None
-        self.watch: Watch | None = None
+        self.timers: StreamTimers | None = None
         self.scopes: dict[str, trio.CancelScope] = {"stop": self.stop_scope}
         self._delivered_at: float | None = None
         # Idempotent; called when the client is to be told the end, or by `close`.
@@ -71,7 +71,7 @@ class Stream:
     @property
     def request_id(self) -> str:
         """The id that names this stream everywhere."""
-        return self.call.request_id
+        return self.request.request_id
 
     @property
     def completed(self) -> bool:
@@ -126,25 +126,25 @@ class Stream:
         self.stop_scope.cancel(reason=outcome.value)
         return True
 
-    def hold_connection(self, abort: Callable[[], None] | None) -> None:
+    def attach_abort(self, abort: Callable[[], None] | None) -> None:
         """Take what closes the connection on which upstream is asked; None: let go."""
         self._abort = abort
         if self.ending is not None:
             self.release_upstream()
 
-    def hold_upstream(self, source: Source) -> None:
+    def attach_response(self, response: UpstreamResponse) -> None:
         """Take over an open upstream connection; close it if the stream has ended."""
-        self.source = source
-        self.answer.generation_id = source.generation_id
+        self.response = response
+        self.answer.generation_id = response.generation_id
         if self.ending is not None:
             self.release_upstream()
 
     def release_upstream(self) -> None:
         """Close the upstream connection, if there is one; idempotent."""
         abort, self._abort = self._abort, None
-        source, self.source = self.source, None
-        if source is not None:
-            abort = source.abort
+        response, self.response = self.response, None
+        if response is not None:
+            abort = response.abort
         if abort is not None:
             abort()
             self.upstream_closed_at = trio.current_time()
@@ -161,8 +161,8 @@ class Stream:
         self.release_permit()
         self.step(Event.CLOSED)
         self._on_close(self, self._record())
-        # The watch knows the client, whose request holds this stream: a cycle.
-        self.nursery = self.watch = None
+        # The timers know the client, whose request holds this stream: a cycle.
+        self.nursery = self.timers = None
 
     def _record(self) -> Record:
         assert self.ending is not None
@@ -172,8 +172,8 @@ class Stream:
             request_id=self.request_id,
             endpoint=self.endpoint,
             owner=self.owner,
-            model=self.call.model,
-            streamed=not self.call.whole,
+            model=self.request.model,
+            streamed=not self.request.whole,
             outcome=self.ending.outcome,
             fault=self.ending.fault,
             detail=self.ending.detail,

@@ -16,7 +16,12 @@ import trio
 from loguru import logger
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
-from trio_ai_stream.stream.source import Call, Hold, Meanwhile, Source
+from trio_ai_stream.stream.protocols import (
+    OnAbortable,
+    OnSent,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from trio_ai_stream.upstream.bodies import Body, read_document, read_error
 from trio_ai_stream.upstream.buffering import BufferBudget, Reservation
 from trio_ai_stream.upstream.content_coding import decoded
@@ -28,8 +33,8 @@ from trio_ai_stream.upstream.errors import (
     transport_error,
 )
 from trio_ai_stream.upstream.sources import (
-    DocumentSource,
-    StreamSource,
+    DocumentResponse,
+    StreamedResponse,
     open_unlabelled,
 )
 from trio_ai_stream.upstream.transport import Transport
@@ -80,11 +85,13 @@ class OpenRouter:
         """Whether upstream has just refused our key, and taken it since from none."""
         return trio.current_time() - self._rejected_at < REJECTED_S
 
-    async def open(self, call: Call, meanwhile: Meanwhile, hold: Hold) -> Source:
+    async def open(
+        self, call: UpstreamRequest, on_sent: OnSent, on_abortable: OnAbortable
+    ) -> UpstreamResponse:
         """Send the request and wait for upstream's headers, once.
 
-        `meanwhile` is awaited before the first wait. Cancelling closes the connection
-        at once, and so does what `hold` is given.
+        `on_sent` is awaited before the first wait. Cancelling closes the connection
+        at once, and so does what `on_abortable` is given.
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """
@@ -102,15 +109,21 @@ class OpenRouter:
                     *call.trace,
                 ],
                 stream=httpx.ByteStream(call.body),
-                extensions={**self._extensions, "meanwhile": meanwhile, "hold": hold},
+                extensions={
+                    **self._extensions,
+                    "on_sent": on_sent,
+                    "on_abortable": on_abortable,
+                },
             )
         )
         if response.status_code == 200:
             self._rejected_at = -math.inf
-            return await self._answer(response, call, hold)
+            return await self._answer(response, call, on_abortable)
         raise await self._rejection(response, self._url)
 
-    async def _answer(self, response: httpx.Response, call: Call, hold: Hold) -> Source:
+    async def _answer(
+        self, response: httpx.Response, call: UpstreamRequest, on_abortable: OnAbortable
+    ) -> UpstreamResponse:
         """Return the source of an answer under 200, whatever it is labelled.
 
         :raises EndStream: when it is none, as far as its beginning tells.
@@ -122,10 +135,10 @@ class OpenRouter:
         reservation = Reservation(self._buffered)
         generation_id = response.headers.get("x-generation-id")
         if call.whole:
-            return DocumentSource(body, generation_id, reservation)
+            return DocumentResponse(body, generation_id, reservation)
         if kind == "text/event-stream":
-            return StreamSource(body, generation_id, reservation, raw=call.raw)
-        hold(body.abort)
+            return StreamedResponse(body, generation_id, reservation, raw=call.raw)
+        on_abortable(body.abort)
         try:
             return await open_unlabelled(body, generation_id, reservation, raw=call.raw)
         except BaseException:
@@ -133,7 +146,7 @@ class OpenRouter:
             body.abort()
             raise
         finally:
-            hold(None)
+            on_abortable(None)
 
     async def get(self, path: str) -> bytes:
         """Return the body of one document of the API, such as `/models`.

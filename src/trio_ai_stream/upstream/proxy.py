@@ -41,10 +41,12 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the response carries a body that can be aborted."""
-        meanwhile = request.extensions.pop("meanwhile", None)
-        request.extensions.pop("hold", None)  # httpx's connections cannot be told apart
-        if meanwhile is not None:
-            await meanwhile()
+        on_sent = request.extensions.pop("on_sent", None)
+        request.extensions.pop(
+            "on_abortable", None
+        )  # httpx's connections cannot be told apart
+        if on_sent is not None:
+            await on_sent()
         response = await self._inner.handle_async_request(request)
         body = _Body(response, self._nursery)
         return httpx.Response(

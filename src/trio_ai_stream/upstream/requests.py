@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from trio_ai_stream.stream.source import Call
+from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.wire.requests import ChatRequest
 
 
@@ -16,7 +16,7 @@ def chat_call(
     request_id: str,
     default_model: str,
     trace: tuple[tuple[bytes, bytes], ...] = (),
-) -> Call:
+) -> UpstreamRequest:
     """Return the call for one `POST /chat`; what is left out stays out."""
     model = request.model or default_model
     body: dict[str, Any] = {
@@ -29,4 +29,4 @@ def chat_call(
             body[name] = value
     if request.include_reasoning:
         body["include_reasoning"] = True
-    return Call(request_id, model, msgspec.json.encode(body), trace=trace)
+    return UpstreamRequest(request_id, model, msgspec.json.encode(body), trace=trace)

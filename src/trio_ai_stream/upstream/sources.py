@@ -21,7 +21,7 @@ _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 _FIELDS: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
 
 
-class StreamSource:
+class StreamedResponse:
     """One streamed answer: bytes in, items out; `first` has been read of it already.
 
     A whole completion instead of events is an answer, too.
@@ -115,7 +115,7 @@ class StreamSource:
         self._body.abort()
 
 
-class DocumentSource:
+class DocumentResponse:
     """One whole answer as a single block of items, which `read` makes of its bytes."""
 
     __slots__ = ("_body", "_items", "_read", "_reservation", "generation_id")
@@ -194,7 +194,7 @@ def no_answer(data: bytes, expected: str) -> EndStream:
 
 async def open_unlabelled(
     body: Body, generation_id: str | None, reservation: Reservation, *, raw: bool
-) -> StreamSource | DocumentSource:
+) -> StreamedResponse | DocumentResponse:
     """Return the source of an answer that is not labelled as an event stream.
 
     *Cancellation:* closes the connection.
@@ -213,11 +213,11 @@ async def open_unlabelled(
     except httpx.HTTPError as exc:
         raise transport_error(exc) from exc
     if text.startswith(_FIELDS):
-        return StreamSource(body, generation_id, reservation, raw=raw, first=first)
+        return StreamedResponse(body, generation_id, reservation, raw=raw, first=first)
     if not text.startswith(b"{"):
         raise no_answer(first, "events or a completion")
     read = partial(items_of_unstreamed, raw=raw)
-    source = DocumentSource(body, generation_id, reservation, read)
+    source = DocumentResponse(body, generation_id, reservation, read)
     await source.load(first)
     return source
 

@@ -57,10 +57,10 @@ OTHER_MUTANTS: Final = (
         "late-answer-kept",
         "an answer that arrives after the ending keeps its connection",
         STREAM,
-        "        self.answer.generation_id = source.generation_id\n"
+        "        self.answer.generation_id = response.generation_id\n"
         "        if self.ending is not None:\n"
         "            self.release_upstream()\n",
-        "        self.answer.generation_id = source.generation_id\n",
+        "        self.answer.generation_id = response.generation_id\n",
     ),
     Mutant(
         "stop-is-only-noted",
@@ -147,8 +147,8 @@ OTHER_MUTANTS: Final = (
     ),
     Mutant(
         "idle-never-fires",
-        "the watch sees upstream's silence and lets it be",
-        "stream/watch.py",
+        "the timers see upstream's silence and let it be",
+        "stream/timers.py",
         '                    self.idle_scope.cancel(reason="stream_idle_timeout")\n',
         "",
     ),

@@ -49,30 +49,30 @@ RELAY_MUTANTS: Final = (
         "second-terminal",
         "a stream that the drain ended is told so twice",
         RELAY,
-        "                await conversation.tell()\n",
-        "                await conversation.tell()\n"
+        "                await conversation.write_ending()\n",
+        "                await conversation.write_ending()\n"
         "                if stream.ending.outcome is Outcome.SHUTDOWN:\n"
-        "                    await conversation.tell()\n",
+        "                    await conversation.write_ending()\n",
     ),
     Mutant(
         "unbounded-farewell",
         "the terminal event waits for the client for ever",
         RELAY,
-        "with trio.move_on_after(self.stream.budgets.write_s) as last_words",
-        "with trio.CancelScope() as last_words",
+        "with trio.move_on_after(self.stream.budgets.write_s) as terminal_scope",
+        "with trio.CancelScope() as terminal_scope",
     ),
     Mutant(
         "two-writers",
         "the terminal event does not wait for a heartbeat under way",
         RELAY,
-        "            await self.watch.writable()\n            # Before the client",
+        "            await self.timers.writable()\n            # Before the client",
         "            # Before the client",
     ),
     Mutant(
         "heartbeat-in-farewell",
-        "the watch goes on while the terminal event is written (found by the sweep)",
+        "the timers go on while the terminal event is written (found by the sweep)",
         RELAY,
-        "            self.watch.waiting_since = None  # a heartbeat now",
+        "            self.timers.waiting_since = None  # a heartbeat now",
         "            pass  # a heartbeat now",
     ),
     Mutant(
@@ -109,13 +109,13 @@ RELAY_MUTANTS: Final = (
         "a retry forgets the connection of the attempt before",
         RELAY,
         "        except EndStream:\n            stream.release_upstream()\n",
-        "        except EndStream:\n            stream.source = None\n",
+        "        except EndStream:\n            stream.response = None\n",
     ),
     Mutant(
         "still-to-be-watched",
-        "a stream that is over stays on the roster of those that need a watch",
+        "a stream that is over stays in the queue of those that need timers",
         RELAY,
-        "                roster.leave(begin_watch)\n",
+        "                timer_queue.leave(start_timers)\n",
         "                pass\n",
     ),
     Mutant(

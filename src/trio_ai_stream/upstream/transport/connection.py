@@ -26,7 +26,7 @@ from trio_ai_stream.upstream.transport.parser import ResponseParser
 CLOSED_LINK = ClosedLink()
 """The link of every connection that was closed."""
 
-Meanwhile = Callable[[], Awaitable[None]]
+OnSent = Callable[[], Awaitable[None]]
 """What the caller does while upstream works; see `Transport.handle_async_request`."""
 
 _LAST_WORDS_S = 1.0
@@ -126,11 +126,11 @@ class Connection:
         message: Message,
         budgets: Budgets,
         limits: TransportLimits,
-        meanwhile: Meanwhile | None = None,
+        on_sent: OnSent | None = None,
     ) -> bytes:
         """Send the request; return what of the body came with the response's head.
 
-        `meanwhile` is awaited when the request has been handed to the kernel, as far as
+        `on_sent` is awaited when the request has been handed to the kernel, as far as
         that took it, and before the first wait.
 
         Errors: whatever the link raises, `InvalidResponseError`, `InvalidRequestError`,
@@ -145,8 +145,8 @@ class Connection:
         self._sent_before = self.link.sent
         small = message.small()
         pushed = small is not None and self.link.push(small)
-        if meanwhile is not None:
-            await meanwhile()
+        if on_sent is not None:
+            await on_sent()
         if pushed:
             self._whole = True
             if budgets.read_s == math.inf:

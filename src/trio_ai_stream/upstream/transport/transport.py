@@ -25,7 +25,7 @@ from trio_ai_stream.upstream.transport.circuit import (
 from trio_ai_stream.upstream.transport.connection import (
     Budgets,
     Connection,
-    Meanwhile,
+    OnSent,
 )
 from trio_ai_stream.upstream.transport.dial import (
     Connect,
@@ -46,7 +46,7 @@ from trio_ai_stream.upstream.transport.statistics import (
     TransportStatistics,
 )
 
-Hold = Callable[[Callable[[], None] | None], None]
+OnAbortable = Callable[[Callable[[], None] | None], None]
 _CLOSED = (OSError, trio.BrokenResourceError, UnexpectedEndError)
 _PORTS = {"http": 80, "https": 443}
 
@@ -121,11 +121,11 @@ class Transport(httpx.AsyncBaseTransport):
         own body raises passes unchanged. Cancellation: the socket, at whatever stage,
         is closed before `Cancelled` leaves this method.
 
-        The extension `meanwhile`, a function without arguments, is awaited before the
+        The extension `on_sent`, a function without arguments, is awaited before the
         first wait: when the request is on its way, or before a dial; so perhaps twice,
         if a kept-alive connection was of no use. What it raises fails the request.
 
-        The extension `hold` is called with a function that closes the connection at
+        The extension `on_abortable` is called with what closes the connection at
         once, when the request has one, and with None when its head is there or it has
         none any more: another request's may be next on it.
         """
@@ -134,18 +134,22 @@ class Transport(httpx.AsyncBaseTransport):
         origin = _origin(request.url)
         budgets = Budgets.of(request)
         message = _message(request)
-        meanwhile: Meanwhile | None = request.extensions.get("meanwhile")
-        hold: Hold = request.extensions.get("hold", _hold_nothing)
+        on_sent: OnSent | None = request.extensions.get("on_sent")
+        on_abortable: OnAbortable = request.extensions.get(
+            "on_abortable", _ignore_abort
+        )
         connection = self._pool.acquire(origin)
         if connection is not None:
-            response = await self._try(connection, message, budgets, hold, meanwhile)
+            response = await self._try(
+                connection, message, budgets, on_abortable, on_sent
+            )
             if response is not None:
                 return response
             self._pool.counters.retries += 1
-        if meanwhile is not None:
-            await meanwhile()
+        if on_sent is not None:
+            await on_sent()
         connection = await self._open(origin, budgets)
-        response = await self._try(connection, message, budgets, hold)
+        response = await self._try(connection, message, budgets, on_abortable)
         assert response is not None  # only a reused connection may be given up
         return response
 
@@ -213,13 +217,13 @@ class Transport(httpx.AsyncBaseTransport):
         connection: Connection,
         message: Message,
         budgets: Budgets,
-        hold: Hold,
-        meanwhile: Meanwhile | None = None,
+        on_abortable: OnAbortable,
+        on_sent: OnSent | None = None,
     ) -> httpx.Response | None:
         """Return the response, or None if the request should go out once more."""
-        hold(partial(self._pool.discard, connection))
+        on_abortable(partial(self._pool.discard, connection))
         try:
-            first = await connection.exchange(message, budgets, self._limits, meanwhile)
+            first = await connection.exchange(message, budgets, self._limits, on_sent)
         except Exception as exc:
             closed = isinstance(exc, _CLOSED) and not connection.answered
             unread = closed and connection.took_nothing(exc)
@@ -237,7 +241,7 @@ class Transport(httpx.AsyncBaseTransport):
             self._pool.discard(connection)
             raise
         finally:
-            hold(None)
+            on_abortable(None)
         return self._response(connection, first, budgets)
 
     def _response(
@@ -260,7 +264,7 @@ class Transport(httpx.AsyncBaseTransport):
         )
 
 
-def _hold_nothing(_abort: Callable[[], None] | None) -> None:
+def _ignore_abort(_abort: Callable[[], None] | None) -> None:
     """Stand in for a caller who does not want to close by himself."""
 
 

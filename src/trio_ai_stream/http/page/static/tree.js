@@ -3,7 +3,7 @@
 import { count, el, time } from "./dom.js";
 
 const GLOSS = [
-  [/^watch /, "heartbeat and silence timers"],
+  [/^timers /, "heartbeat and silence timers"],
   [/(run|handle|__call__|request)/i, "reads upstream, writes to the client"],
 ];
 const LABEL = {
@@ -51,7 +51,7 @@ function inside(stream) {
 
 function taskItem(task) {
   const gloss = GLOSS.find(([pattern]) => pattern.test(task.name))?.[1];
-  const name = task.name.replace(/^watch .*/, "watch");
+  const name = task.name.replace(/^timers .*/, "timers");
   return el(
     "li",
     { class: "task" },

@@ -14,13 +14,13 @@ from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.events import Item
 
-Meanwhile = Callable[[], Awaitable[None]]
-Hold = Callable[[Callable[[], None] | None], None]
+OnSent = Callable[[], Awaitable[None]]
+OnAbortable = Callable[[Callable[[], None] | None], None]
 """Is given what closes a connection at once, and None when that is no longer so."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class UpstreamRequest:
     """One request to upstream, ready to send.
 
     `body` is JSON. With `raw` the payload of each chunk is handed on as well. With
@@ -38,7 +38,7 @@ class Call:
     trace: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class Source(Protocol):
+class UpstreamResponse(Protocol):
     """An upstream that has answered 200 and now delivers."""
 
     @property
@@ -72,10 +72,12 @@ class Upstream(Protocol):
     def kind(self) -> str:
         """`openrouter` or `simulator`: who answers."""
 
-    async def open(self, call: Call, meanwhile: Meanwhile, hold: Hold) -> Source:
+    async def open(
+        self, request: UpstreamRequest, on_sent: OnSent, on_abortable: OnAbortable
+    ) -> UpstreamResponse:
         """Send the request and wait for upstream's headers, once.
 
-        `meanwhile` is awaited before the first wait, with the request on its way if a
+        `on_sent` is awaited before the first wait, with the request on its way if a
         connection was at hand. It may be awaited again: a connection turned out to be
         stale. Cancelling closes the connection at once; so does what `hold` is given,
         for as long as there is a connection and no answer.
@@ -84,7 +86,7 @@ class Upstream(Protocol):
         """
 
 
-class Client(Protocol):
+class Responder(Protocol):
     """The response as the stream writes it; one task calls it, one call at a time."""
 
     async def accepted(self) -> None:

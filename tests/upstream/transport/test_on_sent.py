@@ -23,8 +23,8 @@ async def test_it_is_done_before_every_wait_of_a_request() -> None:
         streams.append(await trio.open_tcp_stream(host, port))
         return streams[-1]
 
-    async def meanwhile() -> None:
-        order.append("meanwhile")
+    async def on_sent() -> None:
+        order.append("on_sent")
         await trio.lowlevel.checkpoint()
 
     with trio.fail_after(10):
@@ -32,12 +32,12 @@ async def test_it_is_done_before_every_wait_of_a_request() -> None:
             serving(forever(OK)) as server,
             httpx.AsyncClient(transport=Transport(connect=connect)) as client,
         ):
-            more = {"meanwhile": meanwhile}
+            more = {"on_sent": on_sent}
             await client.post(server.url, content=b"x", extensions=more)
             await client.post(server.url, content=b"x", extensions=more)
             streams[0].socket.shutdown(trio.socket.SHUT_WR)  # the next write fails
             await client.post(server.url, content=b"x", extensions=more)
-    assert order == ["meanwhile", "dialled", "meanwhile", "meanwhile", "dialled"]
+    assert order == ["on_sent", "dialled", "on_sent", "on_sent", "dialled"]
 
 
 class Passes(trio.abc.Instrument):
@@ -60,7 +60,7 @@ async def test_an_answer_that_came_meanwhile_needs_no_wait() -> None:
         streams.append(await trio.open_tcp_stream(host, port))
         return streams[-1]
 
-    async def meanwhile() -> None:
+    async def on_sent() -> None:
         await trio.lowlevel.wait_readable(streams[0].socket)
         passes.count = 0
 
@@ -73,7 +73,7 @@ async def test_an_answer_that_came_meanwhile_needs_no_wait() -> None:
             await client.post(server.url, content=b"x")
             trio.lowlevel.add_instrument(passes)
             request = client.build_request(
-                "POST", server.url, content=b"x", extensions={"meanwhile": meanwhile}
+                "POST", server.url, content=b"x", extensions={"on_sent": on_sent}
             )
             response = await transport.handle_async_request(request)
             assert passes.count == 0
@@ -86,7 +86,7 @@ async def test_an_answer_that_came_meanwhile_needs_no_wait() -> None:
 async def test_its_end_ends_the_request_that_is_on_its_way(cancelled: bool) -> None:
     """The connection is closed: an answer that nobody awaits is on its way to it."""
 
-    async def meanwhile() -> None:
+    async def on_sent() -> None:
         if cancelled:
             await trio.sleep_forever()
         raise LookupError
@@ -97,7 +97,7 @@ async def test_its_end_ends_the_request_that_is_on_its_way(cancelled: bool) -> N
             with trio.move_on_after(0.05) as scope:
                 with pytest.raises(LookupError):
                     await client.post(
-                        server.url, content=b"x", extensions={"meanwhile": meanwhile}
+                        server.url, content=b"x", extensions={"on_sent": on_sent}
                     )
             assert scope.cancelled_caught is cancelled
             assert transport.statistics().live == transport.statistics().idle == 0

@@ -32,7 +32,7 @@ class Holder:
         self.abort: Callable[[], None] | None = None
         self.given: list[bool] = []
 
-    def hold(self, abort: Callable[[], None] | None) -> None:
+    def on_abortable(self, abort: Callable[[], None] | None) -> None:
         """The extension."""
         self.abort = abort
         self.given.append(abort is not None)
@@ -56,7 +56,9 @@ async def test_an_abort_ends_the_wait_for_the_head(tls: bool, large: bool) -> No
             async def ask() -> None:
                 with pytest.raises(httpx.ReadError):
                     await client.post(
-                        server.url, content=content, extensions={"hold": holder.hold}
+                        server.url,
+                        content=content,
+                        extensions={"on_abortable": holder.on_abortable},
                     )
 
             async with trio.open_nursery() as nursery:
@@ -110,7 +112,9 @@ async def test_a_closed_connection_is_never_handed_on(passes: int) -> None:
 async def _ask(transport: Transport, holder: Holder, answers: list[str]) -> None:
     client = httpx.AsyncClient(transport=transport)  # closing it would close the idle
     with suppress(httpx.ReadError):
-        answer = await client.post(URL, content=b"x", extensions={"hold": holder.hold})
+        answer = await client.post(
+            URL, content=b"x", extensions={"on_abortable": holder.on_abortable}
+        )
         answers.append(answer.text)
 
 
@@ -121,7 +125,9 @@ async def test_a_connection_with_an_answer_is_let_go() -> None:
         async with serving(forever(OK)) as server, client_of() as (client, _):
             for _ in range(2):
                 answer = await client.post(
-                    server.url, content=b"x", extensions={"hold": holder.hold}
+                    server.url,
+                    content=b"x",
+                    extensions={"on_abortable": holder.on_abortable},
                 )
                 assert answer.text == "ok"
                 assert holder.abort is None

@@ -1,4 +1,4 @@
-"""When a stream's watch is started: not before it may be needed, and not in vain."""
+"""When a stream's one is started: not before it may be needed, and not in vain."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextvars import ContextVar
 import trio
 from trio.testing import MockClock
 
-from trio_ai_stream.stream.roster import Roster
+from trio_ai_stream.stream.timers import TimerQueue
 
 
-class Watch:
+class Timers:
     """Notes when it was started."""
 
     def __init__(self) -> None:
@@ -27,55 +27,55 @@ async def test_each_is_started_once_when_its_time_has_come(
     autojump_clock: MockClock,
 ) -> None:
     """The time counts from each one's own entry, whoever else waits."""
-    roster, watches = Roster(15), [Watch() for _ in range(3)]
+    queue, timers = TimerQueue(15), [Timers() for _ in range(3)]
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(roster.run)
-        for watch in watches:
-            roster.enter(watch.begin)
+        nursery.start_soon(queue.run)
+        for one in timers:
+            queue.enter(one.begin)
             await trio.sleep(4)
         await trio.sleep(30)
-        roster.enter(watches[0].begin)  # after there was nobody to wait for
+        queue.enter(timers[0].begin)  # after there was nobody to wait for
         await trio.sleep(16)
         nursery.cancel_scope.cancel()
-    assert [watch.began_at for watch in watches] == [
+    assert [one.began_at for one in timers] == [
         [start + 15, start + 42 + 15],
         [start + 4 + 15],
         [start + 8 + 15],
     ]
-    assert len(roster) == 0
+    assert len(queue) == 0
 
 
 async def test_who_has_left_is_not_started(autojump_clock: MockClock) -> None:
     """Neither the first in line nor one behind; leaving twice is no error."""
-    roster, watches = Roster(15), [Watch() for _ in range(3)]
+    queue, timers = TimerQueue(15), [Timers() for _ in range(3)]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(roster.run)
-        begins = [watch.begin for watch in watches]
+        nursery.start_soon(queue.run)
+        begins = [one.begin for one in timers]
         for begin in begins:
-            roster.enter(begin)
+            queue.enter(begin)
         await trio.sleep(1)
         for begin in [begins[0], begins[0], begins[2]]:
-            roster.leave(begin)
+            queue.leave(begin)
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
-    assert [len(watch.began_at) for watch in watches] == [0, 1, 0]
+    assert [len(one.began_at) for one in timers] == [0, 1, 0]
 
 
 async def test_each_is_started_in_the_context_it_entered_in(
     autojump_clock: MockClock,
 ) -> None:
-    """What a watch logs carries its own request's id, though another task starts it."""
+    """What a one logs carries its own request's id, though another task starts it."""
     request: ContextVar[str] = ContextVar("request", default="none")
-    roster, seen = Roster(15), []
+    queue, seen = TimerQueue(15), []
 
     async def stream(name: str) -> None:
         request.set(name)
-        roster.enter(lambda: seen.append(request.get()))
+        queue.enter(lambda: seen.append(request.get()))
         await trio.sleep(20)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(roster.run)
+        nursery.start_soon(queue.run)
         for name in ("first", "second"):
             await trio.sleep(1)
             nursery.start_soon(stream, name)
@@ -86,15 +86,15 @@ async def test_each_is_started_in_the_context_it_entered_in(
 
 async def test_who_has_left_is_not_held(autojump_clock: MockClock) -> None:
     """The task that keeps the times sleeps without a hold on whom it sleeps for."""
-    roster, watch = Roster(15), Watch()
-    gone = weakref.ref(watch)
+    queue, one = TimerQueue(15), Timers()
+    gone = weakref.ref(one)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(roster.run)
-        roster.enter(watch.begin)
+        nursery.start_soon(queue.run)
+        queue.enter(one.begin)
         await trio.sleep(1)
-        roster.leave(watch.begin)
+        queue.leave(one.begin)
         gc.disable()
-        del watch
+        del one
         held = gone()
         gc.enable()
         nursery.cancel_scope.cancel()
