@@ -21,7 +21,7 @@ import httpx
 import trio
 
 from bench.transport_upstream import EVENT, Counter
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 STEP_EVENTS = 4_000
 COALESCED_EVENTS = 40_000
@@ -96,7 +96,7 @@ async def _measure(upstream: Upstream, rounds: int) -> dict[str, dict[str, float
 
     def ours() -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            transport=Transport(ssl_context=upstream.ssl_context), timeout=None
+            transport=UpstreamTransport(ssl_context=upstream.ssl_context), timeout=None
         )
 
     def stock() -> httpx.AsyncClient:

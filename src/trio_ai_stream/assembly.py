@@ -36,7 +36,7 @@ from trio_ai_stream.telemetry.redaction import register_secret
 from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
 from trio_ai_stream.telemetry.traces import NullTracer, Tracer, open_tracer
-from trio_ai_stream.upstream.opening import open_upstream
+from trio_ai_stream.upstream.factory import open_upstream
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
 

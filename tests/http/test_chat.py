@@ -10,8 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.world import Visit, world
-from trio_ai_stream.upstream.openrouter import REJECTED_S
-from trio_ai_stream.upstream.requests import chat_call
+from trio_ai_stream.upstream.openrouter import REJECTED_S, chat_request
 from trio_ai_stream.wire.requests import parse_chat_request
 
 SEED_FIELDS = ["message", "code", "error_type", "request_id", "timestamp"]
@@ -245,7 +244,7 @@ def test_upstream_gets_what_was_asked_and_nothing_more() -> None:
     request = parse_chat_request(
         json.dumps(asked).encode(), max_prompt_length=9, max_messages_length=9
     )
-    call = chat_call(request, request_id="r", default_model="m")
+    call = chat_request(request, request_id="r", default_model="m")
     assert json.loads(call.body) == {
         "model": "m",
         "messages": [{"role": "user", "content": "x"}],

@@ -10,7 +10,7 @@ from tests.support.completions import error_of, over
 from tests.support.world import BASE_URL, Visit, World, world
 from trio_ai_stream.http.models import FETCH_S, FRESH_S
 from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 
 async def get(w: World, path: str = "/v1/models") -> Visit:
@@ -29,7 +29,7 @@ def replace_upstream(w: World) -> list[float]:
         raise httpx.ConnectError("refused")
 
     w.services.upstream = OpenRouter(
-        Transport(connect=refuse),
+        UpstreamTransport(connect=refuse),
         base_url=BASE_URL,
         kind="simulator",
         headers={},

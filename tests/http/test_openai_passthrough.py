@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from tests.support.completions import COMPLETIONS, ask, over
 from tests.support.world import BASE_URL, world
 from trio_ai_stream.simulator.simulator import Simulator
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 STREAMED = [
@@ -45,7 +45,9 @@ async def upstreams_own_answer(body: dict[str, Any]) -> bytes:
             return ours
 
         url = f"{BASE_URL}/chat/completions"
-        async with httpx.AsyncClient(transport=Transport(connect=connect)) as client:
+        async with httpx.AsyncClient(
+            transport=UpstreamTransport(connect=connect)
+        ) as client:
             answer = await client.post(url, json=body, timeout=None)
         nursery.cancel_scope.cancel(reason="answered")
     return answer.content

@@ -19,7 +19,7 @@ from trio_ai_stream.simulator.faults import (
     parse_model,
     parse_query,
 )
-from trio_ai_stream.upstream.reasons import MAX_TEXT
+from trio_ai_stream.upstream.upstream_errors import MAX_TEXT
 
 DOCS = Path(__file__).parents[2] / "docs" / "simulator.md"
 

@@ -18,7 +18,7 @@ from tests.support.world import world
 from trio_ai_stream.stream.outcome import EndStream, Outcome
 from trio_ai_stream.stream.protocols import OnAbortable, OnSent, UpstreamRequest
 from trio_ai_stream.stream.retries import Retries, RetryBudget
-from trio_ai_stream.upstream.errors import BROKEN
+from trio_ai_stream.upstream.upstream_errors import BROKEN
 from trio_ai_stream.wire.events import Failure, Item, Reasoning
 from trio_ai_stream.wire.problems import Problem
 

@@ -31,7 +31,7 @@ from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 from trio_ai_stream.wire.keys import KeyRing
 
 BASE_URL = "http://upstream/api/v1"
@@ -159,7 +159,7 @@ class World:
         self.reachable = True
         self.records: list[Record] = []
         self.permits = StreamPermits(permits)
-        self.transport = Transport(connect=self._connect)
+        self.transport = UpstreamTransport(connect=self._connect)
         settings = load_settings({"RATE_LIMIT": "1000", **(env or {})}, None)
         registry = Registry()
         metrics = Metrics(version="test", upstream="simulator")

@@ -118,7 +118,9 @@ def _refuse(world: World) -> Hit:
 FIRST: Final = "stream/relay.py:_Conversation._converse:first"
 IDLE: Final = "stream/relay.py:_Conversation._converse:idle"
 WHOLE: Final = "stream/relay.py:_Conversation.run:whole"
-CONNECT: Final = "upstream/transport/transport.py:Transport._open:patience"
+CONNECT: Final = (
+    "upstream/transport/upstream_transport.py:UpstreamTransport._open:patience"
+)
 
 _ALL: Final = (
     Cause(

@@ -22,25 +22,42 @@ _SUSPENDING: Final = (ast.Await, ast.AsyncFor, ast.AsyncWith)
 
 # Places that no run in memory can reach: (file, function or "" for all), the reason.
 UNREACHABLE: Final[dict[tuple[str, str], str]] = {
-    ("upstream/transport/tls.py", ""): "TLS needs a socket; the matrix runs it",
-    ("upstream/transport/resolver.py", ""): "DNS runs in a thread",
+    (
+        "upstream/transport/links.py",
+        "TlsLink.handshake",
+    ): "TLS needs a socket; the matrix runs it",
+    ("upstream/transport/links.py", "TlsLink.flush"): "the same",
+    ("upstream/transport/links.py", "TlsLink._send_outgoing"): "the same",
+    ("upstream/transport/dial.py", "Resolver.resolve"): "DNS runs in a thread",
     ("upstream/transport/dial.py", "Dialer.dial"): "DNS, TCP and TLS",
     ("upstream/transport/dial.py", "Dialer._secure"): "TLS",
     ("upstream/transport/dial.py", "_connect_first"): "real sockets",
     ("upstream/transport/dial.py", "_attempt"): "real sockets",
     ("upstream/transport/dial.py", "_connect_one"): "real sockets",
-    ("upstream/transport/link.py", "SocketLink.flush"): "real sockets",
-    ("upstream/transport/connection.py", "Connection.exchange"): (
+    ("upstream/transport/links.py", "SocketLink.flush"): "real sockets",
+    ("upstream/transport/upstream_connection.py", "UpstreamConnection.exchange"): (
         "a request in one write needs a socket: a stream in memory takes an await"
     ),
-    ("upstream/transport/closing.py", ""): "only for a link that was closed meanwhile",
-    ("upstream/transport/message.py", "Message.write"): "no request of ours is chunked",
-    ("upstream/transport/body.py", "Body.receive"): "only under httpx's read budget",
-    ("upstream/transport/body.py", "Body._receive_within_budget"): "the same",
-    ("upstream/transport/body.py", "Body.__anext__"): "for httpx's own readers",
+    ("upstream/transport/links.py", "ClosedLink.wait"): (
+        "only for a link that was closed meanwhile"
+    ),
+    (
+        "upstream/transport/request_message.py",
+        "RequestMessage.write",
+    ): "no request of ours is chunked",
+    (
+        "upstream/transport/body.py",
+        "TransportBody.receive",
+    ): "only under httpx's read budget",
+    ("upstream/transport/body.py", "TransportBody._receive_within_budget"): "the same",
+    (
+        "upstream/transport/body.py",
+        "TransportBody.__anext__",
+    ): "for httpx's own readers",
     ("upstream/proxy.py", ""): "httpx's own connections, over sockets",
-    ("upstream/content_coding.py", ""): "the simulator compresses nothing",
-    ("upstream/sources.py", "DocumentResponse.finish"): (
+    ("upstream/bodies.py", "_DecodedBody.receive"): "the simulator compresses nothing",
+    ("upstream/bodies.py", "_DecodedBody.drain"): "the same",
+    ("upstream/responses.py", "DocumentResponse.finish"): (
         "through a proxy only: on a connection of ours the document has ended"
     ),
     ("upstream/openrouter.py", "OpenRouter.get"): "no stream: upstream refuses a GET",

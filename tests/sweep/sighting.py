@@ -10,7 +10,7 @@ import trio
 
 from tests.sweep.scenario import TARGET
 from trio_ai_stream.tracing import internals
-from trio_ai_stream.upstream.transport import Transport, TransportStatistics
+from trio_ai_stream.upstream.transport import TransportStatistics, UpstreamTransport
 
 if TYPE_CHECKING:
     from tests.sweep.world import World
@@ -53,7 +53,7 @@ def pool_of(world: World) -> TransportStatistics:
     """Return the transport's own counts, wherever the upstream keeps it."""
     held = vars(world.app.services.upstream).values()
     inner = [getattr(value, "_transport", value) for value in held]
-    transport = next(value for value in inner if isinstance(value, Transport))
+    transport = next(value for value in inner if isinstance(value, UpstreamTransport))
     return transport.statistics()
 
 

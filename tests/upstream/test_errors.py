@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 
 from trio_ai_stream.stream.outcome import Outcome
-from trio_ai_stream.upstream.errors import failure_of, rejection
-from trio_ai_stream.upstream.reasons import MAX_TEXT, document_of, reason_in
-from trio_ai_stream.upstream.waiting import wait_told
+from trio_ai_stream.upstream.upstream_errors import (
+    MAX_TEXT,
+    document_of,
+    failure_of,
+    reason_in,
+    rejection,
+    wait_told,
+)
 from trio_ai_stream.wire.openai_errors import error_headers
 from trio_ai_stream.wire.problems import Fault, Problem
 

@@ -13,7 +13,7 @@ import trio.testing
 from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 KEY = b'{"error":{"message":"No auth credentials found","code":401}}'
 BYOK = b'{"error":{"code":401,"message":"no","metadata":{"provider_name":"A"}}}'
@@ -52,7 +52,7 @@ async def opened(reply: bytes) -> AsyncIterator[tuple[OpenRouter, Scripted]]:
             return ours
 
         upstream = OpenRouter(
-            Transport(connect=connect),
+            UpstreamTransport(connect=connect),
             base_url="http://upstream/api/v1",
             kind="openrouter",
             headers={},

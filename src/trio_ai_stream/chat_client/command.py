@@ -14,7 +14,7 @@ import trio
 
 from trio_ai_stream.chat_client.exchange import Ending, Exchange
 from trio_ai_stream.chat_client.screen import Screen
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 URL_VARIABLE: Final = "TRIO_AI_STREAM_URL"
 # An argument can be read by everybody on the machine; the environment cannot.
@@ -103,7 +103,7 @@ async def _chat(
 
     headers = {"Authorization": f"Bearer {options.key}"} if options.key else {}
     client = httpx.AsyncClient(
-        transport=Transport(),
+        transport=UpstreamTransport(),
         base_url=options.url,
         headers={"Accept-Encoding": "identity", **headers},
         timeout=httpx.Timeout(None, connect=CONNECT_S),

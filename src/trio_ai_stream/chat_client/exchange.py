@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from trio_ai_stream.chat_client.events import EventReader, NotAStreamError
-from trio_ai_stream.upstream.transport.causes import describe
+from trio_ai_stream.upstream.transport.transport_errors import describe
 
 # The answer to a cancel, and then the stream's last event, are milliseconds away.
 CANCEL_S: Final = 2.0

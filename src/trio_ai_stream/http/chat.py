@@ -13,7 +13,7 @@ from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.transcript import Answer
-from trio_ai_stream.upstream.requests import chat_call
+from trio_ai_stream.upstream.openrouter import chat_request
 from trio_ai_stream.wire import sse
 from trio_ai_stream.wire.events import Item
 from trio_ai_stream.wire.requests import parse_chat_request
@@ -33,7 +33,7 @@ def chat_endpoint(services: Services) -> Endpoint:
             max_prompt_length=settings.MAX_PROMPT_LENGTH,
             max_messages_length=settings.MAX_MESSAGES_LENGTH,
         )
-        call = chat_call(
+        call = chat_request(
             request,
             request_id=incoming.request_id,
             default_model=settings.OPENROUTER_MODEL,

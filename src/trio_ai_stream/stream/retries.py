@@ -1,7 +1,7 @@
 """When a stream may ask upstream again: the one policy, for all streams of a process.
 
 Rule 1: only what upstream has not worked on is sent again (`Problem.resend`), and only
-before anything of an answer has come. What that is, `upstream/errors.py` decides.
+before anything of an answer has come. What that is, `upstream_errors.py` decides.
 Rule 2: a stream tries at most `ATTEMPTS` times, and waits as long as upstream asks or
 not at all.
 Rule 3: all streams together have a budget. When upstream fails for everybody, tries of

@@ -1,15 +1,86 @@
-"""Bodies of upstream's responses: how they are given, and reading one whole."""
+"""Bodies of upstream's responses: decoded, read whole, and bounded over all streams.
+
+Upstream is asked for no compression; one that compresses all the same is decoded (RFC
+9110, section 8.4). `BufferBudget` bounds what one process holds in parts of answers.
+"""
 
 from __future__ import annotations
 
+import zlib
 from typing import Final, Protocol
 
+import brotli  # type: ignore[import-untyped]
 import httpx
 import trio
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
-from trio_ai_stream.upstream.buffering import Reservation
-from trio_ai_stream.upstream.errors import MALFORMED, transport_error
+from trio_ai_stream.upstream.upstream_errors import MALFORMED, transport_error
+from trio_ai_stream.wire.problems import Fault, Problem
+
+# So much each stream may hold uncounted: nearly every event is far smaller.
+FREE_BYTES: Final = 64 * 1024
+
+SPENT: Final = Problem(
+    503,
+    "server_overloaded",
+    "this server holds too many large answers at the moment; try again later",
+    Fault.SERVER,
+    retryable=True,
+)
+
+
+class BufferBudget:
+    """The bytes that all streams together may hold beyond `FREE_BYTES` each."""
+
+    __slots__ = ("held", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+
+class Reservation:
+    """One stream's part of the budget."""
+
+    __slots__ = ("_budget", "size")
+
+    def __init__(self, budget: BufferBudget) -> None:
+        self._budget = budget
+        self.size = 0
+
+    def hold(self, size: int) -> None:
+        """Hold `size` bytes from now on, instead of what was held.
+
+        :raises EndStream: when the budget has no room for them; less is held then.
+        """
+        if not self.fits(size):
+            raise self.spent()
+        size = size if size > FREE_BYTES else 0
+        self._budget.held += size - self.size
+        self.size = size
+
+    def fits(self, size: int) -> bool:
+        """Tell whether the budget has room for `size` bytes instead of what is held."""
+        more = size - self.size
+        return (
+            size <= FREE_BYTES
+            or more <= 0
+            or self._budget.held + more <= self._budget.limit
+        )
+
+    def spent(self) -> EndStream:
+        """Return how a stream ends for which there is no room."""
+        budget = self._budget
+        return EndStream(
+            Outcome.UPSTREAM_FAILED,
+            problem=SPENT,
+            detail=f"UPSTREAM_BUFFER_BYTES: {budget.held} of {budget.limit} held",
+        )
+
+    def release(self) -> None:
+        """Hold nothing any more; idempotent."""
+        self.hold(0)
+
 
 # Its reason stands at its beginning.
 MAX_ERROR_BYTES: Final = 64 * 1024
@@ -17,7 +88,7 @@ ERROR_BODY_S: Final = 2.0
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 
 
-class Body(Protocol):
+class ResponseBody(Protocol):
     """The body of a response as our transport gives it (`extensions["body"]`)."""
 
     @property
@@ -46,7 +117,7 @@ def hold_document(size: int, reservation: Reservation) -> None:
 
 
 async def read_document(
-    body: Body, reservation: Reservation, *, first: bytes = b""
+    body: ResponseBody, reservation: Reservation, *, first: bytes = b""
 ) -> bytes:
     """Return a whole body, of which `first` has been read; the caller bounds the time.
 
@@ -65,7 +136,7 @@ async def read_document(
     return b"".join(parts)
 
 
-async def read_error(body: Body) -> bytes:
+async def read_error(body: ResponseBody) -> bytes:
     """Return the beginning of an error's body: what came in time, within a bound."""
     parts: list[bytes] = []
     size = 0
@@ -81,3 +152,123 @@ async def read_error(body: Body) -> bytes:
     finally:
         body.abort()
     return b"".join(parts)
+
+
+# One block decoded: compressed bytes may hold a thousand times their length.
+MAX_BLOCK_BYTES: Final = 64 * 1024
+
+
+class _Decompressor(Protocol):
+    @property
+    def finished(self) -> bool:
+        """Whether the end of the compressed data has come."""
+
+    @property
+    def hungry(self) -> bool:
+        """Whether there is nothing more to return before new data comes."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return a block at most of what `data` and what is left hold."""
+
+
+class _Gzip:
+    """`gzip` and `deflate`, which zlib tells apart by their first bytes."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        self.hungry = True
+
+    @property
+    def finished(self) -> bool:
+        return self._inner.eof
+
+    def feed(self, data: bytes) -> bytes:
+        data = self._inner.unconsumed_tail + data
+        block = self._inner.decompress(data, MAX_BLOCK_BYTES)
+        self.hungry = len(block) < MAX_BLOCK_BYTES
+        return block
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._inner = brotli.Decompressor()
+
+    @property
+    def finished(self) -> bool:
+        return bool(self._inner.is_finished())
+
+    @property
+    def hungry(self) -> bool:
+        return bool(self._inner.can_accept_more_data())
+
+    def feed(self, data: bytes) -> bytes:
+        return bytes(self._inner.process(data, output_buffer_limit=MAX_BLOCK_BYTES))
+
+
+_KINDS: Final[dict[str, type[_Gzip | _Brotli]]] = {
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
+    "deflate": _Gzip,
+    "br": _Brotli,
+}
+
+
+def decoded(body: ResponseBody, coding: str) -> ResponseBody:
+    """Return `body`, decoded if `coding` (`Content-Encoding`) says that it needs it.
+
+    :raises LookupError: when the coding is not known here.
+    """
+    coding = coding.strip().lower()
+    if coding in {"", "identity"}:
+        return body
+    if coding not in _KINDS:
+        known = ", ".join(sorted(_KINDS))
+        raise LookupError(f"expected a content coding out of {known}")
+    return _DecodedBody(body, _KINDS[coding]())
+
+
+class _DecodedBody:
+    """A body as it was before its compression."""
+
+    __slots__ = ("_body", "_decompressor")
+
+    def __init__(self, body: ResponseBody, decompressor: _Decompressor) -> None:
+        self._body = body
+        self._decompressor = decompressor
+
+    @property
+    def ended(self) -> bool:
+        return self._body.ended and self._decompressor.hungry
+
+    async def receive(self) -> bytes:
+        """Return one block; b"" at the end.
+
+        *Errors:* as the body within, and `httpx.DecodingError` when the bytes are not
+        what they were said to be, or end too early. *Cancellation:* as within.
+        """
+        decompressor = self._decompressor
+        while True:
+            data = b""
+            if decompressor.hungry:
+                data = await self._body.receive()
+                if not data:
+                    if decompressor.finished:
+                        return b""
+                    raise httpx.DecodingError("the compressed body was cut off")
+                if decompressor.finished:  # nothing belongs to it any more
+                    continue
+            else:
+                await trio.lowlevel.checkpoint()
+            try:
+                block = decompressor.feed(data)
+            except (zlib.error, brotli.error) as exc:
+                self.abort()
+                raise httpx.DecodingError("the compressed body is damaged") from exc
+            if block:
+                return block
+
+    async def drain(self) -> bool:
+        return await self._body.drain()
+
+    def abort(self) -> None:
+        self._body.abort()

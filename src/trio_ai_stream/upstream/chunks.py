@@ -1,28 +1,28 @@
-"""One `chat.completion.chunk` of OpenRouter, decoded into items; pure.
+"""A `chat.completion.chunk`, or a whole answer, decoded into items; pure.
 
 What nearly every chunk is made of is decoded in one step. Whatever does not fit it is
-looked at again, field by field, by `odd_chunks.py`: `error` comes before `choices`,
-`choices` may be empty, usage may ride on any chunk
-(https://openrouter.ai/docs/api_reference/streaming).
+looked at again, field by field: `error` comes before `choices`, `choices` may be empty,
+usage may ride on any chunk (https://openrouter.ai/docs/api_reference/streaming), and
+other upstreams send lists for texts, `[]` for `{}`, numbers for words, and errors in
+several dialects. What is understood becomes items. What is not says nothing, and the
+clients of `/v1` get it all the same.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
-from trio_ai_stream.upstream.odd_chunks import (
-    chunks_of_answer,
-    failure_in,
-    items_of_answer,
-    odd_chunk,
-)
+from trio_ai_stream.upstream.upstream_errors import failure_of
 from trio_ai_stream.wire.events import (
+    Choice,
     Done,
+    Failure,
     Finish,
     Identity,
     Item,
@@ -31,6 +31,212 @@ from trio_ai_stream.wire.events import (
     Reasoning,
     Usage,
 )
+from trio_ai_stream.wire.problems import Fault, Problem
+
+# What a model may send besides plain text; all of it is progress.
+_WORK: Final = (
+    "tool_calls",
+    "function_call",
+    "audio",
+    "images",
+    "annotations",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+)
+
+
+def load(data: bytes) -> Any:
+    """Return what JSON says, also with NaN or a byte that is not UTF-8.
+
+    :raises ValueError: when it is not JSON.
+    :raises RecursionError: when it is nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return json.loads(data.decode("utf-8", "replace"))
+
+
+def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
+    """Return what one chunk says, with `raw` its payload first.
+
+    A chunk that holds an error is not passed on; if it holds text as well, a chunk with
+    only that is.
+
+    :raises ValueError: when it is not JSON.
+    :raises RecursionError: when it is nested too deeply.
+    """
+    chunk = load(payload)
+    items = list(_items(chunk))
+    failure = failure_in(chunk)
+    if failure is None:
+        return [Raw(payload), *items] if raw else items
+    if all(isinstance(item, Choice | Finish | Usage) for item in items):
+        return [failure]
+    if raw:
+        items.insert(0, Raw(_encode(_without_error(chunk))))
+    return [*items, failure]
+
+
+def items_of_answer(document: Any) -> list[Item]:
+    """Return what a whole chat completion says."""
+    return list(_items(document))
+
+
+def chunks_of_answer(document: dict[str, Any]) -> list[bytes]:
+    """Return a whole chat completion as the payloads of a stream.
+
+    Usage comes in a chunk of its own, as clients expect it of a stream.
+    """
+    common = {k: v for k, v in document.items() if k not in {"choices", "usage"}}
+    common["object"] = "chat.completion.chunk"
+    choices = [_as_delta(choice) for choice in _objects(document.get("choices"))]
+    chunks = [{**common, "choices": choices}]
+    if document.get("usage"):
+        chunks.append({**common, "choices": [], "usage": document["usage"]})
+    return [_encode(chunk) for chunk in chunks]
+
+
+def failure_in(chunk: Any) -> Failure | None:
+    """Return the error that a chunk or a document holds, in any dialect; else None.
+
+    An `error` that is false (`""`, `{}`, `null`) is none.
+    """
+    if not isinstance(chunk, dict):
+        return None
+    choices = _objects(chunk.get("choices"))
+    for holder in (chunk, *choices):
+        if holder.get("error"):
+            return failure_of(holder["error"])
+    for choice in choices:
+        if choice.get("finish_reason") == "error":
+            return _finished_in_error(choice.get("native_finish_reason"))
+    return None if choices else _failure_in_other_dialect(chunk)
+
+
+def failure_of_error_event(data: bytes) -> Failure:
+    """Return what an SSE event of the type `error` says, JSON or not."""
+    try:
+        said = load(data)
+    except (ValueError, RecursionError):
+        said = data.decode("utf-8", "replace")
+    return failure_in(said) or failure_of(said)
+
+
+def _failure_in_other_dialect(chunk: dict[str, Any]) -> Failure | None:
+    """Read an error object without `error` around it (vLLM, FastAPI, MiniMax, …)."""
+    for name in ("error_message", "detail"):
+        if chunk.get(name):
+            code = chunk.get("code", chunk.get("error_code"))
+            return failure_of({**chunk, "message": chunk[name], "code": code})
+    named = "error" in (chunk.get("object"), chunk.get("type"))
+    if named or ("code" in chunk and chunk.get("message")):
+        return failure_of(chunk)
+    return None
+
+
+def _finished_in_error(native: object) -> Failure:
+    """Return the failure of a `finish_reason` that is `error`, with no error beside."""
+    message = "upstream failed in mid-stream"
+    if isinstance(native, str) and re.fullmatch(r"[\w.-]{1,60}", native, re.ASCII):
+        message += f": {native}"
+    problem = Problem(502, "upstream_failed", message, Fault.UPSTREAM, retryable=True)
+    return Failure(problem, "finish_reason is error")
+
+
+def _items(chunk: Any) -> Iterator[Item]:
+    if not isinstance(chunk, dict):
+        return
+    for choice in _objects(chunk.get("choices")):
+        index = choice.get("index")
+        if type(index) is not int:
+            index = 0
+        if index:
+            yield Choice(index)
+        said = choice.get("delta") or choice.get("message")
+        yield from _said(said if isinstance(said, dict) else {})
+        yield from _contents(choice.get("text"))  # of the older completions API
+        reason = choice.get("finish_reason")
+        if reason and reason != "error":
+            yield Finish(str(reason), index)
+    usage = chunk.get("usage")
+    if usage and isinstance(usage, dict):
+        yield Usage(usage)
+
+
+def _said(said: dict[str, Any]) -> Iterator[Item]:
+    yield from _contents(said.get("content"))
+    yield from _contents(said.get("refusal"))
+    names = ("reasoning", "reasoning_content", "reasoning_details")
+    thought = next(filter(None, (_text(said.get(name)) for name in names)), "")
+    if thought:
+        yield Reasoning(thought)
+    elif any(said.get(name) for name in _WORK):
+        yield Progress()
+
+
+def _contents(value: Any) -> Iterator[Item]:
+    """Read a content: a text, or a list of parts of which some are texts."""
+    for part in value if isinstance(value, list) else [value]:
+        text = _text(part)
+        if isinstance(part, dict) and part.get("type") in {"thinking", "reasoning"}:
+            yield Reasoning(text)
+        elif text:
+            yield text
+        elif part:
+            yield Progress()
+
+
+def _text(value: Any) -> str:
+    """Return the text in a value that is one, or in the fields that may hold it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(map(_text, value))
+    if isinstance(value, dict):
+        names = ("text", "thinking", "summary")
+        return next(filter(None, (_text(value.get(name)) for name in names)), "")
+    return ""
+
+
+def _without_error(chunk: dict[str, Any]) -> dict[str, Any]:
+    choices = [
+        {
+            name: None if name == "finish_reason" and value == "error" else value
+            for name, value in choice.items()
+            if name != "error"
+        }
+        for choice in _objects(chunk.get("choices"))
+    ]
+    kept = {name: value for name, value in chunk.items() if name != "error"}
+    return {**kept, "choices": choices}
+
+
+def _as_delta(choice: dict[str, Any]) -> dict[str, Any]:
+    message = choice.get("message")
+    delta = dict(message) if isinstance(message, dict) else {}
+    if isinstance(calls := delta.get("tool_calls"), list):
+        # In a stream a fragment of a tool call says to which one it belongs.
+        delta["tool_calls"] = [
+            {"index": index, **call} if isinstance(call, dict) else call
+            for index, call in enumerate(calls)
+        ]
+    kept = {name: value for name, value in choice.items() if name != "message"}
+    return {**kept, "delta": delta}
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
+        return json.dumps(value).encode()
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    values = value if isinstance(value, list) else []
+    return [one for one in values if isinstance(one, dict)]
+
 
 _First = Annotated[int, Meta(ge=0, le=0)]
 _ABSENT: Final = msgspec.Raw(b"null")

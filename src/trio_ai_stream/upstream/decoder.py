@@ -13,9 +13,8 @@ from typing import Final
 
 import msgspec
 
-from trio_ai_stream.upstream.chunks import read_chunks
-from trio_ai_stream.upstream.errors import MALFORMED
-from trio_ai_stream.upstream.odd_chunks import failure_of_error_event
+from trio_ai_stream.upstream.chunks import failure_of_error_event, read_chunks
+from trio_ai_stream.upstream.upstream_errors import MALFORMED
 from trio_ai_stream.wire.events import Comment, Done, Identity, Item, Malformed
 
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024

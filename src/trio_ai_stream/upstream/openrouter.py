@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import httpx
+import msgspec
 import trio
 from loguru import logger
 
@@ -22,23 +23,29 @@ from trio_ai_stream.stream.protocols import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from trio_ai_stream.upstream.bodies import Body, read_document, read_error
-from trio_ai_stream.upstream.buffering import BufferBudget, Reservation
-from trio_ai_stream.upstream.content_coding import decoded
-from trio_ai_stream.upstream.errors import (
+from trio_ai_stream.upstream.bodies import (
+    BufferBudget,
+    Reservation,
+    ResponseBody,
+    decoded,
+    read_document,
+    read_error,
+)
+from trio_ai_stream.upstream.responses import (
+    DocumentResponse,
+    StreamedResponse,
+    open_unlabelled,
+)
+from trio_ai_stream.upstream.transport import UpstreamTransport
+from trio_ai_stream.upstream.transport.circuit import CircuitState
+from trio_ai_stream.upstream.upstream_errors import (
     KEY_TYPE,
     MALFORMED,
     misplaced,
     rejection,
     transport_error,
 )
-from trio_ai_stream.upstream.sources import (
-    DocumentResponse,
-    StreamedResponse,
-    open_unlabelled,
-)
-from trio_ai_stream.upstream.transport import Transport
-from trio_ai_stream.upstream.transport.circuit import CircuitState
+from trio_ai_stream.wire.requests import ChatRequest
 
 # A 401 counts this long: whoever is not ready gets no requests, and so would never hear
 # that its key is good again.
@@ -78,7 +85,9 @@ class OpenRouter:
     def circuit(self) -> CircuitState:
         """Whether connections are made, or fail again and again."""
         transport = self._transport
-        return transport.circuit if isinstance(transport, Transport) else "closed"
+        return (
+            transport.circuit if isinstance(transport, UpstreamTransport) else "closed"
+        )
 
     @property
     def rejected_key(self) -> bool:
@@ -207,12 +216,12 @@ class OpenRouter:
         return response
 
 
-def _body(response: httpx.Response) -> Body:
+def _body(response: httpx.Response) -> ResponseBody:
     """Return a response's body, decoded.
 
     :raises EndStream: when it is compressed in a way that is not known here.
     """
-    body: Body = response.extensions["body"]
+    body: ResponseBody = response.extensions["body"]
     try:
         return decoded(body, response.headers.get("content-encoding", ""))
     except LookupError as exc:
@@ -225,3 +234,25 @@ def _body(response: httpx.Response) -> Body:
 def _media_type(response: httpx.Response) -> str:
     said: str = response.headers.get("content-type", "")
     return said.partition(";")[0].strip().lower()
+
+
+def chat_request(
+    request: ChatRequest,
+    *,
+    request_id: str,
+    default_model: str,
+    trace: tuple[tuple[bytes, bytes], ...] = (),
+) -> UpstreamRequest:
+    """Return the request for one `POST /chat`; what is left out stays out."""
+    model = request.model or default_model
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": request.conversation(),
+        "stream": True,
+    }
+    for name in ("temperature", "top_p", "max_tokens", "stop", "seed"):
+        if (value := getattr(request, name)) is not None:
+            body[name] = value
+    if request.include_reasoning:
+        body["include_reasoning"] = True
+    return UpstreamRequest(request_id, model, msgspec.json.encode(body), trace=trace)

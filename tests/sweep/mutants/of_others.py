@@ -131,7 +131,7 @@ OTHER_MUTANTS: Final = (
     Mutant(
         "cancelled-request-keeps-socket",
         "a request that is cancelled before its head leaves its connection open",
-        "upstream/transport/transport.py",
+        "upstream/transport/upstream_transport.py",
         "        except BaseException:\n"
         "            self._pool.discard(connection)\n"
         "            raise\n",
@@ -141,7 +141,7 @@ OTHER_MUTANTS: Final = (
         "closed-connection-kept",
         "a connection closed while its answer came goes to the idle ones (found by the"
         " sweep)",
-        "upstream/transport/connection.py",
+        "upstream/transport/upstream_connection.py",
         "            if self.link is CLOSED_LINK:",
         "            if False:",
     ),

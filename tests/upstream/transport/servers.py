@@ -13,7 +13,7 @@ import trio
 import trio.testing
 import trustme
 
-from trio_ai_stream.upstream.transport import Transport, TransportLimits
+from trio_ai_stream.upstream.transport import TransportLimits, UpstreamTransport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -165,9 +165,9 @@ async def unanswering() -> AsyncIterator[int]:
 @asynccontextmanager
 async def client_of(
     *, limits: TransportLimits | None = None, budgets: httpx.Timeout | None = None
-) -> AsyncIterator[tuple[httpx.AsyncClient, Transport]]:
+) -> AsyncIterator[tuple[httpx.AsyncClient, UpstreamTransport]]:
     """Yield a client over our transport, and the transport."""
-    transport = Transport(ssl_context=CLIENT_TLS, limits=limits)
+    transport = UpstreamTransport(ssl_context=CLIENT_TLS, limits=limits)
     async with httpx.AsyncClient(transport=transport, timeout=budgets) as client:
         yield client, transport
 
@@ -178,7 +178,7 @@ async def in_memory(
     *,
     limits: TransportLimits | None = None,
     budgets: httpx.Timeout | None = None,
-) -> AsyncIterator[tuple[httpx.AsyncClient, Transport]]:
+) -> AsyncIterator[tuple[httpx.AsyncClient, UpstreamTransport]]:
     """Yield a client whose connections are memory streams served by the handler."""
     async with trio.open_nursery() as nursery:
 
@@ -193,7 +193,7 @@ async def in_memory(
                 with contextlib.suppress(*CLOSED_FIRST):
                     await handler(Peer(stream))
 
-        transport = Transport(connect=connect, limits=limits)
+        transport = UpstreamTransport(connect=connect, limits=limits)
         async with httpx.AsyncClient(transport=transport, timeout=budgets) as client:
             yield client, transport
         nursery.cancel_scope.cancel(reason="the test is over")

@@ -267,7 +267,7 @@ async def test_a_cancelled_receive_closes_before_it_leaves() -> None:
             body = response.extensions["body"]
             with trio.move_on_after(0.01):
                 await body.receive()
-            assert repr(body) == "<Body aborted>"
+            assert repr(body) == "<TransportBody aborted>"
             assert transport.statistics().live == 0
             await server.wait_open(0)
 

@@ -17,7 +17,7 @@ from tests.upstream.transport.servers import (
     in_memory,
     serving,
 )
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 URL = "http://host/"
 
@@ -45,7 +45,7 @@ async def test_a_dial_beyond_its_budget_is_a_connect_timeout(
         await trio.sleep_forever()
         raise AssertionError
 
-    transport = Transport(connect=connect)
+    transport = UpstreamTransport(connect=connect)
     async with httpx.AsyncClient(transport=transport) as client:
         started = trio.current_time()
         with pytest.raises(httpx.ConnectTimeout):
@@ -131,7 +131,7 @@ async def test_a_send_without_progress_is_a_write_timeout() -> None:
     with trio.fail_after(10):
         async with (
             serving(deaf) as server,
-            httpx.AsyncClient(transport=Transport()) as client,
+            httpx.AsyncClient(transport=UpstreamTransport()) as client,
         ):
             with pytest.raises(httpx.WriteTimeout):
                 await client.post(

@@ -22,10 +22,10 @@ from tests.upstream.transport.servers import (
     serving,
     unanswering,
 )
-from trio_ai_stream.upstream.transport.body import Body
-from trio_ai_stream.upstream.transport.connection import Connection
+from trio_ai_stream.upstream.transport.body import TransportBody
+from trio_ai_stream.upstream.transport.links import TlsLink
 from trio_ai_stream.upstream.transport.parser import ResponseParser
-from trio_ai_stream.upstream.transport.tls import TlsLink
+from trio_ai_stream.upstream.transport.upstream_connection import UpstreamConnection
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 
@@ -213,7 +213,7 @@ async def test_a_request_leaves_no_cycle_of_ours(ends: bool) -> None:
         while await peer.request():
             await peer.send(OK if ends else OK[:-1])
 
-    before = alive(Body, Connection, ResponseParser)
+    before = alive(TransportBody, UpstreamConnection, ResponseParser)
     async with in_memory(handle) as (_, transport):
         for content in (b"at hand", b"large" * 20_000):
             request = httpx.Request("POST", "http://host/", content=content)
@@ -223,7 +223,7 @@ async def test_a_request_leaves_no_cycle_of_ours(ends: bool) -> None:
             body.abort()
             del response, body, request
         await transport.aclose()
-        assert alive(Body, Connection, ResponseParser) == before
+        assert alive(TransportBody, UpstreamConnection, ResponseParser) == before
 
 
 @pytest.mark.usefixtures("without_collector")

@@ -15,9 +15,13 @@ import pytest
 import trio
 import trustme
 
-from trio_ai_stream.upstream.errors import transport_error
-from trio_ai_stream.upstream.transport import Transport, TransportLimits, causes
-from trio_ai_stream.upstream.transport.causes import cause_of, describe
+from trio_ai_stream.upstream.transport import (
+    TransportLimits,
+    UpstreamTransport,
+    transport_errors,
+)
+from trio_ai_stream.upstream.transport.transport_errors import cause_of, describe
+from trio_ai_stream.upstream.upstream_errors import transport_error
 from trio_ai_stream.wire.problems import Fault
 
 AUTHORITY = trustme.CA()
@@ -27,7 +31,7 @@ YESTERDAY = datetime.datetime.now(tz=datetime.UTC) - datetime.timedelta(days=1)
 
 
 async def failure(
-    url: str, transport: Transport, connect_s: float = 5
+    url: str, transport: UpstreamTransport, connect_s: float = 5
 ) -> httpx.HTTPError:
     """Ask, and return why there is no answer."""
     timeout = {"connect": connect_s}
@@ -59,9 +63,13 @@ def tls_server(certificate: trustme.LeafCert) -> Iterator[int]:
 
 
 CERTIFICATES = [
-    (AUTHORITY.issue_cert("localhost", not_after=YESTERDAY), TRUSTING, causes.EXPIRED),
-    (AUTHORITY.issue_cert("example.org"), TRUSTING, causes.WRONG_NAME),
-    (AUTHORITY.issue_cert("localhost"), None, causes.UNTRUSTED),
+    (
+        AUTHORITY.issue_cert("localhost", not_after=YESTERDAY),
+        TRUSTING,
+        transport_errors.EXPIRED,
+    ),
+    (AUTHORITY.issue_cert("example.org"), TRUSTING, transport_errors.WRONG_NAME),
+    (AUTHORITY.issue_cert("localhost"), None, transport_errors.UNTRUSTED),
 ]
 
 
@@ -71,12 +79,12 @@ CERTIFICATES = [
 async def test_a_bad_certificate_is_named_and_not_retried(
     certificate: trustme.LeafCert,
     context: ssl.SSLContext | None,
-    cause: causes.Cause,
+    cause: transport_errors.Cause,
 ) -> None:
     """Expired, for another name, from nobody we trust: three causes, none heals."""
     with tls_server(certificate) as port:
         exc = await failure(
-            f"https://localhost:{port}/", Transport(ssl_context=context)
+            f"https://localhost:{port}/", UpstreamTransport(ssl_context=context)
         )
     assert cause_of(exc) is cause
     assert isinstance(exc, httpx.ConnectError)
@@ -101,9 +109,9 @@ async def test_plain_http_where_tls_was_meant() -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, answer_plainly, [listener])
         port = listener.socket.getsockname()[1]
-        exc = await failure(f"https://127.0.0.1:{port}/", Transport())
+        exc = await failure(f"https://127.0.0.1:{port}/", UpstreamTransport())
         nursery.cancel_scope.cancel(reason="test over")
-    assert cause_of(exc) is causes.PLAINTEXT
+    assert cause_of(exc) is transport_errors.PLAINTEXT
 
 
 async def test_tls_where_plain_http_was_meant() -> None:
@@ -118,7 +126,7 @@ async def test_tls_where_plain_http_was_meant() -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, alert, [listener])
         port = listener.socket.getsockname()[1]
-        exc = await failure(f"http://127.0.0.1:{port}/", Transport())
+        exc = await failure(f"http://127.0.0.1:{port}/", UpstreamTransport())
         nursery.cancel_scope.cancel(reason="test over")
     assert "https://" in describe(exc)
 
@@ -127,8 +135,8 @@ async def test_nobody_listens() -> None:
     """Refused, at each of the host's addresses."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    exc = await failure(f"http://localhost:{port}/", Transport())
-    assert cause_of(exc) is causes.REFUSED
+    exc = await failure(f"http://localhost:{port}/", UpstreamTransport())
+    assert cause_of(exc) is transport_errors.REFUSED
     ending = transport_error(exc)
     assert ending.detail.startswith("refused: ")
     assert ending.problem is not None
@@ -138,17 +146,19 @@ async def test_nobody_listens() -> None:
 
 async def test_no_such_name() -> None:
     """A name that no name server knows (RFC 6761 reserves `invalid`)."""
-    exc = await failure("http://no-such-host.invalid/", Transport())
-    assert cause_of(exc) is causes.NAME
+    exc = await failure("http://no-such-host.invalid/", UpstreamTransport())
+    assert cause_of(exc) is transport_errors.NAME
 
 
 async def test_a_time_out_says_what_took_so_long() -> None:
     """A server that accepts and says nothing to a TLS client: the handshake."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        exc = await failure(f"https://127.0.0.1:{port}/", Transport(), connect_s=0.1)
+        exc = await failure(
+            f"https://127.0.0.1:{port}/", UpstreamTransport(), connect_s=0.1
+        )
     assert isinstance(exc, httpx.ConnectTimeout)
-    assert cause_of(exc) is causes.TIMEOUT
+    assert cause_of(exc) is transport_errors.TIMEOUT
     assert "TLS handshake" in describe(exc)
 
 
@@ -172,10 +182,10 @@ def no_descriptors() -> Iterator[None]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_our_own_descriptors_are_told_as_ours(host: str) -> None:
     """It is the server's fault, not upstream's, and does not open the circuit."""
-    transport = Transport(limits=TransportLimits(circuit_failures=1))
+    transport = UpstreamTransport(limits=TransportLimits(circuit_failures=1))
     with no_descriptors():
         exc = await failure(f"http://{host}:9/", transport)
-        assert cause_of(exc) is causes.RESOURCES
+        assert cause_of(exc) is transport_errors.RESOURCES
     problem = transport_error(exc).problem
     assert problem is not None
     assert (problem.fault, problem.status) == (Fault.SERVER, 503)

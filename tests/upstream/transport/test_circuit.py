@@ -7,9 +7,9 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ai_stream.upstream.errors import transport_error
-from trio_ai_stream.upstream.transport import Transport, TransportLimits
+from trio_ai_stream.upstream.transport import TransportLimits, UpstreamTransport
 from trio_ai_stream.upstream.transport.circuit import Circuit, CircuitOpenError
+from trio_ai_stream.upstream.upstream_errors import transport_error
 
 OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -40,18 +40,18 @@ class Network:
         await stream.aclose()
 
 
-def state(transport: Transport) -> str:
+def state(transport: UpstreamTransport) -> str:
     """The circuit's state; it changes between two looks at it."""
     return transport.circuit
 
 
-async def ask(transport: Transport) -> int:
+async def ask(transport: UpstreamTransport) -> int:
     """Send a request; return the status."""
     request = httpx.Request("GET", "http://upstream/")
     return (await transport.handle_async_request(request)).status_code
 
 
-async def refused(transport: Transport) -> httpx.ConnectError:
+async def refused(transport: UpstreamTransport) -> httpx.ConnectError:
     """Send a request that fails; return why."""
     with pytest.raises(httpx.ConnectError) as caught:
         await ask(transport)
@@ -64,7 +64,7 @@ async def test_after_failures_one_request_tries_and_the_others_do_not(
     """Five failures open it; a second later one probe; its success closes it."""
     async with trio.open_nursery() as nursery:
         network = Network(nursery)
-        transport = Transport(connect=network.connect)
+        transport = UpstreamTransport(connect=network.connect)
         for _ in range(5):
             assert state(transport) == "closed"
             await refused(transport)
@@ -101,7 +101,7 @@ async def test_a_probe_that_is_cancelled_leaves_its_place_to_another(
     async with trio.open_nursery() as nursery:
         network = Network(nursery)
         limits = TransportLimits(circuit_failures=1)
-        transport = Transport(connect=network.connect, limits=limits)
+        transport = UpstreamTransport(connect=network.connect, limits=limits)
         await refused(transport)
         await trio.sleep(1)
         network.up, network.takes_s = True, 5

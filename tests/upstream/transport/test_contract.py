@@ -14,7 +14,7 @@ from tests.upstream.transport.servers import (
     answering,
     serving,
 )
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 ANSWERS = {
     "length": OK,
@@ -68,7 +68,7 @@ async def test_a_response_is_what_httpx_makes_of_it(answer: bytes, tls: bool) ->
     """Status, headers, body and error class equal those of httpx's own transport."""
     with trio.fail_after(10):
         async with serving(answering(answer), tls=tls) as server:
-            ours = await outcome(Transport(ssl_context=CLIENT_TLS), server.url)
+            ours = await outcome(UpstreamTransport(ssl_context=CLIENT_TLS), server.url)
             stock = httpx.AsyncHTTPTransport(verify=CLIENT_TLS)
             assert ours == await outcome(stock, server.url)
 
@@ -84,7 +84,7 @@ async def test_a_request_is_what_httpx_makes_of_it(method: str) -> None:
         seen.append((request.head, request.body))
         await peer.send(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 
-    transports = Transport(ssl_context=CLIENT_TLS), httpx.AsyncHTTPTransport()
+    transports = UpstreamTransport(ssl_context=CLIENT_TLS), httpx.AsyncHTTPTransport()
     with trio.fail_after(10):
         async with serving(record) as server:
             for transport in transports:
@@ -100,7 +100,7 @@ async def test_a_request_is_what_httpx_makes_of_it(method: str) -> None:
 )
 async def test_a_url_without_http_or_host_is_refused(url: str) -> None:
     """Such a URL raises UnsupportedProtocol, as in httpx, before any connection."""
-    transport = Transport(ssl_context=CLIENT_TLS)
+    transport = UpstreamTransport(ssl_context=CLIENT_TLS)
     with pytest.raises(httpx.UnsupportedProtocol):
         await transport.handle_async_request(httpx.Request("GET", url))
     assert transport.statistics().connects == 0
@@ -110,7 +110,7 @@ async def test_a_refused_connection_is_a_connect_error() -> None:
     """Nobody listening is a ConnectError, and it is counted."""
     async with serving(answering()) as server:
         port = server.port
-    async with httpx.AsyncClient(transport=Transport()) as client:
+    async with httpx.AsyncClient(transport=UpstreamTransport()) as client:
         with trio.fail_after(10), pytest.raises(httpx.ConnectError):
             await client.get(f"http://127.0.0.1:{port}/")
 
@@ -119,7 +119,7 @@ async def test_an_untrusted_certificate_is_a_connect_error() -> None:
     """A certificate that the context does not trust ends the dial, and no socket."""
     with trio.fail_after(10):
         async with serving(answering(OK), tls=True) as server:
-            transport = Transport(ssl_context=httpx.create_ssl_context())
+            transport = UpstreamTransport(ssl_context=httpx.create_ssl_context())
             async with httpx.AsyncClient(transport=transport) as client:
                 with pytest.raises(httpx.ConnectError, match="certificate"):
                     await client.get(server.url)
@@ -131,7 +131,7 @@ async def test_a_wrong_host_name_is_a_connect_error() -> None:
     """The certificate must be for the host of the URL."""
     with trio.fail_after(10):
         async with serving(answering(OK), tls=True) as server:
-            transport = Transport(ssl_context=CLIENT_TLS)
+            transport = UpstreamTransport(ssl_context=CLIENT_TLS)
             async with httpx.AsyncClient(transport=transport) as client:
                 with pytest.raises(httpx.ConnectError, match=r"127\.0\.0\.2"):
                     await client.get(f"https://127.0.0.2:{server.port}/")
@@ -142,7 +142,9 @@ async def test_a_request_error_carries_the_request() -> None:
     with trio.fail_after(10):
         async with (
             serving(answering(b"")) as server,
-            httpx.AsyncClient(transport=Transport(ssl_context=CLIENT_TLS)) as client,
+            httpx.AsyncClient(
+                transport=UpstreamTransport(ssl_context=CLIENT_TLS)
+            ) as client,
         ):
             with pytest.raises(httpx.RemoteProtocolError) as caught:
                 await client.get(server.url)

@@ -21,10 +21,12 @@ from tests.upstream.transport.servers import (
     serving,
     unanswering,
 )
-from trio_ai_stream.upstream.transport.closing import closer
-from trio_ai_stream.upstream.transport.dial import Dialer, Origin
-from trio_ai_stream.upstream.transport.limits import BLOCK_BYTES, TransportLimits
-from trio_ai_stream.upstream.transport.resolver import Resolver
+from trio_ai_stream.upstream.transport.dial import Dialer, Origin, Resolver
+from trio_ai_stream.upstream.transport.links import closer
+from trio_ai_stream.upstream.transport.transport_limits import (
+    BLOCK_BYTES,
+    TransportLimits,
+)
 
 
 def dialer(*addresses: tuple[str, int], delay_s: float = 0.25) -> Dialer:

@@ -18,7 +18,7 @@ from tests.upstream.transport.servers import (
     forever,
     serving,
 )
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 URL = "http://host/"
 
@@ -92,7 +92,7 @@ async def test_a_closed_connection_is_never_handed_on(passes: int) -> None:
             await trio.lowlevel.checkpoint()
             return trio.StapledStream(MemorySendStream(), incoming)
 
-        transport = Transport(connect=connect)
+        transport = UpstreamTransport(connect=connect)
         answers: list[str] = []
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
@@ -109,7 +109,9 @@ async def test_a_closed_connection_is_never_handed_on(passes: int) -> None:
         assert transport.statistics().live == 0
 
 
-async def _ask(transport: Transport, holder: Holder, answers: list[str]) -> None:
+async def _ask(
+    transport: UpstreamTransport, holder: Holder, answers: list[str]
+) -> None:
     client = httpx.AsyncClient(transport=transport)  # closing it would close the idle
     with suppress(httpx.ReadError):
         answer = await client.post(

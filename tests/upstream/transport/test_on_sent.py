@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from tests.upstream.transport.servers import OK, client_of, forever, serving
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 
 async def test_it_is_done_before_every_wait_of_a_request() -> None:
@@ -30,7 +30,7 @@ async def test_it_is_done_before_every_wait_of_a_request() -> None:
     with trio.fail_after(10):
         async with (
             serving(forever(OK)) as server,
-            httpx.AsyncClient(transport=Transport(connect=connect)) as client,
+            httpx.AsyncClient(transport=UpstreamTransport(connect=connect)) as client,
         ):
             more = {"on_sent": on_sent}
             await client.post(server.url, content=b"x", extensions=more)
@@ -65,7 +65,7 @@ async def test_an_answer_that_came_meanwhile_needs_no_wait() -> None:
         passes.count = 0
 
     with trio.fail_after(10):
-        transport = Transport(connect=connect)
+        transport = UpstreamTransport(connect=connect)
         async with (
             serving(forever(OK)) as server,
             httpx.AsyncClient(transport=transport) as client,

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.upstream.transport.errors import (
+from trio_ai_stream.upstream.transport.parser import ResponseParser
+from trio_ai_stream.upstream.transport.transport_errors import (
     InvalidResponseError,
     UnexpectedEndError,
 )
-from trio_ai_stream.upstream.transport.limits import TransportLimits
-from trio_ai_stream.upstream.transport.parser import ResponseParser
+from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
 
 LIMITS = TransportLimits()
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ai_stream.upstream.transport.limits import TransportLimits
-from trio_ai_stream.upstream.transport.resolver import Resolver
+from trio_ai_stream.upstream.transport.dial import Resolver
+from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
 
 V4 = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))
 V6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 80, 0, 0))

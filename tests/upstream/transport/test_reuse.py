@@ -22,8 +22,8 @@ from tests.upstream.transport.servers import (
 )
 from trio_ai_stream.upstream.transport import (
     ConnectionInfo,
-    Transport,
     TransportLimits,
+    UpstreamTransport,
 )
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -223,7 +223,7 @@ async def test_a_post_is_sent_again_if_nothing_of_it_was_sent() -> None:
     with trio.fail_after(10):
         async with (
             serving(forever(OK)) as server,
-            httpx.AsyncClient(transport=Transport(connect=connect)) as client,
+            httpx.AsyncClient(transport=UpstreamTransport(connect=connect)) as client,
         ):
             await client.get(server.url)
             streams[0].socket.shutdown(trio.socket.SHUT_WR)  # the next write fails
@@ -372,4 +372,4 @@ async def test_a_closed_transport_closes_all_and_refuses() -> None:
                     await body.receive()
             with pytest.raises(RuntimeError, match="closed"):
                 await client.get(server.url)
-            assert repr(transport) == "<Transport idle=0 live=0 connecting=0>"
+            assert repr(transport) == "<UpstreamTransport idle=0 live=0 connecting=0>"

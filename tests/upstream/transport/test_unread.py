@@ -10,10 +10,10 @@ import httpx
 import pytest
 import trio
 
-from trio_ai_stream.upstream.transport import Transport
-from trio_ai_stream.upstream.transport.connection import Connection
+from trio_ai_stream.upstream.transport import UpstreamTransport
 from trio_ai_stream.upstream.transport.dial import Origin
 from trio_ai_stream.upstream.transport.pool import Pool
+from trio_ai_stream.upstream.transport.upstream_connection import UpstreamConnection
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -29,7 +29,7 @@ async def read_request(stream: trio.SocketStream) -> bytes:
     return data
 
 
-async def post(transport: Transport, port: int) -> httpx.Response:
+async def post(transport: UpstreamTransport, port: int) -> httpx.Response:
     """Send a POST, which is not idempotent."""
     request = httpx.Request("POST", f"http://127.0.0.1:{port}/", content=b"body")
     response = await transport.handle_async_request(request)
@@ -66,10 +66,10 @@ async def test_a_kept_connection_that_ends_without_an_answer(
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listener.socket.getsockname()[1]
         nursery.start_soon(trio.serve_listeners, serve, [listener])
-        transport = Transport()
+        transport = UpstreamTransport()
         acquire = transport._pool.acquire
 
-        def acquire_and_close(origin: Origin) -> Connection | None:
+        def acquire_and_close(origin: Origin) -> UpstreamConnection | None:
             connection = acquire(origin)
             if connection is not None and how == "closed":
                 streams[0].socket.close()
@@ -103,7 +103,7 @@ async def test_a_new_connection_that_took_nothing_is_a_connect_error() -> None:
             listener.accept()[0].close()
             return stream
 
-        transport = Transport(connect=connect)
+        transport = UpstreamTransport(connect=connect)
         with trio.fail_after(10), pytest.raises(httpx.ConnectError):
             await post(transport, listener.getsockname()[1])
         await transport.aclose()

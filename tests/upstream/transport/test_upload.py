@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from tests.upstream.transport.servers import OK, Peer, Request, client_of, serving
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 PART = bytes(range(256)) * 256
@@ -224,7 +224,9 @@ async def test_upstream_has_a_second_for_its_last_words(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer)
-        async with httpx.AsyncClient(transport=Transport(connect=connect)) as client:
+        async with httpx.AsyncClient(
+            transport=UpstreamTransport(connect=connect)
+        ) as client:
             if status is None:
                 with pytest.raises(httpx.ConnectError):  # nothing was sent
                     await client.post("http://host/", content=PART)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import trio
 
-from trio_ai_stream.upstream.transport import Transport, TransportLimits
+from trio_ai_stream.upstream.transport import TransportLimits, UpstreamTransport
 
 NAME = f"gone{os.getpid() % 100_000}"
 NET = f"10.231.{os.getpid() % 250}"
@@ -80,13 +80,13 @@ async def come_back(after_s: float) -> None:
     inside("addr", "add", f"{THEIRS}/24", "dev", "far")
 
 
-def make_transport() -> Transport:
+def make_transport() -> UpstreamTransport:
     """Make a transport that gives a peer up after `PEER_S`."""
-    return Transport(limits=TransportLimits(peer_timeout_s=PEER_S))
+    return UpstreamTransport(limits=TransportLimits(peer_timeout_s=PEER_S))
 
 
 async def post(
-    transport: Transport, path: str, connect_s: float = 10
+    transport: UpstreamTransport, path: str, connect_s: float = 10
 ) -> httpx.Response:
     """Send a POST."""
     request = httpx.Request(

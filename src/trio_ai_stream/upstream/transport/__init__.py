@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from trio_ai_stream.upstream.transport.body import Body
+from trio_ai_stream.upstream.transport.body import TransportBody
 from trio_ai_stream.upstream.transport.dial import Connect, DialReport
-from trio_ai_stream.upstream.transport.limits import TransportLimits
-from trio_ai_stream.upstream.transport.statistics import (
+from trio_ai_stream.upstream.transport.pool import TransportStatistics
+from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
+from trio_ai_stream.upstream.transport.upstream_transport import (
     ConnectionInfo,
-    TransportStatistics,
+    UpstreamTransport,
 )
-from trio_ai_stream.upstream.transport.transport import Transport
 
 __all__ = [
-    "Body",
     "Connect",
     "ConnectionInfo",
     "DialReport",
-    "Transport",
+    "TransportBody",
     "TransportLimits",
     "TransportStatistics",
+    "UpstreamTransport",
 ]

@@ -13,14 +13,14 @@ import math
 import httpx
 import trio
 
-from trio_ai_stream.upstream.transport.connection import Connection
-from trio_ai_stream.upstream.transport.errors import (
-    InvalidResponseError,
-    Phase,
-    reraise,
-)
 from trio_ai_stream.upstream.transport.parser import Headers, ResponseParser
 from trio_ai_stream.upstream.transport.pool import Pool
+from trio_ai_stream.upstream.transport.transport_errors import (
+    ConnectionPhase,
+    InvalidResponseError,
+    reraise,
+)
+from trio_ai_stream.upstream.transport.upstream_connection import UpstreamConnection
 
 
 class _State(enum.Enum):
@@ -31,7 +31,7 @@ class _State(enum.Enum):
     BROKEN = "broken"
 
 
-class Body(httpx.AsyncByteStream):
+class TransportBody(httpx.AsyncByteStream):
     """A response's body, read by one task at a time.
 
     It is httpx's response stream, and stands in `response.extensions["body"]` for who
@@ -41,7 +41,7 @@ class Body(httpx.AsyncByteStream):
     __slots__ = ("_connection", "_first", "_parser", "_pool", "_read_s", "_state")
 
     def __init__(
-        self, connection: Connection, pool: Pool, *, first: bytes, read_s: float
+        self, connection: UpstreamConnection, pool: Pool, *, first: bytes, read_s: float
     ) -> None:
         assert connection.parser is not None
         self._connection = connection
@@ -53,7 +53,7 @@ class Body(httpx.AsyncByteStream):
         self._take_note()
 
     def __repr__(self) -> str:
-        return f"<Body {self._state.value}>"
+        return f"<TransportBody {self._state.value}>"
 
     @property
     def trailers(self) -> Headers:
@@ -86,7 +86,7 @@ class Body(httpx.AsyncByteStream):
                     return block
         except Exception as exc:
             self.abort()
-            reraise(exc, Phase.READ)
+            reraise(exc, ConnectionPhase.READ)
         except BaseException:
             self.abort()
             raise
@@ -109,7 +109,7 @@ class Body(httpx.AsyncByteStream):
             self._pool.counters.aborts += 1
             self._pool.discard(self._connection)
 
-    def __aiter__(self) -> Body:
+    def __aiter__(self) -> TransportBody:
         """Iterate over the blocks; no generator, so nothing is left to finalise."""
         return self
 

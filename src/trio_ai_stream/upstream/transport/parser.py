@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import httptools
 
-from trio_ai_stream.upstream.transport.errors import (
+from trio_ai_stream.upstream.transport.transport_errors import (
     InvalidResponseError,
     UnexpectedEndError,
 )
-from trio_ai_stream.upstream.transport.limits import TransportLimits
+from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -36,7 +36,7 @@ class _StopAfterHeadError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ResponseHead:
     """The status line and headers of a final response, names as they came."""
 
     status: int
@@ -84,7 +84,7 @@ class ResponseParser:
         self._field_bytes = 0
         self._barren = 0
         self._close_delimited = False
-        self.head: Head | None = None
+        self.head: ResponseHead | None = None
         self.trailers: Headers = []
         self.complete = False
         self.failure: InvalidResponseError | None = None
@@ -144,11 +144,11 @@ class ResponseParser:
             )
         self.complete = True
 
-    def take_head(self) -> Head:
+    def take_head(self) -> ResponseHead:
         """Return the head, and hold its fields no longer: the body may be long."""
         assert self.head is not None
         head = self.head
-        self.head = Head(head.status, head.reason, head.http_version, [])
+        self.head = ResponseHead(head.status, head.reason, head.http_version, [])
         self._fields = []
         return head
 
@@ -230,7 +230,9 @@ class ResponseParser:
         bodyless = self._method == "HEAD" or status in {204, 304}
         self._close_delimited = not (framed or bodyless)
         self.reusable = http.should_keep_alive() and not self._close_delimited
-        self.head = Head(status, self._reason, f"HTTP/{version}".encode(), self._fields)
+        self.head = ResponseHead(
+            status, self._reason, f"HTTP/{version}".encode(), self._fields
+        )
         if self._method == "HEAD":
             # Some servers send a body all the same, so the connection ends here.
             self.complete = True

@@ -15,16 +15,16 @@ from typing import Final
 
 import trio
 
-from trio_ai_stream.upstream.transport.connection import Connection
 from trio_ai_stream.upstream.transport.dial import Origin
-from trio_ai_stream.upstream.transport.limits import TransportLimits
+from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
+from trio_ai_stream.upstream.transport.upstream_connection import UpstreamConnection
 
 # Between two looks at least: an expiry of nearly nothing must not keep a core busy.
 _REST_S: Final = 1.0
 
 
 @dataclass(slots=True)
-class Counters:
+class PoolCounters:
     """What has happened to connections so far."""
 
     connects: int = 0
@@ -36,6 +36,16 @@ class Counters:
     aborts: int = 0
 
 
+@dataclass(slots=True)
+class TransportStatistics(PoolCounters):
+    """What a transport holds now, and what it has done so far."""
+
+    idle: int = 0
+    live: int = 0
+    connecting: int = 0
+    dns_threads: int = 0
+
+
 class Pool:
     """The connections of one transport."""
 
@@ -43,10 +53,10 @@ class Pool:
 
     def __init__(self, limits: TransportLimits) -> None:
         self._limits = limits
-        self._idle: OrderedDict[Connection, None] = OrderedDict()
-        self._stacks: dict[Origin, OrderedDict[Connection, None]] = {}
-        self._live: set[Connection] = set()
-        self.counters = Counters()
+        self._idle: OrderedDict[UpstreamConnection, None] = OrderedDict()
+        self._stacks: dict[Origin, OrderedDict[UpstreamConnection, None]] = {}
+        self._live: set[UpstreamConnection] = set()
+        self.counters = PoolCounters()
         self.closed = False
 
     def __repr__(self) -> str:
@@ -62,7 +72,7 @@ class Pool:
         """Connections that serve a request."""
         return len(self._live)
 
-    def acquire(self, origin: Origin) -> Connection | None:
+    def acquire(self, origin: Origin) -> UpstreamConnection | None:
         """Take the origin's warmest healthy connection, or None if there is none."""
         self._close_expired()
         while stack := self._stacks.get(origin):
@@ -77,12 +87,12 @@ class Pool:
             return connection
         return None
 
-    def adopt(self, connection: Connection) -> None:
+    def adopt(self, connection: UpstreamConnection) -> None:
         """Count a new connection as live."""
         self.counters.connects += 1
         self._live.add(connection)
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose response has been read to its end."""
         self._live.discard(connection)
         connection.idle_since = trio.current_time()
@@ -93,7 +103,7 @@ class Pool:
         while len(self._idle) > self._limits.max_idle:
             self._close_oldest()
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: UpstreamConnection) -> None:
         """Close a live connection. Idempotent."""
         self._live.discard(connection)
         connection.close()
@@ -135,7 +145,7 @@ class Pool:
         self._forget_idle(connection)
         connection.close()
 
-    def _forget_idle(self, connection: Connection) -> None:
+    def _forget_idle(self, connection: UpstreamConnection) -> None:
         del self._idle[connection]
         if not self._stacks[connection.origin]:
             del self._stacks[connection.origin]

@@ -15,26 +15,25 @@ from dataclasses import dataclass
 import httpx
 import trio
 
-from trio_ai_stream.upstream.transport.closing import CLOSED, ClosedLink
 from trio_ai_stream.upstream.transport.dial import DialReport, Origin
-from trio_ai_stream.upstream.transport.errors import Phase
-from trio_ai_stream.upstream.transport.limits import TransportLimits
-from trio_ai_stream.upstream.transport.link import Link
-from trio_ai_stream.upstream.transport.message import Message
+from trio_ai_stream.upstream.transport.links import CLOSED, ByteLink, ClosedLink
 from trio_ai_stream.upstream.transport.parser import ResponseParser
+from trio_ai_stream.upstream.transport.request_message import RequestMessage
+from trio_ai_stream.upstream.transport.transport_errors import ConnectionPhase
+from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
 
 CLOSED_LINK = ClosedLink()
 """The link of every connection that was closed."""
 
 OnSent = Callable[[], Awaitable[None]]
-"""What the caller does while upstream works; see `Transport.handle_async_request`."""
+"""What the caller does while upstream works."""
 
-_LAST_WORDS_S = 1.0
+_REPLY_S = 1.0
 """How long upstream's answer may take once sending to it has failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Budgets:
+class RequestTimeouts:
     """Seconds without progress that each phase may take; infinite when not given."""
 
     connect_s: float
@@ -42,7 +41,7 @@ class Budgets:
     read_s: float
 
     @classmethod
-    def of(cls, request: httpx.Request) -> Budgets:
+    def of(cls, request: httpx.Request) -> RequestTimeouts:
         """Read httpx's `timeout` extension; its `pool` has no meaning here."""
         given = request.extensions.get("timeout", {})
         connect, write, read = (
@@ -52,7 +51,7 @@ class Budgets:
         return cls(connect, write, read)
 
 
-class Connection:
+class UpstreamConnection:
     """An open connection to one origin, used by one request at a time."""
 
     __slots__ = (
@@ -70,14 +69,14 @@ class Connection:
         "served",
     )
 
-    def __init__(self, origin: Origin, link: Link, report: DialReport) -> None:
+    def __init__(self, origin: Origin, link: ByteLink, report: DialReport) -> None:
         self.origin = origin
         self.link = link
         self.report = report
         self.served = 0
         self.idle_since = 0.0
         self.parser: ResponseParser | None = None
-        self.phase = Phase.WRITE
+        self.phase = ConnectionPhase.WRITE
         self.answered = False
         self._closing = False
         self._whole = False
@@ -87,7 +86,7 @@ class Connection:
     def __repr__(self) -> str:
         scheme = "https" if self.origin.tls else "http"
         return (
-            f"<Connection {scheme}://{self.origin.host}:{self.origin.port} "
+            f"<UpstreamConnection {scheme}://{self.origin.host}:{self.origin.port} "
             f"served={self.served} {self.phase.value}>"
         )
 
@@ -123,8 +122,8 @@ class Connection:
 
     async def exchange(
         self,
-        message: Message,
-        budgets: Budgets,
+        message: RequestMessage,
+        timeouts: RequestTimeouts,
         limits: TransportLimits,
         on_sent: OnSent | None = None,
     ) -> bytes:
@@ -138,7 +137,7 @@ class Connection:
         was being done. Cancellation: close the connection, its state is unknown.
         """
         self.parser = ResponseParser(message.method, limits)
-        self.phase = Phase.WRITE
+        self.phase = ConnectionPhase.WRITE
         self.answered = self._whole = False
         self._closing = message.closing
         self._failure = None
@@ -149,18 +148,18 @@ class Connection:
             await on_sent()
         if pushed:
             self._whole = True
-            if budgets.read_s == math.inf:
-                return await self._read_head(None, budgets)
-            with trio.fail_after(budgets.read_s) as patience:
-                return await self._read_head(patience, budgets)
-        return await self._exchange_large(message, budgets, small)
+            if timeouts.read_s == math.inf:
+                return await self._read_head(None, timeouts)
+            with trio.fail_after(timeouts.read_s) as patience:
+                return await self._read_head(patience, timeouts)
+        return await self._exchange_large(message, timeouts, small)
 
     async def _read_head(
-        self, patience: trio.CancelScope | None, budgets: Budgets
+        self, patience: trio.CancelScope | None, timeouts: RequestTimeouts
     ) -> bytes:
         parser = self.parser
         assert parser is not None
-        self.phase = Phase.READ
+        self.phase = ConnectionPhase.READ
         first = b""
         while parser.head is None:
             await self.link.wait()
@@ -172,11 +171,11 @@ class Connection:
             self.answered = True
             first = parser.feed(data)
             if patience is not None and self._whole:
-                patience.deadline = trio.current_time() + budgets.read_s
+                patience.deadline = trio.current_time() + timeouts.read_s
         return first
 
     async def _exchange_large(
-        self, message: Message, budgets: Budgets, small: bytes | None
+        self, message: RequestMessage, timeouts: RequestTimeouts, small: bytes | None
     ) -> bytes:
         """Send in one task and read in another, until there is a head."""
         parser = self.parser
@@ -186,11 +185,11 @@ class Connection:
         async with trio.open_nursery() as nursery:
             patience = trio.CancelScope()  # starts to run when the request is sent
             nursery.start_soon(
-                self._send, message, budgets, small, patience, nursery.cancel_scope
+                self._send, message, timeouts, small, patience, nursery.cancel_scope
             )
             try:
                 with patience:
-                    first = await self._read_head(patience, budgets)
+                    first = await self._read_head(patience, timeouts)
             except Exception as exc:
                 unread = exc
                 nursery.cancel_scope.cancel(reason="the response cannot be read")
@@ -202,7 +201,7 @@ class Connection:
             return first
         if not self._whole:
             # Either task may be the first to notice that upstream closed.
-            self.phase = Phase.WRITE
+            self.phase = ConnectionPhase.WRITE
         failure, self._failure = self._failure or unread or trio.TooSlowError(), None
         try:
             raise failure
@@ -211,34 +210,37 @@ class Connection:
 
     async def _send(
         self,
-        message: Message,
-        budgets: Budgets,
+        message: RequestMessage,
+        timeouts: RequestTimeouts,
         small: bytes | None,
         patience: trio.CancelScope,
         both: trio.CancelScope,
     ) -> None:
         try:
-            with trio.fail_after(budgets.write_s) as progress:
+            with trio.fail_after(timeouts.write_s) as progress:
                 if small is not None:
                     await self.link.flush()
                 else:
-                    await self._send_pieces(message, budgets, progress)
+                    await self._send_pieces(message, timeouts, progress)
             self._whole = True
-            patience.deadline = trio.current_time() + budgets.read_s
+            patience.deadline = trio.current_time() + timeouts.read_s
         except (OSError, trio.BrokenResourceError) as exc:
             # Upstream closed; it may have said why before.
             self._failure = exc
-            both.deadline = trio.current_time() + _LAST_WORDS_S
+            both.deadline = trio.current_time() + _REPLY_S
         except Exception as exc:
             self._failure = exc
             both.cancel(reason="the request cannot be sent")
 
     async def _send_pieces(
-        self, message: Message, budgets: Budgets, progress: trio.CancelScope
+        self,
+        message: RequestMessage,
+        timeouts: RequestTimeouts,
+        progress: trio.CancelScope,
     ) -> None:
         async def emit(piece: bytes) -> None:
             if not self.link.push(piece):
                 await self.link.flush()
-            progress.deadline = trio.current_time() + budgets.write_s
+            progress.deadline = trio.current_time() + timeouts.write_s
 
         await message.write(emit)

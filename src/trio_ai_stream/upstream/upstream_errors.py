@@ -2,7 +2,8 @@
 
 Upstream's own text reaches a client only for a 4xx that is meant for the caller: its
 401 and 402 are about our key, its 5xx and 429 about providers the caller never chose
-(https://openrouter.ai/docs/api_reference/errors-and-debugging).
+(https://openrouter.ai/docs/api_reference/errors-and-debugging). It may quote the
+prompt, so it never reaches the log.
 
 Which errors allow that we send the request again is decided here, and nowhere else: see
 `Problem.resend`. What upstream may have worked on is not sent twice.
@@ -11,20 +12,22 @@ Which errors allow that we send the request again is decided here, and nowhere e
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
-from trio_ai_stream.upstream.reasons import document_of, reason_in
-from trio_ai_stream.upstream.transport.causes import cause_of, describe
 from trio_ai_stream.upstream.transport.circuit import CircuitOpenError
-from trio_ai_stream.upstream.waiting import wait_told
+from trio_ai_stream.upstream.transport.transport_errors import cause_of, describe
 from trio_ai_stream.wire.events import Failure
 from trio_ai_stream.wire.problems import Fault, Problem
 
@@ -299,3 +302,162 @@ def _plain_url(url: str) -> str:
 
 def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+MAX_TEXT: Final = 300
+# A compressed body may say in a kilobyte what fills a megabyte.
+MAX_DECODED: Final = 64 * 1024
+_MESSAGE: Final = re.compile(r'"(?:message|detail)"\s*:\s*"((?:[^"\\]|\\.)*)')
+_TEXTS: Final = ("message", "msg", "error_message", "error", "detail")
+# They join the parts of an emoji, and letters in Persian and Hindi.
+_JOINERS: Final = "\u200c\u200d"
+_DEPTH: Final = 6
+
+
+def clean(text: str) -> str:
+    """Return `text` in one line, without control characters, cut between two words."""
+    line = " ".join(text[: 8 * MAX_TEXT].split())
+    kept = "".join(c for c in line if c.isprintable() or c in _JOINERS)
+    if len(kept) <= MAX_TEXT:
+        return kept
+    kept = kept[:MAX_TEXT]
+    return f"{kept.rpartition(' ')[0] or kept} …"
+
+
+def reason_in(value: Any, depth: int = _DEPTH) -> str:
+    """Return the text that says what is wrong; empty if there is none.
+
+    A provider's own words, in `metadata.raw`, stand behind OpenRouter's, which often
+    are no more than that the provider returned an error.
+    """
+    if depth == 0:
+        return ""
+    if isinstance(value, str):
+        if value.lstrip()[:1] == "<":  # a web page
+            return ""
+        nested = _json(value) if value.lstrip()[:1] in {"{", "["} else None
+        return (nested is not None and reason_in(nested, depth - 1)) or clean(value)
+    if isinstance(value, list):
+        found = [reason_in(item, depth - 1) for item in value[:3]]
+        return clean("; ".join(text for text in found if text))
+    if not isinstance(value, dict):
+        return ""
+    texts = (reason_in(value.get(name), depth - 1) for name in _TEXTS)
+    said = next((text for text in texts if text), "")
+    metadata = value.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    provider = reason_in(raw, depth - 1)
+    if provider and provider not in said:
+        said = f"{said}: {provider}" if said else provider
+    place = value.get("path", value.get("loc"))
+    if said and isinstance(place, list) and place:
+        said = f"{'.'.join(str(step) for step in place[:8])}: {said}"
+    return clean(said)
+
+
+def document_of(body: bytes, encoding: str = "") -> dict[str, Any] | None:
+    """Return the error's body as an object; None if it is a web page, or nothing.
+
+    `body` may be the beginning of a longer one, and compressed as `encoding` says.
+    """
+    text = _decoded(body, encoding).decode("utf-8", "replace")
+    document = _json(text)
+    if isinstance(document, dict):
+        return document
+    if found := _MESSAGE.search(text):
+        return {"message": _json(f'"{found[1]}"') or found[1]}
+    text = "" if "\ufffd" in text else text.strip()
+    return {"message": text} if text and text[0] not in "<{" else None
+
+
+def _decoded(body: bytes, encoding: str) -> bytes:
+    if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
+        return body
+    try:
+        return zlib.decompressobj(wbits=47).decompress(body, MAX_DECODED)
+    except zlib.error:
+        return b""
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+# A longer time, `1e999` for one, is a mistake; it could not be written out.
+MAX_SECONDS: Final = 1e7
+_NUMBER: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
+_IN_BODY: Final = ("retry_after", "retry_after_seconds")
+# A number at least this large counts milliseconds since 1970, as OpenRouter's does.
+_EPOCH_MS: Final = 1e11
+
+
+def wait_told(
+    error: Mapping[str, Any], headers: Mapping[str, str], *, now: float
+) -> float | None:
+    """Return how many seconds to wait; None if upstream does not say.
+
+    Infinity if it says so in a way that can't be read: whoever wants to send again does
+    not know when. `headers` have lower-case names; `now` is in seconds since 1970.
+    """
+    metadata = error.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    provided = metadata.get("headers")
+    provided = provided if isinstance(provided, dict) else {}
+    provided = {str(name).lower(): value for name, value in provided.items()}
+    availability = error.get("availability")
+    places = (availability, metadata, error)
+    said = [
+        place.get(name)
+        for place in places
+        if isinstance(place, Mapping)
+        for name in _IN_BODY
+    ]
+    said += [headers.get("retry-after"), provided.get("retry-after")]
+    for value in said:
+        if value is not None:
+            return _seconds(value, now, headers.get("date", ""))
+    for fields in (provided, headers):
+        if (value := fields.get("x-ratelimit-reset")) is not None:
+            return _until(value, now)
+    return None
+
+
+def _seconds(value: object, now: float, sent_at: str) -> float:
+    """Read seconds, as a number or as digits, or a date (RFC 9110 section 10.2.3).
+
+    A date that is past here, but not when the answer was sent, is one of another clock.
+    """
+    number = _number(value)
+    if number is None and isinstance(value, str) and (at := _date(value)) is not None:
+        sent = _date(sent_at)
+        number = max(0.0, at - now if at > now or sent is None else at - sent)
+    return number if number is not None and 0 <= number < MAX_SECONDS else math.inf
+
+
+def _until(value: object, now: float) -> float:
+    """Read a time since 1970, in milliseconds or in seconds."""
+    number = _number(value)
+    if number is None:
+        return math.inf
+    wait = (number / 1000 if number >= _EPOCH_MS else number) - now
+    return max(0.0, wait) if wait < MAX_SECONDS else math.inf
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if abs(value) < MAX_SECONDS * 1e9 else None
+    return None
+
+
+def _date(value: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(value)
+        date = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return date.timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -21,7 +21,7 @@ _AT_LEAST_ONE = {"max_head_bytes", "dns_threads", "circuit_failures"}
 
 @dataclass(frozen=True, slots=True)
 class TransportLimits:
-    """The bounds of one `Transport`; the defaults suit one gateway worker.
+    """The bounds of one `UpstreamTransport`; the defaults suit one gateway worker.
 
     Sizes are bytes on the wire, times are seconds of the Trio clock. There is no cap
     on live connections: who may open one is decided by admission, before this layer.

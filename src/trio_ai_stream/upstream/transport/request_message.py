@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import httpx
 
-from trio_ai_stream.upstream.transport.errors import InvalidRequestError
-from trio_ai_stream.upstream.transport.limits import SEND_BYTES
+from trio_ai_stream.upstream.transport.transport_errors import InvalidRequestError
+from trio_ai_stream.upstream.transport.transport_limits import SEND_BYTES
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
@@ -28,7 +28,7 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 Emit = Callable[[bytes], Awaitable[None]]
 
 
-class Message:
+class RequestMessage:
     """One request, ready to be written.
 
     Errors (constructor): `InvalidRequestError` when it cannot be written safely.
@@ -66,7 +66,9 @@ class Message:
         self.idempotent = fields.keyed or self.method in _IDEMPOTENT
 
     def __repr__(self) -> str:
-        return f"<Message {self.method} chunked={self.chunked} left={self._left}>"
+        return (
+            f"<RequestMessage {self.method} chunked={self.chunked} left={self._left}>"
+        )
 
     @property
     def replayable(self) -> bool:

@@ -1,6 +1,6 @@
 """The transport: httpx's side of the connections below.
 
-    client = httpx.AsyncClient(transport=Transport())
+    client = httpx.AsyncClient(transport=UpstreamTransport())
 
 HTTP/1.1 only, by choice: one request per connection means that cancelling a request is
 closing a socket, which upstream notices at once.
@@ -10,40 +10,39 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import httpx
 import trio
 
-from trio_ai_stream.upstream.transport.body import Body
-from trio_ai_stream.upstream.transport.causes import cause_of, describe
+from trio_ai_stream.upstream.transport.body import TransportBody
 from trio_ai_stream.upstream.transport.circuit import (
     Circuit,
     CircuitOpenError,
     CircuitState,
 )
-from trio_ai_stream.upstream.transport.connection import (
-    Budgets,
-    Connection,
-    OnSent,
-)
 from trio_ai_stream.upstream.transport.dial import (
     Connect,
     Dialer,
+    DialReport,
     Origin,
 )
-from trio_ai_stream.upstream.transport.errors import (
+from trio_ai_stream.upstream.transport.pool import Pool, TransportStatistics
+from trio_ai_stream.upstream.transport.request_message import RequestMessage
+from trio_ai_stream.upstream.transport.transport_errors import (
+    ConnectionPhase,
     InvalidRequestError,
-    Phase,
     UnexpectedEndError,
+    cause_of,
+    describe,
     reraise,
 )
-from trio_ai_stream.upstream.transport.limits import TransportLimits
-from trio_ai_stream.upstream.transport.message import Message
-from trio_ai_stream.upstream.transport.pool import Pool
-from trio_ai_stream.upstream.transport.statistics import (
-    ConnectionInfo,
-    TransportStatistics,
+from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
+from trio_ai_stream.upstream.transport.upstream_connection import (
+    OnSent,
+    RequestTimeouts,
+    UpstreamConnection,
 )
 
 OnAbortable = Callable[[Callable[[], None] | None], None]
@@ -51,7 +50,16 @@ _CLOSED = (OSError, trio.BrokenResourceError, UnexpectedEndError)
 _PORTS = {"http": 80, "https": 443}
 
 
-class Transport(httpx.AsyncBaseTransport):
+@dataclass(frozen=True, slots=True)
+class ConnectionInfo:
+    """How a response's connection came about (`response.extensions["connection"]`)."""
+
+    reused: bool
+    served: int
+    dial: DialReport
+
+
+class UpstreamTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1 over Trio for one run, with keep-alive and Happy Eyeballs.
 
     A request is sent again, once and on a new connection, when a kept-alive connection
@@ -85,7 +93,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     def __repr__(self) -> str:
         return (
-            f"<Transport idle={self._pool.idle} live={self._pool.live} "
+            f"<UpstreamTransport idle={self._pool.idle} live={self._pool.live} "
             f"connecting={self._connecting}>"
         )
 
@@ -99,19 +107,12 @@ class Transport(httpx.AsyncBaseTransport):
 
     def statistics(self) -> TransportStatistics:
         """Return a snapshot of the counters."""
-        counters = self._pool.counters
         return TransportStatistics(
+            **asdict(self._pool.counters),
             idle=self._pool.idle,
             live=self._pool.live,
             connecting=self._connecting,
             dns_threads=self._dialer.resolver.threads,
-            connects=counters.connects,
-            connect_failures=counters.connect_failures,
-            reuses=counters.reuses,
-            stale=counters.stale,
-            expired=counters.expired,
-            retries=counters.retries,
-            aborts=counters.aborts,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -132,7 +133,7 @@ class Transport(httpx.AsyncBaseTransport):
         if self._pool.closed:
             raise RuntimeError("this transport is closed; make a new one")
         origin = _origin(request.url)
-        budgets = Budgets.of(request)
+        timeouts = RequestTimeouts.of(request)
         message = _message(request)
         on_sent: OnSent | None = request.extensions.get("on_sent")
         on_abortable: OnAbortable = request.extensions.get(
@@ -141,15 +142,15 @@ class Transport(httpx.AsyncBaseTransport):
         connection = self._pool.acquire(origin)
         if connection is not None:
             response = await self._try(
-                connection, message, budgets, on_abortable, on_sent
+                connection, message, timeouts, on_abortable, on_sent
             )
             if response is not None:
                 return response
             self._pool.counters.retries += 1
         if on_sent is not None:
             await on_sent()
-        connection = await self._open(origin, budgets)
-        response = await self._try(connection, message, budgets, on_abortable)
+        connection = await self._open(origin, timeouts)
+        response = await self._try(connection, message, timeouts, on_abortable)
         assert response is not None  # only a reused connection may be given up
         return response
 
@@ -166,26 +167,28 @@ class Transport(httpx.AsyncBaseTransport):
         self._pool.close()
         await trio.lowlevel.checkpoint()
 
-    async def _open(self, origin: Origin, budgets: Budgets) -> Connection:
+    async def _open(
+        self, origin: Origin, timeouts: RequestTimeouts
+    ) -> UpstreamConnection:
         circuit = self._circuits.get(origin)
         try:
             probe = circuit is not None and circuit.enter()
         except CircuitOpenError as exc:
-            reraise(exc, Phase.CONNECT)
+            reraise(exc, ConnectionPhase.CONNECT)
         self._connecting += 1
         try:
             steps: list[str] = []
-            with trio.move_on_after(budgets.connect_s) as patience:
+            with trio.move_on_after(timeouts.connect_s) as patience:
                 link, report = await self._dialer.dial(origin, steps)
             if patience.cancelled_caught:
-                took = f"{budgets.connect_s:g} s were over while {steps[-1]}"
+                took = f"{timeouts.connect_s:g} s were over while {steps[-1]}"
                 raise trio.TooSlowError(took)  # noqa: TRY301  mapped with the rest
         except Exception as exc:
             self._pool.counters.connect_failures += 1
             # Another's success may have put a new circuit in the place of ours.
             probe = probe and self._circuits.get(origin) is circuit
             self._note_failure(origin, exc, probe=probe)
-            reraise(exc, Phase.CONNECT)
+            reraise(exc, ConnectionPhase.CONNECT)
         except BaseException:
             if circuit is not None:
                 circuit.abandoned(probe=probe)
@@ -194,7 +197,7 @@ class Transport(httpx.AsyncBaseTransport):
             self._connecting -= 1
         if (circuit := self._circuits.pop(origin, None)) is not None:
             circuit.succeeded()
-        connection = Connection(origin, link, report)
+        connection = UpstreamConnection(origin, link, report)
         if self._pool.closed:
             connection.close()
             raise httpx.ConnectError("the transport was closed while connecting")
@@ -214,16 +217,16 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _try(
         self,
-        connection: Connection,
-        message: Message,
-        budgets: Budgets,
+        connection: UpstreamConnection,
+        message: RequestMessage,
+        timeouts: RequestTimeouts,
         on_abortable: OnAbortable,
         on_sent: OnSent | None = None,
     ) -> httpx.Response | None:
         """Return the response, or None if the request should go out once more."""
         on_abortable(partial(self._pool.discard, connection))
         try:
-            first = await connection.exchange(message, budgets, self._limits, on_sent)
+            first = await connection.exchange(message, timeouts, self._limits, on_sent)
         except Exception as exc:
             closed = isinstance(exc, _CLOSED) and not connection.answered
             unread = closed and connection.took_nothing(exc)
@@ -236,21 +239,23 @@ class Transport(httpx.AsyncBaseTransport):
             self._pool.discard(connection)
             if again:
                 return None
-            reraise(exc, Phase.CONNECT if unread else connection.phase)
+            reraise(exc, ConnectionPhase.CONNECT if unread else connection.phase)
         except BaseException:
             self._pool.discard(connection)
             raise
         finally:
             on_abortable(None)
-        return self._response(connection, first, budgets)
+        return self._response(connection, first, timeouts)
 
     def _response(
-        self, connection: Connection, first: bytes, budgets: Budgets
+        self, connection: UpstreamConnection, first: bytes, timeouts: RequestTimeouts
     ) -> httpx.Response:
         assert connection.parser is not None
         head = connection.parser.take_head()
         served = connection.served
-        body = Body(connection, self._pool, first=first, read_s=budgets.read_s)
+        body = TransportBody(
+            connection, self._pool, first=first, read_s=timeouts.read_s
+        )
         return httpx.Response(
             head.status,
             headers=head.headers,
@@ -278,8 +283,8 @@ def _origin(url: httpx.URL) -> Origin:
     return Origin(scheme == "https", host, url.port or _PORTS[scheme])
 
 
-def _message(request: httpx.Request) -> Message:
+def _message(request: httpx.Request) -> RequestMessage:
     try:
-        return Message(request)
+        return RequestMessage(request)
     except InvalidRequestError as exc:
         raise httpx.LocalProtocolError(f"cannot send the request: {exc}") from exc

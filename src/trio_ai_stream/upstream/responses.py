@@ -9,11 +9,20 @@ from typing import Final
 import httpx
 
 from trio_ai_stream.stream.outcome import EndStream, Outcome
-from trio_ai_stream.upstream.bodies import Body, hold_document, read_document
-from trio_ai_stream.upstream.buffering import FREE_BYTES, Reservation
+from trio_ai_stream.upstream.bodies import (
+    FREE_BYTES,
+    Reservation,
+    ResponseBody,
+    hold_document,
+    read_document,
+)
 from trio_ai_stream.upstream.chunks import items_of_document, items_of_unstreamed
 from trio_ai_stream.upstream.decoder import Decoder
-from trio_ai_stream.upstream.errors import MALFORMED, MISPLACED, transport_error
+from trio_ai_stream.upstream.upstream_errors import (
+    MALFORMED,
+    MISPLACED,
+    transport_error,
+)
 from trio_ai_stream.wire.events import Failure, Item
 
 # Blanks and a byte order mark, which may stand before a document.
@@ -41,7 +50,7 @@ class StreamedResponse:
 
     def __init__(
         self,
-        body: Body,
+        body: ResponseBody,
         generation_id: str | None,
         reservation: Reservation,
         *,
@@ -122,7 +131,7 @@ class DocumentResponse:
 
     def __init__(
         self,
-        body: Body,
+        body: ResponseBody,
         generation_id: str | None,
         reservation: Reservation,
         read: Callable[[bytes], list[Item]] = items_of_document,
@@ -193,7 +202,11 @@ def no_answer(data: bytes, expected: str) -> EndStream:
 
 
 async def open_unlabelled(
-    body: Body, generation_id: str | None, reservation: Reservation, *, raw: bool
+    body: ResponseBody,
+    generation_id: str | None,
+    reservation: Reservation,
+    *,
+    raw: bool,
 ) -> StreamedResponse | DocumentResponse:
     """Return the source of an answer that is not labelled as an event stream.
 
@@ -228,7 +241,7 @@ def _again(failure: EndStream) -> Callable[[], EndStream]:
     return lambda: EndStream(outcome, problem=problem, detail=detail)
 
 
-async def _drain(body: Body) -> None:
+async def _drain(body: ResponseBody) -> None:
     try:
         await body.drain()
     except httpx.HTTPError:

@@ -14,15 +14,90 @@ import fcntl
 import functools
 import os
 import select
+import ssl
 import sys
 import termios
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import trio
 
-from trio_ai_stream.upstream.transport.closing import CLOSED, closer, wait_closed
-from trio_ai_stream.upstream.transport.limits import BLOCK_BYTES
+from trio_ai_stream.upstream.transport.transport_limits import BLOCK_BYTES
+
+CLOSED = "this connection was closed on our side"
+
+
+async def wait_closed() -> None:
+    """Refuse to wait for a link that was closed on this side."""
+    raise trio.ClosedResourceError(CLOSED)
+
+
+class ClosedLink:
+    """Stands in for a link that was closed, so that its sockets and keys are freed.
+
+    httpx's responses sit in a reference cycle, and hold on to their connection: what
+    the connection holds must not wait for the garbage collector with them.
+    """
+
+    __slots__ = ()
+    sent = 0
+
+    async def wait(self) -> None:
+        """Refuse: nothing will arrive."""
+        await wait_closed()
+
+    def unacknowledged(self) -> int:
+        """Return 0: it cannot be known any more."""
+        return 0
+
+    def take(self) -> NoReturn:
+        """Refuse: nothing will arrive."""
+        raise trio.ClosedResourceError(CLOSED)
+
+    def push(self, data: bytes) -> NoReturn:
+        """Refuse: nothing can be sent."""
+        raise trio.ClosedResourceError(CLOSED)
+
+    async def flush(self) -> None:
+        """Refuse: nothing can be sent."""
+        raise trio.ClosedResourceError(CLOSED)
+
+    def stale(self) -> bool:
+        """Tell the truth."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing: it is closed."""
+
+
+def closer(stream: trio.abc.AsyncResource) -> Callable[[], None]:
+    """Find the plain call that closes a stream at once, through its wrappers.
+
+    Errors: `TypeError` for a stream that can only be closed with an await: a cancelled
+    task could not close it without waiting.
+    """
+    if isinstance(stream, trio.SocketStream):
+        return stream.socket.close
+    if isinstance(stream, trio.SSLStream):
+        return closer(stream.transport_stream)
+    if isinstance(stream, trio.StapledStream):
+        close_send = closer(stream.send_stream)
+        close_receive = closer(stream.receive_stream)
+
+        def close_both() -> None:
+            close_send()
+            close_receive()
+
+        return close_both
+    close = getattr(stream, "close", None)
+    if not callable(close):
+        raise TypeError(
+            "expected a stream with a plain close() method, got "
+            f"{type(stream).__name__}; give it one that closes without waiting"
+        )
+    found: Callable[[], None] = close
+    return found
+
 
 Wait = Callable[[], Awaitable[None]]
 
@@ -37,7 +112,7 @@ class Buffers:
         self.plain = memoryview(bytearray(BLOCK_BYTES))
 
 
-class Link(Protocol):
+class ByteLink(Protocol):
     """An open connection; one task may read while another one writes."""
 
     @property
@@ -212,3 +287,117 @@ def readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+class TlsLink:
+    """A TLS client over a `SocketLink`; call `handshake` first, once."""
+
+    __slots__ = ("_incoming", "_more", "_outgoing", "_plain", "_socket", "_tls", "wait")
+    wait: Wait
+
+    def __init__(
+        self,
+        socket: SocketLink,
+        context: ssl.SSLContext,
+        buffers: Buffers,
+        *,
+        server_hostname: str,
+    ) -> None:
+        self._socket = socket
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=server_hostname
+        )
+        self._plain = buffers.plain
+        self._more = False
+        self.wait = socket.wait
+
+    @property
+    def sent(self) -> int:
+        return self._socket.sent
+
+    def unacknowledged(self) -> int:
+        return self._socket.unacknowledged()
+
+    async def handshake(self) -> None:
+        """Agree on keys and check the certificate.
+
+        Errors: `ssl.SSLError` (an `OSError`), `OSError`. Cancellation: close the link;
+        it is of no use any more.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._send_outgoing()
+                await self._socket.wait()
+                self._fill()
+            else:
+                await self._send_outgoing()
+                return
+
+    def take(self) -> memoryview | None:
+        if not self._more:
+            self._fill()
+        size = self._decrypt()
+        if self._outgoing.pending:  # an answer to a key update (RFC 8446, 4.6.3)
+            self._socket.push(self._outgoing.read())
+        self._more = size == BLOCK_BYTES
+        self.wait = trio.lowlevel.checkpoint if self._more else self._socket.wait
+        return None if size is None else self._plain[:size]
+
+    def push(self, data: bytes) -> bool:
+        left = memoryview(data)
+        while left:  # OpenSSL may take one record at a time
+            left = left[self._tls.write(left) :]
+        return self._socket.push(self._outgoing.read())
+
+    async def flush(self) -> None:
+        await self._socket.flush()
+
+    def stale(self) -> bool:
+        """As for any link; a late session ticket (RFC 8446, 4.6.1) is no data."""
+        if not self._socket.stale():
+            return False
+        try:
+            return self.take() is not None
+        except (OSError, trio.ClosedResourceError):
+            return True
+
+    def close(self) -> None:
+        self._socket.close()
+        self.wait = self._socket.wait
+
+    async def _send_outgoing(self) -> None:
+        if self._outgoing.pending and not self._socket.push(self._outgoing.read()):
+            await self._socket.flush()
+
+    def _fill(self) -> None:
+        """Move what has arrived on the socket into OpenSSL's input."""
+        data = self._socket.take()
+        if data is None:
+            return
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def _decrypt(self) -> int | None:
+        """Decrypt into the shared buffer; 0 at the end, None if a record is partial."""
+        tls, incoming, plain = self._tls, self._incoming, self._plain
+        filled = 0
+        try:
+            while filled < BLOCK_BYTES:
+                # With a buffer, read returns a count; typeshed knows the other form.
+                size: int = tls.read(BLOCK_BYTES - filled, plain[filled:])  # type: ignore[assignment]
+                if not size:
+                    return filled
+                filled += size
+                if not incoming.pending and not tls.pending():
+                    return filled
+        except ssl.SSLWantReadError:
+            return filled or None
+        except ssl.SSLEOFError:
+            return filled
+        return filled

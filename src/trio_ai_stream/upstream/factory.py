@@ -11,7 +11,7 @@ from loguru import logger
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.proxy import ProxiedTransport, proxy_for
-from trio_ai_stream.upstream.transport import Transport
+from trio_ai_stream.upstream.transport import UpstreamTransport
 from trio_ai_stream.upstream.transport.dial import Connect
 
 CLOSE_S = 1.0
@@ -58,7 +58,7 @@ def _transport(
 ) -> httpx.AsyncBaseTransport:
     proxy = proxy_for(base_url) if connect is None else None
     if proxy is None:
-        transport = Transport(connect=connect)
+        transport = UpstreamTransport(connect=connect)
         nursery.start_soon(transport.reap_idle, name="idle upstream connections")
         return transport
     logger.warning(

@@ -1,23 +1,87 @@
-"""Why a connection could not be made or broke, in words for who runs the program.
+"""Why a connection failed: as an exception of httpx, and in words for the log.
 
-A library's exception says it in many ways (an errno, an OpenSSL reason, a class); here
-each becomes one of a few causes, with advice. Clients of the gateway are not told.
+`reraise` gives a failure the class that httpx's users expect. `cause_of` and
+`describe` tell who runs the program what lies behind it: a library says it in many ways
+(an errno, an OpenSSL reason, a class), and here each becomes one of a few causes, with
+advice. Clients of the gateway are not told. `Cancelled` is never looked at.
 """
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 import httpx
 import trio
 
 from trio_ai_stream.upstream.transport.circuit import CircuitOpenError
+
+
+class ConnectionPhase(enum.Enum):
+    """What a connection was doing when it failed.
+
+    `CONNECT` is also what counts if the server has certainly read nothing of a request.
+    """
+
+    CONNECT = "connecting"
+    WRITE = "sending the request"
+    READ = "reading the response"
+
+
+class InvalidResponseError(Exception):
+    """Upstream sent something that is no HTTP/1.1 response, or is beyond a limit."""
+
+
+class UnexpectedEndError(InvalidResponseError):
+    """Upstream closed the connection before the response was whole."""
+
+
+class InvalidRequestError(Exception):
+    """The request we were asked to send cannot be written as HTTP/1.1."""
+
+
+_BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+"""How a stream fails: the kernel's errors, TLS errors (an OSError too), Trio's own."""
+
+_TABLE: dict[
+    ConnectionPhase, tuple[tuple[type[Exception], type[httpx.TransportError]], ...]
+] = {
+    ConnectionPhase.CONNECT: (
+        (trio.TooSlowError, httpx.ConnectTimeout),
+        *((kind, httpx.ConnectError) for kind in _BROKEN),
+        (UnicodeError, httpx.ConnectError),  # a host name that IDNA refuses
+        (UnexpectedEndError, httpx.ConnectError),
+    ),
+    ConnectionPhase.WRITE: (
+        (trio.TooSlowError, httpx.WriteTimeout),
+        (InvalidRequestError, httpx.LocalProtocolError),
+        (UnexpectedEndError, httpx.WriteError),  # closed before it had our request
+        (InvalidResponseError, httpx.RemoteProtocolError),
+        *((kind, httpx.WriteError) for kind in _BROKEN),
+    ),
+    ConnectionPhase.READ: (
+        (trio.TooSlowError, httpx.ReadTimeout),
+        (InvalidResponseError, httpx.RemoteProtocolError),
+        *((kind, httpx.ReadError) for kind in _BROKEN),
+    ),
+}
+
+
+def reraise(exc: Exception, phase: ConnectionPhase) -> NoReturn:
+    """Raise httpx's exception for a failure in this phase; a bug as it is.
+
+    The text says what happened in our words; it holds no header and no body.
+    """
+    for kind, outcome in _TABLE[phase]:
+        if isinstance(exc, kind):
+            raise outcome(f"{phase.value}: {str(exc) or type(exc).__name__}") from exc
+    raise exc
 
 
 @dataclass(frozen=True, slots=True)
