@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 import trio
 from loguru import logger
 
-from trio_ai_stream.admission.clients import shown_client
 from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.opening import Admission, Sharing, open_admission
 from trio_ai_stream.admission.permits import StreamPermits
@@ -31,9 +30,9 @@ from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
+from trio_ai_stream.telemetry.log_rendering import register_secret, shown_client
 from trio_ai_stream.telemetry.metrics import Metrics
-from trio_ai_stream.telemetry.redaction import register_secret
-from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
+from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
 from trio_ai_stream.telemetry.traces import NullTracer, Tracer, open_tracer
 from trio_ai_stream.upstream.factory import open_upstream
@@ -238,6 +237,14 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
     metrics = services.metrics
 
     def sample() -> None:
+        server = counters()
+        metrics.server_counts(
+            connections_open=server.connections_open,
+            connections_total=server.connections_total,
+            interventions=server.interventions,
+            workers_expected=server.workers_expected,
+            certificate_expires_at=server.certificate_expires_at,
+        )
         upstream = services.upstream
         metrics.ready(active=readiness(services).status == "ready")
         metrics.upstream_key_rejected(
@@ -249,7 +256,7 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
 
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_sampling, metrics, counters, sample)
+            nursery.start_soon(run_sampling, metrics, sample)
             await services.registry.draining.wait()
             metrics.draining(active=True)
             sample()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.admission.clients import Network, identify, shown_client
+from trio_ai_stream.admission.clients import Network, identify
 
 TRUSTED: list[Network] = [
     ipaddress.ip_network("10.0.0.0/8"),
@@ -120,23 +119,3 @@ def test_what_a_client_writes_left_of_our_proxys_entry_changes_nothing(
     )
     if not any(hop in network for network in TRUSTED):
         assert forged == honest
-
-
-@pytest.mark.parametrize(
-    ("client", "how", "shown"),
-    [
-        ("ip:203.0.113.9", "full", "ip:203.0.113.9"),
-        ("ip:203.0.113.9", "network", "ip:203.0.113.0/24"),
-        ("ip:2001:db8:1:2::/64", "network", "ip:2001:db8:1::/48"),
-        ("key:0123456789abcdef", "network", "key:0123456789abcdef"),
-        ("local", "network", "local"),
-        ("ip:203.0.113.9", "none", None),
-        ("key:0123456789abcdef", "none", None),
-        ("", "full", None),
-    ],
-)
-def test_the_log_names_a_client_as_far_as_it_may(
-    client: str, how: Literal["full", "network", "none"], shown: str | None
-) -> None:
-    """LOG_CLIENTS: all of it, an address's network, or nothing."""
-    assert shown_client(client, how) == shown

@@ -20,7 +20,7 @@ from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
 from trio_ai_stream.admission.shared.link import Link
 from trio_ai_stream.admission.shared.outage import Unavailable
 from trio_ai_stream.admission.shared.scripts import ADMIT
-from trio_ai_stream.telemetry.redaction import MASK, forget_secrets
+from trio_ai_stream.telemetry.log_rendering import MASK, forget_secrets
 
 Log = Callable[[str], list[dict[str, object]]]
 

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import trio
@@ -17,18 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from trio_ai_stream.telemetry.interception import InterceptHandler
-from trio_ai_stream.telemetry.logs import (
-    REQUEST_ID,
-    LogFormat,
-    configure_logging,
-    dropped_records,
-)
-from trio_ai_stream.telemetry.redaction import (
+from trio_ai_stream.telemetry.log_rendering import (
     MASK,
     forget_secrets,
     redact,
     register_secret,
+    shown_client,
+)
+from trio_ai_stream.telemetry.logs import (
+    REQUEST_ID,
+    InterceptHandler,
+    LogFormat,
+    configure_logging,
+    dropped_records,
 )
 
 
@@ -340,3 +342,23 @@ def test_a_record_of_another_thread_is_written_too() -> None:
     thread.start()
     thread.join()
     assert [record["message"] for record in records(stream)] == ["threaded"]
+
+
+@pytest.mark.parametrize(
+    ("client", "how", "shown"),
+    [
+        ("ip:203.0.113.9", "full", "ip:203.0.113.9"),
+        ("ip:203.0.113.9", "network", "ip:203.0.113.0/24"),
+        ("ip:2001:db8:1:2::/64", "network", "ip:2001:db8:1::/48"),
+        ("key:0123456789abcdef", "network", "key:0123456789abcdef"),
+        ("local", "network", "local"),
+        ("ip:203.0.113.9", "none", None),
+        ("key:0123456789abcdef", "none", None),
+        ("", "full", None),
+    ],
+)
+def test_the_log_names_a_client_as_far_as_it_may(
+    client: str, how: Literal["full", "network", "none"], shown: str | None
+) -> None:
+    """LOG_CLIENTS: all of it, an address's network, or nothing."""
+    assert shown_client(client, how) == shown

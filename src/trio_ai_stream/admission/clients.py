@@ -26,7 +26,6 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -74,21 +73,6 @@ def address_id(address: Address | None) -> str:
         prefix = ipaddress.IPv6Address(int(address) >> 64 << 64)
         return f"ip:{prefix}/64"
     return f"ip:{address}"
-
-
-@functools.lru_cache(maxsize=1024)
-def shown_client(client_id: str, how: Literal["full", "network", "none"]) -> str | None:
-    """Return how the log names a client; `network` cuts addresses to /24 and /48.
-
-    A key's id is its hash and stands for nobody outside, so `network` leaves it whole.
-    """
-    if how == "none" or not client_id:
-        return None
-    if how == "full" or not client_id.startswith("ip:"):
-        return client_id
-    address = ipaddress.ip_network(client_id.removeprefix("ip:"))
-    wide = address.supernet(new_prefix=24 if address.version == 4 else 48)
-    return f"ip:{wide}"
 
 
 def client_address(

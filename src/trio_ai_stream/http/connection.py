@@ -18,7 +18,6 @@ from quart.utils import encode_headers
 from quart.wrappers.request import Body
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from trio_ai_stream.admission.clients import shown_client
 from trio_ai_stream.http import headers
 from trio_ai_stream.http.admission import admit_request, is_routine
 from trio_ai_stream.http.endpoint import (
@@ -33,6 +32,7 @@ from trio_ai_stream.http.endpoint import (
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.writer import Send
 from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.telemetry.log_rendering import shown_client
 from trio_ai_stream.telemetry.logs import REQUEST_ID
 from trio_ai_stream.wire.problems import Refused
 

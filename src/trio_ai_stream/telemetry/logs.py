@@ -14,6 +14,7 @@ record that was bound to an id of its own keeps that.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -21,10 +22,8 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from loguru import logger
 
-from trio_ai_stream.telemetry.interception import intercept_stdlib
-from trio_ai_stream.telemetry.records import render_json, render_text
-from trio_ai_stream.telemetry.redaction import redact
-from trio_ai_stream.telemetry.sink import Sink
+from trio_ai_stream.telemetry.log_rendering import redact, render_json, render_text
+from trio_ai_stream.telemetry.log_sink import LogSink
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -37,7 +36,7 @@ class _Log:
     """What `configure_logging` put in place last."""
 
     handler_id: int | None = None
-    sink: Sink | None = None
+    sink: LogSink | None = None
 
 
 def configure_logging(
@@ -49,12 +48,12 @@ def configure_logging(
     a later call replaces what an earlier one put in place; sinks that others added to
     loguru stay. `diagnose` is off because it prints the values of local variables,
     which are keys and prompts; `backtrace` is off because frames above the catch are
-    the server's own and the same each time. `enqueue` is off, see `sink`.
+    the server's own and the same each time. `enqueue` is off, see `log_sink`.
     """
     stream = sys.stderr if stream is None else stream
     terminal = _is_terminal(stream)
     as_json = fmt == "json" or (fmt == "auto" and not terminal)
-    sink = Sink(stream, _notice_json if as_json else _notice_text)
+    sink = LogSink(stream, _notice_json if as_json else _notice_text)
 
     def write(message: Message) -> None:
         sink.write(redact(_render(message.record, as_json=as_json, coloured=terminal)))
@@ -118,3 +117,65 @@ def _notice_json(count: int) -> str:
 
 def _notice_text(count: int) -> str:
     return f"WARNING  {count} log records dropped: the log was not read\n"
+
+
+# They log each request at INFO; our own record says more. Their warnings stay.
+_QUIET = ("httpx", "httpcore")
+_DIVERTED = ("hypercorn.error", "hypercorn.access")
+
+
+class InterceptHandler(logging.Handler):
+    """Hands each standard record on to loguru, with its level and exception."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log `record` again; its logger's name is bound as `logger`.
+
+        An `event` that the record was given by `extra` names it here too.
+        """
+        level: str | int
+        try:
+            level = logger.level(record.levelname).name
+        except ValueError:
+            level = record.levelno
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError) as exc:
+            message = f"{record.msg} (arguments do not fit: {exc})"
+        event = vars(record).get("event")  # by `extra={"event": …}`
+        bound = logger.bind(logger=record.name, event=event)
+        bound = bound.opt(exception=record.exc_info)
+        # The message goes in as an argument: its braces are nobody's format.
+        bound.log(level, "{}", message)
+
+
+class _Divert(logging.Filter):
+    """Takes a logger's records away from its own handlers."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self._handler = handler
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self._handler.handle(record)
+        return False
+
+
+def intercept_stdlib(level: str) -> None:
+    """Send all standard records of at least `level`, and warnings, to loguru.
+
+    Idempotent: what an earlier call put in place is replaced.
+    """
+    handler = InterceptHandler()
+    root = logging.getLogger()
+    for earlier in [h for h in root.handlers if isinstance(h, InterceptHandler)]:
+        root.removeHandler(earlier)
+    root.addHandler(handler)
+    root.setLevel(logging.getLevelName(level) if level != "TRACE" else 5)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _DIVERTED:
+        diverted = logging.getLogger(name)
+        for old in [f for f in diverted.filters if isinstance(f, _Divert)]:
+            diverted.removeFilter(old)
+        diverted.addFilter(_Divert(handler))
+    logging.captureWarnings(True)

@@ -8,39 +8,90 @@ write. There is no global registry: each `Metrics` counts for itself.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from trio_ai_stream.telemetry.ended import EndedStream
-from trio_ai_stream.telemetry.exposition import SlotCollector, encode
-from trio_ai_stream.telemetry.families import FAMILIES, Layout
+from trio_ai_stream.telemetry.families import FAMILIES, PREFIX, Family, Layout
 from trio_ai_stream.telemetry.slots import Slots
-from trio_ai_stream.telemetry.usage import Usage
 
 
-class GuardCounts(Protocol):
-    """What the guard of one process has counted since it started."""
+class SlotCollector(Collector):
+    """Turns the summed numbers into metric families each time it is asked."""
 
-    @property
-    def connections_open(self) -> int:
-        """Client connections open now."""
+    def __init__(
+        self,
+        layout: Layout,
+        totals: Callable[[], tuple[list[float], int]],
+        info: dict[str, str],
+    ) -> None:
+        self._layout = layout
+        self._totals = totals
+        self._info = info
 
-    @property
-    def connections_total(self) -> int:
-        """All client connections."""
+    def collect(self) -> Iterable[Metric]:
+        """Yield every family; series that never counted are there too, as zeros."""
+        totals, alive = self._totals()
+        info = GaugeMetricFamily(
+            PREFIX + "info", "What runs; always 1.", labels=list(self._info)
+        )
+        info.add_metric(list(self._info.values()), 1)
+        yield info
+        yield GaugeMetricFamily(PREFIX + "workers", "Worker processes alive.", alive)
+        for family in self._layout.families:
+            yield self._metric(family, totals)
 
-    @property
-    def workers_expected(self) -> int:
-        """Worker processes that the launch was asked for."""
+    def _metric(self, family: Family, totals: Sequence[float]) -> Metric:
+        name, labels = (
+            family.prefix + family.name,
+            [label for label, _ in family.labels],
+        )
+        text = family.documentation
+        if family.kind == "histogram":
+            histogram = HistogramMetricFamily(name, text)
+            start = self._layout.slot(family.name)
+            buckets, total = _cumulate(family, totals[start : start + family.width])
+            histogram.add_metric([], buckets, total)
+            return histogram
+        metric: CounterMetricFamily | GaugeMetricFamily
+        if family.kind == "counter":
+            metric = CounterMetricFamily(name, text, labels=labels)
+        else:
+            metric = GaugeMetricFamily(name, text, labels=labels)
+        for values in family.series():
+            metric.add_metric(values, totals[self._layout.slot(family.name, *values)])
+        return metric
 
-    @property
-    def certificate_expires_at(self) -> float:
-        """When the served certificate ends, in Unix time; 0 without one."""
 
-    @property
-    def interventions(self) -> Mapping[Any, int]:
-        """What the guard had to end, by kind; see `families.INTERVENTIONS`."""
+def _cumulate(
+    family: Family, numbers: Sequence[float]
+) -> tuple[list[tuple[str, float]], float]:
+    """Return Prometheus' running counts by upper bound, and the sum observed."""
+    running, buckets = 0.0, []
+    bounds = [*(str(float(bound)) for bound in family.bounds), "+Inf"]
+    for bound, count in zip(bounds, numbers[:-1], strict=True):
+        running += count
+        buckets.append((bound, running))
+    return buckets, numbers[-1]
+
+
+def encode(collector: SlotCollector, accept: str) -> tuple[str, bytes]:
+    """Return content type and body in the format that `accept` asks for."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    encoder, content_type = choose_encoder(accept)
+    return content_type, encoder(registry)
 
 
 class _Histogram:
@@ -129,13 +180,25 @@ class Metrics:
         """Count a request refused before a stream; see `families.REFUSALS`."""
         self._add("refused", reason)
 
-    def guard_counts(self, counts: GuardCounts) -> None:
-        """Take over what this process's guard has counted since it started."""
-        self._set("connections_open", float(counts.connections_open))
-        self._raise_to("connections", total=counts.connections_total)
-        self._set("workers_expected", float(counts.workers_expected))
-        self._set("certificate_expiry_timestamp_seconds", counts.certificate_expires_at)
-        for kind, total in counts.interventions.items():
+    def server_counts(
+        self,
+        *,
+        connections_open: int,
+        connections_total: int,
+        interventions: Mapping[Any, int],
+        workers_expected: int,
+        certificate_expires_at: float,
+    ) -> None:
+        """Take over what this process's server has counted since it started.
+
+        For the kinds see `families.INTERVENTIONS`. The certificate's end is in Unix
+        time, 0 without one.
+        """
+        self._set("connections_open", connections_open)
+        self._raise_to("connections", total=connections_total)
+        self._set("workers_expected", workers_expected)
+        self._set("certificate_expiry_timestamp_seconds", certificate_expires_at)
+        for kind, total in interventions.items():
             self._raise_to("guard_interventions", kind, total=total)
 
     def worker_replaced(self, reason: str) -> None:
@@ -185,13 +248,21 @@ class Metrics:
         """Say how long this process's loop ran at most without a look at sockets."""
         self._set("loop_longest_turn_seconds", seconds)
 
-    def process(self, usage: Usage) -> None:
-        """Say what this process uses of the machine."""
-        self._raise_to("process_cpu_seconds", total=usage.cpu_s)
-        self._set("process_resident_memory_bytes", usage.resident_bytes)
-        self._set("process_open_fds", usage.open_fds)
-        self._set("process_max_fds", usage.max_fds)
-        self._set("process_start_time_seconds", usage.started_at)
+    def process(
+        self,
+        *,
+        cpu_s: float,
+        resident_bytes: int,
+        open_fds: int,
+        max_fds: int,
+        started_at: float,
+    ) -> None:
+        """Say what this process uses of the machine; `started_at` is Unix time."""
+        self._raise_to("process_cpu_seconds", total=cpu_s)
+        self._set("process_resident_memory_bytes", resident_bytes)
+        self._set("process_open_fds", open_fds)
+        self._set("process_max_fds", max_fds)
+        self._set("process_start_time_seconds", started_at)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Return content type and body for a scraper that sends `accept`."""

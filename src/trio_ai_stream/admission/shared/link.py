@@ -27,7 +27,7 @@ from loguru import logger
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.shared.outage import Unavailable, explain
 from trio_ai_stream.admission.shared.scripts import Script
-from trio_ai_stream.telemetry.redaction import register_secret
+from trio_ai_stream.telemetry.log_rendering import register_secret
 
 Client = coredis.Redis[bytes]
 

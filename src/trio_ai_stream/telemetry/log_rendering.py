@@ -1,16 +1,29 @@
-"""How one log record reads: a JSON line for machines, a coloured line for people.
+"""How one log record reads, and what it must not say.
 
-Pure: a loguru record goes in, text comes out. Control characters of a message are
-escaped, so that no client can forge a second record or send codes to a terminal.
+A record is a JSON line for machines, a coloured line for people. Control characters of
+a message are escaped, so that no client can forge a second record or send codes to a
+terminal.
+
+Code never logs a secret on purpose; `redact` catches the accident: a foreign exception
+whose text quotes a URL with a password, or a header in a library's record. Each
+registered secret is replaced in the finished text of every record, tracebacks included,
+in each spelling that rendering can give it.
 """
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import json
+import re
 import traceback
 from collections.abc import Mapping
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from loguru import Record
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -111,3 +124,62 @@ def _traceback(record: Record) -> str:
         left_out = len(text) - 2 * half
         text = f"{text[:half]}\n... {left_out} characters left out ...\n{text[-half:]}"
     return text
+
+
+MASK = "[redacted]"
+MINIMUM_LENGTH = 6
+"""Shorter values are not replaced: they would tear holes into ordinary words."""
+
+_spellings: set[str] = set()
+_pattern: re.Pattern[str] | None = None
+
+
+def register_secret(value: str) -> None:
+    """Have `value` replaced in every later log record; idempotent.
+
+    Values under `MINIMUM_LENGTH` characters are ignored.
+    """
+    global _pattern
+    if len(value) < MINIMUM_LENGTH:
+        return
+    _spellings.update(
+        {
+            value,
+            escape(value),
+            json.dumps(value)[1:-1],
+            as_json(value)[1:-1],
+            repr(value)[1:-1],
+            quote(value, safe=""),
+        }
+    )
+    # The longest first, so that a secret which contains another is masked whole.
+    ordered = sorted(_spellings, key=len, reverse=True)
+    _pattern = re.compile("|".join(re.escape(spelling) for spelling in ordered))
+
+
+def forget_secrets() -> None:
+    """Forget all registered secrets; for a process that changes its settings."""
+    global _pattern
+    _spellings.clear()
+    _pattern = None
+
+
+def redact(text: str) -> str:
+    """Return `text` with every registered secret replaced by `MASK`."""
+    return _pattern.sub(MASK, text) if _pattern is not None else text
+
+
+@functools.lru_cache(maxsize=1024)
+def shown_client(client_id: str, how: Literal["full", "network", "none"]) -> str | None:
+    """Return how the log names a client, as LOG_CLIENTS says; None for not at all.
+
+    `network` cuts addresses to /24 and /48. A key's id is its hash and stands for nobody outside, so
+    `network` leaves it whole.
+    """
+    if how == "none" or not client_id:
+        return None
+    if how == "full" or not client_id.startswith("ip:"):
+        return client_id
+    address = ipaddress.ip_network(client_id.removeprefix("ip:"))
+    wide = address.supernet(new_prefix=24 if address.version == 4 else 48)
+    return f"ip:{wide}"

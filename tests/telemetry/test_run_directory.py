@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from trio_ai_stream.server import launch
-from trio_ai_stream.telemetry import rundirectory
-from trio_ai_stream.telemetry.rundirectory import RunDirectory, join_run_directory
+from trio_ai_stream.telemetry import run_directory
+from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
 
 
 class Parent:
@@ -46,7 +46,7 @@ def test_workers_of_our_own_launch_are_known_by_their_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the launch gives its workers is what this room looks for."""
-    assert rundirectory.WORKER_VARIABLE == launch.LISTEN_VARIABLE
+    assert run_directory.WORKER_VARIABLE == launch.LISTEN_VARIABLE
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv(launch.LISTEN_VARIABLE, "3")
     joined = join_run_directory()

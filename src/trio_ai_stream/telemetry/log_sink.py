@@ -27,7 +27,7 @@ _ROOM = select.PIPE_BUF
 """Bytes that a pipe takes whole once poll reports it as writable (POSIX)."""
 
 
-class Sink:
+class LogSink:
     """Writes finished records to one text stream; never raises, never waits.
 
     `notice` renders the record that reports how many were dropped.
