@@ -173,8 +173,8 @@ def redact(text: str) -> str:
 def shown_client(client_id: str, how: Literal["full", "network", "none"]) -> str | None:
     """Return how the log names a client, as LOG_CLIENTS says; None for not at all.
 
-    `network` cuts addresses to /24 and /48. A key's id is its hash and stands for nobody outside, so
-    `network` leaves it whole.
+    `network` cuts addresses to /24 and /48. A key's id is its hash and stands for
+    nobody outside, so `network` leaves it whole.
     """
     if how == "none" or not client_id:
         return None
