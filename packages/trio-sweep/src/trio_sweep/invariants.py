@@ -12,6 +12,10 @@ from trio_sweep.program import CANCEL, SCOPE, Program
 from trio_sweep.run import Run
 
 EPSILON_S: Final = 1e-6
+_ADDRESS: Final = re.compile(r"\b(0x)?(?=[0-9a-f]*\d)[0-9a-f]{8,16}\b")
+_VARYING: Final = re.compile(
+    r"\d+(\.\d+)?(?= s\b)|\b\d{4,}\b|(?<=fd=)\d+|(?<=from task )<Task [^>]*>"
+)
 INVARIANTS: Final[dict[str, str]] = {
     "undisturbed": "the body works as long as nobody cancels it",
     "deterministic": "one token gives one run, also after many others",
@@ -47,13 +51,14 @@ class Violation:
     @property
     def kind(self) -> tuple[str, str]:
         """What is the same in other runs: the text without numbers that vary."""
-        text = re.sub(r"trio-sweep \S+", "trio-sweep", self.text)
-        return self.invariant, re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?(?= s\b)", "…", text)
+        text = re.sub(r"trio-sweep \d\S*", "trio-sweep", self.text)
+        return self.invariant, _VARYING.sub("…", text)
 
 
 def violations(run: Run, program: Program, base: Run | None = None) -> list[Violation]:
     """Return what does not hold of a run; `base` is the undisturbed one of its seed."""
-    return [Violation(*one) for one in _all(run, program, base)]
+    found = _all(run, program, base)
+    return [Violation(name, _ADDRESS.sub("…", text)) for name, text in found]
 
 
 def _all(run: Run, program: Program, base: Run | None) -> Iterator[tuple[str, str]]:
