@@ -21,8 +21,8 @@ ORDER = [
     "admission",
     "upstream",
     "stream",
-    "wire",
     "telemetry",
+    "wire",
     "tracing",
     "settings",
 ]

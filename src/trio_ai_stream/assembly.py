@@ -26,7 +26,6 @@ from trio_ai_stream.settings import Settings, load_settings
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
-from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
@@ -38,6 +37,7 @@ from trio_ai_stream.telemetry.traces import NullTracer, Tracer, open_tracer
 from trio_ai_stream.upstream.factory import open_upstream
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
+from trio_ai_stream.wire.record import Record
 
 KEYS: Final = {"ADMIN_KEYS", "ADMIN_KEYS_FILE", "API_KEYS", "API_KEYS_FILE"}
 RELOADED: Final = KEYS | {

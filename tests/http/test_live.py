@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
 from trio_ai_stream.http.watchers import MAX_WATCHERS, Watchers
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.wire.record import Outcome
 
 KEYS = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
 

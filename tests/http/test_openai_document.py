@@ -13,9 +13,10 @@ from tests.support.world import BUDGETS, world
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openai_clients import DocumentClient
 from trio_ai_stream.http.writer import Writer
-from trio_ai_stream.stream.outcome import RULES, Ending, Outcome
+from trio_ai_stream.stream.outcome import RULES, Ending
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.events import Done, Raw
+from trio_ai_stream.wire.record import Outcome
 
 
 async def test_the_document_is_upstreams(autojump_clock: MockClock) -> None:

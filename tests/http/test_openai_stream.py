@@ -21,9 +21,9 @@ from tests.support.completions import (
 )
 from tests.support.world import BUDGETS, world
 from trio_ai_stream.simulator.encoding import PROVIDER
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.wire.events import Comment, Raw
 from trio_ai_stream.wire.openai_events import frames
+from trio_ai_stream.wire.record import Outcome
 
 
 async def test_chunks_pass_through_and_done_is_last(autojump_clock: MockClock) -> None:

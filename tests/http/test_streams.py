@@ -10,8 +10,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.support.completions import ask, over, payloads
 from tests.support.world import Visit, World, world
 from trio_ai_stream.admission.clients import key_id
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.wire.documents import Cancellation, StreamList
+from trio_ai_stream.wire.record import Outcome
 
 KEYS = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
 

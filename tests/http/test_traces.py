@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from tests.support.completions import ask, over
 from tests.support.world import world
 from trio_ai_stream.stream.protocols import OnAbortable, OnSent, UpstreamRequest
-from trio_ai_stream.telemetry.ended import EndedStream
+from trio_ai_stream.wire.record import Record
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -21,7 +21,7 @@ class Spans:
     def __init__(self) -> None:
         self.told: list[tuple[str, str | None]] = []
 
-    def stream_ended(self, record: EndedStream, traceparent: str | None) -> None:
+    def stream_ended(self, record: Record, traceparent: str | None) -> None:
         """Keep the outcome and the parent."""
         self.told.append((record.outcome, traceparent))
 

@@ -29,7 +29,7 @@ from tests.support.scripted import (
     scripted,
 )
 from tests.support.world import BUDGETS
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.wire.record import Outcome
 
 GRACE = BUDGETS.done_grace_s
 

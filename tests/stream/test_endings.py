@@ -13,8 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.world import BUDGETS, Visit, World, world
-from trio_ai_stream.stream.outcome import Outcome
-from trio_ai_stream.stream.record import Record
+from trio_ai_stream.wire.record import Outcome, Record
 
 
 async def end(visit: Visit) -> float:

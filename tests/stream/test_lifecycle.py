@@ -14,7 +14,8 @@ from trio_ai_stream.stream.lifecycle import (
     diagram,
     follow,
 )
-from trio_ai_stream.stream.outcome import RULES, Outcome, endings_table
+from trio_ai_stream.stream.outcome import RULES, endings_table
+from trio_ai_stream.wire.record import Outcome
 
 EVERY = list(itertools.product(State, Event))
 

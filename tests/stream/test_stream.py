@@ -8,10 +8,9 @@ import pytest
 from trio.testing import MockClock
 
 from tests.support.world import BUDGETS
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.wire.record import Outcome, Record
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from trio_ai_stream.settings import load_settings
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
-from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
@@ -33,6 +32,7 @@ from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import UpstreamTransport
 from trio_ai_stream.wire.keys import KeyRing
+from trio_ai_stream.wire.record import Record
 
 BASE_URL = "http://upstream/api/v1"
 BUDGETS = Budgets(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tests.sweep.labels import labelled_scopes
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.tracing import internals
+from trio_ai_stream.wire.record import Outcome
 
 if TYPE_CHECKING:
     from tests.sweep.world import World

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tests.sweep.client import Client
 from tests.sweep.scenario import Shape
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.wire.record import Outcome
 
 TERMINAL: Final = ("done", "error")
 _MAY_END: Final = re.compile(rb'"(?:done|error)"')  # a text's own quotes are escaped

@@ -12,7 +12,7 @@ import trio
 from tests.sweep.causes import CAUSES, SCOPE, Cause
 from tests.sweep.injector import Injection
 from tests.sweep.run import Run
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.wire.record import Outcome
 
 CLIENT = frozenset({"disconnect", "stall"})
 BUDGETS = frozenset({"first-token", "idle", "whole"})

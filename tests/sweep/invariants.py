@@ -15,8 +15,7 @@ from tests.sweep.fidelity import effective, wrong_outcome
 from tests.sweep.run import Run
 from tests.sweep.scenario import TARGET
 from trio_ai_stream.stream.budgets import REUSE_S
-from trio_ai_stream.stream.outcome import Outcome
-from trio_ai_stream.stream.record import Record
+from trio_ai_stream.wire.record import Outcome, Record
 
 Check = Callable[[Run], str | None]
 EPSILON_S: Final = 1e-6

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from trio_ai_stream.settings import Settings, load_settings
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.wire.record import Outcome
 
 TARGET: Final = "target"  # the request id of the stream that is swept
 BUDGETS: Final = {

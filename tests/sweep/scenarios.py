@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.sweep.scenario import Scenario
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.wire.record import Outcome
 
 PACE: Final = "first_token_ms=50&delay_ms=100"
 

@@ -20,8 +20,8 @@ from trio_ai_stream.admission.permits import StreamPermits
 from trio_ai_stream.assembly import create_app, make_retries
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.settings import Settings
-from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.wire.record import Record
 
 
 class _Stage:

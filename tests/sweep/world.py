@@ -24,10 +24,10 @@ from tests.sweep.wire import Wire
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.simulator.ledger import Ledger
 from trio_ai_stream.simulator.simulator import Simulator
-from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.tracing import internals
+from trio_ai_stream.wire.record import Record
 
 if TYPE_CHECKING:
     from tests.sweep.valkey import MemoryValkey

@@ -17,21 +17,23 @@ import trio
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.telemetry.ended import Ended
+from tests.support.records import ended
 from trio_ai_stream.telemetry.families import FAMILIES, Family, Layout
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.sampling import KEPT, run_sampling
 from trio_ai_stream.telemetry.slots import Slots
+from trio_ai_stream.wire.problems import Fault
+from trio_ai_stream.wire.record import Outcome
 
 WORKER = """
 import sys
 from pathlib import Path
-from tests.telemetry.ended import Ended
+from tests.support.records import ended
 from trio_ai_stream.telemetry.metrics import Metrics
 metrics = Metrics(version="1", upstream="simulator", directory=Path(sys.argv[1]))
 metrics.stream_started("/chat")
 metrics.stream_started("/chat")
-metrics.stream_ended(Ended(first_content_s=0.2))
+metrics.stream_ended(ended(first_content_s=0.2))
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -77,9 +79,9 @@ def test_a_streams_life_is_counted() -> None:
     assert values(subject)["streams_live", "/chat"] == 1
     subject.content_gap(0.02)
     subject.stream_ended(
-        Ended(
-            "cancelled",
-            "caller",
+        ended(
+            outcome=Outcome.CANCELLED,
+            fault=Fault.CALLER,
             duration_s=3.0,
             first_content_s=0.3,
             cancel_latency_s=0.002,
@@ -110,7 +112,7 @@ def test_a_stream_without_content_has_no_time_to_first_content() -> None:
     """What did not happen is not observed as zero."""
     subject = metrics()
     subject.stream_started("/chat")
-    subject.stream_ended(Ended())
+    subject.stream_ended(ended())
     found = values(subject)
     assert found["time_to_first_content_seconds_count",] == 0
     assert found["cancellation_latency_seconds_count",] == 0

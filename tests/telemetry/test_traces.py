@@ -9,15 +9,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.support.otlp import otlp_receiver
-from tests.telemetry.ended import Ended
-from trio_ai_stream.telemetry.families import OTHER, OUTCOMES
+from tests.support.records import ended
 from trio_ai_stream.telemetry.otel import NO_ERROR, SCHEMA_URL, SpanTracer
 from trio_ai_stream.telemetry.traces import NullTracer, open_tracer
+from trio_ai_stream.wire.record import Outcome, Record
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def span_of(record: Ended, traceparent: str | None = None) -> ReadableSpan:
+def span_of(record: Record, traceparent: str | None = None) -> ReadableSpan:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -31,7 +31,7 @@ def span_of(record: Ended, traceparent: str | None = None) -> ReadableSpan:
 def test_a_span_follows_the_genai_conventions() -> None:
     """Name, kind, duration and attributes are the conventions' own."""
     span = span_of(
-        Ended(
+        ended(
             duration_s=2.5,
             first_content_s=0.25,
             finish_reason="stop",
@@ -62,10 +62,10 @@ def test_a_span_follows_the_genai_conventions() -> None:
     }
 
 
-@pytest.mark.parametrize("outcome", [name for name in OUTCOMES if name != OTHER])
-def test_only_failures_are_errors(outcome: str) -> None:
+@pytest.mark.parametrize("outcome", Outcome)
+def test_only_failures_are_errors(outcome: Outcome) -> None:
     """What the client chose leaves the status unset; what failed names its outcome."""
-    span = span_of(Ended(outcome=outcome, cancel_latency_s=0.001))
+    span = span_of(ended(outcome=outcome, cancel_latency_s=0.001))
     attributes = dict(span.attributes or {})
     assert attributes["gateway.stream.outcome"] == outcome
     if outcome in NO_ERROR:
@@ -78,7 +78,7 @@ def test_only_failures_are_errors(outcome: str) -> None:
 
 def test_a_span_is_the_child_of_the_callers() -> None:
     """The client's traceparent is the parent; rubbish in its place is ignored."""
-    child, orphan = span_of(Ended(), PARENT), span_of(Ended(), "rubbish")
+    child, orphan = span_of(ended(), PARENT), span_of(ended(), "rubbish")
     assert child.parent is not None
     assert f"{child.parent.span_id:016x}" == "b7ad6b7169203331"
     assert f"{child.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
@@ -97,7 +97,7 @@ def test_without_a_collector_nothing_is_traced(environ: dict[str, str]) -> None:
     """The null tracer stands where OpenTelemetry is not configured or is disabled."""
     tracer = open_tracer(environ, provider="simulator", version="1")
     assert isinstance(tracer, NullTracer)
-    tracer.stream_ended(Ended(), None)
+    tracer.stream_ended(ended(), None)
     tracer.close()
 
 
@@ -122,7 +122,7 @@ def test_spans_reach_the_configured_collector(
         for key, value in {**endpoint, **others, **environ}.items():
             monkeypatch.setenv(key, value)
         tracer = open_tracer(endpoint, provider="simulator", version="1.2")
-        tracer.stream_ended(Ended(streamed=False), PARENT)
+        tracer.stream_ended(ended(streamed=False), PARENT)
         tracer.close()
     (span,) = receiver.spans
     assert span.name == "chat maker/model"

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.upstream.upstream_errors import (
     MAX_TEXT,
     document_of,
@@ -21,6 +20,7 @@ from trio_ai_stream.upstream.upstream_errors import (
 )
 from trio_ai_stream.wire.openai_errors import error_headers
 from trio_ai_stream.wire.problems import Fault, Problem
+from trio_ai_stream.wire.record import Outcome
 
 NOW = 1_800_000_000.0
 JSON = {"content-type": "application/json"}

@@ -20,7 +20,7 @@ from cancel_lab.process import Server
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.upstream import Entry, simulating
 from trio_ai_stream.settings import Settings
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.wire.record import Outcome
 
 MS = 1_000_000
 CELLS = all_cells()

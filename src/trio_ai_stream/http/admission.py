@@ -16,7 +16,6 @@ from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.problems import (
     EXHAUSTED,
@@ -25,6 +24,7 @@ from trio_ai_stream.wire.problems import (
     Problem,
     Refused,
 )
+from trio_ai_stream.wire.record import Record
 
 # Probes and scrapers must be answered when clients are refused. Whoever guesses a key
 # is counted all the same.

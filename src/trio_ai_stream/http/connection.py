@@ -31,10 +31,10 @@ from trio_ai_stream.http.endpoint import (
 )
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.writer import Send
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.telemetry.log_rendering import shown_client
 from trio_ai_stream.telemetry.logs import REQUEST_ID
 from trio_ai_stream.wire.problems import Refused
+from trio_ai_stream.wire.record import Outcome
 
 if TYPE_CHECKING:
     from trio_ai_stream.http.application import Application

@@ -16,10 +16,10 @@ from werkzeug.exceptions import HTTPException
 from trio_ai_stream.http.endpoint import UNSUPPORTED_ENCODING
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.responses import json_response
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.wire import openai_errors, sse
 from trio_ai_stream.wire.documents import ErrorDocument
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
+from trio_ai_stream.wire.record import Outcome
 
 # RFC 6750 section 3; the error is named to who sent a key, as section 3.1 asks.
 _CHALLENGE: Final = 'Bearer realm="trio-ai-stream"'

@@ -11,7 +11,6 @@ from trio_ai_stream.http.body_budget import BodyBudget
 from trio_ai_stream.http.watchers import Watchers
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
-from trio_ai_stream.stream.record import Record
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.timers import TimerQueue
@@ -19,6 +18,7 @@ from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.traces import NullTracer, Tracer
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.wire.keys import KeyRing
+from trio_ai_stream.wire.record import Record
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from trio_ai_stream.stream.record import Record
+from trio_ai_stream.wire.record import Record
 
 # A watcher costs four looks a second; one at 40 streams took 1.1 ms (27 us a stream).
 # So this many cost a full worker 7 % of its time at the very most.

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import trio
 
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.documents import Cancellation, StreamDocument
+from trio_ai_stream.wire.record import Outcome
 
 
 class LiveStreams:

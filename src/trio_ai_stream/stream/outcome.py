@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from trio_ai_stream.stream.lifecycle import Event
 from trio_ai_stream.wire.problems import INTERNAL, SHUTTING_DOWN, Fault, Problem
-
-
-class Outcome(StrEnum):
-    """Why a stream ended; a closed set, recorded once for each stream."""
-
-    COMPLETED = "completed"
-    CLIENT_DISCONNECTED = "client_disconnected"
-    CLIENT_STALLED = "client_stalled"
-    CANCELLED = "cancelled"
-    UPSTREAM_UNREACHABLE = "upstream_unreachable"
-    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105  a name, no secret
-    STREAM_IDLE_TIMEOUT = "stream_idle_timeout"
-    DEADLINE_EXCEEDED = "deadline_exceeded"
-    UPSTREAM_REJECTED = "upstream_rejected"
-    UPSTREAM_FAILED = "upstream_failed"
-    SHUTDOWN = "shutdown"
-    INTERNAL_ERROR = "internal_error"
+from trio_ai_stream.wire.record import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import trio
 
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.wire.record import Outcome
 
 
 class Registry:

@@ -16,13 +16,14 @@ import trio
 
 from trio_ai_stream.stream.budgets import REUSE_S
 from trio_ai_stream.stream.lifecycle import Event, State
-from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.stream.protocols import Responder, Upstream, UpstreamResponse
 from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.stream.timers import StreamTimers, TimerQueue
 from trio_ai_stream.stream.transcript import Transcript, holds_output
 from trio_ai_stream.wire.events import Item
+from trio_ai_stream.wire.record import Outcome
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ import trio
 
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.lifecycle import Event, State, follow
-from trio_ai_stream.stream.outcome import Ending, Outcome
+from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.protocols import UpstreamRequest, UpstreamResponse
-from trio_ai_stream.stream.record import Record, plain_word
 from trio_ai_stream.stream.timers import StreamTimers
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.problems import Problem
+from trio_ai_stream.wire.record import Outcome, Record, plain_word
 
 # More than any model reads or writes; upstream's number is not to be trusted further.
 MAX_TOKENS: Final = 10**9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.wire.events import (
     Choice,
     Done,
@@ -19,6 +19,7 @@ from trio_ai_stream.wire.events import (
     Reasoning,
     Usage,
 )
+from trio_ai_stream.wire.record import Outcome
 
 _OUTPUT: Final = (str, Reasoning, Progress, Choice)
 

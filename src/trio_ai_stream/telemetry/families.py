@@ -14,27 +14,16 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+from trio_ai_stream.wire.problems import Fault
+from trio_ai_stream.wire.record import Outcome
+
 PREFIX = "trio_ai_stream_"
 OTHER = "other"
 
 ENDPOINTS = ("/chat", "/v1/chat/completions", OTHER)
-OUTCOMES = (
-    "completed",
-    "client_disconnected",
-    "client_stalled",
-    "cancelled",
-    "upstream_unreachable",
-    "first_token_timeout",
-    "stream_idle_timeout",
-    "deadline_exceeded",
-    "upstream_rejected",
-    "upstream_failed",
-    "shutdown",
-    "internal_error",
-    OTHER,
-)
+OUTCOMES = (*map(str, Outcome), OTHER)
 # Whose doing an ending was; `none` for a whole answer. As the stream's record says it.
-FAULTS = ("caller", "upstream", "server", "none", OTHER)
+FAULTS = (*map(str, Fault), "none", OTHER)
 # The statuses that the application answers with; `none`: the client left before one.
 STATUSES = (
     *("200", "204", "301", "302", "304", "308", "400", "401", "402", "403", "404"),

@@ -22,9 +22,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from trio_ai_stream.telemetry.ended import EndedStream
 from trio_ai_stream.telemetry.families import FAMILIES, PREFIX, Family, Layout
 from trio_ai_stream.telemetry.slots import Slots
+from trio_ai_stream.wire.record import Record
 
 
 class SlotCollector(Collector):
@@ -142,7 +142,7 @@ class Metrics:
         """Observe the time between two writes of content to one client."""
         self._gap.observe(seconds)
 
-    def stream_ended(self, record: EndedStream) -> None:
+    def stream_ended(self, record: Record) -> None:
         """Count one stream's end, with all that its record holds."""
         self._add("streams_live", record.endpoint, amount=-1)
         fault = record.fault or "none"

@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from trio_ai_stream.telemetry.ended import EndedStream
+from trio_ai_stream.wire.record import Record
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
 
@@ -43,7 +43,7 @@ class SpanTracer:
         self._tracer = provider.get_tracer("trio_ai_stream", schema_url=SCHEMA_URL)
         self._propagator = TraceContextTextMapPropagator()
 
-    def stream_ended(self, record: EndedStream, traceparent: str | None) -> None:
+    def stream_ended(self, record: Record, traceparent: str | None) -> None:
         """Record the stream as a span that ends now, as a child of the caller's."""
         carrier = {} if traceparent is None else {"traceparent": traceparent}
         end = time.time_ns()
@@ -63,7 +63,7 @@ class SpanTracer:
         """Send what is left and stop the exporter's thread."""
         self._provider.shutdown()
 
-    def _attributes(self, record: EndedStream) -> dict[str, AttributeValue]:
+    def _attributes(self, record: Record) -> dict[str, AttributeValue]:
         reasons = None if record.finish_reason is None else [record.finish_reason]
         found: dict[str, AttributeValue | None] = {
             "gen_ai.operation.name": "chat",

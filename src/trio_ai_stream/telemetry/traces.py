@@ -14,7 +14,7 @@ from typing import Protocol
 
 from loguru import logger
 
-from trio_ai_stream.telemetry.ended import EndedStream
+from trio_ai_stream.wire.record import Record
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -22,7 +22,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 class Tracer(Protocol):
     """Records ended streams as spans."""
 
-    def stream_ended(self, record: EndedStream, traceparent: str | None) -> None:
+    def stream_ended(self, record: Record, traceparent: str | None) -> None:
         """Record one stream; `traceparent` is the client's header (W3C), if any."""
         ...
 
@@ -34,7 +34,7 @@ class Tracer(Protocol):
 class NullTracer:
     """Records nothing."""
 
-    def stream_ended(self, record: EndedStream, traceparent: str | None) -> None:
+    def stream_ended(self, record: Record, traceparent: str | None) -> None:
         """Do nothing."""
 
     def close(self) -> None:

@@ -13,9 +13,10 @@ import brotli  # type: ignore[import-untyped]
 import httpx
 import trio
 
-from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.upstream.upstream_errors import MALFORMED, transport_error
 from trio_ai_stream.wire.problems import Fault, Problem
+from trio_ai_stream.wire.record import Outcome
 
 # So much each stream may hold uncounted: nearly every event is far smaller.
 FREE_BYTES: Final = 64 * 1024

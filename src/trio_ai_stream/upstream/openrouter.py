@@ -16,7 +16,7 @@ import msgspec
 import trio
 from loguru import logger
 
-from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.stream.protocols import (
     OnAbortable,
     OnSent,
@@ -45,6 +45,7 @@ from trio_ai_stream.upstream.upstream_errors import (
     rejection,
     transport_error,
 )
+from trio_ai_stream.wire.record import Outcome
 from trio_ai_stream.wire.requests import ChatRequest
 
 # A 401 counts this long: whoever is not ready gets no requests, and so would never hear

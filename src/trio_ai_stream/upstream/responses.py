@@ -8,7 +8,7 @@ from typing import Final
 
 import httpx
 
-from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.upstream.bodies import (
     FREE_BYTES,
     Reservation,
@@ -24,6 +24,7 @@ from trio_ai_stream.upstream.upstream_errors import (
     transport_error,
 )
 from trio_ai_stream.wire.events import Failure, Item
+from trio_ai_stream.wire.record import Outcome
 
 # Blanks and a byte order mark, which may stand before a document.
 _BLANK: Final = b" \t\r\n\xef\xbb\xbf"

@@ -25,11 +25,12 @@ from typing import Any, Final
 
 import httpx
 
-from trio_ai_stream.stream.outcome import EndStream, Outcome
+from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.upstream.transport.circuit import CircuitOpenError
 from trio_ai_stream.upstream.transport.transport_errors import cause_of, describe
 from trio_ai_stream.wire.events import Failure
 from trio_ai_stream.wire.problems import Fault, Problem
+from trio_ai_stream.wire.record import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from tests.sweep.scenarios import SCENARIOS
 from tests.sweep.sweep import NondeterminismError, Sweep
 from tests.sweep.token import Token
 from tests.sweep.world import World
-from trio_ai_stream.stream.outcome import Outcome
+from trio_ai_stream.wire.record import Outcome
 
 ARMS: Final = ("sweep", "random", "one-task")
 LADDER: Final = (

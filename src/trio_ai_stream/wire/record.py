@@ -1,15 +1,32 @@
-"""What is recorded of a stream, once, when it has ended."""
+"""How a stream ended, and what is recorded of it, once."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
-from trio_ai_stream.stream.outcome import Outcome
 from trio_ai_stream.wire.problems import Fault
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+class Outcome(StrEnum):
+    """Why a stream ended; a closed set, recorded once for each stream."""
+
+    COMPLETED = "completed"
+    CLIENT_DISCONNECTED = "client_disconnected"
+    CLIENT_STALLED = "client_stalled"
+    CANCELLED = "cancelled"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105  a name, no secret
+    STREAM_IDLE_TIMEOUT = "stream_idle_timeout"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    UPSTREAM_REJECTED = "upstream_rejected"
+    UPSTREAM_FAILED = "upstream_failed"
+    SHUTDOWN = "shutdown"
+    INTERNAL_ERROR = "internal_error"
 
 
 def plain_word(text: str | None) -> str | None:

@@ -1,0 +1,36 @@
+"""A stream's record with usual values."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from trio_ai_stream.wire.record import Outcome, Record
+
+_RECORD = Record(
+    request_id="r-1",
+    endpoint="/chat",
+    owner="ip:127.0.0.1",
+    model="maker/model",
+    streamed=True,
+    outcome=Outcome.COMPLETED,
+    fault=None,
+    detail="",
+    duration_s=1.0,
+    first_content_s=None,
+    cancel_latency_s=None,
+    attempts=1,
+    events=0,
+    blocks=0,
+    bytes_out=0,
+    told=True,
+    finish_reason=None,
+    generation_id=None,
+    prompt_tokens=None,
+    completion_tokens=None,
+)
+
+
+def ended(**fields: Any) -> Record:
+    """Return the record of an ended stream, with these fields changed."""
+    return dataclasses.replace(_RECORD, **fields)
