@@ -382,11 +382,13 @@ def test_an_error_is_read_in_each_dialect(event: bytes) -> None:
         b'data: {"detail":[{"msg":"SECRET"}]}\n\n',
     ],
 )
-def test_an_error_without_a_code_is_upstreams(event: bytes) -> None:
-    """A text alone is a failure of upstream's, which is not quoted."""
+def test_an_error_without_a_code_tells_its_text(event: bytes) -> None:
+    """It is a failure of upstream's, and the text is all there is to go by."""
     (item,) = Decoder().feed(event)
     assert isinstance(item, Failure)
     assert item.problem.status == 502
+    assert item.problem.message.endswith(": SECRET")
+    assert "SECRET" not in item.detail
 
 
 def test_the_last_words_of_a_chunk_with_an_error_are_kept() -> None:

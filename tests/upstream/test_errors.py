@@ -273,6 +273,13 @@ def test_a_wrong_base_url_says_so(status: int, headers: dict[str, str]) -> None:
     assert "pw" not in failure.detail
 
 
+def test_a_status_that_the_table_lacks_is_kept() -> None:
+    """A 409 is told as one, with its reason."""
+    problem = problem_of(409, {"message": "lock timeout"})
+    assert (problem.status, problem.fault) == (409, Fault.CALLER)
+    assert problem.message.endswith(": lock timeout")
+
+
 def test_an_unknown_model_is_the_callers_404() -> None:
     """A 404 of the API itself is JSON."""
     problem = problem_of(404, {"message": "No endpoints found that support tool use."})

@@ -121,7 +121,9 @@ def row_of(status: int) -> _Row:
     """Return the row of a status; one that the table lacks goes by its class."""
     if row := TABLE.get(status):
         return row
-    return TABLE[400] if 400 <= status < 500 else TABLE[500]
+    if 400 <= status < 500:
+        return dataclasses.replace(TABLE[400], status=status)
+    return TABLE[500]
 
 
 def failure_of(
@@ -140,7 +142,8 @@ def failure_of(
     )
     word = metadata.get("error_type", fields.get("error_type"))
     code = fields.get("code", fields.get("http_status"))
-    status = status or _status(code, word)
+    named = status or _status(code, word)
+    status = named or 502
     row = row_of(status)
     if status == 401 and (metadata.get("provider_name") or metadata.get("is_byok")):
         row = PROVIDER_KEY
@@ -148,6 +151,8 @@ def failure_of(
     if status == 402 and (afford := _AFFORD.search(reason)):
         row = _caller(402, row.error_type, "this server's credits do not allow as many")
         reason = f"at most {afford[1]} tokens can be afforded; ask for fewer max_tokens"
+    # Without a status or a word for it, the text is all that the caller can go by.
+    quote = row.quote or named is None
     wait = wait_told(fields, headers or {}, now=time.time())
     permission = availability.get("retryable")
     retryable = row.retryable if permission is None else permission is True
@@ -157,7 +162,7 @@ def failure_of(
     problem = Problem(
         row.status,
         row.error_type,
-        f"{row.message}: {reason}" if row.quote and reason else row.message,
+        f"{row.message}: {reason}" if quote and reason else row.message,
         row.fault,
         retryable=retryable,
         retry_after=None if wait == math.inf else wait,
@@ -274,7 +279,7 @@ NO_ANSWER: Final = Problem(
 )
 
 
-def _status(code: object, word: object) -> int:
+def _status(code: object, word: object) -> int | None:
     for value in (code, word):
         if (
             isinstance(value, int)
@@ -286,7 +291,7 @@ def _status(code: object, word: object) -> int:
             return _WORDS[value]
         if isinstance(value, str) and re.fullmatch("[45][0-9][0-9]", value):
             return int(value)
-    return 502
+    return None
 
 
 def _identifier(word: object) -> str:
