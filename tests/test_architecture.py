@@ -47,6 +47,12 @@ HOMES = {
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
+# Rooms that are not moved yet, by rule; whoever moves a room takes its name out.
+CIRCLES_LEFT = {"http", "server", "settings"}
+MODULE_NAMES_LEFT = {"admission", "chat_client", "http", "server"}
+CLASS_NAMES_LEFT = {"admission", "chat_client", "http", "settings", "simulator"}
+
+
 def room_of(path: Path) -> str:
     """The room that a module belongs to."""
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
@@ -80,6 +86,68 @@ def test_a_module_keeps_the_rules_of_the_house(path: Path) -> None:
     assert len(text.splitlines()) <= 500, "longer than one idea"
     assert "from trio import" not in text
     assert ast.get_docstring(ast.parse(text)), "says in a sentence what it is for"
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a module; a package has its folder's."""
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of ours that a module names, under TYPE_CHECKING as well."""
+    found = set()
+    names = {module_name(other) for other in MODULES}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & names) or {node.module or ""}
+    return (found & names) - {module_name(path)}
+
+
+def repeated(pairs: list[tuple[str, str]]) -> dict[str, set[str]]:
+    """The names that occur more than once, each with the rooms that have it."""
+    rooms: dict[str, list[str]] = {}
+    for name, room in pairs:
+        rooms.setdefault(name, []).append(room)
+    return {name: set(found) for name, found in rooms.items() if len(found) > 1}
+
+
+def test_no_room_imports_in_a_circle() -> None:
+    """No module reaches itself by imports, those for type checking counted."""
+    graph = {module_name(path): imported_modules(path) for path in MODULES}
+    while leaves := {name for name, inner in graph.items() if not inner}:
+        graph = {name: inner - leaves for name, inner in graph.items() if inner}
+    # What is left stands in a circle, or above one: take those above away.
+    while tops := graph.keys() - set().union(*graph.values()):
+        graph = {name: inner for name, inner in graph.items() if name not in tops}
+    left = {name for name in graph if name.split(".")[1] not in CIRCLES_LEFT}
+    assert not left, f"in circles: {sorted(left)}"
+
+
+def test_a_module_name_occurs_once() -> None:
+    """A file's name says which module is meant, without its folder."""
+    pairs = [
+        (path.stem, room_of(path))
+        for path in MODULES
+        if path.stem not in {"__init__", "__main__"}
+    ]
+    twice = {n: r for n, r in repeated(pairs).items() if not r & MODULE_NAMES_LEFT}
+    assert not twice
+
+
+def test_a_class_name_occurs_once() -> None:
+    """A class's name says which class is meant, without its module."""
+    pairs = [
+        (node.name, room_of(path))
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    twice = {n: r for n, r in repeated(pairs).items() if not r & CLASS_NAMES_LEFT}
+    assert not twice
 
 
 def test_the_pure_rooms_neither_wait_nor_log() -> None:
