@@ -16,11 +16,9 @@ import coredis
 import trio
 
 from tests.admission.valkey import Server, running
-from trio_ai_stream.admission.bucket import BucketTable
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.gate import LocalGate
-from trio_ai_stream.admission.permits import Permit, StreamPermits
-from trio_ai_stream.admission.shared.gate import SharedGate
+from trio_ai_stream.admission.gate import LocalGate, Permit, StreamPermits
+from trio_ai_stream.admission.rate_limit import BucketTable, Quota
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.telemetry.metrics import Metrics
 
 LOCAL_ROUNDS = 50_000

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import trio
 from loguru import logger
 
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.opening import Admission, Sharing, open_admission
-from trio_ai_stream.admission.permits import StreamPermits
+from trio_ai_stream.admission.factory import open_admission
+from trio_ai_stream.admission.rate_limit import Quota
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.health import readiness
 from trio_ai_stream.http.probes import management_app
@@ -78,7 +76,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     if reason := os.environ.get(REPLACES_VARIABLE):
         metrics.worker_replaced(reason)
     registry = Registry()
-    admission = _open_admission(settings, registry, metrics, run_folder)
+    admission = open_admission(settings, LiveStreams(registry), metrics, run_folder)
     budgets = Budgets(
         first_token_s=settings.FIRST_TOKEN_TIMEOUT_SECS,
         idle_s=settings.STREAM_IDLE_TIMEOUT_SECS,
@@ -177,29 +175,6 @@ def reload_settings(application: Application) -> Limits:
             settings=sorted(fixed),
         )
     return Limits.from_settings(settings)
-
-
-def _open_admission(
-    settings: Settings, registry: Registry, metrics: Metrics, run_folder: Path | None
-) -> Admission:
-    """Open the gate and the directory of this deployment: alone, or shared."""
-    sharing = None
-    if settings.REDIS_URL is not None:
-        sharing = Sharing(
-            settings.REDIS_URL.get_secret_value(),
-            prefix=settings.REDIS_PREFIX,
-            policy=settings.RATE_LIMIT_FALLBACK,
-            timeout_s=settings.REDIS_TIMEOUT_SECS,
-            lease_s=settings.REDIS_LEASE_SECS,
-        )
-    return open_admission(
-        Quota.per_second(settings.RATE_LIMIT),
-        StreamPermits(settings.MAX_CONCURRENT_STREAMS, settings.MAX_STREAMS_PER_CLIENT),
-        LiveStreams(registry),
-        metrics,
-        sharing=sharing,
-        run_folder=run_folder,
-    )
 
 
 async def start_services(

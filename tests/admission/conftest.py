@@ -11,9 +11,9 @@ import pytest
 from loguru import logger
 
 from tests.admission.valkey import BINARIES, Server, running
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.permits import StreamPermits
-from trio_ai_stream.admission.shared.gate import SharedGate
+from trio_ai_stream.admission.gate import StreamPermits
+from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.telemetry.logs import configure_logging
 from trio_ai_stream.telemetry.metrics import Metrics
 

@@ -10,8 +10,8 @@ import coredis
 import trio
 
 from tests.admission.valkey import Server
-from trio_ai_stream.admission.permits import Permit
-from trio_ai_stream.admission.shared.gate import SharedGate
+from trio_ai_stream.admission.gate import Permit
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 
 GateMaker = Callable[..., SharedGate]
 

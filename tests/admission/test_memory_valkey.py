@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.admission.valkey import Server
 from tests.sweep.valkey import BY_SHA, Counts
-from trio_ai_stream.admission.shared import scripts
+from trio_ai_stream.admission.shared import valkey_scripts
 
 PROCESSES = ("one", "two", "three")
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -57,7 +57,7 @@ def test_memory_and_valkey_agree(valkey: Server, acts: list[Any]) -> None:
     async def compare() -> None:
         async with coredis.Redis.from_url(valkey.url) as client:
             for name, process, *rest in acts:
-                keys = scripts.Keys(prefix, process)
+                keys = valkey_scripts.Keys(prefix, process)
                 args = [keys.of, process, "60000"]
                 if name == "change":
                     released, asks = rest
@@ -83,7 +83,7 @@ async def test_the_rate_in_memory_is_the_rate_in_valkey(valkey: Server) -> None:
     async with coredis.Redis.from_url(valkey.url) as client:
         for number in range(4):
             args = ["1000000000", "3"]
-            real: Any = await client.eval(scripts.ADMIT.text, [key], args)
+            real: Any = await client.eval(valkey_scripts.ADMIT.text, [key], args)
             ours = memory.run("admit", [key], args)
             assert ours[:2] == real[:2] == ([1, 2 - number] if number < 3 else [0, 0])
             assert abs(ours[3] - real[3]) < 10e6

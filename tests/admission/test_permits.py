@@ -12,9 +12,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.gate import GateStatus, LocalGate
-from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
+from trio_ai_stream.admission.gate import (
+    GateStatus,
+    LocalGate,
+    Permit,
+    PermitRefusal,
+    StreamPermits,
+)
+from trio_ai_stream.admission.rate_limit import Quota
 
 TOTAL, PER_CLIENT = 5, 2
 
@@ -38,9 +43,9 @@ class PermitMachine(RuleBasedStateMachine):
                 assert mine < PER_CLIENT
                 self.held.append(permit)
                 return permit
-            case Refused(scope="server"):
+            case PermitRefusal(scope="server"):
                 assert len(self.held) == TOTAL
-            case Refused():
+            case PermitRefusal():
                 assert mine == PER_CLIENT
         return multiple()
 
@@ -67,7 +72,7 @@ def test_a_permit_released_twice_counts_once() -> None:
     second = permits.acquire_nowait("a", "2")
     first.release()
     assert isinstance(second, Permit)
-    assert isinstance(permits.acquire_nowait("a", "3"), Refused)
+    assert isinstance(permits.acquire_nowait("a", "3"), PermitRefusal)
 
 
 def test_a_permit_can_be_held_for_a_block() -> None:
@@ -109,6 +114,6 @@ async def test_the_local_gate_limits_by_its_own_memory() -> None:
     assert not (await gate.admit_request("a")).allowed
     assert isinstance(await gate.acquire_stream("a", "1"), Permit)
     refused = await gate.acquire_stream("b", "2")
-    assert refused == Refused("server", 1, 1.0)
+    assert refused == PermitRefusal("server", 1, 1.0)
     await gate.leave()
     assert gate.status() == GateStatus("local", None, permits.statistics())

@@ -19,9 +19,9 @@ from tests.admission.gates import GateMaker
 from tests.admission.streams import Streams
 from tests.admission.valkey import BINARIES, free_port, running
 from trio_ai_stream.admission.gate import ClusterRefusedError
-from trio_ai_stream.admission.shared.changes import MOST, PERIOD_S, Changes
-from trio_ai_stream.admission.shared.directory import SharedDirectory
 from trio_ai_stream.admission.shared.outage import Unavailable, explain
+from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
+from trio_ai_stream.admission.shared.shared_gate import MOST, PERIOD_S, Changes
 
 Log = Callable[[str], list[dict[str, object]]]
 

@@ -10,8 +10,8 @@ import trio
 
 from tests.admission.gates import GateMaker, until, until_async
 from tests.admission.valkey import Proxy, Server, proxied
-from trio_ai_stream.admission.permits import Permit, StreamPermits
-from trio_ai_stream.admission.shared.gate import SharedGate
+from trio_ai_stream.admission.gate import Permit, StreamPermits
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 
 
 async def come_and_go(gate: SharedGate, dice: random.Random, rounds: int) -> None:

@@ -16,9 +16,9 @@ from trio_ai_stream.admission.directory import (
     LocalDirectory,
     answer,
 )
-from trio_ai_stream.admission.permits import Permit
-from trio_ai_stream.admission.shared.directory import SharedDirectory
-from trio_ai_stream.admission.shared.gate import SharedGate
+from trio_ai_stream.admission.gate import Permit
+from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 
 
 @asynccontextmanager

@@ -16,9 +16,9 @@ from tests.admission.gates import (
     until_async,
 )
 from tests.admission.valkey import Server
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
-from trio_ai_stream.admission.shared.gate import SharedGate
+from trio_ai_stream.admission.gate import Permit, PermitRefusal, StreamPermits
+from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 
 
 async def test_two_gates_admit_one_clients_rate_together(
@@ -132,12 +132,12 @@ async def test_permits_are_shared_and_given_back(
         held = [await first.acquire_stream("a", f"a{n}") for n in range(3)]
         held += [await second.acquire_stream("b", f"b{n}") for n in range(2)]
         assert all(isinstance(permit, Permit) for permit in held)
-        assert await second.acquire_stream("b", "b3") == Refused("server", 5, 1.0)
+        assert await second.acquire_stream("b", "b3") == PermitRefusal("server", 5, 1.0)
         assert isinstance(held[0], Permit)
         held[0].release()
         held[0].release()
         assert isinstance(await granted(second, "b", "b4"), Permit)
-        assert isinstance(await first.acquire_stream("a", "a9"), Refused)
+        assert isinstance(await first.acquire_stream("a", "a9"), PermitRefusal)
         nursery.cancel_scope.cancel(reason="done")
 
 
@@ -182,7 +182,7 @@ async def test_one_client_has_its_own_limit(
         await nursery.start(second.run)
         assert isinstance(await first.acquire_stream("a", "1"), Permit)
         assert isinstance(await second.acquire_stream("a", "2"), Permit)
-        assert await first.acquire_stream("a", "3") == Refused("client", 2, 1.0)
+        assert await first.acquire_stream("a", "3") == PermitRefusal("client", 2, 1.0)
         assert isinstance(await first.acquire_stream("b", "4"), Permit)
         nursery.cancel_scope.cancel(reason="done")
 

@@ -23,10 +23,9 @@ from hypothesis.stateful import (
 
 from tests.admission.gates import until
 from tests.admission.valkey import Proxy, Server, proxied
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.permits import Permit, StreamPermits
-from trio_ai_stream.admission.shared import link
-from trio_ai_stream.admission.shared.gate import SharedGate
+from trio_ai_stream.admission.gate import Permit, StreamPermits
+from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -255,8 +254,8 @@ class Permits(RuleBasedStateMachine):
 @pytest.fixture
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a link that was lost be tried again after milliseconds."""
-    monkeypatch.setattr(link, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(link, "LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(valkey_link, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(valkey_link, "LONGEST_PAUSE_S", 0.02)
 
 
 @pytest.mark.usefixtures("quick_probes")

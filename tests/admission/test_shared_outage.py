@@ -15,11 +15,11 @@ import trustme
 
 from tests.admission.gates import GateMaker, connected, granted, until, until_async
 from tests.admission.valkey import BINARIES, Server, free_port, proxied, running
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
-from trio_ai_stream.admission.shared.link import Link
+from trio_ai_stream.admission.gate import Permit, PermitRefusal, StreamPermits
+from trio_ai_stream.admission.rate_limit import Quota
 from trio_ai_stream.admission.shared.outage import Unavailable
-from trio_ai_stream.admission.shared.scripts import ADMIT
+from trio_ai_stream.admission.shared.valkey_link import ValkeyLink
+from trio_ai_stream.admission.shared.valkey_scripts import ADMIT
 from trio_ai_stream.telemetry.log_rendering import MASK, forget_secrets
 
 Log = Callable[[str], list[dict[str, object]]]
@@ -69,7 +69,7 @@ async def test_a_call_while_the_connection_closes_finds_it_lost(valkey: Server) 
         except Unavailable as exc:
             answers.append(exc)
 
-    link = Link(valkey.url, timeout_s=5, on_change=lambda _reason: None)
+    link = ValkeyLink(valkey.url, timeout_s=5, on_change=lambda _reason: None)
     async with trio.open_nursery() as nursery:
         await nursery.start(link.run, [run])
         async with trio.open_nursery() as calls:
@@ -97,7 +97,9 @@ async def test_a_failure_of_a_lost_connection_does_not_end_the_next_one() -> Non
         with pytest.raises(Unavailable):
             await link.call(ADMIT, ["a"], [1, 9])
 
-    link = Link("redis://127.0.0.1:1", timeout_s=5, on_change=lambda _reason: None)
+    link = ValkeyLink(
+        "redis://127.0.0.1:1", timeout_s=5, on_change=lambda _reason: None
+    )
     link.open_client = open_client
     async with trio.open_nursery() as nursery:
         await nursery.start(link.run, [run])
@@ -120,7 +122,9 @@ async def test_the_error_of_a_queue_that_was_closed_is_an_outage() -> None:
         task_status.started()
         await trio.sleep_forever()
 
-    link = Link("redis://127.0.0.1:1", timeout_s=5, on_change=lambda _reason: None)
+    link = ValkeyLink(
+        "redis://127.0.0.1:1", timeout_s=5, on_change=lambda _reason: None
+    )
     link.open_client = lambda: client  # type: ignore[assignment,return-value]
     async with trio.open_nursery() as nursery:
         await nursery.start(link.run, [run])
@@ -171,7 +175,7 @@ async def test_a_permit_granted_too_late_for_us_goes_back(
     """What Valkey granted while our loop was held is no stream, and is not counted."""
     options = {"timeout_s": 0.1, "lease_s": 60.0}
     async with connected(own_valkey, make_gate, **options) as (gate, client):
-        found: list[Permit | Refused] = []
+        found: list[Permit | PermitRefusal] = []
         streams = gate.keys.permits[1]
         # Valkey knows the script from here on: one round trip decides.
         (await granted(gate, "c", "first")).release()
@@ -280,7 +284,7 @@ async def test_alone_a_process_keeps_to_its_share(
         ]
         kinds = [isinstance(answer, Permit) for answer in answers]
         assert kinds == [True, True, False] * 2
-        assert answers[2] == Refused("server", 2, 1.0)
+        assert answers[2] == PermitRefusal("server", 2, 1.0)
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
@@ -303,7 +307,7 @@ async def test_the_policy_decides_without_valkey(
             assert decision.unavailable is not allowed
             permit = await gate.acquire_stream("c", f"r{number}")
             assert isinstance(permit, Permit) is allowed
-            assert allowed or permit == Refused("gate", 0, 1.0)
+            assert allowed or permit == PermitRefusal("gate", 0, 1.0)
         nursery.cancel_scope.cancel(reason="the test is over")
 
 

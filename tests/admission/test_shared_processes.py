@@ -14,15 +14,15 @@ import trio
 
 from tests.admission.gates import GateMaker, connected, granted
 from tests.admission.valkey import Server
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.permits import Permit, StreamPermits
+from trio_ai_stream.admission.gate import Permit, StreamPermits
+from trio_ai_stream.admission.rate_limit import Quota
 
 HOST = """
 import json, os, sys
 import trio
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.permits import Permit, StreamPermits
-from trio_ai_stream.admission.shared.gate import SharedGate
+from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import Permit, StreamPermits
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.telemetry.metrics import Metrics
 
 options = json.loads(sys.argv[1])

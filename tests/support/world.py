@@ -14,10 +14,9 @@ from typing import Any
 import trio
 import trio.testing
 
-from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.directory import LocalDirectory
-from trio_ai_stream.admission.gate import LocalGate
-from trio_ai_stream.admission.permits import StreamPermits
+from trio_ai_stream.admission.gate import LocalGate, StreamPermits
+from trio_ai_stream.admission.rate_limit import Quota
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.exchange import EXTENSION, Exchange

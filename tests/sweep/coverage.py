@@ -68,16 +68,18 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
     ("http/models.py", ""): "no stream: the scenario `models` takes its longest way",
     ("http/live.py", ""): "no chat stream: the scenario `live` takes the usual way",
     ("http/lifespan.py", ""): "no request is under way when start-up fails",
-    ("admission/shared/bus.py", ""): "no stream: questions of other processes",
-    ("admission/shared/directory.py", ""): "no stream: one short answer",
-    ("admission/shared/changes.py", ""): "no request: the log's timer",
+    ("admission/shared/shared_directory.py", ""): "no stream: one short answer",
+    ("admission/shared/shared_gate.py", "Changes.run"): "no request: the log's timer",
     (
         "admission/shared/leases.py",
         "Leases._keep",
     ): "no request: the model test runs it",
     ("admission/shared/leases.py", "Leases._synchronise"): "the same",
-    ("admission/shared/link.py", "Link._ask"): "only if Valkey forgot the scripts",
-    ("admission/shared/link.py", "Link.publish"): "no stream: see the bus",
+    (
+        "admission/shared/valkey_link.py",
+        "ValkeyLink._ask",
+    ): "if Valkey forgot the scripts",
+    ("admission/shared/valkey_link.py", "ValkeyLink.publish"): "no stream: see the bus",
     ("http/chat.py", "ChatClient.ended"): (
         "nothing is awaited between admission and the first write"
     ),

@@ -14,9 +14,8 @@ import trio
 
 from tests.sweep.network import Network
 from tests.sweep.scenario import Scenario
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.gate import LocalGate
-from trio_ai_stream.admission.permits import StreamPermits
+from trio_ai_stream.admission.gate import LocalGate, StreamPermits
+from trio_ai_stream.admission.rate_limit import Quota
 from trio_ai_stream.assembly import create_app, make_retries
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.settings import Settings

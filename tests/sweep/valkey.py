@@ -20,7 +20,7 @@ from coredis.connection._tcp import TCPLocation
 from coredis.pool import ConnectionPool
 from coredis.retry import NoRetryPolicy
 
-from trio_ai_stream.admission.shared import scripts
+from trio_ai_stream.admission.shared import valkey_scripts as scripts
 
 BY_SHA: Final = {
     one.sha: one

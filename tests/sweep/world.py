@@ -125,7 +125,7 @@ class World:
     def _share(self, outside: trio.Nursery) -> MemoryValkey:
         """Let the application's limits be counted in a Valkey of its own, in memory."""
         from tests.sweep.valkey import MemoryValkey
-        from trio_ai_stream.admission.shared.gate import SharedGate
+        from trio_ai_stream.admission.shared.shared_gate import SharedGate
 
         kind = self.scenario.valkey
         valkey = MemoryValkey(

@@ -7,9 +7,8 @@ from typing import Final
 
 from loguru import logger
 
-from trio_ai_stream.admission import permits
-from trio_ai_stream.admission.decision import Decision
-from trio_ai_stream.admission.permits import Permit
+from trio_ai_stream.admission.gate import Permit, PermitRefusal
+from trio_ai_stream.admission.rate_limit import Decision
 from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.keys import PROBES, check_client
 from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
@@ -148,7 +147,7 @@ async def admit_stream(
     return stream
 
 
-def _no_permit(refused: permits.Refused) -> Problem:
+def _no_permit(refused: PermitRefusal) -> Problem:
     status, error_type, message = {
         "server": (
             503,
@@ -178,7 +177,7 @@ def _no_permit(refused: permits.Refused) -> Problem:
 
 def _too_many(decision: Decision) -> Problem:
     if decision.unavailable:
-        return _no_permit(permits.Refused("gate", 0, decision.retry_after_s))
+        return _no_permit(PermitRefusal("gate", 0, decision.retry_after_s))
     return Problem(
         429,
         "too_many_requests",

@@ -10,7 +10,7 @@ import trio
 from quart_cors import cors
 from quart_trio import QuartTrio
 
-from trio_ai_stream.admission.decision import FIELDS
+from trio_ai_stream.admission.rate_limit import FIELDS
 from trio_ai_stream.http import errors
 from trio_ai_stream.http.admission import admit_request
 from trio_ai_stream.http.chat import chat_endpoint

@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 from quart import request
 
-from trio_ai_stream.admission.decision import Decision
+from trio_ai_stream.admission.rate_limit import Decision
 from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.keys import Role

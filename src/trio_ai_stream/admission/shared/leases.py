@@ -20,9 +20,9 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from trio_ai_stream.admission.shared.link import Client, Link
 from trio_ai_stream.admission.shared.outage import Unavailable
-from trio_ai_stream.admission.shared.scripts import CHANGE, HELD, LEAVE, Keys
+from trio_ai_stream.admission.shared.valkey_link import Client, ValkeyLink
+from trio_ai_stream.admission.shared.valkey_scripts import CHANGE, HELD, LEAVE, Keys
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Fleet:
 class Leases:
     """The book of one process's permits, and the task that keeps Valkey in step."""
 
-    def __init__(self, link: Link, keys: Keys, *, lease_s: float) -> None:
+    def __init__(self, link: ValkeyLink, keys: Keys, *, lease_s: float) -> None:
         self._link = link
         self._keys = keys
         self._common: list[Any] = [keys.of, keys.process, int(lease_s * 1000)]

@@ -26,7 +26,7 @@ from loguru import logger
 
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.shared.outage import Unavailable, explain
-from trio_ai_stream.admission.shared.scripts import Script
+from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
 from trio_ai_stream.telemetry.log_rendering import register_secret
 
 Client = coredis.Redis[bytes]
@@ -65,7 +65,7 @@ class Work(Protocol):
         ...
 
 
-class Link:
+class ValkeyLink:
     """One process's connection to Valkey.
 
     `on_change` is called in the Trio thread with None when the link comes up and with
@@ -101,7 +101,9 @@ class Link:
         # Every failed probe would be a record with a traceback; we report the changes.
         logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)
 
-    async def call(self, script: Script, keys: list[str], args: Sequence[Any]) -> Any:
+    async def call(
+        self, script: LuaScript, keys: list[str], args: Sequence[Any]
+    ) -> Any:
         """Return the script's reply, decoded to `bytes`, `int` and lists of them.
 
         :raises Unavailable: at once if the link is down, else within the timeout.
@@ -112,7 +114,9 @@ class Link:
             raise Unavailable("unavailable", "the link is down")
         return await self._ask(script, keys, args, self.timeout_s)
 
-    async def send(self, script: Script, keys: list[str], args: Sequence[Any]) -> Any:
+    async def send(
+        self, script: LuaScript, keys: list[str], args: Sequence[Any]
+    ) -> Any:
         """Like `call`, for the work in the background.
 
         It may speak while the link is not up yet, and may take longer.
@@ -121,7 +125,7 @@ class Link:
         return await self._ask(script, keys, args, patience)
 
     async def _ask(
-        self, script: Script, keys: list[str], args: Sequence[Any], timeout_s: float
+        self, script: LuaScript, keys: list[str], args: Sequence[Any], timeout_s: float
     ) -> Any:
         client = self._client
         if client is None:

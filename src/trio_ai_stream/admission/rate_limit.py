@@ -1,6 +1,6 @@
-"""One token bucket for each client, in memory. Pure: the caller passes the time in.
+"""The rate limit: one token bucket for each client, in memory, and what it says.
 
-The bucket is kept as one number, the instant at which it will be full again (GCRA, the
+A bucket is kept as one number, the instant at which it will be full again (GCRA, the
 generic cell rate algorithm of ITU-T I.371, states the same as a "theoretical arrival
 time"). Each admitted request moves that instant by one interval; a request is admitted
 if it would not move it further than one burst ahead. A full bucket is the same as none,
@@ -14,14 +14,105 @@ gift is smallest for the bucket that is fullest, so of the clients admitted long
 the one nearest to full goes. A flood of newcomers, who have each used one request, thus
 pushes out its own; a client held at its limit, who is admitted as often as the rate
 allows, is both recent and empty. One eviction never gives more than one burst.
+
+What is said of a request is sent in header fields of two generations, because clients
+read either: `RateLimit-Limit`, `-Remaining`, `-Reset`
+(draft-ietf-httpapi-ratelimit-headers-05 and what most APIs send) and
+`RateLimit-Policy`, `RateLimit` (draft -10, structured fields: q quota, w window in
+seconds, r remaining, t seconds until it is restored). `Retry-After` (RFC 9110, section
+10.2.3) comes with a refusal only, and the reset then names the same instant, so that
+the fields never contradict each other.
+
+Pure: the caller passes the time in.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from dataclasses import dataclass
 from itertools import islice
 
-from trio_ai_stream.admission.decision import Decision, Quota
+POLICY = "requests"
+"""The policy's name in the structured fields."""
+FIELDS = (
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "RateLimit-Policy",
+    "RateLimit",
+    "Retry-After",
+)
+"""The names of all fields; a page of another origin must be let read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """So many requests a second and client, of which `burst` may come at once."""
+
+    rate: float
+    burst: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1e6:
+            raise ValueError(f"expected a rate above 0 and up to 1e6, got {self.rate}")
+        if self.burst < 1:
+            raise ValueError(f"expected a burst of at least 1, got {self.burst}")
+
+    @classmethod
+    def per_second(cls, rate: float) -> Quota:
+        """Return RATE_LIMIT's quota: the burst is one second's worth, at least one."""
+        return cls(rate=rate, burst=max(1, math.floor(rate)))
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds in which one request's worth comes back."""
+        return 1.0 / self.rate
+
+    @property
+    def window_s(self) -> float:
+        """Seconds in which a whole burst comes back."""
+        return self.burst / self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether one request may go on, and what the client has left.
+
+    `remaining` requests may follow at once; the whole burst is back in `reset_s`;
+    `retry_after_s` is 0 for an admitted request, else the time until one is admitted.
+    `unavailable` says that it was refused for want of an answer, not for its rate: the
+    shared counters can't be reached and RATE_LIMIT_FALLBACK is `closed` (503, not 429).
+    """
+
+    allowed: bool
+    quota: Quota
+    remaining: int
+    reset_s: float
+    retry_after_s: float
+    unavailable: bool = False
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the response's fields, `Retry-After` among them if it is refused."""
+        reset = whole_seconds(self.reset_s if self.allowed else self.retry_after_s)
+        window = whole_seconds(self.quota.window_s)
+        values = [
+            str(self.quota.burst),
+            str(self.remaining),
+            str(reset),
+            f'"{POLICY}";q={self.quota.burst};w={window}',
+            f'"{POLICY}";r={self.remaining};t={reset}',
+        ]
+        if not self.allowed:
+            values.append(str(reset))
+        return list(zip(FIELDS, values, strict=False))
+
+
+def whole_seconds(seconds: float) -> int:
+    """Round up to whole seconds, at least 1: sooner would only be refused again."""
+    # A rounding error above a whole number must not cost the client another second.
+    return max(1, math.ceil(seconds - 1e-6))
+
 
 DEFAULT_CAPACITY = 100_000
 """Clients; about 20 MB of keys and numbers (bench/admission.py measures it)."""

@@ -11,26 +11,23 @@ import trio
 
 from tests.admission.streams import Streams
 from tests.admission.valkey import Server
-from trio_ai_stream.admission import opening
-from trio_ai_stream.admission.decision import Quota
-from trio_ai_stream.admission.opening import (
+from trio_ai_stream.admission import factory
+from trio_ai_stream.admission.factory import (
     Admission,
     MissingExtraError,
-    Sharing,
     open_admission,
 )
-from trio_ai_stream.admission.permits import Permit, StreamPermits
+from trio_ai_stream.admission.gate import Permit
+from trio_ai_stream.settings import load_settings
 from trio_ai_stream.telemetry.metrics import Metrics
 
 
-def opened(sharing: Sharing | None = None, folder: Path | None = None) -> Admission:
+def opened(folder: Path | None = None, **values: str) -> Admission:
     return open_admission(
-        Quota(10, 10),
-        StreamPermits(3),
+        load_settings(values, None),
         Streams("here", a="ann"),
         Metrics(version="1", upstream="simulator"),
-        sharing=sharing,
-        run_folder=folder,
+        folder,
     )
 
 
@@ -39,8 +36,11 @@ async def test_each_deployment_admits_lists_and_cancels(
     kind: str, tmp_path: Path, valkey: Server
 ) -> None:
     """Alone, with workers or with Valkey: the same protocol does the same."""
-    sharing = Sharing(valkey.url, prefix="opening") if kind == "shared" else None
-    admission = opened(sharing, tmp_path if kind == "workers" else None)
+    shared = {"REDIS_URL": valkey.url, "REDIS_PREFIX": "factory"}
+    admission = opened(
+        tmp_path if kind == "workers" else None,
+        **(shared if kind == "shared" else {}),
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(admission.run)
         assert (await admission.gate.admit_request("ann")).allowed
@@ -60,7 +60,7 @@ async def test_each_deployment_admits_lists_and_cancels(
 def test_nothing_is_imported_that_is_not_used() -> None:
     """Without REDIS_URL the client of Redis is not imported."""
     code = (
-        "import sys, trio_ai_stream.admission.opening;"
+        "import sys, trio_ai_stream.admission.factory;"
         "sys.exit('coredis' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -68,11 +68,6 @@ def test_nothing_is_imported_that_is_not_used() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """REDIS_URL without the extra `redis` is an error that says what to install."""
-    monkeypatch.setattr(opening, "find_spec", lambda _name: None)
+    monkeypatch.setattr(factory, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match=r"trio-ai-stream\[redis\]"):
-        opened(Sharing("redis://127.0.0.1:1"))
-
-
-def test_the_url_is_in_no_repr() -> None:
-    """A password in the URL is not shown by accident."""
-    assert "secret" not in repr(Sharing("redis://:secret@host"))
+        opened(REDIS_URL="redis://127.0.0.1:1")

@@ -10,19 +10,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import trio
 
-from trio_ai_stream.admission.decision import Quota
 from trio_ai_stream.admission.directory import (
     LocalDirectory,
     LocalStreams,
     StreamDirectory,
 )
-from trio_ai_stream.admission.gate import Gate, LocalGate
+from trio_ai_stream.admission.gate import Gate, LocalGate, StreamPermits
 from trio_ai_stream.admission.peers import PeerDirectory
-from trio_ai_stream.admission.permits import StreamPermits
+from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.settings import Settings
 from trio_ai_stream.telemetry.metrics import Metrics
 
 
@@ -34,23 +34,6 @@ class MissingExtraError(RuntimeError):
             "REDIS_URL: expected the extra `redis` to be installed, got none;"
             " install trio-ai-stream[redis], or unset REDIS_URL"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """How to reach Valkey or Redis, and what to do without it; times in seconds.
-
-    The URL may hold a password; it is in no `repr` and no log.
-    """
-
-    url: str
-    prefix: str = "trio-ai-stream"
-    policy: Literal["local", "open", "closed"] = "local"
-    timeout_s: float = 0.25
-    lease_s: float = 15.0
-
-    def __repr__(self) -> str:
-        return f"<Sharing prefix={self.prefix} policy={self.policy}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +55,9 @@ class Admission:
 
 
 def open_admission(
-    quota: Quota,
-    permits: StreamPermits,
+    settings: Settings,
     streams: LocalStreams,
     metrics: Metrics,
-    *,
-    sharing: Sharing | None = None,
     run_folder: Path | None = None,
 ) -> Admission:
     """Return what shares with all hosts, else with this host's workers, else nothing.
@@ -85,37 +65,31 @@ def open_admission(
     `run_folder` is the directory of the workers of one server, None if there is one
     process only.
 
-    :raises MissingExtraError: `sharing` without the extra `redis`.
+    :raises MissingExtraError: REDIS_URL without the extra `redis`.
     """
-    if sharing is not None:
-        return _open_shared(quota, permits, streams, metrics, sharing)
+    quota = Quota.per_second(settings.RATE_LIMIT)
+    permits = StreamPermits(
+        settings.MAX_CONCURRENT_STREAMS, settings.MAX_STREAMS_PER_CLIENT
+    )
+    if settings.REDIS_URL is not None:
+        if find_spec("coredis") is None:
+            raise MissingExtraError
+        from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
+        from trio_ai_stream.admission.shared.shared_gate import SharedGate
+
+        shared = SharedGate(
+            settings.REDIS_URL.get_secret_value(),
+            quota,
+            permits,
+            metrics,
+            prefix=settings.REDIS_PREFIX,
+            policy=settings.RATE_LIMIT_FALLBACK,
+            timeout_s=settings.REDIS_TIMEOUT_SECS,
+            lease_s=settings.REDIS_LEASE_SECS,
+        )
+        return Admission(shared, SharedDirectory(shared, streams), (shared.run,))
     gate = LocalGate(quota, permits)
     if run_folder is None:
         return Admission(gate, LocalDirectory(streams), (gate.run,))
     peers = PeerDirectory(run_folder, streams)
     return Admission(gate, peers, (gate.run, peers.run))
-
-
-def _open_shared(
-    quota: Quota,
-    permits: StreamPermits,
-    streams: LocalStreams,
-    metrics: Metrics,
-    sharing: Sharing,
-) -> Admission:
-    if find_spec("coredis") is None:
-        raise MissingExtraError
-    from trio_ai_stream.admission.shared.directory import SharedDirectory
-    from trio_ai_stream.admission.shared.gate import SharedGate
-
-    gate = SharedGate(
-        sharing.url,
-        quota,
-        permits,
-        metrics,
-        prefix=sharing.prefix,
-        policy=sharing.policy,
-        timeout_s=sharing.timeout_s,
-        lease_s=sharing.lease_s,
-    )
-    return Admission(gate, SharedDirectory(gate, streams), (gate.run,))

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.admission.bucket import BucketTable
-from trio_ai_stream.admission.decision import Decision, Quota, whole_seconds
+from trio_ai_stream.admission.rate_limit import (
+    BucketTable,
+    Decision,
+    Quota,
+    whole_seconds,
+)
 
 quotas = st.builds(
     Quota,

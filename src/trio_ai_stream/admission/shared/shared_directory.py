@@ -1,9 +1,14 @@
-"""Questions from process to process over Valkey's publish and subscribe.
+"""The streams of all workers and hosts, by asking their owners over Valkey.
 
-Each process listens on a channel of its own and on one that all share. A question names
-the channel to answer on; PUBLISH says how many processes got it, so the asker knows how
-many answers to wait for and need not guess. Nothing is stored: a process that is gone
-does not get the question, and one that hangs is waited for no longer than the timeout.
+A listing asks every process. A cancel asks the one process that holds the stream's
+permit, which the permits' own index names; so it costs two round trips and one answer,
+however large the fleet. A stream that nobody holds is a 404 after one round trip.
+
+The questions go over Valkey's publish and subscribe. Each process listens on a channel
+of its own and on one that all share. A question names the channel to answer on; PUBLISH
+says how many processes got it, so the asker knows how many answers to wait for and need
+not guess. Nothing is stored: a process that is gone does not get the question, and one
+that hangs is waited for no longer than the timeout.
 
 The subscription is read from the connection itself: coredis' PubSub object waits a
 second, shielded, whenever it is closed.
@@ -16,6 +21,7 @@ import math
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -24,10 +30,20 @@ from coredis.connection import BaseConnection
 from coredis.typing import RedisError
 from loguru import logger
 
-from trio_ai_stream.admission.directory import Entry
-from trio_ai_stream.admission.shared.link import Client, Link
+from trio_ai_stream.admission.directory import (
+    ANSWER_TIMEOUT_S,
+    DirectoryUnavailableError,
+    Entry,
+    Listing,
+    LocalStreams,
+    answer,
+    cancel_question,
+    list_question,
+)
 from trio_ai_stream.admission.shared.outage import Unavailable
-from trio_ai_stream.admission.shared.scripts import Keys
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
+from trio_ai_stream.admission.shared.valkey_link import Client, ValkeyLink
+from trio_ai_stream.admission.shared.valkey_scripts import OWNER, Keys
 
 PING_EVERY_S = 5.0
 """A subscription that fell silent for good is noticed after this and one timeout."""
@@ -51,7 +67,7 @@ class Bus:
 
     def __init__(
         self,
-        link: Link,
+        link: ValkeyLink,
         keys: Keys,
         reply: Callable[[Entry], Any],
         *,
@@ -165,3 +181,63 @@ def _decode(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return message if isinstance(message, dict) else {}
+
+
+class SharedDirectory:
+    """Finds streams through the gate's link; make it before the gate runs."""
+
+    def __init__(
+        self,
+        gate: SharedGate,
+        streams: LocalStreams,
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> None:
+        self._gate = gate
+        self._streams = streams
+        reply = partial(answer, streams)
+        self._bus = Bus(gate.link, gate.keys, reply, timeout_s=timeout_s)
+        gate.add_work([self._bus.run])
+
+    async def list_streams(self, owner: str | None) -> Listing:
+        """Return the live streams that `owner` may see, from all who answer in time.
+
+        Without Valkey: this process's, and not complete.
+        """
+        try:
+            answers, complete = await self._bus.ask(list_question(owner))
+        except Unavailable:
+            return Listing(self._streams.snapshot(owner), complete=False)
+        entries = [entry for found in answers if found for entry in found]
+        return Listing(entries, complete)
+
+    async def cancel(self, request_id: str, owner: str | None) -> Entry | None:
+        """Cancel a stream and return its owner's answer; None if nobody has it.
+
+        :raises DirectoryUnavailableError: Valkey, or the owner, did not answer in time.
+        """
+        here = self._streams.cancel(request_id, owner)
+        if here is not None:
+            return here
+        try:
+            process = await self._holder(request_id)
+            if process is None:
+                return None
+            question = cancel_question(request_id, owner)
+            answers, complete = await self._bus.ask(question, process)
+            if complete and not any(answers):
+                # Another client's stream has that id too, or its owner has just gone.
+                answers, complete = await self._bus.ask(question)
+        except Unavailable as exc:
+            raise DirectoryUnavailableError(str(exc)) from exc
+        found = next((entry for entry in answers if entry), None)
+        if found is None and not complete:
+            raise DirectoryUnavailableError("the stream's owner did not answer")
+        return found
+
+    async def _holder(self, request_id: str) -> str | None:
+        """Return the process that holds the stream's permit."""
+        keys = self._gate.keys
+        arguments = [keys.of, keys.process, 0, request_id]
+        entry = await self._gate.link.call(OWNER, keys.permits, arguments)
+        return None if entry is None else bytes(entry).decode().partition(" ")[0]

@@ -26,22 +26,136 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Final, Literal
 
 import trio
+from loguru import logger
 
-from trio_ai_stream.admission.bucket import BucketTable
-from trio_ai_stream.admission.decision import Decision, Quota
-from trio_ai_stream.admission.gate import GateStatus
-from trio_ai_stream.admission.permits import Permit, Refused, StreamPermits
-from trio_ai_stream.admission.shared.changes import Changes
-from trio_ai_stream.admission.shared.denials import Denials
+from trio_ai_stream.admission.gate import (
+    GateStatus,
+    Permit,
+    PermitRefusal,
+    StreamPermits,
+)
+from trio_ai_stream.admission.rate_limit import BucketTable, Decision, Quota
 from trio_ai_stream.admission.shared.leases import Lease, Leases
-from trio_ai_stream.admission.shared.link import Link, Work
 from trio_ai_stream.admission.shared.outage import Unavailable
-from trio_ai_stream.admission.shared.scripts import ADMIT, Keys
+from trio_ai_stream.admission.shared.valkey_link import ValkeyLink, Work
+from trio_ai_stream.admission.shared.valkey_scripts import ADMIT, Keys
 from trio_ai_stream.telemetry.metrics import Metrics
+
+PERIOD_S: Final = 60.0
+MOST: Final = 3
+"""Losses within one period that are logged one by one."""
+
+
+class Changes:
+    """Logs that the shared limits were lost and are back.
+
+    After `MOST` losses within a period there is one `gate_flapping` record a period,
+    with the number of losses, until a period passes without one.
+    """
+
+    def __init__(self, policy: Literal["local", "open", "closed"]) -> None:
+        self._policy = policy
+        self._losses: deque[float] = deque()
+        self._reason: Unavailable | None = None
+        self._processes = 1
+        self._flapping = trio.Event()
+
+    def changed(self, reason: Unavailable | None, processes: int) -> None:
+        """Log that the link was lost, for a reason, or is up, if it does not flap."""
+        self._reason, self._processes = reason, processes
+        if reason is not None:
+            self._losses.append(trio.current_time())
+        if self._flapping.is_set():
+            return
+        self._forget_old()
+        if len(self._losses) > MOST:
+            self._log_flapping()
+            self._flapping.set()
+        else:
+            self._log_state()
+
+    async def run(self) -> None:
+        """Log once a period while the link flaps, until cancelled."""
+        while True:
+            await self._flapping.wait()
+            while self._losses:
+                self._losses.clear()
+                await trio.sleep(PERIOD_S)
+                if self._losses:
+                    self._log_flapping()
+            self._flapping = trio.Event()
+            self._log_state()
+
+    def _forget_old(self) -> None:
+        oldest = trio.current_time() - PERIOD_S
+        while self._losses and self._losses[0] < oldest:
+            self._losses.popleft()
+
+    def _log_state(self) -> None:
+        if self._reason is None:
+            logger.info(
+                "limits are shared", event="gate_shared", processes=self._processes
+            )
+        else:
+            logger.warning(
+                "shared limits are out of reach; falling back",
+                event="gate_fallback",
+                policy=self._policy,
+                cause=str(self._reason),
+            )
+
+    def _log_flapping(self) -> None:
+        logger.warning(
+            "shared limits come and go",
+            event="gate_flapping",
+            policy=self._policy,
+            losses=len(self._losses),
+            cause=None if self._reason is None else str(self._reason),
+        )
+
+
+DEFAULT_CAPACITY = 10_000
+
+
+class Denials:
+    """The last refusals, each until it ends; constant time, bounded memory."""
+
+    def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
+        self._capacity = capacity
+        self._until: OrderedDict[str, tuple[float, Decision]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def put(self, client_id: str, asked_at: float, refusal: Decision) -> None:
+        """Keep a refusal of a question that was sent at `asked_at`."""
+        self._until[client_id] = (asked_at + refusal.retry_after_s, refusal)
+        self._until.move_to_end(client_id)
+        if len(self._until) > self._capacity:
+            self._until.popitem(last=False)
+
+    def get(self, client_id: str, now: float) -> Decision | None:
+        """Return the refusal that still holds for the client, with its wait updated."""
+        found = self._until.get(client_id)
+        if found is None:
+            return None
+        until, refusal = found
+        if until <= now:
+            del self._until[client_id]
+            return None
+        passed = refusal.retry_after_s - (until - now)
+        return replace(
+            refusal,
+            reset_s=max(0.0, refusal.reset_s - passed),
+            retry_after_s=until - now,
+        )
+
 
 Policy = Literal["local", "open", "closed"]
 
@@ -71,7 +185,7 @@ class SharedGate:
         self._denials = Denials()
         self._changes = Changes(policy)
         self.keys = Keys(prefix, secrets.token_hex(6))
-        self.link = Link(url, timeout_s=timeout_s, on_change=self._link_changed)
+        self.link = ValkeyLink(url, timeout_s=timeout_s, on_change=self._link_changed)
         self.leases = Leases(self.link, self.keys, lease_s=lease_s)
         self._work: list[Work] = [self.leases.run]
 
@@ -112,7 +226,9 @@ class SharedGate:
             self._denials.put(client_id, asked_at, decision)
         return decision
 
-    async def acquire_stream(self, client_id: str, request_id: str) -> Permit | Refused:
+    async def acquire_stream(
+        self, client_id: str, request_id: str
+    ) -> Permit | PermitRefusal:
         """Return the permit for one stream, or why there is none; never queues.
 
         Cancellation: a permit that Valkey has granted by then is given back.
@@ -172,7 +288,7 @@ class SharedGate:
             unavailable=not admitted,
         )
 
-    def _acquire_alone(self, lease: Lease) -> Permit | Refused:
+    def _acquire_alone(self, lease: Lease) -> Permit | PermitRefusal:
         if self._policy == "closed":
             return self._permits.refuse("gate", 0)
         share = None
@@ -183,7 +299,7 @@ class SharedGate:
             )
         else:
             granted = self._permits.acquire_unchecked(lease.client_id, lease.request_id)
-        if isinstance(granted, Refused):
+        if isinstance(granted, PermitRefusal):
             return granted
         self.leases.adopt(lease)
         return self._permit(lease, granted)

@@ -26,7 +26,7 @@ REAPED = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class LuaScript:
     """One script's text and the digest by which the server knows it (EVALSHA)."""
 
     name: str
@@ -38,7 +38,7 @@ class Script:
         return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-ADMIT = Script(
+ADMIT = LuaScript(
     "admit",
     """
 local clock = redis.call('TIME')
@@ -115,7 +115,7 @@ end
 
 # ARGV: how many streams are released, those, then for each that asks to begin: stream,
 # client, limit of all (-1: it lives already, whatever the limit), limit of its client.
-CHANGE = Script(
+CHANGE = LuaScript(
     "change",
     _COMMON
     + """
@@ -142,14 +142,14 @@ return {renew(), redis.call('SCARD', mine), redis.call('ZCARD', processes),
 """,
 )
 
-LEAVE = Script(
+LEAVE = LuaScript(
     "leave",
     _COMMON + "return redis.call('ZADD', processes, 'XX', now - 1, process)",
 )
 
-HELD = Script("held", "return redis.call('SMEMBERS', KEYS[4])")
+HELD = LuaScript("held", "return redis.call('SMEMBERS', KEYS[4])")
 
-OWNER = Script("owner", "return redis.call('HGET', KEYS[2], ARGV[4])")
+OWNER = LuaScript("owner", "return redis.call('HGET', KEYS[2], ARGV[4])")
 
 
 @dataclass(frozen=True, slots=True)
