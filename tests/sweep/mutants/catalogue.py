@@ -5,9 +5,235 @@ from __future__ import annotations
 from typing import Final
 
 from tests.sweep.mutants.mutant import Mutant
-from tests.sweep.mutants.of_others import OTHER_MUTANTS
-from tests.sweep.mutants.of_relay import RELAY_MUTANTS
 
+_CHECKPOINT: Final = "await __import__('trio').lowlevel.checkpoint()"
+_RELAY: Final = (
+    Mutant(
+        "unbounded-shield",
+        "the clean-up's shield has no deadline",
+        "relay",
+        "trio.move_on_after(_1, shield=True)",
+        "trio.CancelScope(shield=True)",
+    ),
+    Mutant(
+        "long-shield",
+        "the clean-up's shield has a deadline that helps nobody",
+        "relay",
+        "trio.move_on_after(_1, shield=True)",
+        "trio.move_on_after(30 * _1, shield=True)",
+    ),
+    Mutant(
+        "no-shield",
+        "the clean-up is cancelled with the rest: a whole answer's connection is lost",
+        "relay",
+        "trio.move_on_after(_1, shield=True)",
+        "trio.move_on_after(_1)",
+    ),
+    Mutant(
+        "swallow-cancelled",
+        "the relay takes Cancelled for an error of its own",
+        "_Conversation.run",
+        "Exception",
+        "BaseException",
+    ),
+    Mutant(
+        "second-terminal",
+        "a stream that the drain ended is told so twice",
+        "relay",
+        "await _1.write_ending()",
+        "await _1.write_ending()\n"
+        "if stream.ending.outcome is Outcome.SHUTDOWN:\n"
+        "    await _1.write_ending()",
+    ),
+    Mutant(
+        "unbounded-farewell",
+        "the terminal event waits for the client for ever",
+        "write_ending",
+        "trio.move_on_after(_1)",
+        "trio.CancelScope()",
+    ),
+    Mutant(
+        "two-writers",
+        "the terminal event does not wait for a heartbeat under way",
+        "write_ending",
+        "await _1.writable()",
+    ),
+    Mutant(
+        "heartbeat-in-farewell",
+        "the timers go on while the terminal event is written (found by the sweep)",
+        "write_ending",
+        "_1.waiting_since = None",
+    ),
+    Mutant(
+        "step-after-end",
+        "an answer that arrives after the ending is taken up (found by the sweep)",
+        "relay:_attempt",
+        "_1.ending is not None",
+        "False",
+    ),
+    Mutant(
+        "read-after-end",
+        "the relay reads on after the ending (found by the sweep)",
+        "_Conversation._receive",
+        "_1.ending is not None",
+        "False",
+    ),
+    Mutant(
+        "cut-after-finish",
+        "a connection that breaks after the finish makes a failure of a whole answer",
+        "_await_done",
+        "_1.ending is not None",
+        "True",
+    ),
+    Mutant(
+        "retry-after-content",
+        "a stream that has delivered content is retried",
+        "_wait_before_retry",
+        "_1.events or _2 or _3",
+        "False",
+    ),
+    Mutant(
+        "retry-leaks",
+        "a retry forgets the connection of the attempt before",
+        "relay:_attempt",
+        "_1.release_upstream()",
+        "_1.source = None",
+    ),
+    Mutant(
+        "still-to-be-watched",
+        "a stream that is over stays in the queue of timers to be started",
+        "relay",
+        "_1.leave(_2)",
+    ),
+    Mutant(
+        "watch-outlives",
+        "the timers run in a task of the server's",
+        "relay",
+        "_1.start_soon",
+        "trio.lowlevel.spawn_system_task",
+    ),
+)
+_REQUEST: Final = (
+    Mutant(
+        "release-when-told",
+        "the permit comes back only from a stream whose client could be told its end",
+        "http.connection:__call__",
+        "_1.stream is not None",
+        "_1.stream is not None and _1.stream.told",
+    ),
+    Mutant(
+        "await-after-permit",
+        "a checkpoint between taking the permit and handing it to the request",
+        "admit_stream",
+        "if not isinstance(_1, Permit):\n    ...",
+        f"{_CHECKPOINT}\nif not isinstance(_1, Permit):\n    ...",
+    ),
+    Mutant(
+        "await-before-entry",
+        "a checkpoint between the registry's entry and the request's",
+        "admit_stream",
+        "_1.registry.add(_2)",
+        f"_1.registry.add(_2)\n{_CHECKPOINT}",
+    ),
+    Mutant(
+        "drain-admits",
+        "a stream that was on its way when the drain began is admitted",
+        "admit_stream",
+        "_1.draining.is_set()",
+        "False",
+    ),
+    Mutant(
+        "gone-unheard",
+        "the client's going is recorded, and nothing is cancelled",
+        "http.connection:_leave",
+        "_1.cancel(...)",
+    ),
+    Mutant(
+        "stall-unrecorded",
+        "a client that stalled is recorded like one that left",
+        "http.connection:_leave",
+        "_1.stream.end(_2)",
+    ),
+    Mutant(
+        "gone-untold",
+        "nobody is told that the client is gone",
+        "http.connection:__call__",
+        "_1.exchange.on_disconnect(...)",
+    ),
+    Mutant(
+        "cut-by-shutdown-unrecorded",
+        "a stream that dies with a draining server is recorded as the client's going",
+        "http.connection:__call__",
+        "_1 = Outcome.SHUTDOWN",
+    ),
+)
+_STREAM: Final = (
+    Mutant(
+        "end-keeps-upstream",
+        "the ending is decided, and upstream goes on until the relay comes to it",
+        "Stream.end",
+        "_1 is not Outcome.COMPLETED",
+        "False",
+    ),
+    Mutant(
+        "late-answer-kept",
+        "an answer that arrives after the ending keeps its connection",
+        "Stream.attach_response",
+        "self.ending is not None",
+        "False",
+    ),
+    Mutant(
+        "stop-is-only-noted",
+        "a stream that is cancelled by id is not interrupted",
+        "Stream.stop",
+        "self.stop_scope.cancel(...)",
+    ),
+    Mutant(
+        "last-cause-wins",
+        "a cause that comes later replaces the first",
+        "Stream.end",
+        "if self.ending is not None:\n    return False",
+        "if self.ending is not None:\n"
+        "    self.ending = Ending(outcome, self.ending.at, None, detail)\n"
+        "    return False",
+    ),
+    Mutant(
+        "drain-forgets-waiting",
+        "the drain tells only streams that have content",
+        "registry:end_streams",
+        "_1.stop(_2)",
+        "if _1.events:\n    _1.stop(_2)",
+    ),
+    Mutant(
+        "idle-never-fires",
+        "the timers see upstream's silence and let it be",
+        "StreamTimers.run",
+        "_1.cancel(...)",
+    ),
+)
+_TRANSPORT: Final = (
+    Mutant(
+        "abort-keeps-socket",
+        "an aborted body leaves its connection open",
+        "transport.body:abort",
+        "_1.discard(_2)",
+    ),
+    Mutant(
+        "cancelled-request-keeps-socket",
+        "a request that is cancelled before its head leaves its connection open",
+        "_try",
+        "_1.discard(_2)\nraise",
+        "raise",
+    ),
+    Mutant(
+        "closed-connection-kept",
+        "a connection closed while its answer came goes to the idle ones (found by the"
+        " sweep)",
+        "_exchange_large",
+        "_1 is CLOSED_LINK",
+        "False",
+    ),
+)
 MUTANTS: Final[dict[str, Mutant]] = {
-    mutant.name: mutant for mutant in (*RELAY_MUTANTS, *OTHER_MUTANTS)
+    mutant.name: mutant for mutant in (*_RELAY, *_REQUEST, *_STREAM, *_TRANSPORT)
 }

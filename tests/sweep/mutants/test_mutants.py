@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from tests.sweep.mutants.catalogue import MUTANTS
@@ -16,11 +18,52 @@ def test_a_mutant_applies_exactly_once(mutant):
     mutant.check()
 
 
-def test_a_mutant_that_no_longer_fits_says_so():
-    """A mistake whose place is gone is an error, not a mutant that nobody finds."""
-    stale = Mutant("stale", "none", "stream/relay.py", "no such line", "")
-    with pytest.raises(StaleMutantError, match="found 0 times"):
-        stale.check()
+@pytest.mark.parametrize(
+    ("function", "old", "says"),
+    [
+        ("relay", "no_such_call()", "expected one place in relay, found 0"),
+        ("relay", "stream", "found [1-9]"),
+        ("no_such_function", "_1", "found it in no module"),
+        ("_sites", "_1", "expected one function"),
+    ],
+)
+def test_a_mutant_that_no_longer_fits_says_so(function, old, says):
+    """A mistake whose place is gone, or is not one, is an error."""
+    with pytest.raises(StaleMutantError, match=says):
+        Mutant("stale", "none", function, old, "pass_").check()
+
+
+BEFORE = """
+class Writer:
+    async def write(self, pieces):
+        # one after another
+        for part in pieces:
+            if self.closed and part:
+                self.note(part, size=len(part))
+                return
+            await self.out.send(part)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "gives"),
+    [
+        ("self.note(...)", "", "pass"),
+        ("await _1.send(_2)", "await _1.send(_2, 7)", "await self.out.send(part, 7)"),
+        ("_1.closed and _2", "not _2", "if not part:"),
+        ("_1.note(_2, size=len(_2))", "note(_2)", "note(part)"),
+        ("if _1:\n    ...", "if True:\n    ...\nelse:\n    drop()", "drop()"),
+        ("self.note(...)\nreturn", "return", "if self.closed and part:"),
+    ],
+)
+def test_an_edit_is_made_in_the_tree_whatever_the_names(old, new, gives):
+    """A pattern matches by structure, and `new` may use what it stood for."""
+    mutant = Mutant("one", "", "Writer.write", old, new)
+    changed = ast.unparse(mutant.apply(BEFORE))
+    assert gives in changed
+    assert changed != ast.unparse(ast.parse(BEFORE))
+    renamed = BEFORE.replace("part", "block").replace("# one", "# each, one")
+    assert ast.unparse(mutant.apply(renamed)) == changed.replace("part", "block")
 
 
 @pytest.mark.parametrize(
