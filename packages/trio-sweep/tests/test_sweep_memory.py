@@ -141,3 +141,23 @@ def test_tls_and_open_tcp_stream_work_over_it() -> None:
                 assert await tls.receive_some() == b"secret"
 
     run(main)
+
+
+def test_an_end_answers_what_libraries_ask_of_a_socket() -> None:
+    """The pool of httpcore asks whether an idle connection has become readable."""
+
+    async def main() -> None:
+        connection = MemoryConnection(100)
+        end = connection.client
+        passes: object = end
+        assert isinstance(passes, trio.SocketStream)
+        assert end.socket.getpeername() == end.socket.getsockname()
+        assert not end.socket.is_readable()
+        await connection.server.send_all(b"x")
+        assert end.socket.is_readable()
+        await end.receive_some()
+        assert not end.socket.is_readable()
+        connection.reset()
+        assert end.socket.is_readable()
+
+    run(main)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
@@ -71,6 +72,10 @@ class _Pipe:
             if self.ended or self.cut:
                 return b""
             await self._change.park()
+
+    @property
+    def readable(self) -> bool:
+        return bool(self._data) or self.ended or self.cut or self.broken
 
     def end(self) -> None:
         self.ended = True
@@ -149,6 +154,11 @@ class MemoryStream(trio.abc.HalfCloseableStream):
     def setsockopt(self, *_: object) -> None:
         """Accept any option of a socket: clients set TCP_NODELAY."""
 
+    @property
+    def socket(self) -> MemorySocket:
+        """What libraries ask of `trio.SocketStream.socket`."""
+        return MemorySocket(self)
+
     @contextlib.contextmanager
     def _exclusively(self, doing: str) -> Iterator[None]:
         if doing in self._busy:
@@ -158,6 +168,30 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             yield
         finally:
             self._busy.discard(doing)
+
+
+class MemorySocket:
+    """The questions that libraries ask a socket: is it readable, and whose is it."""
+
+    family = socket.AF_INET
+
+    def __init__(self, stream: MemoryStream) -> None:
+        self._stream = stream
+        self.setsockopt = stream.setsockopt
+
+    def is_readable(self) -> bool:
+        """Tell whether a receive would return, or raise, at once."""
+        return self._stream._into.readable
+
+    def getsockname(self) -> tuple[str, int]:
+        """Return the address of this end: the same for all."""
+        return "127.0.0.1", 80
+
+    getpeername = getsockname
+
+
+# httpcore asks isinstance before it looks whether an idle connection has data.
+trio.SocketStream.register(MemoryStream)
 
 
 class MemoryConnection:
