@@ -10,24 +10,17 @@ import sys
 from pathlib import Path
 
 from trio_ai_stream.settings import Settings, describe, load_settings
-from trio_ai_stream.settings.bounds import Bounds
 from trio_ai_stream.stream.lifecycle import diagram
 from trio_ai_stream.stream.outcome import endings_table
 
 ROOT = Path(__file__).parent.parent
 
 
-def names() -> list[str]:
-    """Return the settings' names: what a server is first, how it is bounded then."""
-    own = [name for name in Settings.model_fields if name not in Bounds.model_fields]
-    return own + list(Bounds.model_fields)
-
-
 def settings_table() -> str:
     """Return the settings as a Markdown table, in the order of the model."""
     defaults = describe(load_settings({}, None))
     lines = ["| setting | default | what it does |", "|---|---|---|"]
-    for name in names():
+    for name in Settings.model_fields:
         default = f"`{defaults[name]}`" if defaults[name] else ""
         description = Settings.model_fields[name].description
         lines.append(f"| `{name}` | {default} | {description} |")
@@ -41,7 +34,7 @@ def env_example() -> str:
         "# Copy to .env and uncomment what you change; the environment wins over it.",
         "# An empty value means unset. Made by `python -m scripts.docs`.",
     ]
-    for name in names():
+    for name in Settings.model_fields:
         description = Settings.model_fields[name].description
         lines += ["", f"# {description}", f"# {name}={defaults[name]}"]
     return "\n".join(lines) + "\n"

@@ -23,7 +23,7 @@ BOUNDS = {
     "H2_MAX_RESETS": ["h2_resets"],
     "H2_MAX_CONTROL_FRAMES": ["h2_control_frames"],
     "H2_MAX_BUFFERED_BYTES": ["h2_buffered_bytes"],
-    "MAX_CONCURRENT_STREAMS": ["backlog"],
+    "MAX_CONCURRENT_STREAMS": ["streams", "backlog"],
 }
 
 

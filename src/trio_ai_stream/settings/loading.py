@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError
 
+from trio_ai_stream.settings.cross_field import broken_rules
 from trio_ai_stream.settings.model import Settings
 
 
@@ -82,25 +83,25 @@ def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
     return dotenv_values(stream=io.StringIO("".join(right))), wrong
 
 
-def _validate(
-    values: Mapping[str, str], unknown: frozenset[str] = frozenset()
-) -> tuple[Settings | None, list[str]]:
+def _validate(values: Mapping[str, str]) -> tuple[Settings | None, list[str]]:
     """Return the settings, or what is wrong with them.
 
-    Pydantic does not look at several values together while one is wrong by itself; so
-    those are taken out, and the rest is looked at without them (`unknown`).
+    Values that are wrong by themselves are taken out, and what several settings must be
+    together is looked at without them.
     """
+    found: list[str] = []
+    wrong: frozenset[str] = frozenset()
     try:
-        return Settings.model_validate(values, context={"unknown": unknown}), []
+        settings = Settings.model_validate(values)
     except ValidationError as exc:
         errors = exc.errors()
-    found = [
-        line for error in errors for line in _problem(dict(error), values).split("\n")
-    ]
-    if wrong := frozenset(str(error["loc"][0]) for error in errors if error["loc"]):
-        rest = {name: value for name, value in values.items() if name not in wrong}
-        found += _validate(rest, wrong)[1]
-    return None, found
+        found = [_problem(dict(error), values) for error in errors]
+        wrong = frozenset(str(error["loc"][0]) for error in errors)
+        settings = Settings.model_validate(
+            {name: value for name, value in values.items() if name not in wrong}
+        )
+    found += broken_rules(settings, unknown=wrong)
+    return (None if found else settings), found
 
 
 def refuse_exposure(settings: Settings, handed: Sequence[str] | None = None) -> None:
@@ -134,8 +135,6 @@ def _is_loopback(host: str) -> bool:
 def _problem(error: dict[str, Any], values: Mapping[str, str]) -> str:
     """Say what was expected and what came; a secret's value is never shown."""
     message = str(error["msg"]).removeprefix("Value error, ")
-    if not error["loc"]:
-        return message
     name = str(error["loc"][0])
     if message.startswith("expected"):
         return f"{name}: {message}"

@@ -13,22 +13,24 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     SecretStr,
-    ValidationInfo,
-    model_validator,
 )
 
-from trio_ai_stream.settings.bounds import Bounds
-from trio_ai_stream.settings.together import broken_rules
 from trio_ai_stream.settings.values import (
     DIGEST_PREFIX,
+    Bytes,
+    Count,
     File,
     Header,
     KeyFile,
     Keys,
     Networks,
+    RedisUrl,
+    Seconds,
     Words,
     check_base_url,
     check_origins,
@@ -36,8 +38,13 @@ from trio_ai_stream.settings.values import (
 )
 
 
-class Settings(Bounds):
-    """The effective settings of one process; frozen."""
+class Settings(BaseModel):
+    """The effective settings of one process; frozen.
+
+    What several of them must be together is in `cross_field`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     # Upstream
     OPENROUTER_API_KEY: SecretStr | None = Field(
@@ -67,7 +74,7 @@ class Settings(Bounds):
     )
     PORT: Annotated[tuple[str, int], BeforeValidator(read_bind)] = Field(
         ("", 8080),
-        description="`8080`, `:8080` (the seed's form) or `host:port`, whose"
+        description="`8080`, `:8080` (the original server's form) or `host:port`, whose"
         " host wins.",
     )
     WORKERS: Annotated[int, Field(ge=1, le=256)] = Field(
@@ -129,6 +136,136 @@ class Settings(Bounds):
     TRACE_FILE: Path = Field(
         Path("trace.json"), description="Its file; each process adds its own number."
     )
+    # The bounds: how much, how many, how long. Whoever waits, waits for one of these.
+    # Limits
+    RATE_LIMIT: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = Field(
+        10, description="Requests a second and client (token bucket, burst the same)."
+    )
+    MAX_PROMPT_LENGTH: Count = Field(
+        4000, description="Characters of the `prompt` of `POST /chat`."
+    )
+    MAX_MESSAGES_LENGTH: Count = Field(
+        1_000_000,
+        description="Characters over all texts of one request's `messages`.",
+    )
+    MAX_BODY_BYTES: Bytes = Field(
+        33_554_432, description="Bytes of one request body; reading stops there."
+    )
+    MAX_BODIES_BYTES: Bytes = Field(
+        268_435_456,
+        description="Bytes of all request bodies of one process together, from their"
+        " arrival to the end of the request; past it 503.",
+    )
+    UPSTREAM_BUFFER_BYTES: Count = Field(
+        268_435_456,
+        description="Bytes of large events and documents (beyond 64 KiB) that all"
+        " streams of a worker may hold; past it a stream ends with an error.",
+    )
+    MAX_CONCURRENT_STREAMS: Count = Field(
+        2000, description="Streams at a time; one more gets 503 at once."
+    )
+    MAX_STREAMS_PER_CLIENT: Count | None = Field(
+        None, description="Streams of one client at a time; one more gets 429."
+    )
+    # Sharing
+    REDIS_URL: RedisUrl | None = Field(
+        None,
+        description="Valkey or Redis that shares limits and streams between workers and"
+        " hosts, `redis://` or `rediss://` (TLS); needs the extra `redis`.",
+    )
+    REDIS_PREFIX: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = Field(
+        "trio-ai-stream", description="What all keys there begin with."
+    )
+    REDIS_TIMEOUT_SECS: Seconds = Field(
+        0.25, description="A decision waits for it no longer than this."
+    )
+    REDIS_LEASE_SECS: Annotated[float, Field(ge=1, le=3600)] = Field(
+        15, description="A process that vanished gives its permits back after this."
+    )
+    RATE_LIMIT_FALLBACK: Literal["local", "open", "closed"] = Field(
+        "local",
+        description="Without it each process counts alone, or admits or refuses all.",
+    )
+    # Time
+    READ_TIMEOUT_SECS: Seconds = Field(
+        15, description="Reading one request, head and body."
+    )
+    WRITE_TIMEOUT_SECS: Seconds = Field(
+        15, description="One write without progress; then the connection is aborted."
+    )
+    IDLE_TIMEOUT_SECS: Seconds = Field(
+        60, description="An idle keep-alive connection is closed after this."
+    )
+    CONNECT_TIMEOUT_SECS: Seconds = Field(
+        10, description="Connecting to upstream: name, TCP and TLS."
+    )
+    FIRST_TOKEN_TIMEOUT_SECS: Seconds = Field(
+        120, description="From the request to the first content, retries included."
+    )
+    STREAM_IDLE_TIMEOUT_SECS: Seconds = Field(
+        60, description="Silence of upstream between two chunks."
+    )
+    DONE_GRACE_SECS: Annotated[float, Field(ge=0, le=60)] = Field(
+        2,
+        description="A whole answer waits this long for upstream's usage and `[DONE]`.",
+    )
+    STREAM_DEADLINE_SECS: Seconds = Field(1800, description="A whole stream.")
+    HEARTBEAT_SECS: Seconds = Field(
+        15, description="A comment goes to the client after this much silence."
+    )
+    DRAIN_TIMEOUT_SECS: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        25,
+        description="Live streams may go on for this long after SIGTERM "
+        "(Kubernetes kills at 30 s by default).",
+    )
+    WATCHDOG_TIMEOUT_SECS: Seconds = Field(
+        15,
+        description="A worker whose loop has not turned for this long is killed and"
+        " replaced (`serve` with several).",
+    )
+    # Retries
+    RETRY_BUDGET_PERCENT: Annotated[float, Field(ge=0, le=100)] = Field(
+        10, description="Retries upstream, as a share of the requests of one worker."
+    )
+    RETRY_BUDGET_FLOOR: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        10, description="Retries that one worker may make besides in ten seconds."
+    )
+    # Connections
+    MAX_CONNECTIONS: Count = Field(
+        8192, description="Open connections of one worker; one more gets 503."
+    )
+    MAX_REQUESTS_PER_CONNECTION: Count = Field(
+        1000,
+        description="Then the connection is closed, so that clients spread over"
+        " workers and replicas again.",
+    )
+    MAX_HEADER_BYTES: Count = Field(
+        16_384, description="Request line and headers; past it 431."
+    )
+    MAX_READ_AHEAD_BYTES: Count = Field(
+        65_536, description="Pipelined bytes that are read during a response."
+    )
+    H2_MAX_STREAMS: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        128, description="Streams at a time on one HTTP/2 connection."
+    )
+    H2_MAX_RESETS: Count = Field(
+        500,
+        description="Streams of one HTTP/2 connection reset in ten seconds, by either"
+        " side (rapid reset); past it the connection is closed.",
+    )
+    H2_MAX_CONTROL_FRAMES: Count = Field(
+        5000,
+        description="HTTP/2 frames in ten seconds that carry neither request, data"
+        " nor credit; past it the connection is closed.",
+    )
+    H2_MAX_BUFFERED_BYTES: Count = Field(
+        262_144,
+        description="What one HTTP/2 stream may hold for a client whose window is"
+        " closed.",
+    )
+    TLS_HANDSHAKE_TIMEOUT_SECS: Seconds = Field(
+        10, description="Accepting one TLS connection."
+    )
 
     @property
     def upstream_kind(self) -> Literal["openrouter", "simulator"]:
@@ -178,13 +315,6 @@ class Settings(Bounds):
             return None
         host, port = self.METRICS_PORT
         return (host or "127.0.0.1", port)
-
-    @model_validator(mode="after")
-    def _together(self, info: ValidationInfo) -> Settings:
-        unknown = (info.context or {}).get("unknown", ())
-        if problems := broken_rules(self, unknown=unknown):
-            raise ValueError("\n".join(problems))
-        return self
 
 
 def _plain(keys: tuple[SecretStr, ...]) -> tuple[str, ...]:

@@ -1,22 +1,13 @@
-"""What settings must be together: rules over several values, each right by itself."""
+"""What several settings must be together, each being right by itself."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final, NamedTuple
+from pathlib import Path
+from typing import Final
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from trio_ai_stream.settings.model import Settings
-
-
-class Rule(NamedTuple):
-    """A check, and the settings without which it can't be made."""
-
-    needs: frozenset[str]
-    problem: Callable[[Settings], str | None]
+from trio_ai_stream.settings.model import Settings
 
 
 def broken_rules(settings: Settings, *, unknown: Collection[str]) -> list[str]:
@@ -24,8 +15,8 @@ def broken_rules(settings: Settings, *, unknown: Collection[str]) -> list[str]:
 
     :param unknown: names whose values were refused; `settings` has defaults for them.
     """
-    rules = [rule for rule in RULES if rule.needs.isdisjoint(unknown)]
-    return [line for rule in rules if (line := rule.problem(settings))]
+    checks = [check for names, check in RULES.items() if names.isdisjoint(unknown)]
+    return [problem for check in checks if (problem := check(settings))]
 
 
 def _upstream_needs_its_key(settings: Settings) -> str | None:
@@ -84,9 +75,10 @@ def _one_body_fits_into_all(settings: Settings) -> str | None:
     return None
 
 
-RULES: Final = (
-    Rule(frozenset({"UPSTREAM", "OPENROUTER_API_KEY"}), _upstream_needs_its_key),
-    Rule(frozenset({"TLS_CERT_FILE", "TLS_KEY_FILE"}), _certificate_needs_its_key),
-    Rule(frozenset({"ALLOW_ANONYMOUS", "API_KEYS", "API_KEYS_FILE"}), _keys_or_anybody),
-    Rule(frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}), _one_body_fits_into_all),
-)
+RULES: Final[dict[frozenset[str], Callable[[Settings], str | None]]] = {
+    frozenset({"UPSTREAM", "OPENROUTER_API_KEY"}): _upstream_needs_its_key,
+    frozenset({"TLS_CERT_FILE", "TLS_KEY_FILE"}): _certificate_needs_its_key,
+    frozenset({"ALLOW_ANONYMOUS", "API_KEYS", "API_KEYS_FILE"}): _keys_or_anybody,
+    frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}): _one_body_fits_into_all,
+}
+"""Each check, by the settings without which it can't be made."""
