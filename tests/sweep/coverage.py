@@ -29,7 +29,7 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
     ("upstream/transport/links.py", "TlsLink.flush"): "the same",
     ("upstream/transport/links.py", "TlsLink._send_outgoing"): "the same",
     ("upstream/transport/dial.py", "Resolver.resolve"): "DNS runs in a thread",
-    ("upstream/transport/dial.py", "Dialer.dial"): "DNS, TCP and TLS",
+    ("upstream/transport/dial.py", "Dialer.dial"): "DNS and TCP",
     ("upstream/transport/dial.py", "Dialer._secure"): "TLS",
     ("upstream/transport/dial.py", "_connect_first"): "real sockets",
     ("upstream/transport/dial.py", "_attempt"): "real sockets",
@@ -54,12 +54,8 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
         "upstream/transport/body.py",
         "TransportBody.__anext__",
     ): "for httpx's own readers",
-    ("upstream/proxy.py", ""): "httpx's own connections, over sockets",
     ("upstream/bodies.py", "_DecodedBody.receive"): "the simulator compresses nothing",
     ("upstream/bodies.py", "_DecodedBody.drain"): "the same",
-    ("upstream/responses.py", "DocumentResponse.finish"): (
-        "through a proxy only: on a connection of ours the document has ended"
-    ),
     ("upstream/openrouter.py", "OpenRouter.get"): "no stream: upstream refuses a GET",
     ("admission/peers.py", ""): "workers' sockets",
     ("http/probes.py", ""): "no stream: a listener of its own, tests/e2e runs it",

@@ -1,46 +1,38 @@
-"""Upstream as it is behind a proxy: nobody is told what closes its connections.
-
-There the transport is httpx's own (`upstream/proxy.py`), so a request without an answer
-can only be cancelled, and its answer may arrive after the stream has ended.
-"""
+"""Upstream behind a proxy: each connection begins with a CONNECT, in memory as well."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Final
 
-from trio_ai_stream.stream.protocols import (
-    OnAbortable,
-    OnSent,
-    UpstreamRequest,
-    UpstreamResponse,
-)
+import trio
+
 from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.upstream.transport.circuit import CircuitState
+from trio_ai_stream.upstream.transport import Origin, Proxy
+
+PROXY: Final = Proxy(Origin(False, "proxy.test", 3128))
 
 
-class Proxied:
-    """Another upstream, without its `hold`."""
-
-    def __init__(self, upstream: OpenRouter) -> None:
-        self._upstream = upstream
-        self.kind = upstream.kind
-
-    @property
-    def rejected_key(self) -> bool:
-        """As the other."""
-        return self._upstream.rejected_key
-
-    @property
-    def circuit(self) -> CircuitState:
-        """As the other."""
-        return self._upstream.circuit
-
-    async def open(
-        self, call: UpstreamRequest, on_sent: OnSent, on_abortable: OnAbortable
-    ) -> UpstreamResponse:
-        """Open an answer; give nothing to hold until it is there."""
-        return await self._upstream.open(call, on_sent, _ignore_abort)
+def use_proxy(upstream: OpenRouter) -> None:
+    """Let the next connections go through a proxy, as its environment would have it."""
+    upstream._transport._dialer._proxy = PROXY
 
 
-def _ignore_abort(_abort: Callable[[], None] | None) -> None:
-    """Take what closes the connection, and forget it."""
+async def serve_through_proxy(
+    serve: Callable[[trio.abc.Stream], Awaitable[None]], stream: trio.abc.Stream
+) -> None:
+    """Answer CONNECT, and let `serve` have the connection then."""
+    head = b""
+    try:
+        while b"\r\n\r\n" not in head:
+            data = await stream.receive_some()
+            if not data:
+                await stream.aclose()
+                return
+            head += data
+        assert head.startswith(b"CONNECT ")
+        await stream.send_all(b"HTTP/1.1 200 Connected\r\n\r\n")
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        await stream.aclose()
+        return
+    await serve(stream)

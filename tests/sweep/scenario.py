@@ -46,7 +46,7 @@ class Scenario:
     origin: str = ""  # of the page that asks, if a page does
     # The server under the application tells of a disconnect at once.
     reports_disconnect: bool = True
-    proxied: bool = False  # upstream is behind a proxy, and so less in our hands
+    proxied: bool = False  # upstream is behind a proxy
     pieces: int = 1  # in which the request's body arrives
     connect_s: float = 0.01
     warm: int = 0  # requests before, which leave a connection in the pool

@@ -23,8 +23,7 @@ _ALL: Final = (
     ),
     Scenario(
         "proxied",
-        "the same, asked for on a connection that is not ours to close before it is"
-        " answered",
+        "the same through a proxy that opens a tunnel to upstream",
         proxied=True,
         always=("cancel",),
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -16,7 +17,7 @@ import trio.testing
 
 from tests.sweep.client import Client
 from tests.sweep.network import Network
-from tests.sweep.proxied import Proxied
+from tests.sweep.proxied import serve_through_proxy, use_proxy
 from tests.sweep.scenario import PATHS, TARGET, Scenario
 from tests.sweep.sighting import Sighting, sight, tasks_of_server
 from tests.sweep.stage import application
@@ -91,9 +92,12 @@ class World:
         """Serve the target and what surrounds it; then look, ask again, shut down."""
         async with trio.open_nursery() as outside:
             self.root = outside.cancel_scope
+            serve = self._simulator.handle
+            if self.scenario.proxied:
+                serve = partial(serve_through_proxy, serve)
             self.network = Network(
                 outside,
-                self._simulator.handle,
+                serve,
                 self.tick,
                 connect_s=self.scenario.connect_s,
             )
@@ -101,9 +105,8 @@ class World:
             if self.scenario.valkey:
                 self.valkey = self._share(outside)
             await outside.start(self._serve)
-            services = self.app.services
-            if self.scenario.proxied and services.upstream is not None:
-                services.upstream = Proxied(services.upstream)  # type: ignore[assignment]
+            if self.scenario.proxied and self.app.services.upstream is not None:
+                use_proxy(self.app.services.upstream)
             await self._warm_up()
             await trio.testing.wait_all_tasks_blocked()
             self.tasks_before = tasks_of_server()

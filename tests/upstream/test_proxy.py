@@ -1,32 +1,47 @@
-"""Upstream through a proxy: the same seam, over httpx's own transport."""
+"""Upstream through a proxy: the same connections, over a tunnel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 import pytest
 import trio
 import trio.testing
+import trustme
 
+from tests.upstream.transport.servers import OK, forever, serving
 from trio_ai_stream.simulator.simulator import Simulator
+from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.stream.protocols import UpstreamRequest
+from trio_ai_stream.upstream.factory import proxy_for
 from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.upstream.proxy import ProxiedTransport, proxy_for
+from trio_ai_stream.upstream.transport import Origin, Proxy, UpstreamTransport
 from trio_ai_stream.wire.events import Done, Item
+from trio_ai_stream.wire.record import Outcome
 
 BODY = b'{"model":"%s","stream":true,"messages":[{"role":"user","content":"hi"}]}'
+LOGIN = "Basic dXNlcjpzZWNyZXQ="
 
 
-async def forward(client: trio.SocketStream) -> None:
+async def tunnel(
+    client: trio.abc.Stream, *, answer: bytes = b"200 Connected", heads: list[bytes]
+) -> None:
     """Be an HTTP proxy for one connection: read a head, connect, pass bytes on."""
     head = b""
     while b"\r\n\r\n" not in head:
         head += await client.receive_some()
-    method, target, rest = head.split(b" ", 2)
-    url = httpx.URL(target.decode())
-    async with client, await trio.open_tcp_stream(url.host, url.port or 80) as server:
-        await server.send_all(b" ".join([method, url.raw_path, rest]))
+    heads.append(head)
+    _, target, _ = head.split(b" ", 2)
+    await client.send_all(b"HTTP/1.1 " + answer + b"\r\n\r\n")
+    if not answer.startswith(b"2"):
+        await client.aclose()
+        return
+    host, _, port = target.decode().rpartition(":")
+    async with client, await trio.open_tcp_stream(host, int(port)) as server:
 
         async def back(nursery: trio.Nursery) -> None:
             async for data in server:
@@ -40,8 +55,49 @@ async def forward(client: trio.SocketStream) -> None:
             nursery.cancel_scope.cancel(reason="the client is gone")
 
 
-# httpx's own chain of generators is not closed when a body is left before its end.
-@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+@asynccontextmanager
+async def proxy_serving(
+    heads: list[bytes],
+    *,
+    answer: bytes = b"200 Connected",
+    secured: ssl.SSLContext | None = None,
+) -> AsyncIterator[Origin]:
+    """Serve as a proxy, over TLS if `secured`."""
+    handler = partial(tunnel, answer=answer, heads=heads)
+    async with trio.open_nursery() as nursery:
+        listener: object
+        if secured is None:
+            serve = partial(trio.serve_tcp, handler, 0, host="127.0.0.1")
+            listener = (await nursery.start(serve))[0]
+        else:
+            over_tls = partial(
+                trio.serve_ssl_over_tcp, handler, 0, secured, host="127.0.0.1"
+            )
+            listener = (await nursery.start(over_tls))[0].transport_listener
+        port = port_of(listener)
+        yield Origin(secured is not None, "127.0.0.1", port)
+        nursery.cancel_scope.cancel(reason="test over")
+
+
+def port_of(listener: object) -> int:
+    """The port of a listener for sockets."""
+    assert isinstance(listener, trio.SocketListener)
+    port: int = listener.socket.getsockname()[1]
+    return port
+
+
+def openrouter(transport: UpstreamTransport, base_url: str) -> OpenRouter:
+    """Upstream at `base_url`."""
+    return OpenRouter(
+        transport,
+        base_url=base_url,
+        kind="openrouter",
+        headers={},
+        connect_s=5,
+        buffer_bytes=1_000_000,
+    )
+
+
 @pytest.mark.parametrize(
     ("model", "whole", "kept"),
     [("fast", False, 1), ("fast", True, 1), ("silent", False, 0)],
@@ -55,44 +111,111 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
     items: list[Item] = []
     held: list[Callable[[], None] | None] = []
     with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery, proxy_serving([]) as proxy:
             address = await nursery.start(simulator.serve)
-            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            nursery.start_soon(trio.serve_listeners, forward, listeners)
-            port = listeners[0].socket.getsockname()[1]
-            upstream = OpenRouter(
-                ProxiedTransport(f"http://127.0.0.1:{port}", nursery),
-                base_url=address.base_url,
-                kind="openrouter",
-                headers={},
-                connect_s=5,
-                buffer_bytes=1_000_000,
-            )
+            transport = UpstreamTransport(proxy=Proxy(proxy))
+            upstream = openrouter(transport, address.base_url)
             body = BODY % f"simulator/{model}".encode()
             if whole:
                 body = body.replace(b'"stream":true', b'"stream":false')
-            source = await upstream.open(
+            response = await upstream.open(
                 UpstreamRequest("r1", model, body, whole=whole),
                 trio.lowlevel.checkpoint,
                 held.append,
             )
             while not (items and type(items[-1]) is Done) and len(items) < 5:
-                items += await source.receive() or []
+                items += await response.receive() or []
             if model == "silent":
-                source.abort()
+                response.abort()
                 record = await simulator.ledger.wait_for("r1", "client_gone")
                 assert record.events_after_gone == 0
             else:
-                while not whole and await source.receive() is not None:
+                while not whole and await response.receive() is not None:
                     pass
-                await source.finish()
-            source.abort()
+                await response.finish()
+            response.abort()
             await trio.testing.wait_all_tasks_blocked(0.05)
-            assert simulator.connections == kept
-            assert held == []  # which connection it has is httpx's secret
+            assert simulator.connections == transport.statistics().idle == kept
+            assert held[0] is not None
+            assert held[-1] is None
             await upstream.aclose()
             nursery.cancel_scope.cancel(reason="test over")
     assert [item for item in items if isinstance(item, str)]
+
+
+@pytest.mark.parametrize("to_proxy", [False, True], ids=["plain", "tls"])
+async def test_tls_is_spoken_with_upstream_itself(to_proxy: bool) -> None:
+    """The proxy sees CONNECT and ciphertext, also where TLS leads to it as well."""
+    authority = trustme.CA()
+    secured = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(secured)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    heads: list[bytes] = []
+    big = b"x" * 100_000
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + big
+
+    async def upstream(client: trio.abc.Stream) -> None:
+        while True:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                if not (data := await client.receive_some()):
+                    return
+                head += data
+            await client.send_all(answer)
+
+    with trio.fail_after(20):
+        async with (
+            trio.open_nursery() as nursery,
+            proxy_serving(heads, secured=secured if to_proxy else None) as proxy,
+        ):
+            listeners = await trio.open_ssl_over_tcp_listeners(
+                0, secured, host="127.0.0.1"
+            )
+            nursery.start_soon(trio.serve_listeners, upstream, listeners)
+            port = port_of(listeners[0].transport_listener)
+            transport = UpstreamTransport(
+                proxy=Proxy(proxy, LOGIN), ssl_context=trusting
+            )
+            async with httpx.AsyncClient(transport=transport) as client:
+                for _ in range(2):
+                    got = await client.get(f"https://localhost:{port}/")
+                    assert got.content == big
+            nursery.cancel_scope.cancel(reason="test over")
+    assert heads == [
+        f"CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n"
+        f"Proxy-Authorization: {LOGIN}\r\n\r\n".encode()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"407 Proxy Authentication Required", "answered 407"),
+        (b"200 Connected\r\n\r\nmore than asked", "answered 200"),
+        (b"no status", "no HTTP"),
+    ],
+)
+async def test_what_a_proxy_refuses_is_unreachable(answer: bytes, said: str) -> None:
+    """The log names the proxy; the request has not been sent, so it may be again."""
+    with trio.fail_after(20):
+        async with (
+            serving(forever(OK)) as server,
+            proxy_serving([], answer=answer) as proxy,
+        ):
+            upstream = openrouter(UpstreamTransport(proxy=Proxy(proxy)), server.url)
+            with pytest.raises(EndStream) as caught:
+                await upstream.open(
+                    UpstreamRequest("r1", "m", b"{}"),
+                    trio.lowlevel.checkpoint,
+                    lambda _abort: None,
+                )
+            await upstream.aclose()
+    assert caught.value.outcome is Outcome.UPSTREAM_UNREACHABLE
+    assert caught.value.detail.startswith("proxy: ")
+    assert said in caught.value.detail
+    assert caught.value.problem is not None
+    assert caught.value.problem.resend
 
 
 def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +224,16 @@ def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     assert proxy_for("https://up.example/api") is None
-    monkeypatch.setenv("ALL_PROXY", "http://all:1")
-    assert proxy_for("https://up.example/api") == "http://all:1"
-    monkeypatch.setenv("HTTPS_PROXY", "http://tls:2")
-    assert proxy_for("https://up.example/api") == "http://tls:2"
+    monkeypatch.setenv("ALL_PROXY", "all:1")
+    assert proxy_for("https://up.example/api") == Proxy(Origin(False, "all", 1))
+    monkeypatch.setenv("HTTPS_PROXY", "https://user:secret@tls")
+    proxy = Proxy(Origin(True, "tls", 443), LOGIN)
+    assert proxy_for("https://up.example/api") == proxy
+    assert LOGIN not in repr(proxy)
     monkeypatch.setenv("NO_PROXY", "example,localhost")
     assert proxy_for("https://up.example/api") is None
-    assert proxy_for("https://elsewhere.test/api") == "http://tls:2"
+    assert proxy_for("https://elsewhere.test/api") == proxy
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@tls")
+    with pytest.raises(ValueError, match="expected a URL with http://") as caught:
+        proxy_for("https://elsewhere.test/api")
+    assert "secret" not in str(caught.value)

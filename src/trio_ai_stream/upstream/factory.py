@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import urllib.request
 from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
 
-import httpx
 import trio
 from loguru import logger
 
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.upstream.proxy import ProxiedTransport, proxy_for
-from trio_ai_stream.upstream.transport import UpstreamTransport
-from trio_ai_stream.upstream.transport.dial import Connect
+from trio_ai_stream.upstream.transport import Connect, Origin, Proxy, UpstreamTransport
 
 CLOSE_S = 1.0
 
@@ -40,8 +40,17 @@ def open_upstream(
         headers["HTTP-Referer"] = settings.OPENROUTER_REFERER
     if settings.OPENROUTER_TITLE:
         headers["X-OpenRouter-Title"] = settings.OPENROUTER_TITLE
+    proxy = proxy_for(base_url) if connect is None else None
+    if proxy is not None:
+        logger.info(
+            "upstream is reached through a proxy",
+            event="proxied_upstream",
+            proxy=f"{proxy.origin.host}:{proxy.origin.port}",
+        )
+    transport = UpstreamTransport(connect=connect, proxy=proxy)
+    nursery.start_soon(transport.reap_idle, name="idle upstream connections")
     upstream = OpenRouter(
-        _transport(base_url, nursery, connect),
+        transport,
         base_url=base_url,
         kind=settings.upstream_kind,
         headers=headers,
@@ -53,20 +62,30 @@ def open_upstream(
     return upstream
 
 
-def _transport(
-    base_url: str, nursery: trio.Nursery, connect: Connect | None
-) -> httpx.AsyncBaseTransport:
-    proxy = proxy_for(base_url) if connect is None else None
-    if proxy is None:
-        transport = UpstreamTransport(connect=connect)
-        nursery.start_soon(transport.reap_idle, name="idle upstream connections")
-        return transport
-    logger.warning(
-        "a proxy is configured: httpx's own transport is used, slower and not measured;"
-        " NO_PROXY takes it out of the way",
-        event="proxied_upstream",
-    )
-    return ProxiedTransport(proxy, nursery)
+def proxy_for(base_url: str) -> Proxy | None:
+    """Return the proxy that the environment names for this URL, NO_PROXY heeded.
+
+    :raises ValueError: when it is no HTTP proxy.
+    """
+    parts = urlsplit(base_url)
+    proxies = urllib.request.getproxies_environment()
+    if urllib.request.proxy_bypass(parts.hostname or "", proxies):
+        return None
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    if not named:
+        return None
+    url = urlsplit(named if "://" in named else f"http://{named}")
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError(
+            "the environment's proxy: expected a URL with http:// or https:// and a"
+            f" host, got {url.scheme}://; NO_PROXY takes it out of the way"
+        )
+    tls = url.scheme == "https"
+    origin = Origin(tls, url.hostname, url.port or (443 if tls else 80))
+    if url.username is None:
+        return Proxy(origin)
+    login = f"{unquote(url.username)}:{unquote(url.password or '')}"
+    return Proxy(origin, f"Basic {base64.b64encode(login.encode()).decode()}")
 
 
 async def _close_with_nursery(upstream: OpenRouter) -> None:

@@ -58,7 +58,7 @@ class OpenRouter:
 
     def __init__(
         self,
-        transport: httpx.AsyncBaseTransport,
+        transport: UpstreamTransport,
         *,
         base_url: str,
         kind: str,
@@ -85,10 +85,7 @@ class OpenRouter:
     @property
     def circuit(self) -> CircuitState:
         """Whether connections are made, or fail again and again."""
-        transport = self._transport
-        return (
-            transport.circuit if isinstance(transport, UpstreamTransport) else "closed"
-        )
+        return self._transport.circuit
 
     @property
     def rejected_key(self) -> bool:

@@ -117,7 +117,10 @@ class StreamedResponse:
 
     async def finish(self) -> None:
         """Read what is left, so that the connection goes back to the pool."""
-        await _drain(self._body)
+        try:
+            await self._body.drain()
+        except httpx.HTTPError:
+            self._body.abort()
 
     def abort(self) -> None:
         """Close the connection at once, and hold nothing any more."""
@@ -172,8 +175,7 @@ class DocumentResponse:
         return read_answer(document, self._read)
 
     async def finish(self) -> None:
-        """Give the connection back; the body has been read to its end."""
-        await _drain(self._body)
+        """Do nothing: the document has been read to its end."""
 
     def abort(self) -> None:
         """Close the connection at once, and hold nothing any more."""
@@ -240,10 +242,3 @@ def _again(failure: EndStream) -> Callable[[], EndStream]:
     """Return what makes the same failure: one that is kept would hold its frames."""
     outcome, problem, detail = failure.outcome, failure.problem, failure.detail
     return lambda: EndStream(outcome, problem=problem, detail=detail)
-
-
-async def _drain(body: ResponseBody) -> None:
-    try:
-        await body.drain()
-    except httpx.HTTPError:
-        body.abort()

@@ -97,7 +97,7 @@ _WANTS_TLS: Final = re.compile(
     rb"HTTP request (was sent )?to (an )?HTTPS|plain HTTP to an SSL"
 )
 # With these nothing of the request has been read by upstream.
-_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout)
 _AFFORD: Final = re.compile(r"can only afford ([0-9]{1,9})\b")
 _WORDS: Final[dict[str, int]] = {
     "authentication": 401,

@@ -203,8 +203,8 @@ def test_a_body_after_an_answer_to_head_is_not_read() -> None:
         (TransportLimits(max_head_bytes=100), b"HTTP/1.1 200 " + b"a" * 200),
         (TransportLimits(max_head_bytes=100), b"HTTP/1.1 103 E\r\n\r\n" * 10),
         (TransportLimits(max_header_count=9), OK + b"X: a\r\n" * 10 + b"\r\n"),
-        (TransportLimits(max_barren_bytes=50), CHUNKED + b"1;" + b"a" * 100),
-        (TransportLimits(max_barren_bytes=50), CHUNKED + b"0\r\nX: " + b"a" * 100),
+        (TransportLimits(max_overhead_bytes=50), CHUNKED + b"1;" + b"a" * 100),
+        (TransportLimits(max_overhead_bytes=50), CHUNKED + b"0\r\nX: " + b"a" * 100),
         (TransportLimits(max_header_count=9), CHUNKED + b"0\r\n" + b"X: a\r\n" * 11),
         (
             TransportLimits(max_head_bytes=99),

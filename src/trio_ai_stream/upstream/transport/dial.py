@@ -31,6 +31,11 @@ from trio_ai_stream.upstream.transport.links import (
     StreamLink,
     TlsLink,
 )
+from trio_ai_stream.upstream.transport.parser import ResponseParser
+from trio_ai_stream.upstream.transport.transport_errors import (
+    InvalidResponseError,
+    ProxyRefusedError,
+)
 from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
 
 if TYPE_CHECKING:
@@ -58,6 +63,52 @@ class DialReport:
     tls_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy that opens connections to others (`CONNECT`).
+
+    `authorization` is the value of `Proxy-Authorization`; empty if it wants none.
+    """
+
+    origin: Origin
+    authorization: str = field(default="", repr=False)
+
+    async def open_tunnel(
+        self, link: ByteLink, target: Origin, limits: TransportLimits
+    ) -> None:
+        """Have `link`, which leads to the proxy, lead to `target` (RFC 9110, 9.3.6).
+
+        Errors: `ProxyRefusedError`, and what the link raises. Cancellation: close the
+        link.
+        """
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        head = (
+            f"CONNECT {host}:{target.port} HTTP/1.1\r\nHost: {host}:{target.port}\r\n"
+        )
+        if self.authorization:
+            head += f"Proxy-Authorization: {self.authorization}\r\n"
+        if not link.push(head.encode("ascii") + b"\r\n"):
+            await link.flush()
+        parser = ResponseParser("CONNECT", limits)
+        rest = b""
+        try:
+            while parser.head is None:
+                await link.wait()
+                data = link.take()
+                if data is None:
+                    continue
+                if not data:
+                    parser.feed_end()
+                rest = parser.feed(data)
+        except InvalidResponseError as exc:
+            raise ProxyRefusedError(f"the proxy's answer is no HTTP: {exc}") from exc
+        finally:
+            parser.release()
+        if not 200 <= parser.head.status < 300 or rest:
+            status = parser.head.status
+            raise ProxyRefusedError(f"the proxy answered {status} to CONNECT")
+
+
 class Dialer:
     """Opens links, by the network or by the `connect` it was given."""
 
@@ -66,9 +117,11 @@ class Dialer:
         limits: TransportLimits,
         *,
         connect: Connect | None = None,
+        proxy: Proxy | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._limits = limits
+        self._proxy = proxy
         self._connect = connect
         self._ssl_context = ssl_context
         self._buffers = Buffers()
@@ -83,39 +136,57 @@ class Dialer:
         Errors: `OSError`, `UnicodeError` (a host name beyond IDNA), and what a given
         `connect` raises. Cancellation: whatever was open is closed.
         """
-        t0 = trio.current_time()
+        proxy, peer = self._proxy, ""
+        first = origin if proxy is None else proxy.origin
+        began_at = looked_up_at = trio.current_time()
         steps.append("looking up the name")
+        link: ByteLink
         if self._connect is not None:
-            stream = await self._connect(origin.host, origin.port, origin.tls)
-            return self._link(stream), DialReport(tcp_s=trio.current_time() - t0)
-        addresses = await self.resolver.resolve(origin.host, origin.port)
-        t1 = trio.current_time()
-        steps.append("connecting")
-        connected, peer = await _connect_first(
-            addresses, self._limits.happy_eyeballs_delay_s
+            stream = await self._connect(first.host, first.port, first.tls)
+            link = self._link(stream)
+        else:
+            addresses = await self.resolver.resolve(first.host, first.port)
+            looked_up_at = trio.current_time()
+            steps.append("connecting")
+            connected, peer = await _connect_first(
+                addresses, self._limits.happy_eyeballs_delay_s
+            )
+            watch_peer(connected, self._limits.peer_timeout_s)
+            link = SocketLink(trio.SocketStream(connected), self._buffers)
+        connected_at = trio.current_time()
+        try:
+            if proxy is not None:
+                link = await self._secure(link, first, steps)
+                steps.append("asking the proxy")
+                await proxy.open_tunnel(link, origin, self._limits)
+            link = await self._secure(link, origin, steps)
+        except BaseException:
+            link.close()
+            raise
+        return link, DialReport(
+            peer,
+            looked_up_at - began_at,
+            connected_at - looked_up_at,
+            trio.current_time() - connected_at,
         )
-        watch_peer(connected, self._limits.peer_timeout_s)
-        tcp = SocketLink(trio.SocketStream(connected), self._buffers)
-        t2 = trio.current_time()
-        if not origin.tls:
-            return tcp, DialReport(peer, t1 - t0, t2 - t1)
-        steps.append("in the TLS handshake")
-        tls = await self._secure(tcp, origin.host)
-        return tls, DialReport(peer, t1 - t0, t2 - t1, trio.current_time() - t2)
 
     def _link(self, stream: trio.abc.Stream) -> ByteLink:
         if isinstance(stream, trio.SocketStream):
             return SocketLink(stream, self._buffers)
         return StreamLink(stream)
 
-    async def _secure(self, tcp: SocketLink, host: str) -> TlsLink:
-        try:
-            assert self._ssl_context is not None
-            tls = TlsLink(tcp, self._ssl_context, self._buffers, server_hostname=host)
-            await tls.handshake()
-        except BaseException:
-            tcp.close()
-            raise
+    async def _secure(
+        self, link: ByteLink, origin: Origin, steps: list[str]
+    ) -> ByteLink:
+        """Speak TLS over `link` if `origin` does; a given `connect` has done so."""
+        if not origin.tls or self._connect is not None:
+            return link
+        steps.append("in the TLS handshake")
+        assert self._ssl_context is not None
+        tls = TlsLink(
+            link, self._ssl_context, self._buffers, server_hostname=origin.host
+        )
+        await tls.handshake()
         return tls
 
 

@@ -290,20 +290,27 @@ def readable(fd: int) -> bool:
 
 
 class TlsLink:
-    """A TLS client over a `SocketLink`; call `handshake` first, once."""
+    """A TLS client over another link; call `handshake` first, once.
 
-    __slots__ = ("_incoming", "_more", "_outgoing", "_plain", "_socket", "_tls", "wait")
+    The bytes pass through two in-memory BIOs, so one read of the socket may hold many
+    TLS records and is decrypted in one go. A connection that ends without close_notify
+    ends like one that has it, as browsers do: HTTP's own framing tells a cut response
+    from a whole one, and only a body that is delimited by the close itself cannot be
+    told apart.
+    """
+
+    __slots__ = ("_incoming", "_link", "_more", "_outgoing", "_plain", "_tls", "wait")
     wait: Wait
 
     def __init__(
         self,
-        socket: SocketLink,
+        link: ByteLink,
         context: ssl.SSLContext,
         buffers: Buffers,
         *,
         server_hostname: str,
     ) -> None:
-        self._socket = socket
+        self._link = link
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
@@ -311,14 +318,14 @@ class TlsLink:
         )
         self._plain = buffers.plain
         self._more = False
-        self.wait = socket.wait
+        self.wait = link.wait
 
     @property
     def sent(self) -> int:
-        return self._socket.sent
+        return self._link.sent
 
     def unacknowledged(self) -> int:
-        return self._socket.unacknowledged()
+        return self._link.unacknowledged()
 
     async def handshake(self) -> None:
         """Agree on keys and check the certificate.
@@ -331,7 +338,7 @@ class TlsLink:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._send_outgoing()
-                await self._socket.wait()
+                await self._link.wait()
                 self._fill()
             else:
                 await self._send_outgoing()
@@ -342,23 +349,23 @@ class TlsLink:
             self._fill()
         size = self._decrypt()
         if self._outgoing.pending:  # an answer to a key update (RFC 8446, 4.6.3)
-            self._socket.push(self._outgoing.read())
+            self._link.push(self._outgoing.read())
         self._more = size == BLOCK_BYTES
-        self.wait = trio.lowlevel.checkpoint if self._more else self._socket.wait
+        self.wait = trio.lowlevel.checkpoint if self._more else self._link.wait
         return None if size is None else self._plain[:size]
 
     def push(self, data: bytes) -> bool:
         left = memoryview(data)
         while left:  # OpenSSL may take one record at a time
             left = left[self._tls.write(left) :]
-        return self._socket.push(self._outgoing.read())
+        return self._link.push(self._outgoing.read())
 
     async def flush(self) -> None:
-        await self._socket.flush()
+        await self._link.flush()
 
     def stale(self) -> bool:
         """As for any link; a late session ticket (RFC 8446, 4.6.1) is no data."""
-        if not self._socket.stale():
+        if not self._link.stale():
             return False
         try:
             return self.take() is not None
@@ -366,16 +373,16 @@ class TlsLink:
             return True
 
     def close(self) -> None:
-        self._socket.close()
-        self.wait = self._socket.wait
+        self._link.close()
+        self.wait = self._link.wait
 
     async def _send_outgoing(self) -> None:
-        if self._outgoing.pending and not self._socket.push(self._outgoing.read()):
-            await self._socket.flush()
+        if self._outgoing.pending and not self._link.push(self._outgoing.read()):
+            await self._link.flush()
 
     def _fill(self) -> None:
         """Move what has arrived on the socket into OpenSSL's input."""
-        data = self._socket.take()
+        data = self._link.take()
         if data is None:
             return
         if data:

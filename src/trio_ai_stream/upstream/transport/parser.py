@@ -55,7 +55,6 @@ class ResponseParser:
     """
 
     __slots__ = (
-        "_barren",
         "_close_delimited",
         "_field_bytes",
         "_fields",
@@ -63,6 +62,7 @@ class ResponseParser:
         "_http",
         "_limits",
         "_method",
+        "_overhead",
         "_parts",
         "_reason",
         "complete",
@@ -82,7 +82,7 @@ class ResponseParser:
         self._reason = b""
         self._head_bytes = 0
         self._field_bytes = 0
-        self._barren = 0
+        self._overhead = 0
         self._close_delimited = False
         self.head: ResponseHead | None = None
         self.trailers: Headers = []
@@ -122,10 +122,10 @@ class ResponseParser:
         if parts:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
-            self._barren = 0
+            self._overhead = 0
             return body
         if not self.complete:
-            self._count_barren(len(data))
+            self._count_overhead(len(data))
         return b""
 
     def feed_end(self) -> None:
@@ -171,7 +171,7 @@ class ResponseParser:
         else:
             raise InvalidResponseError(f"expected an HTTP/1.1 response: {exc}") from exc
 
-    def _count_barren(self, size: int) -> None:
+    def _count_overhead(self, size: int) -> None:
         if self.head is None:
             self._head_bytes += size
             if self._head_bytes > self._limits.max_head_bytes:
@@ -180,10 +180,10 @@ class ResponseParser:
                     f"expected, got at least {self._head_bytes}"
                 )
             return
-        self._barren += size
-        if self._barren > self._limits.max_barren_bytes:
+        self._overhead += size
+        if self._overhead > self._limits.max_overhead_bytes:
             raise InvalidResponseError(
-                f"more than {self._limits.max_barren_bytes} bytes of chunk "
+                f"more than {self._limits.max_overhead_bytes} bytes of chunk "
                 "extensions or trailers in a row"
             )
 

@@ -42,6 +42,10 @@ class UnexpectedEndError(InvalidResponseError):
     """Upstream closed the connection before the response was whole."""
 
 
+class ProxyRefusedError(OSError):
+    """The proxy opened no connection to upstream."""
+
+
 class InvalidRequestError(Exception):
     """The request we were asked to send cannot be written as HTTP/1.1."""
 
@@ -194,7 +198,7 @@ def _cause(exc: BaseException) -> Cause | None:
             return NAME if _descriptor_left() else RESOURCES
         case UnicodeError():
             return NAME
-        case httpx.ProxyError():
+        case ProxyRefusedError():
             return PROXY
         case trio.TooSlowError() | httpx.TimeoutException():
             return TIMEOUT

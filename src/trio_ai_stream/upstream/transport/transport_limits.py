@@ -39,7 +39,7 @@ class TransportLimits:
     max_header_count: int = 256
     """Header lines of a response, and as many trailer lines again."""
 
-    max_barren_bytes: int = 16_384
+    max_overhead_bytes: int = 16_384
     """Bytes in a row that carry no body: chunk extensions, trailers, padding."""
 
     happy_eyeballs_delay_s: float = 0.25

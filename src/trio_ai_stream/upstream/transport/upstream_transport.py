@@ -27,6 +27,7 @@ from trio_ai_stream.upstream.transport.dial import (
     Dialer,
     DialReport,
     Origin,
+    Proxy,
 )
 from trio_ai_stream.upstream.transport.pool import Pool, TransportStatistics
 from trio_ai_stream.upstream.transport.request_message import RequestMessage
@@ -71,13 +72,14 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
     has read nothing, any other error that it may have.
 
     Making one reads the trusted certificates (tens of ms, blocking): make it at
-    start-up and share it. No proxies.
+    start-up and share it. With `proxy` every connection is a tunnel through it.
     """
 
     def __init__(
         self,
         *,
         connect: Connect | None = None,
+        proxy: Proxy | None = None,
         ssl_context: ssl.SSLContext | None = None,
         limits: TransportLimits | None = None,
     ) -> None:
@@ -86,7 +88,9 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             ssl_context = httpx.create_ssl_context()
             ssl_context.options |= ssl.OP_NO_RENEGOTIATION
             ssl_context.set_alpn_protocols(["http/1.1"])
-        self._dialer = Dialer(self._limits, connect=connect, ssl_context=ssl_context)
+        self._dialer = Dialer(
+            self._limits, connect=connect, proxy=proxy, ssl_context=ssl_context
+        )
         self._pool = Pool(self._limits)
         self._connecting = 0
         self._circuits: dict[Origin, Circuit] = {}  # of those that fail
