@@ -228,6 +228,9 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
         metrics.upstream_circuit_open(
             active=upstream is not None and upstream.circuit != "closed"
         )
+        if upstream is not None:
+            buffers = upstream.buffers
+            metrics.upstream_buffers(held=buffers.held, refused=buffers.refused)
 
     try:
         async with trio.open_nursery() as nursery:

@@ -363,6 +363,8 @@ async def test_all_streams_together_hold_no_more_than_the_budget(
             assert b"server_overloaded" in visit.body
             if stream:
                 assert text_of_chunks(visit) == "hello"
+        assert w.services.upstream is not None
+        assert w.services.upstream.buffers.refused == 2
         w.assert_clean()
     env = {"UPSTREAM_BUFFER_BYTES": "250000"}
     async with scripted(*steps, env=env) as (w, _):
@@ -370,7 +372,9 @@ async def test_all_streams_together_hold_no_more_than_the_budget(
             visit = ask(w, "m", stream=stream)
             await over(visit)
             assert b"server_overloaded" not in visit.body
-        assert w.services.upstream._buffered.held == 0  # type: ignore[union-attr]
+        assert w.services.upstream is not None
+        assert w.services.upstream.buffers.held == 0
+        assert w.services.upstream.buffers.refused == 0
         w.assert_clean()
 
 

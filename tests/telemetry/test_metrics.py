@@ -128,6 +128,7 @@ def test_everything_else_is_counted() -> None:
     subject.gate_failed("timeout")
     subject.redis_lost()
     subject.gate_decided(0.0007)
+    subject.upstream_buffers(held=70_000, refused=2)
     subject.log_records_dropped(3)
     subject.log_records_dropped(5)
     found = values(subject)
@@ -137,6 +138,8 @@ def test_everything_else_is_counted() -> None:
     assert found["gate_failures_total", "timeout"] == 1
     assert found["redis_lost_total",] == 1
     assert found["gate_decision_seconds_bucket", "0.001"] == 1
+    assert found["upstream_buffer_bytes",] == 70_000
+    assert found["upstream_buffer_refused_total",] == 2
     assert found["log_records_dropped_total",] == 5
     assert found["workers",] == 1
 

@@ -26,6 +26,7 @@ REASONS: Final = {
     "unsupported_media_type": "invalid_request",
     "unsupported_content_encoding": "invalid_request",
     "payload_too_large": "too_large",
+    "too_many_bodies": "too_many_bodies",
 }
 
 

@@ -41,6 +41,7 @@ REFUSALS = (
     "forbidden",
     "invalid_request",
     "too_large",
+    "too_many_bodies",
     OTHER,
 )
 REPLACEMENTS = ("died", "hung", "not_started", OTHER)
@@ -183,6 +184,16 @@ FAMILIES = (
         "upstream_retries_denied",
         "counter",
         "Retries that did not happen because the budget was used up.",
+    ),
+    Family(
+        "upstream_buffer_bytes",
+        "gauge",
+        "Bytes of large events and documents of upstream that are held now.",
+    ),
+    Family(
+        "upstream_buffer_refused",
+        "counter",
+        "Streams that ended because UPSTREAM_BUFFER_BYTES were held.",
     ),
     Family("connections_open", "gauge", "Client connections open now."),
     Family("connections", "counter", "Client connections."),

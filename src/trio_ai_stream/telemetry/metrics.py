@@ -172,6 +172,11 @@ class Metrics:
         """Say whether this worker's circuit for connecting to upstream is open."""
         self._set("upstream_circuit_open", 1.0 if active else 0.0)
 
+    def upstream_buffers(self, *, held: int, refused: int) -> None:
+        """Say what parts of answers this process holds, and how often it could not."""
+        self._set("upstream_buffer_bytes", float(held))
+        self._raise_to("upstream_buffer_refused", total=refused)
+
     def retry_denied(self) -> None:
         """Count a retry that the budget did not allow."""
         self._add("upstream_retries_denied")

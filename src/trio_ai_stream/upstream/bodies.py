@@ -33,11 +33,12 @@ SPENT: Final = Problem(
 class BufferBudget:
     """The bytes that all streams together may hold beyond `FREE_BYTES` each."""
 
-    __slots__ = ("held", "limit")
+    __slots__ = ("held", "limit", "refused")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self.refused = 0  # streams that ended because there was no room
 
 
 class Reservation:
@@ -70,8 +71,9 @@ class Reservation:
         )
 
     def spent(self) -> EndStream:
-        """Return how a stream ends for which there is no room."""
+        """Count a stream for which there is no room, and return how it ends."""
         budget = self._budget
+        budget.refused += 1
         return EndStream(
             Outcome.UPSTREAM_FAILED,
             problem=SPENT,

@@ -68,7 +68,7 @@ class OpenRouter:
         on_status: Callable[[int], None] | None = None,
     ) -> None:
         self.kind = kind
-        self._buffered = BufferBudget(buffer_bytes)
+        self.buffers = BufferBudget(buffer_bytes)
         self._rejected_at = -math.inf
         self._on_status = on_status
         self._transport = transport
@@ -139,7 +139,7 @@ class OpenRouter:
         if kind == "text/html":
             body.abort()
             raise misplaced("a web page", str(self._url))
-        reservation = Reservation(self._buffered)
+        reservation = Reservation(self.buffers)
         generation_id = response.headers.get("x-generation-id")
         if call.whole:
             return DocumentResponse(body, generation_id, reservation)
@@ -170,7 +170,7 @@ class OpenRouter:
         )
         if response.status_code != 200:
             raise await self._rejection(response, self._base_url + path)
-        body, reservation = _body(response), Reservation(self._buffered)
+        body, reservation = _body(response), Reservation(self.buffers)
         try:
             return await read_document(body, reservation)
         finally:

@@ -225,7 +225,8 @@ def transport_error(exc: httpx.HTTPError) -> EndStream:
     elif not cause.heals:
         problem = dataclasses.replace(problem, retryable=False, resend=False)
     elif (wait_s := _circuit_wait(exc)) is not None:
-        problem = dataclasses.replace(problem, retry_after=wait_s)
+        # A wait of ours would hold the stream's permit, and end in another refusal.
+        problem = dataclasses.replace(problem, retry_after=wait_s, resend=False)
     return EndStream(Outcome.UPSTREAM_UNREACHABLE, problem=problem, detail=detail)
 
 

@@ -61,7 +61,10 @@ async def refused(transport: UpstreamTransport) -> httpx.ConnectError:
 async def test_after_failures_one_request_tries_and_the_others_do_not(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Five failures open it; a second later one probe; its success closes it."""
+    """Five failures open it; a second later one probe; its success closes it.
+
+    Who is refused is told how long to wait, at once: we do not wait for him.
+    """
     async with trio.open_nursery() as nursery:
         network = Network(nursery)
         transport = UpstreamTransport(connect=network.connect)
@@ -74,7 +77,7 @@ async def test_after_failures_one_request_tries_and_the_others_do_not(
         assert isinstance(exc.__cause__, CircuitOpenError)
         problem = transport_error(exc).problem
         assert problem is not None
-        assert (problem.retry_after, problem.resend) == (1.0, True)
+        assert (problem.retry_after, problem.resend) == (1.0, False)
         await trio.sleep(1)
         await refused(transport)  # the probe
         assert network.dials == 6
