@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -219,8 +218,11 @@ def test_ctrl_c_stops_at_once_and_claims_nothing(tmp_path: Path, name: str) -> N
 def test_ctrl_c_ends_the_processes_too(tmp_path: Path) -> None:
     """Of a sweep over two cores nothing is left."""
     (tmp_path / "long.py").write_text(
-        "import trio\n"
+        "import os, sys, trio\n"
+        "parent = os.getpid()\n"
         "async def body():\n"
+        "    if os.getpid() != parent:\n"
+        "        print('in a process of its own', file=sys.stderr, flush=True)\n"
         "    for _ in range(400):\n"
         "        await trio.sleep(1)\n"
     )
@@ -229,10 +231,12 @@ def test_ctrl_c_ends_the_processes_too(tmp_path: Path) -> None:
         command,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
-        time.sleep(3)  # no event tells from outside that a sweep is on its way
+        assert process.stderr is not None
+        assert process.stderr.readline() == "in a process of its own\n"
         os.killpg(process.pid, signal.SIGINT)
         text, _ = process.communicate(timeout=60)
     assert process.returncode == 2, text
