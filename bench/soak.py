@@ -25,7 +25,7 @@ from hypercorn.utils import wrap_app
 
 from tests.support.guarding import frames as f
 from tests.support.guarding.client import Client
-from trio_ai_stream.assembly import create_app
+from trio_ai_stream.app_factory import create_app
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.server.guard.serving import Guard
 from trio_ai_stream.server.limits import Limits

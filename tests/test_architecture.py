@@ -13,7 +13,7 @@ ORDER = [
     "__main__",
     "cli",
     "app",
-    "assembly",
+    "app_factory",
     "chat_client",
     "http",
     "server",

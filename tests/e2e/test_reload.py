@@ -14,9 +14,9 @@ import trio
 
 from tests.support.guarding.client import Client, status_of
 from tests.support.process import HYPERCORN, ROOT, SERVE, server
-from trio_ai_stream.assembly import RELOADED
 from trio_ai_stream.server import certificate
 from trio_ai_stream.settings import Settings
+from trio_ai_stream.settings.reloading import RELOADED
 
 # The server reads `.env` where it stands, which must not be the repository.
 IN_FOLDER = (

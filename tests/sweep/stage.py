@@ -16,7 +16,7 @@ from tests.sweep.network import Network
 from tests.sweep.scenario import Scenario
 from trio_ai_stream.admission.gate import LocalGate, StreamPermits
 from trio_ai_stream.admission.rate_limit import Quota
-from trio_ai_stream.assembly import create_app, make_retries
+from trio_ai_stream.app_factory import create_app, make_retries
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.registry import Registry

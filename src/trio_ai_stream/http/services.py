@@ -1,4 +1,4 @@
-"""What the routes work with: one object for each process, made in `assembly.py`."""
+"""What the routes work with: one object for each process, made in `app_factory.py`."""
 
 from __future__ import annotations
 

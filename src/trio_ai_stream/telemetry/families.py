@@ -21,9 +21,9 @@ PREFIX = "trio_ai_stream_"
 OTHER = "other"
 
 ENDPOINTS = ("/chat", "/v1/chat/completions", OTHER)
-OUTCOMES = (*map(str, Outcome), OTHER)
-# Whose doing an ending was; `none` for a whole answer. As the stream's record says it.
-FAULTS = (*map(str, Fault), "none", OTHER)
+OUTCOMES = (*(outcome.value for outcome in Outcome), OTHER)
+# Whose doing an ending was; `none` for a whole answer.
+FAULTS = (*(fault.value for fault in Fault), "none", OTHER)
 # The statuses that the application answers with; `none`: the client left before one.
 STATUSES = (
     *("200", "204", "301", "302", "304", "308", "400", "401", "402", "403", "404"),

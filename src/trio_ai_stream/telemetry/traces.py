@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Protocol
 
+import trio
 from loguru import logger
 
 from trio_ai_stream.wire.record import Record
@@ -60,3 +61,13 @@ def open_tracer(environ: Mapping[str, str], *, provider: str, version: str) -> T
     from trio_ai_stream.telemetry import otel
 
     return otel.SpanTracer(otel.exporting_provider(version), provider)
+
+
+async def close_tracer(tracer: Tracer) -> None:
+    """Wait for the worker's end; then send the spans that are left, in a bound."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        if not isinstance(tracer, NullTracer):  # nothing to send: no thread for it
+            with trio.move_on_after(1, shield=True):
+                await trio.to_thread.run_sync(tracer.close, abandon_on_cancel=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Final, Literal
 
 import trio
 from loguru import logger
@@ -21,42 +20,22 @@ from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.management import serve_management
 from trio_ai_stream.server.supervisor import REPLACES_VARIABLE
 from trio_ai_stream.settings import Settings, load_settings
+from trio_ai_stream.settings.reloading import reloaded
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.listing import LiveStreams
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
-from trio_ai_stream.telemetry.log_rendering import register_secret, shown_client
+from trio_ai_stream.telemetry.log_rendering import register_secret
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
-from trio_ai_stream.telemetry.traces import NullTracer, Tracer, open_tracer
+from trio_ai_stream.telemetry.stream_log import log_stream
+from trio_ai_stream.telemetry.traces import close_tracer, open_tracer
 from trio_ai_stream.upstream.factory import open_upstream
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
-from trio_ai_stream.wire.record import Record
-
-KEYS: Final = {"ADMIN_KEYS", "ADMIN_KEYS_FILE", "API_KEYS", "API_KEYS_FILE"}
-RELOADED: Final = KEYS | {
-    "H2_MAX_BUFFERED_BYTES",
-    "H2_MAX_CONTROL_FRAMES",
-    "H2_MAX_RESETS",
-    "H2_MAX_STREAMS",
-    "MAX_BODIES_BYTES",
-    "MAX_BODY_BYTES",
-    "MAX_CONCURRENT_STREAMS",
-    "MAX_CONNECTIONS",
-    "MAX_HEADER_BYTES",
-    "MAX_MESSAGES_LENGTH",
-    "MAX_PROMPT_LENGTH",
-    "MAX_READ_AHEAD_BYTES",
-    "MAX_REQUESTS_PER_CONNECTION",
-    "MAX_STREAMS_PER_CLIENT",
-    "RATE_LIMIT",
-    "TRUSTED_PROXIES",
-}
-"""The settings that SIGHUP reads again; the others need a restart."""
 
 
 def create_app(settings: Settings, *, connect: Connect | None = None) -> Application:
@@ -93,7 +72,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         timer_queue=TimerQueue(budgets.first_timer_s),
         retries=make_retries(settings, metrics),
         directory=admission.directory,
-        observe=partial(log_record, settings.LOG_CLIENTS),
+        observe=partial(log_stream, settings.LOG_CLIENTS),
         metrics=metrics,
         keys=KeyRing(settings.api_keys, settings.admin_keys),
         tracer=open_tracer(
@@ -142,18 +121,7 @@ def reload_settings(application: Application) -> Limits:
     :raises SettingsError: nothing has changed.
     """
     services = application.services
-    old, new = services.settings, load_settings()
-    changed = {
-        name
-        for name in Settings.model_fields
-        if getattr(old, name) != getattr(new, name)
-    }
-    fixed = changed - RELOADED
-    if old.keys_required != new.keys_required:
-        fixed |= changed & KEYS  # the page and the documents were made for the other
-    settings = old.model_copy(
-        update={name: getattr(new, name) for name in changed - fixed}
-    )
+    settings, changed, fixed = reloaded(services.settings, load_settings())
     for secret in settings.secrets:
         register_secret(secret)
     services.settings = settings
@@ -165,9 +133,7 @@ def reload_settings(application: Application) -> Limits:
         settings.MAX_STREAMS_PER_CLIENT,
     )
     application.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
-    logger.info(
-        "reloaded the settings", event="reloaded", settings=sorted(changed - fixed)
-    )
+    logger.info("reloaded the settings", event="reloaded", settings=sorted(changed))
     if fixed:
         logger.warning(
             "these settings changed, and need a restart",
@@ -242,43 +208,3 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
         metrics.close()
         if run_directory is not None:
             run_directory.close()
-
-
-async def close_tracer(tracer: Tracer) -> None:
-    """Wait for the worker's end; then send the spans that are left, in a bound."""
-    try:
-        await trio.sleep_forever()
-    finally:
-        if not isinstance(tracer, NullTracer):  # nothing to send: no thread for it
-            with trio.move_on_after(1, shield=True):
-                await trio.to_thread.run_sync(tracer.close, abandon_on_cancel=True)
-
-
-def log_record(clients: Literal["full", "network", "none"], record: Record) -> None:
-    """Write the one `stream ended` record of a stream, its client named as told."""
-    fields: dict[str, Any] = {
-        "event": "stream_ended",
-        "outcome": record.outcome.value,
-        "fault": record.fault,
-        "detail": record.detail or None,
-        "client": shown_client(record.owner, clients),
-        "endpoint": record.endpoint,
-        "model": record.model,
-        "first_token_ms": _ms(record.first_content_s),
-        "cancel_latency_ms": _ms(record.cancel_latency_s),
-        "duration_ms": _ms(record.duration_s),
-        "events": record.events,
-        "blocks": record.blocks,
-        "bytes": record.bytes_out,
-        "attempts": record.attempts,
-        "told": record.told,
-        "finish_reason": record.finish_reason,
-        "generation_id": record.generation_id,
-        "prompt_tokens": record.prompt_tokens,
-        "completion_tokens": record.completion_tokens,
-    }
-    logger.bind(request_id=record.request_id).info("stream ended", **fields)
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(1000 * seconds, 3)
