@@ -12,8 +12,7 @@ from loguru import logger
 from trio_ai_stream.admission.factory import open_admission
 from trio_ai_stream.admission.rate_limit import Quota
 from trio_ai_stream.http.application import Application
-from trio_ai_stream.http.health import readiness
-from trio_ai_stream.http.probes import management_app
+from trio_ai_stream.http.probes import management_app, readiness
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.guard import counters
 from trio_ai_stream.server.limits import Limits

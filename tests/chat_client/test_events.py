@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_ai_stream.chat_client.events import (
+from trio_ai_stream.chat_client.chat_exchange import (
     MAX_EVENT_BYTES,
     EventReader,
     NotAStreamError,

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from trio_ai_stream.chat_client.screen import Screen
+from trio_ai_stream.chat_client.command import Screen
 
 
 class Terminal(io.StringIO):

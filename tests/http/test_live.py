@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
-from trio_ai_stream.http.watchers import MAX_WATCHERS, Watchers
+from trio_ai_stream.http.services import MAX_SUBSCRIBERS, Subscribers
 from trio_ai_stream.wire.record import Outcome
 
 KEYS = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
@@ -23,16 +23,16 @@ def watch(w: World, key: str = "") -> Visit:
     return w.visit(b"", "/streams/live", method="GET", headers=headers)
 
 
-def told(watcher: Visit) -> list[tuple[str, dict[str, Any]]]:
-    """What the watcher was told: (event, data)."""
-    blocks = watcher.body.decode().split("\n\n")
+def told(subscriber: Visit) -> list[tuple[str, dict[str, Any]]]:
+    """What the subscriber was told: (event, data)."""
+    blocks = subscriber.body.decode().split("\n\n")
     pairs = [b.split("\n") for b in blocks if b.startswith("event: ")]
     return [(head[7:], json.loads(data[6:])) for head, data in pairs]
 
 
-def snapshots(watcher: Visit) -> list[dict[str, Any]]:
+def snapshots(subscriber: Visit) -> list[dict[str, Any]]:
     """The snapshots among that."""
-    return [data for event, data in told(watcher) if event == "snapshot"]
+    return [data for event, data in told(subscriber) if event == "snapshot"]
 
 
 async def test_a_stream_is_seen_from_its_start_to_its_end(
@@ -40,102 +40,102 @@ async def test_a_stream_is_seen_from_its_start_to_its_end(
 ) -> None:
     """Its tree while it lives, its ending when it is over, then nothing."""
     async with world() as w:
-        watcher = watch(w)
+        subscriber = watch(w)
         await trio.sleep(1)
         chat = w.chat("simulator/endless")
         await trio.sleep(2)
-        (stream,) = snapshots(watcher)[-1]["streams"]
+        (stream,) = snapshots(subscriber)[-1]["streams"]
         assert stream["state"] == "streaming"
         assert stream["holds_upstream"] is True
         (live,) = w.services.registry
         live.stop(Outcome.CANCELLED)
         await over(chat)
         await trio.sleep(1)
-        ended = next(data for event, data in told(watcher) if event == "ended")
+        ended = next(data for event, data in told(subscriber) if event == "ended")
         assert ended["id"] == stream["id"] == live.request_id
         assert ended["outcome"] == "cancelled"
         assert ended["upstream_closed_ms"] == 0
         assert ended["told"] is True
-        assert snapshots(watcher)[-1]["streams"] == []
-        assert b"hello" not in watcher.body
-        watcher.leave()
-        await over(watcher)
-        assert len(w.services.watchers) == 0
+        assert snapshots(subscriber)[-1]["streams"] == []
+        assert b"hello" not in subscriber.body
+        subscriber.leave()
+        await over(subscriber)
+        assert len(w.services.subscribers) == 0
         w.assert_clean()
 
 
 async def test_a_watcher_is_told_only_of_changes(autojump_clock: MockClock) -> None:
     """Nothing runs: one empty snapshot, then a heartbeat after each silence."""
     async with world() as w:
-        watcher = watch(w)
+        subscriber = watch(w)
         await trio.sleep(13)
-        assert len(snapshots(watcher)) == 1
-        assert watcher.body.count(b": heartbeat\n\n") == 3  # every 4 s
-        watcher.leave()
-        await over(watcher)
+        assert len(snapshots(subscriber)) == 1
+        assert subscriber.body.count(b": heartbeat\n\n") == 3  # every 4 s
+        subscriber.leave()
+        await over(subscriber)
 
 
 async def test_a_busy_stream_is_looked_at_four_times_a_second(
     autojump_clock: MockClock,
 ) -> None:
-    """However many events a stream has, its watcher gets four snapshots a second."""
+    """However many events a stream has, its subscriber gets four snapshots a second."""
     async with world() as w:
         chat = w.chat("simulator/endless")
         await trio.sleep(1)
-        watcher = watch(w)
+        subscriber = watch(w)
         await trio.sleep(10)
-        assert 39 <= len(snapshots(watcher)) <= 42
-        for visit in (chat, watcher):
+        assert 39 <= len(snapshots(subscriber)) <= 42
+        for visit in (chat, subscriber):
             visit.leave()
             await over(visit)
 
 
 async def test_a_drain_ends_the_watching_at_once(autojump_clock: MockClock) -> None:
-    """The last event is `bye`, so that a watcher never holds a shutdown."""
+    """The last event is `bye`, so that a subscriber never holds a shutdown."""
     async with world() as w:
-        watcher = watch(w)
+        subscriber = watch(w)
         await trio.sleep(1.1)
         before = trio.current_time()
         w.services.registry.begin_drain()
-        await over(watcher)
+        await over(subscriber)
         assert trio.current_time() == before
-        assert told(watcher)[-1] == ("bye", {"reason": "draining"})
-        assert watcher.ended.is_set()
+        assert told(subscriber)[-1] == ("bye", {"reason": "draining"})
+        assert subscriber.ended.is_set()
 
 
 async def test_watching_is_no_stream(autojump_clock: MockClock) -> None:
-    """A watcher takes no permit and is in no list of streams."""
+    """A subscriber takes no permit and is in no list of streams."""
     async with world(permits=1) as w:
-        watcher = watch(w)
+        subscriber = watch(w)
         await trio.sleep(1)
         assert w.permits.statistics().held == 0
         assert len(w.services.registry) == 0
         chat = w.chat("simulator/fast")
         await over(chat)
         assert chat.types[-1] == "done"
-        watcher.leave()
-        await over(watcher)
+        subscriber.leave()
+        await over(subscriber)
         assert len(w.records) == 1
 
 
 async def test_there_is_a_last_watcher(autojump_clock: MockClock) -> None:
     """One too many is told so under 503; when one leaves there is room again."""
     async with world() as w:
-        watchers = [watch(w) for _ in range(MAX_WATCHERS)]
+        subscribers = [watch(w) for _ in range(MAX_SUBSCRIBERS)]
         await trio.sleep(1)
-        assert w.services.watchers.full
+        assert w.services.subscribers.full
         refused = watch(w)
         await over(refused)
         assert refused.status == 503
         assert told(refused) == [("bye", {"reason": "too_many_watchers"})]
-        watchers[0].leave()
-        await over(watchers[0])
+        subscribers[0].leave()
+        await over(subscribers[0])
         late = watch(w)
         await trio.sleep(1)
         assert late.status == 200
-        for watcher in [*watchers[1:], late]:
-            watcher.leave()
-            await over(watcher)
+        for subscriber in [*subscribers[1:], late]:
+            subscriber.leave()
+            await over(subscriber)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ async def test_a_key_sees_its_own_streams(
 ) -> None:
     """Another's streams are neither shown nor announced; an operator sees all."""
     async with world(env=KEYS) as w:
-        watcher = watch(w, key)
+        subscriber = watch(w, key)
         await trio.sleep(0.5)
         for owner in ("first", "second"):
             w.visit(
@@ -159,21 +159,21 @@ async def test_a_key_sees_its_own_streams(
             )
         await trio.sleep(1)
         expected = {"first", "second"} if seen is None else seen
-        assert {s["id"] for s in snapshots(watcher)[-1]["streams"]} == expected
+        assert {s["id"] for s in snapshots(subscriber)[-1]["streams"]} == expected
         w.services.registry.end_streams()
         await trio.sleep(1)
-        endings = {data["id"] for event, data in told(watcher) if event == "ended"}
+        endings = {data["id"] for event, data in told(subscriber) if event == "ended"}
         assert endings == expected
-        watcher.leave()
-        await over(watcher)
+        subscriber.leave()
+        await over(subscriber)
 
 
 async def test_without_a_key_there_is_nothing_to_see() -> None:
     """Where keys are needed, the live view needs one."""
     async with world(env=KEYS) as w:
-        watcher = watch(w)
-        await over(watcher)
-        assert watcher.status == 401
+        subscriber = watch(w)
+        await over(subscriber)
+        assert subscriber.status == 401
 
 
 async def test_head_does_not_stream() -> None:
@@ -185,15 +185,15 @@ async def test_head_does_not_stream() -> None:
 
 
 def test_watchers_are_counted_out_whatever_happens() -> None:
-    """An error inside the watching leaves no watcher behind."""
-    watchers = Watchers(limit=1)
-    watcher = object()
+    """An error inside the watching leaves no subscriber behind."""
+    subscribers = Subscribers(limit=1)
+    subscriber = object()
 
     def fail() -> None:
-        with watchers.watch(watcher):  # type: ignore[arg-type]
-            assert watchers.full
+        with subscribers.watch(subscriber):  # type: ignore[arg-type]
+            assert subscribers.full
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    assert not watchers.full
+    assert not subscribers.full

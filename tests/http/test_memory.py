@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.world import world
-from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.stream.stream import Stream
 
 
@@ -28,7 +28,9 @@ def uncollected() -> Iterator[Callable[[], list[object]]]:
 
 
 def _alive() -> list[object]:
-    return [one for one in gc.get_objects() if isinstance(one, (Incoming, Stream))]
+    return [
+        one for one in gc.get_objects() if isinstance(one, (RequestContext, Stream))
+    ]
 
 
 @pytest.mark.parametrize("origin", [{}, {"origin": "https://page.test"}])

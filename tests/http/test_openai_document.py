@@ -10,8 +10,8 @@ from trio.testing import MockClock
 
 from tests.support.completions import ask, error_of, over
 from tests.support.world import BUDGETS, world
-from trio_ai_stream.http.incoming import Incoming
 from trio_ai_stream.http.openai_clients import DocumentClient
+from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.writer import Writer
 from trio_ai_stream.stream.outcome import RULES, Ending
 from trio_ai_stream.stream.transcript import Answer
@@ -127,7 +127,7 @@ async def test_a_cancel_between_head_and_document_cuts_nothing_off() -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
 
     scope = {"method": "POST", "path": "/", "scheme": "http", "headers": []}
-    writer = Writer(send, [], Incoming(scope, "r"))
+    writer = Writer(send, [], RequestContext(scope, "r"))
     client, answer = DocumentClient(writer), Answer()
     with budget:
         await client.deliver([Raw(b"{}"), Done()])

@@ -22,7 +22,7 @@ from tests.support.completions import (
 from tests.support.world import BUDGETS, world
 from trio_ai_stream.simulator.encoding import PROVIDER
 from trio_ai_stream.wire.events import Comment, Raw
-from trio_ai_stream.wire.openai_events import frames
+from trio_ai_stream.wire.openai_responses import frames
 from trio_ai_stream.wire.record import Outcome
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
-from trio_ai_stream.http.page.assets import FOLDER, POLICY
+from trio_ai_stream.http.page.page_routes import FOLDER, POLICY
 
 
 async def get(w: World, path: str, method: str = "GET", **headers: str) -> Visit:

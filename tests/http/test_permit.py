@@ -54,7 +54,7 @@ async def test_who_fails_at_an_ending_keeps_it_from_nobody_else(
     told: list[object] = []
     async with world() as w:
         monkeypatch.setattr(w.services.metrics, "stream_ended", fail)
-        monkeypatch.setattr(w.services.watchers, "stream_ended", told.append)
+        monkeypatch.setattr(w.services.subscribers, "stream_ended", told.append)
         visit = w.visit({**PROMPT, "model": "simulator/echo"}, "/chat")
         await over(visit)
         assert b'"type":"done"' in visit.body

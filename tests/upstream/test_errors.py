@@ -18,7 +18,7 @@ from trio_ai_stream.upstream.upstream_errors import (
     rejection,
     wait_told,
 )
-from trio_ai_stream.wire.openai_errors import error_headers
+from trio_ai_stream.wire.openai_responses import error_headers
 from trio_ai_stream.wire.problems import Fault, Problem
 from trio_ai_stream.wire.record import Outcome
 

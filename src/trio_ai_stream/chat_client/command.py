@@ -3,18 +3,72 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import httpx
 import trio
 
-from trio_ai_stream.chat_client.exchange import Ending, Exchange
-from trio_ai_stream.chat_client.screen import Screen
+from trio_ai_stream.chat_client.chat_exchange import ChatEnding, ChatExchange
 from trio_ai_stream.upstream.transport import UpstreamTransport
+
+# A model's words are not to move the cursor, rename the window or write the clipboard:
+# C0 and C1 controls but for tab and newline.
+CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Screen:
+    """Shows one exchange; with `raw` every event is a line of JSON instead.
+
+    The answer goes to stdout, what became of it to stderr. The writes block: a terminal
+    that does not read holds the reading from the server as well (backpressure).
+    """
+
+    def __init__(
+        self, out: TextIO | None = None, err: TextIO | None = None, *, raw: bool = False
+    ) -> None:
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        self._raw = raw
+        self._terminal = self._out.isatty()
+        self._column_zero = True
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Show one event as it comes.
+
+        :raises BrokenPipeError: nobody reads stdout any more.
+        """
+        if self._raw:
+            self._out.write(json.dumps(event, ensure_ascii=False) + "\n")
+        elif event.get("type") == "content" and (text := str(event["content"])):
+            self._out.write(_harmless(text) if self._terminal else text)
+            self._column_zero = text.endswith("\n")
+        self._out.flush()
+
+    def warn_of_simulator(self) -> None:
+        """Say that no model answers."""
+        self._note("no model answers: this is the server's embedded simulator")
+
+    def end(self, line: str) -> None:
+        """End the answer's last line and say how it ended."""
+        if not self._column_zero:
+            self._out.write("\n")
+            self._out.flush()
+        self._note(line)
+
+    def _note(self, line: str) -> None:
+        self._err.write(f"[{_harmless(line)}]\n")
+        self._err.flush()
+
+
+def _harmless(text: str) -> str:
+    return CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
 
 URL_VARIABLE: Final = "TRIO_AI_STREAM_URL"
 # An argument can be read by everybody on the machine; the environment cannot.
@@ -93,7 +147,7 @@ def _body(options: argparse.Namespace, prompt: str) -> dict[str, Any]:
 
 async def _chat(
     options: argparse.Namespace, body: dict[str, Any], screen: Screen
-) -> Ending:
+) -> ChatEnding:
     """Run the exchange; signals are handled from before the first byte is sent."""
 
     def show(event: dict[str, Any]) -> None:
@@ -111,7 +165,7 @@ async def _chat(
     )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with client, trio.open_nursery() as nursery:
-            exchange = Exchange(client, show)
+            exchange = ChatExchange(client, show)
             nursery.start_soon(_obey, signals, exchange, nursery)
             ending = await exchange.run(body)
             nursery.cancel_scope.cancel(reason="the exchange is over")
@@ -119,7 +173,7 @@ async def _chat(
 
 
 async def _obey(
-    signals: AsyncIterator[int], exchange: Exchange, nursery: trio.Nursery
+    signals: AsyncIterator[int], exchange: ChatExchange, nursery: trio.Nursery
 ) -> None:
     """Cancel politely on the first signal, hang up on the second."""
     await anext(signals)

@@ -1,4 +1,4 @@
-"""The Quart-Trio application: routes, error shapes, headers, limits."""
+"""The Quart-Trio application: routes, error shapes, limits; its lifespan."""
 
 from __future__ import annotations
 
@@ -7,32 +7,80 @@ from functools import partial
 from typing import Any
 
 import trio
+from loguru import logger
 from quart_cors import cors
 from quart_trio import QuartTrio
 
+from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.rate_limit import FIELDS
 from trio_ai_stream.http import errors
-from trio_ai_stream.http.admission import admit_request
+from trio_ai_stream.http.admit import admit_request
+from trio_ai_stream.http.asgi import ASGIConnection
 from trio_ai_stream.http.chat import chat_endpoint
-from trio_ai_stream.http.connection import Connection
 from trio_ai_stream.http.documentation import documentation_blueprint
 from trio_ai_stream.http.endpoint import Endpoint
-from trio_ai_stream.http.health import health_blueprint
-from trio_ai_stream.http.incoming import Incoming
-from trio_ai_stream.http.lifespan import Lifespan
-from trio_ai_stream.http.live import live_blueprint
-from trio_ai_stream.http.metrics import count_refusal, metrics_blueprint
+from trio_ai_stream.http.live_view import live_blueprint
 from trio_ai_stream.http.models import models_blueprint
 from trio_ai_stream.http.openai import completions_endpoint
-from trio_ai_stream.http.page.blueprint import page_blueprint
+from trio_ai_stream.http.page.page_routes import page_blueprint
+from trio_ai_stream.http.probes import (
+    count_refusal,
+    health_blueprint,
+    metrics_blueprint,
+)
+from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import streams_blueprint
+
+
+class Lifespan:
+    """The ASGI lifespan of one worker (https://asgi.readthedocs.io, lifespan 2.0).
+
+    Quart-Trio's own adapter cancels the nursery that its shutdown functions run in, so
+    they cannot await; this one cancels the nursery last.
+    """
+
+    def __init__(self, app: Application, _scope: Any) -> None:
+        self.app = app
+
+    async def __call__(
+        self,
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        """Start the services, wait for shutdown, stop them; in one nursery."""
+        await receive()  # lifespan.startup
+        started = False
+        try:
+            async with trio.open_nursery() as nursery:
+                self.app.nursery = nursery
+                await self.app.start_services(nursery)
+                started = True
+                await send({"type": "lifespan.startup.complete"})
+                await receive()  # lifespan.shutdown
+                await self.app.services.gate.leave()
+                nursery.cancel_scope.cancel(reason="shutdown")
+        except Exception as exc:
+            phase = "shutdown" if started else "startup"
+            cause = _only_cause(exc)
+            if not isinstance(cause, ClusterRefusedError | OSError):  # no bug of ours
+                logger.exception(f"{phase} of the services failed")
+            await send({"type": f"lifespan.{phase}.failed", "message": str(cause)})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+
+
+def _only_cause(exc: Exception) -> Exception:
+    """Return what a group was made for, if it is one exception."""
+    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
 
 
 class Application(QuartTrio):
     """Quart-Trio with our connection, our lifespan and the services."""
 
-    asgi_http_class = Connection
+    asgi_http_class = ASGIConnection
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]
 
     def __init__(
@@ -86,15 +134,15 @@ class Application(QuartTrio):
         """
         if scope["type"] != "http":
             return super().asgi_app(scope, receive, send)
-        return Connection(self, scope)(receive, send)
+        return ASGIConnection(self, scope)(receive, send)
 
-    def direct_endpoint(self, incoming: Incoming) -> Endpoint | None:
+    def direct_endpoint(self, context: RequestContext) -> Endpoint | None:
         """Return the endpoint that answers without Quart; None: Quart answers."""
-        if incoming.method != "POST" or incoming.scope.get("root_path"):
+        if context.method != "POST" or context.scope.get("root_path"):
             return None
-        if self.services.settings.CORS_ALLOW_ORIGINS and incoming.field(b"origin"):
+        if self.services.settings.CORS_ALLOW_ORIGINS and context.field(b"origin"):
             return None
-        return self.endpoints.get(incoming.path)
+        return self.endpoints.get(context.path)
 
     async def _admit(self) -> None:
-        await admit_request(self.services, Incoming.current())
+        await admit_request(self.services, RequestContext.current())

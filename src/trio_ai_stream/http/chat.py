@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 
-from trio_ai_stream.http.admission import admit_stream
+from trio_ai_stream.http.admit import admit_stream
 from trio_ai_stream.http.endpoint import Endpoint, Run
-from trio_ai_stream.http.headers import Fields
-from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.http_responses import Headers
+from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.outcome import Ending
@@ -22,7 +22,7 @@ from trio_ai_stream.wire.requests import parse_chat_request
 def chat_endpoint(services: Services) -> Endpoint:
     """Return the endpoint of `POST /chat`."""
 
-    async def chat(incoming: Incoming, body: bytes) -> Run:
+    async def chat(context: RequestContext, body: bytes) -> Run:
         """Stream one answer.
 
         Leaving ends everything that the request started, upstream's work included.
@@ -35,20 +35,20 @@ def chat_endpoint(services: Services) -> Endpoint:
         )
         call = chat_request(
             request,
-            request_id=incoming.request_id,
+            request_id=context.request_id,
             default_model=settings.OPENROUTER_MODEL,
-            trace=incoming.trace,
+            trace=context.trace,
         )
         upstream = services.upstream
         assert upstream is not None
-        stream = await admit_stream(services, incoming, call, endpoint="/chat")
+        stream = await admit_stream(services, context, call, endpoint="/chat")
         encoder = sse.ChatEncoder(
             call.request_id, include_reasoning=bool(request.include_reasoning)
         )
 
-        def run(send: Send, fields: Fields) -> Awaitable[None]:
+        def run(send: Send, fields: Headers) -> Awaitable[None]:
             connected = encoder.connected(model=call.model, upstream=upstream.kind)
-            writer = Writer(send, fields, incoming)
+            writer = Writer(send, fields, context)
             client = ChatClient(writer, encoder, connected)
             return relay(
                 stream, upstream, client, services.timer_queue, services.retries

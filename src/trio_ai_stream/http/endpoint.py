@@ -2,7 +2,7 @@
 
 What Quart does for a request (a context, a match of the route, header objects, hooks)
 is a quarter of the time to a stream's first content, and an endpoint that takes one
-body and writes one stream needs none of it. So `Connection` calls it itself. A
+body and writes one stream needs none of it. So `ASGIConnection` calls it itself. A
 cross-origin request goes through Quart all the same, because quart-cors answers it from
 one of Quart's hooks; and the route is Quart's in any case, for the 405, `Allow`, and
 the OpenAPI document.
@@ -20,19 +20,19 @@ import trio
 from quart import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
-from trio_ai_stream.http.body_budget import BodyBudget
-from trio_ai_stream.http.headers import Fields
-from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.http_responses import Headers
+from trio_ai_stream.http.request import RequestContext
+from trio_ai_stream.http.services import BodyBudget
 from trio_ai_stream.http.writer import Send
 from trio_ai_stream.wire.problems import Problem, Refused
 
 Receive = Callable[[], Awaitable[Any]]
-Run = Callable[[Send, Fields], Awaitable[None]]
+Run = Callable[[Send, Headers], Awaitable[None]]
 """Writes one response, with these fields in its head."""
 
 UNSUPPORTED_ENCODING: Final = "unsupported_content_encoding"
 # Without these a proxy may hold events back or compress them.
-STREAM_FIELDS: Final[Fields] = [
+STREAM_HEADERS: Final[Headers] = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
@@ -46,7 +46,7 @@ class Endpoint:
     """
 
     path: str
-    open: Callable[[Incoming, bytes], Awaitable[Run]]
+    open: Callable[[RequestContext, bytes], Awaitable[Run]]
 
     def blueprint(self) -> Blueprint:
         """Return the endpoint as a route of Quart's."""
@@ -55,11 +55,11 @@ class Endpoint:
         @blueprint.post(self.path)
         @functools.wraps(self.open)
         async def route() -> StreamResponse:
-            incoming = Incoming.current()
-            require_json(incoming)
+            context = RequestContext.current()
+            require_json(context)
             body = await request.get_data(cache=False)
             assert isinstance(body, bytes)
-            return StreamResponse(await self.open(incoming, body))
+            return StreamResponse(await self.open(context, body))
 
         return blueprint
 
@@ -71,16 +71,16 @@ class StreamResponse(Response):
         super().__init__(status=200)
         self.run = run
         self.headers.pop("Content-Type", None)  # the writer's to say
-        for name, value in STREAM_FIELDS:
+        for name, value in STREAM_HEADERS:
             self.headers[name.decode("ascii")] = value.decode("ascii")
 
 
-def require_json(incoming: Incoming) -> None:
+def require_json(context: RequestContext) -> None:
     """Let a request pass that says its body is JSON, and not compressed.
 
     :raises Refused: 415 (RFC 9110 section 15.5.16).
     """
-    encoding = incoming.field(b"content-encoding") or "identity"
+    encoding = context.field(b"content-encoding") or "identity"
     if encoding.strip().lower() != "identity":
         raise Refused(
             Problem(
@@ -90,7 +90,7 @@ def require_json(incoming: Incoming) -> None:
                 f" got {encoding[:64]}; send the body as it is",
             )
         )
-    said = incoming.media_type
+    said = context.media_type
     if said != "application/json" and not said.endswith("+json"):
         raise Refused(
             Problem(
@@ -102,7 +102,7 @@ def require_json(incoming: Incoming) -> None:
 
 
 async def read_body(
-    incoming: Incoming,
+    context: RequestContext,
     receive: Receive,
     budget: BodyBudget,
     *,
@@ -117,19 +117,19 @@ async def read_body(
     :raises RequestEntityTooLarge: it is longer than `at_most` bytes, or says so.
     :raises RequestTimeout: it took longer than `within_s`.
     """
-    announced = incoming.field(b"content-length") or "0"
+    announced = context.field(b"content-length") or "0"
     if announced.isdecimal() and int(announced) > at_most:
         raise RequestEntityTooLarge
     parts: list[bytes] = []
     size = 0
-    bounded = incoming.exchange.limits_body_time
+    bounded = context.exchange.limits_body_time
     with nullcontext() if bounded else trio.move_on_after(within_s):
         while (message := await receive())["type"] == "http.request":
             parts.append(message["body"])
             size += len(message["body"])
             if size > at_most:
                 raise RequestEntityTooLarge
-            budget.take(incoming, len(message["body"]))
+            budget.take(context, len(message["body"]))
             if not message["more_body"]:
                 return b"".join(parts)
         return None

@@ -14,9 +14,9 @@ from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
 from trio_ai_stream.http.endpoint import UNSUPPORTED_ENCODING
-from trio_ai_stream.http.incoming import Incoming
-from trio_ai_stream.http.responses import json_response
-from trio_ai_stream.wire import openai_errors, sse
+from trio_ai_stream.http.http_responses import json_response
+from trio_ai_stream.http.request import RequestContext
+from trio_ai_stream.wire import openai_responses, sse
 from trio_ai_stream.wire.documents import ErrorDocument
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 from trio_ai_stream.wire.record import Outcome
@@ -26,12 +26,14 @@ _CHALLENGE: Final = 'Bearer realm="trio-ai-stream"'
 _BAD_TOKEN: Final = _CHALLENGE + ', error="invalid_token"'
 
 
-def register(app: Quart, respond: Callable[[Exception, Incoming], Response]) -> None:
+def register(
+    app: Quart, respond: Callable[[Exception, RequestContext], Response]
+) -> None:
     """Give every error its shape, Quart's own 404 and 405 included."""
 
     # A coroutine, because Quart runs a plain function in a thread.
     async def answer(exc: Exception) -> Response:
-        return respond(exc, Incoming.current())
+        return respond(exc, RequestContext.current())
 
     app.register_error_handler(HTTPException, answer)
     app.register_error_handler(Exception, answer)
@@ -39,7 +41,7 @@ def register(app: Quart, respond: Callable[[Exception, Incoming], Response]) -> 
 
 def respond(
     exc: Exception,
-    incoming: Incoming,
+    context: RequestContext,
     *,
     on_refusal: Callable[[Problem], None],
     paths: Collection[str] = (),
@@ -51,15 +53,15 @@ def respond(
     near = None
     if isinstance(exc, HTTPException):
         problem = _problem_of(exc)
-        if problem.status == 404 and (near := nearest_path(incoming.path, paths)):
+        if problem.status == 404 and (near := nearest_path(context.path, paths)):
             message = f"there is nothing at this path; did you mean {near}?"
             problem = dataclasses.replace(problem, message=message)
     elif isinstance(exc, Refused):
         problem = exc.problem
     else:
-        return _bug(exc, incoming)
+        return _bug(exc, context)
     on_refusal(problem)
-    response = render(problem, incoming, path=near)
+    response = render(problem, context, path=near)
     if isinstance(exc, HTTPException):
         for name, value in exc.get_headers():
             if name.lower() == "allow":
@@ -82,18 +84,18 @@ def nearest_path(path: str, paths: Collection[str]) -> str | None:
 
 
 def render(
-    problem: Problem, incoming: Incoming, *, path: str | None = None
+    problem: Problem, context: RequestContext, *, path: str | None = None
 ) -> Response:
     """Return a problem in the shape of its endpoint: OpenAI's, or the seed's.
 
     `path` is the endpoint's, if it is not the request's.
     """
-    if (path or incoming.path).startswith("/v1/"):
+    if (path or context.path).startswith("/v1/"):
         response = _openai(problem)
-    elif "text/event-stream" in (incoming.field(b"accept") or ""):
-        response = _event(problem, incoming)
+    elif "text/event-stream" in (context.field(b"accept") or ""):
+        response = _event(problem, context)
     else:
-        response = _document(problem, incoming)
+        response = _document(problem, context)
     if (retry_after := problem.retry_after_header) is not None:
         response.headers["Retry-After"] = retry_after
     if problem.error_type == UNSUPPORTED_ENCODING:
@@ -105,28 +107,28 @@ def render(
 
 
 def _openai(problem: Problem) -> Response:
-    status = openai_errors.status_of(problem)
-    response = json_response(openai_errors.error_body(problem), status)
-    for name, value in openai_errors.error_headers(problem):
+    status = openai_responses.status_of(problem)
+    response = json_response(openai_responses.error_body(problem), status)
+    for name, value in openai_responses.error_headers(problem):
         response.headers[name] = value
     return response
 
 
-def _event(problem: Problem, incoming: Incoming) -> Response:
+def _event(problem: Problem, context: RequestContext) -> Response:
     """Return a stream of one event: what accepts a stream may read nothing else."""
-    encoder = sse.ChatEncoder(incoming.request_id)
+    encoder = sse.ChatEncoder(context.request_id)
     response = Response(encoder.error(problem), problem.status)
     response.headers["Content-Type"] = sse.CONTENT_TYPE
     response.headers["Cache-Control"] = "no-cache, no-transform"
     return response
 
 
-def _document(problem: Problem, incoming: Incoming) -> Response:
+def _document(problem: Problem, context: RequestContext) -> Response:
     error = ErrorDocument(
         message=problem.message,
         code=problem.status,
         error_type=problem.error_type,
-        request_id=incoming.request_id,
+        request_id=context.request_id,
         timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     return json_response(error, problem.status)
@@ -151,8 +153,8 @@ def _problem_of(exc: HTTPException) -> Problem:
     return Problem(status, error_type, message, fault)
 
 
-def _bug(exc: Exception, incoming: Incoming) -> Response:
+def _bug(exc: Exception, context: RequestContext) -> Response:
     logger.opt(exception=exc).error("request failed", event="internal_error")
-    if incoming.stream is not None:
-        incoming.stream.end(Outcome.INTERNAL_ERROR)
-    return render(INTERNAL, incoming)
+    if context.stream is not None:
+        context.stream.end(Outcome.INTERNAL_ERROR)
+    return render(INTERNAL, context)

@@ -10,11 +10,11 @@ import trio
 from loguru import logger
 from quart import Blueprint, Response
 
-from trio_ai_stream.http.responses import json_response
+from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.wire.openai_models import (
+from trio_ai_stream.wire.openai_responses import (
     ModelList,
     model_list,
 )

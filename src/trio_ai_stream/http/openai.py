@@ -6,11 +6,11 @@ import dataclasses
 import math
 from collections.abc import Awaitable
 
-from trio_ai_stream.http.admission import admit_stream
+from trio_ai_stream.http.admit import admit_stream
 from trio_ai_stream.http.endpoint import Endpoint, Run
-from trio_ai_stream.http.headers import Fields
-from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.http_responses import Headers
 from trio_ai_stream.http.openai_clients import DocumentClient, EventClient
+from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.protocols import UpstreamRequest
@@ -26,10 +26,10 @@ def completions_endpoint(services: Services) -> Endpoint:
     # only the deadline bounds it.
     whole_budgets = dataclasses.replace(services.budgets, first_token_s=math.inf)
 
-    async def completions(incoming: Incoming, body: bytes) -> Run:
+    async def completions(context: RequestContext, body: bytes) -> Run:
         """Complete a chat, as OpenAI's API does it.
 
-        Fields that are not named here reach upstream unchanged.
+        Headers that are not named here reach upstream unchanged.
         """
         settings = services.settings
         completion = parse_completion(
@@ -38,23 +38,23 @@ def completions_endpoint(services: Services) -> Endpoint:
             max_messages_length=settings.MAX_MESSAGES_LENGTH,
         )
         call = UpstreamRequest(
-            incoming.request_id,
+            context.request_id,
             completion.model,
             completion.body,
             raw=True,
             whole=not completion.stream,
             choices=completion.choices,
-            trace=incoming.trace,
+            trace=context.trace,
         )
         upstream = services.upstream
         assert upstream is not None
         budgets = services.budgets if completion.stream else whole_budgets
         stream = await admit_stream(
-            services, incoming, call, endpoint=PATH, budgets=budgets
+            services, context, call, endpoint=PATH, budgets=budgets
         )
 
-        def run(send: Send, fields: Fields) -> Awaitable[None]:
-            writer = Writer(send, fields, incoming)
+        def run(send: Send, fields: Headers) -> Awaitable[None]:
+            writer = Writer(send, fields, context)
             client = (
                 EventClient(writer, call)
                 if completion.stream

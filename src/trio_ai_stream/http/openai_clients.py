@@ -13,7 +13,7 @@ from trio_ai_stream.http.writer import Writer
 from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.transcript import Answer
-from trio_ai_stream.wire import openai_errors, openai_events, sse
+from trio_ai_stream.wire import openai_responses, sse
 from trio_ai_stream.wire.events import Done, Item, Raw
 from trio_ai_stream.wire.problems import Problem
 
@@ -43,7 +43,7 @@ class EventClient:
 
     async def deliver(self, items: Sequence[Item]) -> tuple[int, int]:
         """Write the chunks of a block; return (events, bytes) written."""
-        frames, count = openai_events.frames(items)
+        frames, count = openai_responses.frames(items)
         if frames:
             await self._writer.write(frames)
         return count, len(frames)
@@ -56,9 +56,9 @@ class EventClient:
     async def ended(self, ending: Ending, answer: Answer) -> bool:
         """Write `[DONE]`, or an error: as a chunk, or as the response itself."""
         if ending.problem is None:
-            return await self._writer.finish(openai_events.DONE)
+            return await self._writer.finish(openai_responses.DONE)
         if self._writer.started:
-            chunk = openai_errors.error_chunk(
+            chunk = openai_responses.error_chunk(
                 ending.problem,
                 chunk_id=answer.generation_id or self._call.request_id,
                 model=self._call.model,
@@ -119,8 +119,8 @@ class DocumentClient:
 async def write_error(writer: Writer, problem: Problem) -> bool:
     """Write a whole error response; return whether it has left."""
     await writer.start(
-        status=openai_errors.status_of(problem),
+        status=openai_responses.status_of(problem),
         content_type=JSON,
-        more=openai_errors.error_headers(problem),
+        more=openai_responses.error_headers(problem),
     )
-    return await writer.finish(openai_errors.error_body(problem))
+    return await writer.finish(openai_responses.error_body(problem))

@@ -1,21 +1,121 @@
-"""What the management listener answers: `/metrics`, `/health` and `/ready`.
+"""`/health`, `/ready` and `/metrics`, on the first port and on the management port.
 
-It needs no key: who may connect is decided by the address that METRICS_PORT names,
-which is loopback unless it names another. A plain ASGI application: neither rate limit,
-nor keys, nor request records stand before a probe. On loopback the `Host` must name
-loopback, as on the first port: a page from elsewhere may try DNS rebinding.
+The management port needs no key: who may connect is decided by the address that
+METRICS_PORT names, which is loopback unless it names another. Its application is plain
+ASGI: neither rate limit nor keys nor request records stand before a probe. On loopback
+the `Host` must name loopback, as on the first port: a page of another site may try DNS
+rebinding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
+from quart import Blueprint, Response, request
 
-from trio_ai_stream.http.health import health, readiness
-from trio_ai_stream.http.keys import is_loopback, names_loopback
+from trio_ai_stream.http.auth import is_loopback, names_loopback, require_operator
+from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.services import Services
+from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.wire.documents import Health, Readiness
+from trio_ai_stream.wire.problems import Problem
+
+# Read at start: a process without descriptors answers the probes, too.
+_RELEASE: Final = version("trio-ai-stream")
+
+
+def health(services: Services) -> Health:
+    """Say that the process is alive."""
+    return Health(
+        status="ok",
+        version=_RELEASE,
+        upstream=services.settings.upstream_kind,
+        live_streams=len(services.registry),
+    )
+
+
+def readiness(services: Services) -> Readiness:
+    """Say whether the server takes new streams, and if not, why."""
+    reasons = []
+    gate = services.gate.status()
+    if gate.mode == "fallback" and gate.policy == "closed":
+        reasons.append("limits can't be checked, and RATE_LIMIT_FALLBACK=closed")
+    if services.registry.draining.is_set():
+        reasons.append("the server is draining")
+    if services.upstream is None:
+        reasons.append("upstream is not there yet")
+    elif services.upstream.rejected_key:
+        reasons.append("upstream rejected OPENROUTER_API_KEY")
+    circuit = "closed" if services.upstream is None else services.upstream.circuit
+    return Readiness("not ready" if reasons else "ready", reasons, gate.mode, circuit)
+
+
+def health_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with the probes; they are never rate-limited."""
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/health")
+    async def answer_health() -> Response:
+        """Say that the process is alive; needs no key."""
+        return json_response(health(services))
+
+    @blueprint.get("/ready")
+    async def answer_ready() -> Response:
+        """Say whether the server takes new streams; needs no key."""
+        document = readiness(services)
+        return json_response(document, 200 if document.status == "ready" else 503)
+
+    return blueprint
+
+
+# Error types by the reason that they are counted under; the others count as `other`.
+REASONS: Final = {
+    "too_many_requests": "rate_limit",
+    "too_many_streams": "server_permits",
+    "too_many_streams_of_client": "client_permits",
+    "limits_unavailable": "gate_closed",
+    "shutting_down": "draining",
+    "missing_api_key": "unauthorized",
+    "invalid_api_key": "unauthorized",
+    "loopback_only": "forbidden",
+    "permission_denied": "forbidden",
+    "invalid_request": "invalid_request",
+    "unsupported_media_type": "invalid_request",
+    "unsupported_content_encoding": "invalid_request",
+    "payload_too_large": "too_large",
+    "too_many_bodies": "too_many_bodies",
+}
+
+
+def count_refusal(metrics: Metrics, problem: Problem) -> None:
+    """Count a request that was refused before a stream."""
+    metrics.refused(REASONS.get(problem.error_type, "other"))
+
+
+def metrics_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with the scraper's endpoint.
+
+    It is not rate-limited. It tells of all clients together, so it is an operator's to
+    read: with ADMIN_KEYS one of those is needed, with API_KEYS alone one of those.
+    """
+    blueprint = Blueprint("metrics", __name__)
+
+    @blueprint.get("/metrics")
+    async def metrics() -> Response:
+        """Report the metrics of all workers; an operator's to read."""
+        require_operator(services)
+        accept = request.headers.get("Accept", "")
+        content_type, body = services.metrics.render(accept)
+        response = Response(body)
+        response.headers["Content-Type"] = content_type
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return blueprint
+
 
 Answer = tuple[int, str, bytes]
 _JSON: Final = "application/json"

@@ -12,8 +12,8 @@ import msgspec
 from quart import Blueprint, Response
 
 from trio_ai_stream.admission.directory import DirectoryUnavailableError
-from trio_ai_stream.http.keys import visible_owner
-from trio_ai_stream.http.responses import json_response
+from trio_ai_stream.http.auth import visible_owner
+from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.wire.problems import Fault, Problem, Refused
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from trio_ai_stream.http.headers import Fields
-from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.http_responses import Headers
+from trio_ai_stream.http.request import RequestContext
 
 Send = Callable[[Any], Awaitable[None]]
 
@@ -15,15 +15,15 @@ class Writer:
     """Writes one response; the head goes out with `start`, once.
 
     `fields` are the head's, besides those that `start` is given and that every response
-    has (`http/headers.py`).
+    has (`http/http_responses.py`).
     """
 
     __slots__ = ("_fields", "_incoming", "_send", "started")
 
-    def __init__(self, send: Send, fields: Fields, incoming: Incoming) -> None:
+    def __init__(self, send: Send, fields: Headers, context: RequestContext) -> None:
         self._send = send
         self._fields = fields
-        self._incoming = incoming
+        self._incoming = context
         self.started = False
 
     async def start(

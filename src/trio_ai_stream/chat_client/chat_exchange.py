@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,8 +12,62 @@ import httpx
 import msgspec
 import trio
 
-from trio_ai_stream.chat_client.events import EventReader, NotAStreamError
 from trio_ai_stream.upstream.transport.transport_errors import describe
+
+MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+
+
+class NotAStreamError(ValueError):
+    """The server sent what is no event stream of ours; says what was expected."""
+
+
+class EventReader:
+    """Reads one response's events; `feed` it in any cuts."""
+
+    def __init__(self) -> None:
+        self._line: list[bytes] = []  # the pieces of an unfinished line
+        self._data: list[bytes] = []
+        self._size = 0
+        self._after_cr = False
+
+    def feed(self, block: bytes) -> list[dict[str, Any]]:
+        """Return the events that `block` completes.
+
+        :raises NotAStreamError: an event is no JSON object, or longer than 4 MiB.
+        """
+        if self._after_cr:  # the CR has ended its line; this is the rest of a CRLF
+            block = block.removeprefix(b"\n")
+        self._after_cr = block.endswith(b"\r") or (self._after_cr and not block)
+        head, *rest = _LINE_END.split(block)
+        self._line.append(head)
+        self._size += len(block)
+        events = []
+        for piece in rest:
+            event = self._end_line(b"".join(self._line))
+            self._line = [piece]
+            if event is not None:
+                events.append(event)
+                self._size = len(block)
+        if self._size > MAX_EVENT_BYTES:
+            raise NotAStreamError("expected events of at most 4 MiB, got a longer one")
+        return events
+
+    def _end_line(self, line: bytes) -> dict[str, Any] | None:
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].removeprefix(b" "))
+        if line or not self._data:
+            return None
+        payload, self._data = b"\n".join(self._data), []
+        try:
+            event: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
+        except ValueError as exc:
+            raise NotAStreamError(
+                "expected events of JSON objects, got something else;"
+                " does the URL lead to this kind of server?"
+            ) from exc
+        return event
+
 
 # The answer to a cancel, and then the stream's last event, are milliseconds away.
 CANCEL_S: Final = 2.0
@@ -28,14 +83,14 @@ class ExitCode(IntEnum):
 
 
 @dataclass
-class Ending:
+class ChatEnding:
     """How the exchange ended; `line` is for a person."""
 
     code: ExitCode
     line: str
 
 
-class Exchange:
+class ChatExchange:
     """One `POST /chat`; `run` it once."""
 
     def __init__(
@@ -51,12 +106,12 @@ class Exchange:
         self._answered = trio.Event()
         self._events = 0
 
-    async def run(self, body: dict[str, Any]) -> Ending:
+    async def run(self, body: dict[str, Any]) -> ChatEnding:
         """Send `body`, show every event, return how it ended.
 
         *Cancellation:* closes the connection at once, which ends the stream upstream.
         """
-        ending: Ending | None = None
+        ending: ChatEnding | None = None
         try:
             with self._reading:
                 ending = await self._converse(body)
@@ -68,14 +123,14 @@ class Exchange:
         except (httpx.HTTPError, NotAStreamError) as exc:
             ending = self._failed("connection", describe(exc))
         except BrokenPipeError:
-            return Ending(ExitCode.FAILED, "nobody reads the answer any more")
+            return ChatEnding(ExitCode.FAILED, "nobody reads the answer any more")
         if ending is None and not self._cancelled:
             return self._failed("connection", "it ended without a last event")
         if ending is not None and (ending.code is ExitCode.DONE or not self._cancelled):
             return ending
         with trio.move_on_after(CANCEL_S):
             await self._answered.wait()
-        return Ending(ExitCode.CANCELLED, self._cancel_line())
+        return ChatEnding(ExitCode.CANCELLED, self._cancel_line())
 
     async def cancel(self) -> None:
         """Cancel by id, so that the server can say what it did; else hang up."""
@@ -95,7 +150,7 @@ class Exchange:
         self._answered.set()
         self._reading.cancel(reason="hang up")
 
-    async def _converse(self, body: dict[str, Any]) -> Ending | None:
+    async def _converse(self, body: dict[str, Any]) -> ChatEnding | None:
         content = msgspec.json.encode(body)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         reader = EventReader()
@@ -111,7 +166,7 @@ class Exchange:
                         return ending
         return None
 
-    def _take(self, event: dict[str, Any]) -> Ending | None:
+    def _take(self, event: dict[str, Any]) -> ChatEnding | None:
         self._show(event)
         match event.get("type"):
             case "connected":
@@ -121,13 +176,15 @@ class Exchange:
             case "done":
                 finish = event.get("finish_reason")
                 reason = f", finish reason {finish}" if finish else ""
-                return Ending(ExitCode.DONE, f"completed: {self._delivered()}{reason}")
+                return ChatEnding(
+                    ExitCode.DONE, f"completed: {self._delivered()}{reason}"
+                )
             case "error":
                 name = f"{event.get('error_type')} ({event.get('code')})"
                 return self._failed(name, str(event.get("content", "")))
         return None
 
-    async def _refused(self, response: httpx.Response) -> Ending:
+    async def _refused(self, response: httpx.Response) -> ChatEnding:
         body = b""
         async for block in response.aiter_raw():
             body += block
@@ -149,8 +206,8 @@ class Exchange:
             pass
         return None
 
-    def _failed(self, name: str, message: str) -> Ending:
-        return Ending(ExitCode.FAILED, f"{name}: {message}; {self._delivered()}")
+    def _failed(self, name: str, message: str) -> ChatEnding:
+        return ChatEnding(ExitCode.FAILED, f"{name}: {message}; {self._delivered()}")
 
     def _cancel_line(self) -> str:
         if self._receipt is None:

@@ -18,10 +18,10 @@ from quart.utils import encode_headers
 from quart.wrappers.request import Body
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from trio_ai_stream.http import headers
-from trio_ai_stream.http.admission import admit_request, is_routine
+from trio_ai_stream.http import http_responses as headers
+from trio_ai_stream.http.admit import admit_request, is_routine
 from trio_ai_stream.http.endpoint import (
-    STREAM_FIELDS,
+    STREAM_HEADERS,
     Endpoint,
     Receive,
     Run,
@@ -29,7 +29,7 @@ from trio_ai_stream.http.endpoint import (
     read_body,
     require_json,
 )
-from trio_ai_stream.http.incoming import Incoming
+from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.writer import Send
 from trio_ai_stream.telemetry.log_rendering import shown_client
 from trio_ai_stream.telemetry.logs import REQUEST_ID
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trio_ai_stream.http.application import Application
 
 
-class Connection(TrioASGIHTTPConnection):
+class ASGIConnection(TrioASGIHTTPConnection):
     """Runs one request in one scope; its stream is closed with it."""
 
     app: Application
@@ -49,13 +49,13 @@ class Connection(TrioASGIHTTPConnection):
         """Handle the request; ends early when the client goes away."""
         services = self.app.services
         scope = cast("dict[str, Any]", self.scope)
-        incoming = Incoming.enter(scope, services.request_ids)
-        token = REQUEST_ID.set(incoming.request_id)
+        context = RequestContext.enter(scope, services.request_ids)
+        token = REQUEST_ID.set(context.request_id)
         logger.debug(
             "request started",
             event="request_started",
-            method=incoming.method,
-            path=incoming.path,
+            method=context.method,
+            path=context.path,
             http_version=self.scope["http_version"],
         )
         end: Outcome | None = None
@@ -64,51 +64,51 @@ class Connection(TrioASGIHTTPConnection):
 
         async def send_complete(message: Any) -> None:
             if message["type"] == "http.response.start":
-                headers.complete(message["headers"], incoming, by_origin=by_origin)
+                headers.complete(message["headers"], context, by_origin=by_origin)
             await send(message)
 
         try:
             with trio.CancelScope() as client:
-                incoming.exchange.on_disconnect(partial(_leave, client, incoming))
-                endpoint = self.app.direct_endpoint(incoming)
-                if endpoint is not None and incoming.exchange.reports_disconnect:
-                    run = await self._open(endpoint, incoming, receive, send_complete)
+                context.exchange.on_disconnect(partial(_leave, client, context))
+                endpoint = self.app.direct_endpoint(context)
+                if endpoint is not None and context.exchange.reports_disconnect:
+                    run = await self._open(endpoint, context, receive, send_complete)
                     if run is not None:
-                        await run(send_complete, STREAM_FIELDS)
+                        await run(send_complete, STREAM_HEADERS)
                 else:
                     await self._answer_listening(
-                        endpoint, incoming, receive, send_complete
+                        endpoint, context, receive, send_complete
                     )
         except Exception:
             end = Outcome.INTERNAL_ERROR
             raise
         finally:
-            incoming.exchange.ignore_disconnect()
+            context.exchange.ignore_disconnect()
             if end is None:
-                end = _how_it_left(incoming)
+                end = _how_it_left(context)
             if (
                 services.registry.draining.is_set()
                 and end is not Outcome.INTERNAL_ERROR
             ):
                 end = Outcome.SHUTDOWN
-            incoming.leave(services.request_ids)
-            services.bodies.give_back(incoming)
-            if incoming.stream is not None:
-                incoming.stream.close(outcome=end)
-            self._log_end(incoming)
+            context.leave(services.request_ids)
+            services.bodies.give_back(context)
+            if context.stream is not None:
+                context.stream.close(outcome=end)
+            self._log_end(context)
             REQUEST_ID.reset(token)
 
     async def _answer_listening(
         self,
         endpoint: Endpoint | None,
-        incoming: Incoming,
+        context: RequestContext,
         receive: Receive,
         send: Send,
     ) -> None:
         """Answer with a task beside it that receives what the client says."""
         async with trio.open_nursery() as nursery:
             client = nursery.cancel_scope
-            listen = partial(self._listen, client, incoming, receive)
+            listen = partial(self._listen, client, context, receive)
             if endpoint is None:
                 request = self._create_request_from_scope(send)
                 nursery.start_soon(listen, request.body)
@@ -117,18 +117,18 @@ class Connection(TrioASGIHTTPConnection):
                 if isinstance(response, StreamResponse):
                     await response.run(send, encode_headers(response.headers))
                 else:
-                    await self._send_whole(incoming, send, response)
+                    await self._send_whole(context, send, response)
             else:
                 after_body = partial(nursery.start_soon, listen)
-                run = await self._open(endpoint, incoming, receive, send, after_body)
+                run = await self._open(endpoint, context, receive, send, after_body)
                 if run is not None:
-                    await run(send, STREAM_FIELDS)
+                    await run(send, STREAM_HEADERS)
             client.cancel(reason="response sent")
 
     async def _listen(
         self,
         client: trio.CancelScope,
-        incoming: Incoming,
+        context: RequestContext,
         receive: Receive,
         body: Body | None = None,
     ) -> None:
@@ -136,19 +136,19 @@ class Connection(TrioASGIHTTPConnection):
         while (message := await receive())["type"] == "http.request":
             if body is not None:
                 try:
-                    self.app.services.bodies.take(incoming, len(message["body"]))
+                    self.app.services.bodies.take(context, len(message["body"]))
                     body.append(message["body"])
                 except Refused as exc:
                     body._must_raise = exc  # Quart's way to raise it in the route
                     body.set_complete()
                 if not message["more_body"]:
                     body.set_complete()
-        _leave(client, incoming)
+        _leave(client, context)
 
     async def _open(
         self,
         endpoint: Endpoint,
-        incoming: Incoming,
+        context: RequestContext,
         receive: Receive,
         send: Send,
         after_body: Callable[[], None] | None = None,
@@ -159,10 +159,10 @@ class Connection(TrioASGIHTTPConnection):
         """
         services = self.app.services
         try:
-            await admit_request(services, incoming)
-            require_json(incoming)
+            await admit_request(services, context)
+            require_json(context)
             body = await read_body(
-                incoming,
+                context,
                 receive,
                 services.bodies,
                 at_most=services.settings.MAX_BODY_BYTES,
@@ -172,49 +172,49 @@ class Connection(TrioASGIHTTPConnection):
                 return None
             if after_body is not None:
                 after_body()
-            return await endpoint.open(incoming, body)
+            return await endpoint.open(context, body)
         except Exception as exc:
-            await self._send_whole(incoming, send, self.app.respond(exc, incoming))
+            await self._send_whole(context, send, self.app.respond(exc, context))
             return None
 
     async def _send_whole(
-        self, incoming: Incoming, send: Send, response: ResponseTypes
+        self, context: RequestContext, send: Send, response: ResponseTypes
     ) -> None:
-        incoming.status = response.status_code
+        context.status = response.status_code
         await self._send_response(send, response)
 
-    def _log_end(self, incoming: Incoming) -> None:
+    def _log_end(self, context: RequestContext) -> None:
         settings = self.app.services.settings
-        self.app.services.metrics.request_ended(incoming.status)
+        self.app.services.metrics.request_ended(context.status)
         # A stream has one record, its own; probes and the page's files would drown what
         # matters.
-        quiet = incoming.stream is not None or is_routine(incoming)
+        quiet = context.stream is not None or is_routine(context)
         logger.log(
             "DEBUG" if quiet else "INFO",
             "request ended",
             event="request_ended",
-            method=incoming.method,
-            path=incoming.path,
+            method=context.method,
+            path=context.path,
             http_version=self.scope["http_version"],
-            status=incoming.status,
-            client=shown_client(incoming.client_id, settings.LOG_CLIENTS),
-            duration_ms=round(1000 * (trio.current_time() - incoming.began_at), 3),
+            status=context.status,
+            client=shown_client(context.client_id, settings.LOG_CLIENTS),
+            duration_ms=round(1000 * (trio.current_time() - context.began_at), 3),
         )
 
 
-def _leave(client: trio.CancelScope, incoming: Incoming) -> None:
+def _leave(client: trio.CancelScope, context: RequestContext) -> None:
     """End what the request does: its client is gone. Synchronous.
 
     The connection to upstream is closed before this returns, whether upstream has
     answered or not; one that is being made is given up as the cancel reaches it.
     """
-    outcome = _how_it_left(incoming)
-    if incoming.stream is not None:
-        incoming.stream.end(outcome)
+    outcome = _how_it_left(context)
+    if context.stream is not None:
+        context.stream.end(outcome)
     client.cancel(reason=outcome.value)
 
 
-def _how_it_left(incoming: Incoming) -> Outcome:
-    if incoming.exchange.stalled:
+def _how_it_left(context: RequestContext) -> Outcome:
+    if context.exchange.stalled:
         return Outcome.CLIENT_STALLED
     return Outcome.CLIENT_DISCONNECTED

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from trio_ai_stream.admission.clients import identify
-from trio_ai_stream.http.incoming import Incoming
-from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
+from trio_ai_stream.http.page.page_routes import PREFIX as PAGE_PREFIX
+from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.wire.keys import Role, bearer_token
 from trio_ai_stream.wire.problems import Problem, Refused
@@ -36,31 +36,31 @@ OPERATORS_ONLY: Final = Problem(
 )
 
 
-def check_client(services: Services, incoming: Incoming) -> Problem | None:
+def check_client(services: Services, context: RequestContext) -> Problem | None:
     """Find out who is asking; return why they are refused, if they are.
 
     The caller counts the request first and refuses it then: guessing keys is limited
     by the guesser's address.
     """
-    said = incoming.fields(b"authorization")
+    said = context.fields(b"authorization")
     token = bearer_token(said[0]) if len(said) == 1 else None
-    incoming.role = None if token is None else services.keys.role(token)
-    client = incoming.scope["client"]
-    incoming.client_id = identify(
+    context.role = None if token is None else services.keys.role(token)
+    client = context.scope["client"]
+    context.client_id = identify(
         client[0] if client else None,
-        api_key=None if incoming.role is None else token,
-        x_forwarded_for=incoming.fields(b"x-forwarded-for"),
-        forwarded=incoming.fields(b"forwarded"),
+        api_key=None if context.role is None else token,
+        x_forwarded_for=context.fields(b"x-forwarded-for"),
+        forwarded=context.fields(b"forwarded"),
         trusted=services.settings.TRUSTED_PROXIES,
     )
-    path = incoming.path
+    path = context.path
     if path in PROBES:
         return None
     if len(said) > 1:  # what stands before the server may have read the other
         return TWO_KEYS
-    if services.settings.loopback_only and not _on_loopback(incoming):
+    if services.settings.loopback_only and not _on_loopback(context):
         return LOOPBACK_ONLY
-    if not services.settings.keys_required or incoming.role is not None:
+    if not services.settings.keys_required or context.role is not None:
         return None
     public = path in PUBLIC or path.startswith(PUBLIC_PREFIX)
     return None if public else _unauthorized(token)
@@ -71,14 +71,14 @@ def require_operator(services: Services) -> None:
 
     :raises Refused: 403.
     """
-    if services.keys.has_admins and Incoming.current().role is not Role.ADMIN:
+    if services.keys.has_admins and RequestContext.current().role is not Role.ADMIN:
         raise Refused(OPERATORS_ONLY)
 
 
 def visible_owner() -> str | None:
     """Return the owner whose streams the caller may see and cancel; None for all."""
-    incoming = Incoming.current()
-    return None if incoming.role is Role.ADMIN else incoming.client_id
+    context = RequestContext.current()
+    return None if context.role is Role.ADMIN else context.client_id
 
 
 def whose_streams() -> Callable[[str], bool]:
@@ -95,17 +95,17 @@ def _unauthorized(token: str | None) -> Problem:
     return Problem(401, "invalid_api_key", message)
 
 
-def _on_loopback(incoming: Incoming) -> bool:
+def _on_loopback(context: RequestContext) -> bool:
     """Whether the request is this machine's own: by address, and by name.
 
     By name as well, because a page from elsewhere may have its own name resolve to
     loopback and then ask in the user's browser (DNS rebinding). A Unix socket's clients
     have passed the file's permissions.
     """
-    server = incoming.scope.get("server")
+    server = context.scope.get("server")
     if server is None:
         return True
-    return is_loopback(server[0]) and names_loopback(incoming.field(b"host"))
+    return is_loopback(server[0]) and names_loopback(context.field(b"host"))
 
 
 def names_loopback(host: str | None) -> bool:

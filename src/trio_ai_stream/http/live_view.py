@@ -2,8 +2,8 @@
 
 Events: `snapshot` (whenever something differs from the last one, four times a second at
 most), `ended` (one for each stream that ended since) and at last `bye`, when the server
-drains. One watcher too many gets `bye` under status 503. A snapshot shows the streams
-that the caller may cancel; those of other processes without their tasks.
+drains. One subscriber too many gets `bye` under status 503. A snapshot shows the
+streams that the caller may cancel; those of other processes without their tasks.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import msgspec
 import trio
 from quart import Blueprint, Response, request
 
-from trio_ai_stream.http.elsewhere import Elsewhere
+from trio_ai_stream.http.auth import visible_owner, whose_streams
 from trio_ai_stream.http.endpoint import StreamResponse
-from trio_ai_stream.http.headers import Fields
-from trio_ai_stream.http.incoming import Incoming
-from trio_ai_stream.http.keys import visible_owner, whose_streams
-from trio_ai_stream.http.services import Services
-from trio_ai_stream.http.watchers import Watcher, ended_view
+from trio_ai_stream.http.http_responses import Headers
+from trio_ai_stream.http.remote_streams import RemoteStreams
+from trio_ai_stream.http.request import RequestContext
+from trio_ai_stream.http.services import Services, Subscriber, ended_view
 from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.snapshot import StreamView, snapshot
 from trio_ai_stream.wire.sse import CONTENT_TYPE, HEARTBEAT
 
-# Trio tells nobody when its task tree changes, so a watcher looks: four times a second
-# looks alive to a person.
+# Trio does not say when its task tree changes, so a subscriber looks: four times a
+# second looks alive to a person.
 LOOK_S: Final = 0.25
 MAX_STREAMS: Final = 40
 
@@ -36,26 +35,26 @@ MAX_STREAMS: Final = 40
 def live_blueprint(services: Services) -> Blueprint:
     """Return the blueprint with the live view's endpoint."""
     blueprint = Blueprint("live", __name__)
-    elsewhere = Elsewhere(services.directory, services.registry.__contains__)
+    elsewhere = RemoteStreams(services.directory, services.registry.__contains__)
 
     @blueprint.get("/streams/live")
     async def live() -> Response:
         """Watch the live streams of this process as trees of tasks and deadlines."""
         if request.method == "HEAD":
             return Response("", content_type=CONTENT_TYPE)
-        incoming = Incoming.current()
-        watcher = Watcher(whose_streams())
+        context = RequestContext.current()
+        subscriber = Subscriber(whose_streams())
         owner = visible_owner()
 
-        async def run(send: Send, fields: Fields) -> None:
-            writer = Writer(send, fields, incoming)
-            if services.watchers.full:
+        async def run(send: Send, fields: Headers) -> None:
+            writer = Writer(send, fields, context)
+            if services.subscribers.full:
                 await writer.start(status=503, content_type=CONTENT_TYPE)
                 await writer.write(_frame("bye", {"reason": "too_many_watchers"}))
                 await writer.finish()
                 return
-            with services.watchers.watch(watcher):
-                view = LiveView(services, watcher, writer)
+            with services.subscribers.watch(subscriber):
+                view = LiveView(services, subscriber, writer)
                 await view.run(partial(elsewhere.streams, owner))
 
         return StreamResponse(run)
@@ -64,11 +63,13 @@ def live_blueprint(services: Services) -> Blueprint:
 
 
 class LiveView:
-    """Writes to one watcher what has changed."""
+    """Writes to one subscriber what has changed."""
 
-    def __init__(self, services: Services, watcher: Watcher, writer: Writer) -> None:
+    def __init__(
+        self, services: Services, subscriber: Subscriber, writer: Writer
+    ) -> None:
         self._services = services
-        self._watcher = watcher
+        self._subscriber = subscriber
         self._writer = writer
         self._last = b""
 
@@ -96,12 +97,12 @@ class LiveView:
 
     def _changes(self, elsewhere: Sequence[StreamView]) -> bytes:
         """Return the frames of what differs from the last look; empty if nothing."""
-        seen = [s for s in self._services.registry if self._watcher.sees(s.owner)]
+        seen = [s for s in self._services.registry if self._subscriber.sees(s.owner)]
         streams = [snapshot(stream) for stream in seen[:MAX_STREAMS]]
         streams += elsewhere[: MAX_STREAMS - len(streams)]
         more = len(seen) + len(elsewhere) - len(streams)
         body = {"streams": streams, "more": more}
-        frames = [_frame("ended", ended_view(r)) for r in self._watcher.take()]
+        frames = [_frame("ended", ended_view(r)) for r in self._subscriber.take()]
         encoded = msgspec.json.encode(body)
         if encoded != self._last:
             self._last = encoded

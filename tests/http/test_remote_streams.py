@@ -12,7 +12,7 @@ from tests.support.completions import over
 from tests.support.world import World, world
 from trio_ai_stream.admission.directory import Listing, LocalDirectory
 from trio_ai_stream.admission.peers import PeerDirectory
-from trio_ai_stream.http.elsewhere import ASK_S, MAX_OWNERS, Elsewhere
+from trio_ai_stream.http.remote_streams import ASK_S, MAX_OWNERS, RemoteStreams
 from trio_ai_stream.stream.listing import LiveStreams
 
 
@@ -34,10 +34,10 @@ async def test_a_sibling_workers_stream_is_listed_without_its_tasks(
             await sibling(there, tmp_path)
             chat = there.chat("simulator/endless")
             mine = here.chat("simulator/endless")
-            watcher = watch(here)
-            while not watcher.body or len(snapshots(watcher)[-1]["streams"]) < 2:
-                await watcher.news.wait()
-            own, other = snapshots(watcher)[-1]["streams"]
+            subscriber = watch(here)
+            while not subscriber.body or len(snapshots(subscriber)[-1]["streams"]) < 2:
+                await subscriber.news.wait()
+            own, other = snapshots(subscriber)[-1]["streams"]
             assert (own["elsewhere"], other["elsewhere"]) == (False, True)
             assert own["task"] is not None
             assert other["task"] is None
@@ -45,9 +45,9 @@ async def test_a_sibling_workers_stream_is_listed_without_its_tasks(
             age = trio.current_time() - other["began_at"]
             assert 0 <= age < 10
             chat.leave()
-            while len(snapshots(watcher)[-1]["streams"]) > 1:
-                await watcher.news.wait()
-            for visit in (mine, watcher):
+            while len(snapshots(subscriber)[-1]["streams"]) > 1:
+                await subscriber.news.wait()
+            for visit in (mine, subscriber):
                 visit.leave()
                 await over(visit)
 
@@ -69,7 +69,7 @@ async def test_the_others_are_asked_once_a_second_for_each_owner(
     """However many watch, and however often they look."""
     async with world() as w:
         directory = Counting(tmp_path, LiveStreams(w.services.registry))
-        elsewhere = Elsewhere(directory, lambda _id: False)
+        elsewhere = RemoteStreams(directory, lambda _id: False)
         for _ in range(40):
             for owner in ("a", "b", None):
                 assert await elsewhere.streams(owner) == []
@@ -83,7 +83,7 @@ async def test_what_is_kept_is_bounded(
     """Owners come and go; the oldest are forgotten."""
     async with world() as w:
         directory = Counting(tmp_path, LiveStreams(w.services.registry))
-        elsewhere = Elsewhere(directory, lambda _id: False)
+        elsewhere = RemoteStreams(directory, lambda _id: False)
         for number in range(3 * MAX_OWNERS):
             await elsewhere.streams(str(number))
         assert len(elsewhere._heard) == MAX_OWNERS
@@ -93,5 +93,5 @@ async def test_a_process_that_is_alone_asks_nobody() -> None:
     """With the local directory there is no elsewhere."""
     async with world() as w:
         streams = LiveStreams(w.services.registry)
-        elsewhere = Elsewhere(LocalDirectory(streams), lambda _id: False)
+        elsewhere = RemoteStreams(LocalDirectory(streams), lambda _id: False)
         assert await elsewhere.streams(None) == []

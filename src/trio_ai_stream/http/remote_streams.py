@@ -1,7 +1,7 @@
 """Streams of other processes for the live view: heard of, not looked into.
 
 A directory asks every process for its streams, which costs each of them something. So
-all watchers of one owner share what was heard, and it is asked for once a second at
+all subscribers of one owner share what was heard, and it is asked for once a second at
 most. A tree of tasks exists only where the tasks are: these streams come without one.
 """
 
@@ -17,7 +17,7 @@ from trio_ai_stream.admission.directory import Entry, LocalDirectory, StreamDire
 from trio_ai_stream.stream.snapshot import StreamView
 
 ASK_S: Final = 1.0
-# Owners whose watchers have left are forgotten once there are more than watchers.
+# Owners whose subscribers have left are forgotten once there are more than subscribers.
 MAX_OWNERS: Final = 64
 
 
@@ -27,7 +27,7 @@ class _Heard:
     streams: Sequence[StreamView] = field(default_factory=list)
 
 
-class Elsewhere:
+class RemoteStreams:
     """What was last heard of other processes' streams, by owner."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Elsewhere:
             while len(self._heard) >= MAX_OWNERS:
                 del self._heard[next(iter(self._heard))]
             heard = self._heard[owner] = _Heard(now)
-        heard.asked_at = now  # so that other watchers take the old answer meanwhile
+        heard.asked_at = now  # so that other subscribers take the old answer meanwhile
         listing = await self._directory.list_streams(owner)
         heard.streams = [
             view(entry, trio.current_time())

@@ -15,7 +15,7 @@ from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.keys import Role
 
-_KEY: Final = "trio_ai_stream.incoming"
+_KEY: Final = "trio_ai_stream.context"
 _TRACEPARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
@@ -24,7 +24,7 @@ _TRACESTATE: Final = re.compile(rb"[\x20-\x7e\t]{1,2048}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class Incoming:
+class RequestContext:
     """One request; it holds the stream that it starts, so its end is the stream's."""
 
     __slots__ = (
@@ -62,15 +62,15 @@ class Incoming:
         self.secure = scope["scheme"] == "https"
 
     @classmethod
-    def enter(cls, scope: dict[str, Any], taken: set[str]) -> Incoming:
+    def enter(cls, scope: dict[str, Any], taken: set[str]) -> RequestContext:
         """Put a fresh one into the ASGI scope of a request, and its id into `taken`.
 
         Whoever enters it calls `leave` at the request's end.
         """
-        incoming = cls(scope, _request_id(scope["headers"], taken))
-        taken.add(incoming.request_id)
-        scope[_KEY] = incoming
-        return incoming
+        context = cls(scope, _request_id(scope["headers"], taken))
+        taken.add(context.request_id)
+        scope[_KEY] = context
+        return context
 
     def leave(self, taken: set[str]) -> None:
         """Take it and its id out again: with the scope it would be a cycle."""
@@ -78,10 +78,10 @@ class Incoming:
         del self.scope[_KEY]
 
     @classmethod
-    def current(cls) -> Incoming:
+    def current(cls) -> RequestContext:
         """Return that of the request which Quart is handling."""
-        incoming: Incoming = request.scope[_KEY]  # type: ignore[typeddict-item]
-        return incoming
+        context: RequestContext = request.scope[_KEY]  # type: ignore[typeddict-item]
+        return context
 
     def fields(self, name: bytes) -> list[str]:
         """Return the values of a header field, one for each line; `name` in lower case.

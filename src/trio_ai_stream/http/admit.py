@@ -9,9 +9,9 @@ from loguru import logger
 
 from trio_ai_stream.admission.gate import Permit, PermitRefusal
 from trio_ai_stream.admission.rate_limit import Decision
-from trio_ai_stream.http.incoming import Incoming
-from trio_ai_stream.http.keys import PROBES, check_client
-from trio_ai_stream.http.page.assets import PREFIX as PAGE_PREFIX
+from trio_ai_stream.http.auth import PROBES, check_client
+from trio_ai_stream.http.page.page_routes import PREFIX as PAGE_PREFIX
+from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.protocols import UpstreamRequest
@@ -41,62 +41,62 @@ CROSS_SITE: Final = Problem(
 )
 
 
-def is_routine(incoming: Incoming) -> bool:
+def is_routine(context: RequestContext) -> bool:
     """Whether the request is a probe's, a scraper's or for a file of the page's."""
-    path = incoming.path
+    path = context.path
     return path in UNLIMITED or path.startswith(UNLIMITED_PREFIX)
 
 
-async def admit_request(services: Services, incoming: Incoming) -> None:
+async def admit_request(services: Services, context: RequestContext) -> None:
     """Find out who asks, count the request, and refuse whoever may not ask.
 
     :raises Refused: 400, 401, 403, 429 with `Retry-After`, or 503 while the server
         drains.
     """
-    if incoming.method == "OPTIONS":
+    if context.method == "OPTIONS":
         return
-    if _is_cross_site(services, incoming):  # not counted: it is not its user's doing
+    if _is_cross_site(services, context):  # not counted: it is not its user's doing
         raise Refused(CROSS_SITE)
-    refusal = check_client(services, incoming)
-    if incoming.exchange.probes_only and incoming.path not in PROBES:
+    refusal = check_client(services, context)
+    if context.exchange.probes_only and context.path not in PROBES:
         raise Refused(EXHAUSTED)
-    if refusal is not None or not is_routine(incoming):
-        await _count(services, incoming)
+    if refusal is not None or not is_routine(context):
+        await _count(services, context)
     if refusal is not None:
         raise Refused(refusal)
 
 
-def _is_cross_site(services: Services, incoming: Incoming) -> bool:
+def _is_cross_site(services: Services, context: RequestContext) -> bool:
     """Whether a page that CORS does not allow made a browser ask this.
 
     A link that a user follows is the user's own request (Fetch Metadata Request
     Headers, `Sec-Fetch-Dest: document`).
     """
-    if incoming.field(b"sec-fetch-site") != "cross-site":
+    if context.field(b"sec-fetch-site") != "cross-site":
         return False
     allowed = services.settings.CORS_ALLOW_ORIGINS
-    origin = incoming.field(b"origin")
+    origin = context.field(b"origin")
     if origin is not None and ("*" in allowed or origin in allowed):
         return False
-    return incoming.field(b"sec-fetch-dest") != "document"
+    return context.field(b"sec-fetch-dest") != "document"
 
 
-async def _count(services: Services, incoming: Incoming) -> None:
+async def _count(services: Services, context: RequestContext) -> None:
     """Count the request against its client's rate.
 
     :raises Refused: 429 with `Retry-After`, or 503 while the server drains.
     """
-    if services.registry.draining.is_set() and incoming.method == "POST":
+    if services.registry.draining.is_set() and context.method == "POST":
         raise Refused(SHUTTING_DOWN)
-    decision = await services.gate.admit_request(incoming.client_id)
-    incoming.decision = decision
+    decision = await services.gate.admit_request(context.client_id)
+    context.decision = decision
     if not decision.allowed:
         raise Refused(_too_many(decision))
 
 
 async def admit_stream(
     services: Services,
-    incoming: Incoming,
+    context: RequestContext,
     call: UpstreamRequest,
     *,
     endpoint: str,
@@ -108,13 +108,13 @@ async def admit_stream(
 
     :raises Refused: 503 without a permit, or while the server drains.
     """
-    permit = await services.gate.acquire_stream(incoming.client_id, call.request_id)
+    permit = await services.gate.acquire_stream(context.client_id, call.request_id)
     # No checkpoint from here to the end: a cancel cannot come between taking the permit
     # and handing it to the request.
     if not isinstance(permit, Permit):
         raise Refused(_no_permit(permit))
 
-    traceparent = incoming.field(b"traceparent")
+    traceparent = context.field(b"traceparent")
 
     def closed(stream: Stream, record: Record) -> None:
         services.registry.remove(stream)
@@ -122,7 +122,7 @@ async def admit_stream(
             services.observe,
             services.metrics.stream_ended,
             partial(services.tracer.stream_ended, traceparent=traceparent),
-            services.watchers.stream_ended,
+            services.subscribers.stream_ended,
         ):
             try:
                 tell(record)
@@ -136,14 +136,14 @@ async def admit_stream(
         call,
         budgets or services.budgets,
         endpoint=endpoint,
-        owner=incoming.client_id,
+        owner=context.client_id,
         release_permit=permit.release,
         on_close=closed,
         on_gap=services.metrics.content_gap,
     )
     services.registry.add(stream)
     services.metrics.stream_started(endpoint)
-    incoming.stream = stream
+    context.stream = stream
     return stream
 
 

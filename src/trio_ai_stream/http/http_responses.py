@@ -1,7 +1,7 @@
-"""Headers that every response carries: request id, rate limit, security.
+"""Responses of our own making, and the headers that every response carries.
 
-They are added to the response's head as it leaves, as bytes: that is the one place
-which every response passes, and bytes cost a fraction of Quart's header objects.
+Headers are added to the head where it is written, as bytes: bytes cost a fraction of
+Quart's header objects.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from trio_ai_stream.http.incoming import Incoming
+import msgspec
+from quart import Response
 
-Fields = list[tuple[bytes, bytes]]
+from trio_ai_stream.http.request import RequestContext
+
+Headers = list[tuple[bytes, bytes]]
 
 SECURITY: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -32,7 +35,9 @@ SECURITY: Final = (
 TRANSPORT_SECURITY: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
-def complete(fields: Fields, incoming: Incoming, *, by_origin: bool = False) -> None:
+def complete(
+    fields: Headers, context: RequestContext, *, by_origin: bool = False
+) -> None:
     """Add what the response of a request lacks; a route's own value is kept.
 
     :param by_origin: another origin would be answered differently.
@@ -42,15 +47,24 @@ def complete(fields: Fields, incoming: Incoming, *, by_origin: bool = False) -> 
         fields.append((b"cache-control", b"no-store"))
     if by_origin and b"vary" not in present:
         fields.append((b"vary", b"Origin"))
-    fields.append((b"x-request-id", incoming.request_id.encode("ascii")))
-    if incoming.decision is not None:
-        for name, value in incoming.decision.headers():
+    fields.append((b"x-request-id", context.request_id.encode("ascii")))
+    if context.decision is not None:
+        for name, value in context.decision.headers():
             if (key := _name(name)) not in present:
                 fields.append((key, value.encode("ascii")))
-    fixed = (*SECURITY, TRANSPORT_SECURITY) if incoming.secure else SECURITY
+    fixed = (*SECURITY, TRANSPORT_SECURITY) if context.secure else SECURITY
     fields += [field for field in fixed if field[0] not in present]
 
 
 @lru_cache(maxsize=16)  # a live stream holds its head: let all of them share the names
 def _name(name: str) -> bytes:
     return name.lower().encode("ascii")
+
+
+def json_response(document: msgspec.Struct | bytes, status: int = 200) -> Response:
+    """Return a document, or JSON that is encoded already, as a response."""
+    body = document if isinstance(document, bytes) else msgspec.json.encode(document)
+    response = Response(body, status)
+    response.headers["Content-Type"] = "application/json"
+    response.headers["Cache-Control"] = "no-store"
+    return response

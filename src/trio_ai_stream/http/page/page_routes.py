@@ -1,0 +1,123 @@
+"""`GET /`: the page; `/page/…`: its files; `/page/config`: what it must know.
+
+The files are a few tens of kilobytes. They are read once and served from memory:
+reading them for each request would take a thread of Trio's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from quart import Blueprint, Response, abort, request
+
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.settings import Settings
+from trio_ai_stream.simulator.faults import PREFIX as SIMULATOR_PREFIX
+from trio_ai_stream.simulator.faults import PRESETS
+
+PREFIX: Final = "/page/"
+FOLDER: Final = Path(__file__).with_name("static")
+TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+# Nothing from elsewhere and nothing inline. `style-src` does not stop the page's own
+# scripts from setting single properties (CSSOM), which is how the time bars shrink.
+POLICY: Final = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file: its bytes, its type, its validator."""
+
+    body: bytes
+    content_type: str
+    etag: str
+
+    def respond(self) -> Response:
+        """Answer the current request: the file, or 304 to a client that has it.
+
+        `no-cache` means ask each time (RFC 9111 section 5.2.2.4), so that a new release
+        shows at once.
+        """
+        unchanged = request.if_none_match.contains_weak(self.etag)
+        response = Response(b"" if unchanged else self.body, 304 if unchanged else 200)
+        response.headers["Content-Type"] = self.content_type
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["Content-Security-Policy"] = POLICY
+        response.set_etag(self.etag)
+        return response
+
+
+def load_assets(folder: Path = FOLDER) -> dict[str, Asset]:
+    """Read every file of the page, by name."""
+    return {
+        path.name: Asset(
+            body, TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:32]
+        )
+        for path in sorted(folder.iterdir())
+        if (body := path.read_bytes())
+    }
+
+
+def page_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with the page; it needs no key, only `/chat` does."""
+    blueprint = Blueprint("page", __name__)
+    assets = load_assets()
+    config = page_config(services.settings)
+
+    @blueprint.get("/")
+    async def page() -> Response:
+        return assets["index.html"].respond()
+
+    @blueprint.get(f"{PREFIX}config")
+    async def page_config_() -> dict[str, Any]:
+        return config
+
+    @blueprint.get(f"{PREFIX}<name>")
+    async def file(name: str) -> Response:
+        if name not in assets:
+            abort(404)
+        return assets[name].respond()
+
+    return blueprint
+
+
+def page_config(settings: Settings) -> dict[str, Any]:
+    """Return what the page must know of the server; no secret is in it."""
+    simulated = settings.upstream_kind == "simulator"
+    return {
+        "version": version("trio-ai-stream"),
+        "upstream": settings.upstream_kind,
+        "key_needed": settings.keys_required,
+        "default_model": settings.OPENROUTER_MODEL,
+        "max_messages_length": settings.MAX_MESSAGES_LENGTH,
+        "budgets": {
+            "first_token": settings.FIRST_TOKEN_TIMEOUT_SECS,
+            "idle": settings.STREAM_IDLE_TIMEOUT_SECS,
+            "deadline": settings.STREAM_DEADLINE_SECS,
+            "terminal_event": settings.WRITE_TIMEOUT_SECS,
+        },
+        "faults": [
+            {"model": SIMULATOR_PREFIX + name, "description": preset.description}
+            for name, preset in PRESETS.items()
+            if simulated
+        ],
+    }
