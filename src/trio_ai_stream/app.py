@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from typing import Final
 
-from trio_ai_stream.admission.factory import MissingExtraError
+from trio_ai_stream.admission.admission_factory import MissingExtraError
 from trio_ai_stream.app_factory import create_app, reload_settings
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.server.guard import install

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import trio
 from loguru import logger
 
-from trio_ai_stream.admission.factory import open_admission
+from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.admission.rate_limit import Quota
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.probes import management_app, readiness
@@ -84,7 +84,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     async def start(nursery: trio.Nursery) -> None:
         if settings.TRACE:
             # Imported only for those who ask: it knows Trio's private parts.
-            from trio_ai_stream.tracing.live import trace_process
+            from trio_ai_stream.tracing.process_trace import trace_process
 
             await nursery.start(trace_process, settings.TRACE_FILE)
         await nursery.start(admission.run)

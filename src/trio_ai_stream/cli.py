@@ -51,8 +51,8 @@ def commands() -> list[str]:
     return list(COMMANDS)
 
 
-def _elsewhere(module: str) -> Callable[[Sequence[str]], int]:
-    """Return a command that lives in a room, imported only when it is asked for."""
+def _room_command(module: str) -> Callable[[Sequence[str]], int]:
+    """Return the command of a room, which is imported only when it is asked for."""
 
     def run(words: Sequence[str]) -> int:
         status: int = importlib.import_module(module).main(words)
@@ -139,10 +139,11 @@ COMMANDS: Final[dict[str, Command]] = {
     "serve": Command("run the server", _serve),
     "chat": Command(
         "ask a server, from the terminal",
-        _elsewhere("trio_ai_stream.chat_client.command"),
+        _room_command("trio_ai_stream.chat_client.command"),
     ),
     "simulate": Command(
-        "run the OpenRouter stand-in", _elsewhere("trio_ai_stream.simulator.__main__")
+        "run the OpenRouter stand-in",
+        _room_command("trio_ai_stream.simulator.__main__"),
     ),
     "check-config": Command("print the settings, secrets masked", _check_config),
     "dev-cert": Command("write a certificate for localhost", _dev_cert),

@@ -21,8 +21,8 @@ from trio_ai_stream.simulator.simulated_chat import SimulatedChat, parse_chat
 from trio_ai_stream.simulator.steps import (
     End,
     Pause,
-    ResponseHead,
     ResponsePhase,
+    SimulatedHead,
     Step,
     Write,
 )
@@ -78,9 +78,9 @@ def test_every_preset_renders(name: str) -> None:
             chat(f"simulator/{name}"), GENERATION, lambda: 7
         ).steps()
     first = list(itertools.islice(script, MANY))
-    assert [isinstance(step, ResponseHead) for step in first].count(True) == 1
+    assert [isinstance(step, SimulatedHead) for step in first].count(True) == 1
     assert isinstance(first[0], Pause)
-    assert isinstance(first[1], ResponseHead)
+    assert isinstance(first[1], SimulatedHead)
     ends = [step for step in first if isinstance(step, End)]
     assert ends in ([], first[-1:])
 

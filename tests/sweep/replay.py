@@ -13,7 +13,7 @@ from tests.sweep.scenarios import SCENARIOS
 from tests.sweep.token import Token
 from trio_ai_stream.tracing import internals
 from trio_ai_stream.tracing.instrument import TraceInstrument, VirtualClock
-from trio_ai_stream.tracing.sink import TraceSink
+from trio_ai_stream.tracing.trace_sink import TraceSink
 
 
 def replay(token: Token, trace: Path | None = None) -> tuple[str, bool]:

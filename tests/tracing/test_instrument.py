@@ -14,13 +14,13 @@ from cancel_lab.timeline import Kind
 from tests.sweep.replay import replay
 from tests.sweep.scenario import TARGET
 from tests.sweep.token import Token
-from trio_ai_stream.tracing import live
+from trio_ai_stream.tracing import process_trace
 from trio_ai_stream.tracing.instrument import (
     TraceInstrument,
     VirtualClock,
     monotonic_us,
 )
-from trio_ai_stream.tracing.sink import TraceSink
+from trio_ai_stream.tracing.trace_sink import TraceSink
 
 
 async def cancelled_behind_a_shield() -> None:
@@ -140,10 +140,10 @@ async def test_a_live_trace_is_whole_when_its_task_is_cancelled(tmp_path):
     path = tmp_path / "live.json"
     before = monotonic_us()
     async with trio.open_nursery() as nursery:
-        await nursery.start(live.trace_process, path)
+        await nursery.start(process_trace.trace_process, path)
         await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
-    events = json.loads(live.file_of_process(path).read_text())
+    events = json.loads(process_trace.file_of_process(path).read_text())
     begins = [event["ts"] for event in events if event["ph"] == "X"]
     assert min(begins) >= before
     assert sum(event["ph"] == "X" for event in events) > 2

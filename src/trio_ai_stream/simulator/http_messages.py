@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import httptools
 
 from trio_ai_stream.simulator.encoding import ERRORS
-from trio_ai_stream.simulator.steps import ResponseHead, Step, Write
+from trio_ai_stream.simulator.steps import SimulatedHead, Step, Write
 
 HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024 * 1024  # more than any gateway should pass on
@@ -152,7 +152,7 @@ _PHRASES = {200: "OK", 431: "Request Header Fields Too Large"} | {
 }
 
 
-def head_bytes(head: ResponseHead, *, chunked: bool, keep_alive: bool) -> bytes:
+def head_bytes(head: SimulatedHead, *, chunked: bool, keep_alive: bool) -> bytes:
     """Return a response head; `chunked` matters only where it has no length."""
     phrase = _PHRASES.get(head.status, "Unknown")
     lines = [f"HTTP/1.1 {head.status} {phrase}"]
@@ -176,9 +176,9 @@ def short_response(steps: Iterable[Step], *, keep_alive: bool) -> bytes:
     """Return a response whose steps are one head with a length, and writes."""
     parts = [
         head_bytes(step, chunked=False, keep_alive=keep_alive)
-        if isinstance(step, ResponseHead)
+        if isinstance(step, SimulatedHead)
         else step.data
         for step in steps
-        if isinstance(step, ResponseHead | Write)
+        if isinstance(step, SimulatedHead | Write)
     ]
     return b"".join(parts)

@@ -25,7 +25,7 @@ from trio_ai_stream.simulator.schedule import (
     whole_script,
 )
 from trio_ai_stream.simulator.simulated_chat import ChatError, SimulatedChat, parse_chat
-from trio_ai_stream.simulator.steps import ResponseHead, Step, Write
+from trio_ai_stream.simulator.steps import SimulatedHead, Step, Write
 
 BASE = "/api/v1"
 CHAT = BASE + "/chat/completions"
@@ -136,7 +136,7 @@ def _stats(request: SimulatedRequest, ledger: Ledger) -> Iterator[Step]:
 
 def _json(value: Any) -> Iterator[Step]:
     body = msgspec.json.encode(value)
-    return iter((ResponseHead(200, (JSON,), len(body)), Write(body)))
+    return iter((SimulatedHead(200, (JSON,), len(body)), Write(body)))
 
 
 EPOCH = 1_767_225_600  # 2026-01-01: `created` counts requests from here, not seconds

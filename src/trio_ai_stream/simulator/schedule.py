@@ -31,8 +31,8 @@ from trio_ai_stream.simulator.simulated_chat import SimulatedChat
 from trio_ai_stream.simulator.steps import (
     End,
     Pause,
-    ResponseHead,
     ResponsePhase,
+    SimulatedHead,
     Step,
     Write,
 )
@@ -77,7 +77,7 @@ class StreamSchedule:
         """Yield all steps; fragments are cut last, so they cut anything."""
         yield Pause(self.faults.headers_ms / 1000)
         headers = stream_headers(self.faults, self.generation.id)
-        yield ResponseHead(200, headers, None, self.faults.interim)
+        yield SimulatedHead(200, headers, None, self.faults.interim)
         body = self._body()
         yield from fragmented(body, self.faults) if self.faults.fragment else body
 
@@ -241,7 +241,7 @@ def whole_script(chat: SimulatedChat, generation: Generation) -> Iterator[Step]:
         headers.append(("X-Generation-Id", generation.id))
     chunked = faults.framing == "close" or faults.end == "truncate"
     length = None if chunked else len(body)
-    yield ResponseHead(200, tuple(headers), length, faults.interim)
+    yield SimulatedHead(200, tuple(headers), length, faults.interim)
     if faults.end in ("drop", "reset", "truncate"):
         yield Write(body[: len(body) // 2], 0, tokens, ResponsePhase.STREAMING)
         if faults.end != "truncate":
@@ -341,23 +341,23 @@ def status_script(faults: Faults) -> Iterator[Step]:
         ]
     yield Pause(faults.headers_ms / 1000)
     if faults.body == "endless":
-        yield ResponseHead(status, tuple(headers), None, faults.interim)
+        yield SimulatedHead(status, tuple(headers), None, faults.interim)
         yield Write(body, 0, 0, ResponsePhase.FINISHING)
         for _ in itertools.count():
             yield Pause(ENDLESS_GAP_S)
             yield Write(PIECE)
     if faults.body == "cut":  # the length promises more than the body holds
-        yield ResponseHead(status, tuple(headers), len(body) + 100, faults.interim)
+        yield SimulatedHead(status, tuple(headers), len(body) + 100, faults.interim)
         yield Write(body, 0, 0, ResponsePhase.FINISHING)
         yield End.FIN
         return
     length = None if faults.framing == "close" else len(body)
-    yield ResponseHead(status, tuple(headers), length, faults.interim)
+    yield SimulatedHead(status, tuple(headers), length, faults.interim)
     yield Write(body, 0, 0, ResponsePhase.FINISHING)
 
 
 def plain_error(status: int, message: str | None = None) -> Iterator[Step]:
     """Yield the steps of OpenRouter's JSON error, at once."""
     body = error_json(status, message)
-    yield ResponseHead(status, (JSON,), len(body))
+    yield SimulatedHead(status, (JSON,), len(body))
     yield Write(body, 0, 0, ResponsePhase.FINISHING)

@@ -29,8 +29,8 @@ from trio_ai_stream.simulator.schedule import plain_error
 from trio_ai_stream.simulator.steps import (
     End,
     Pause,
-    ResponseHead,
     ResponsePhase,
+    SimulatedHead,
     Write,
 )
 
@@ -228,7 +228,7 @@ class Player:
                 due += step.seconds
                 if step.seconds and due > trio.current_time():
                     await trio.sleep_until(due)
-            elif isinstance(step, ResponseHead):
+            elif isinstance(step, SimulatedHead):
                 await self._head(step)
             else:
                 return step
@@ -246,7 +246,7 @@ class Player:
         await self._stream.send_all(data)
         self._ledger.sent(self._record, len(data), step.events, step.tokens)
 
-    async def _head(self, head: ResponseHead) -> None:
+    async def _head(self, head: SimulatedHead) -> None:
         self._framed = head.length is None and self._plan.chunked
         data = head_bytes(
             head, chunked=self._plan.chunked, keep_alive=self._plan.keep_alive

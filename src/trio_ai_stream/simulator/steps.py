@@ -28,7 +28,7 @@ class Pause(NamedTuple):
     seconds: float
 
 
-class ResponseHead(NamedTuple):
+class SimulatedHead(NamedTuple):
     """Send a response head; without a length the body is chunked or ends by close."""
 
     status: int
@@ -59,4 +59,4 @@ class End(enum.Enum):
     RST = "rst"  # reset in mid-body
 
 
-Step = Pause | ResponseHead | Write | End
+Step = Pause | SimulatedHead | Write | End

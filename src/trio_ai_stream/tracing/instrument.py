@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from trio_ai_stream.tracing import internals
-from trio_ai_stream.tracing.sink import TraceSink
+from trio_ai_stream.tracing.trace_sink import TraceSink
 
 Microseconds = Callable[[], float]
 

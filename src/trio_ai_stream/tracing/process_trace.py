@@ -10,7 +10,7 @@ from loguru import logger
 
 from trio_ai_stream.tracing import internals
 from trio_ai_stream.tracing.instrument import TraceInstrument
-from trio_ai_stream.tracing.sink import TraceSink
+from trio_ai_stream.tracing.trace_sink import TraceSink
 
 
 def file_of_process(path: Path) -> Path:

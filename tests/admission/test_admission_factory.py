@@ -11,8 +11,8 @@ import trio
 
 from tests.admission.streams import Streams
 from tests.admission.valkey import Server
-from trio_ai_stream.admission import factory
-from trio_ai_stream.admission.factory import (
+from trio_ai_stream.admission import admission_factory
+from trio_ai_stream.admission.admission_factory import (
     Admission,
     MissingExtraError,
     open_admission,
@@ -60,7 +60,7 @@ async def test_each_deployment_admits_lists_and_cancels(
 def test_nothing_is_imported_that_is_not_used() -> None:
     """Without REDIS_URL the client of Redis is not imported."""
     code = (
-        "import sys, trio_ai_stream.admission.factory;"
+        "import sys, trio_ai_stream.admission.admission_factory;"
         "sys.exit('coredis' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -68,6 +68,6 @@ def test_nothing_is_imported_that_is_not_used() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """REDIS_URL without the extra `redis` is an error that says what to install."""
-    monkeypatch.setattr(factory, "find_spec", lambda _name: None)
+    monkeypatch.setattr(admission_factory, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match=r"trio-ai-stream\[redis\]"):
         opened(REDIS_URL="redis://127.0.0.1:1")
