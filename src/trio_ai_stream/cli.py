@@ -100,8 +100,10 @@ def _check_config(words: Sequence[str]) -> int:
 
 def _dev_cert(words: Sequence[str]) -> int:
     arguments = _arguments("dev-cert", words, folder="where to write (default: here)")
+    from trio_ai_stream.server.certificate import write
+
     try:
-        from trio_ai_stream.server.certificate import write
+        certificate, key = write(arguments.folder)
     except ModuleNotFoundError as exc:
         if exc.name != "trustme":
             raise
@@ -111,8 +113,6 @@ def _dev_cert(words: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    try:
-        certificate, key = write(arguments.folder)
     except FileExistsError as exc:
         print(f"{exc.filename}: exists; nothing was overwritten", file=sys.stderr)
         return 1
