@@ -1,6 +1,6 @@
-"""`app` for Hypercorn, guarded: importing this module makes it from the environment.
+"""`app` for Hypercorn, and the hardened server: importing this module makes it from the environment.
 
-Both launches load it by name, so that both get the same application, log and guard.
+Both launches load it by name, so that both get the same application, log and server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bounds that an operator may choose reach the guard."""
+"""The bounds that an operator may choose reach the server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOUNDS = {
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_a_setting_changes_its_bounds_and_no_other(name: str) -> None:
-    """Each of the guard's settings reaches exactly the bounds it is named for."""
+    """Each of the server's settings reaches exactly the bounds it is named for."""
     plain = dataclasses.asdict(Limits.from_settings(load_settings({}, None)))
     other = dataclasses.asdict(Limits.from_settings(load_settings({name: "77"}, None)))
     assert [key for key in plain if plain[key] != other[key]] == BOUNDS[name]

@@ -83,7 +83,7 @@ def client_address(
 ) -> Address | None:
     """Return the nearest address that no trusted proxy stands for, or None.
 
-    A peer without an address is on a Unix socket, which file permissions guard: it is
+    A peer without an address is on a Unix socket, which file permissions protect: it is
     trusted where the operator trusts any proxy at all.
     """
     nearest = _parse(peer) if peer is not None else None

@@ -137,7 +137,7 @@ class StreamPermits:
         )
 
     def refuse(self, scope: Scope, limit: int) -> PermitRefusal:
-        """Count a refusal that was decided here or elsewhere, and return it."""
+        """Count a refusal that was decided here or by another process, and return it."""
         self._refused += 1
         return PermitRefusal(scope, limit, self._retry_after_s)
 
@@ -204,7 +204,7 @@ class Gate(Protocol):
         ...
 
     async def leave(self) -> None:
-        """Say goodbye at shutdown, after the last stream and before `run` is cancelled.
+        """End the lease at shutdown, after the last stream, before `run` is cancelled.
 
         Takes no longer than one timeout. Without it others wait for the lease to end.
         """

@@ -1,13 +1,13 @@
 """The streams of all workers of one host, without Valkey: each asks the others.
 
 Every worker listens on a Unix socket in the directory that the workers of one server
-share (telemetry/rundirectory), which only their user may enter. A question is one line
+share (telemetry/run_directory), which only their user may enter. A question is one line
 of JSON on a connection of its own, and so is the answer. There is nothing to keep in
 step: a worker that has died refuses connections, and its socket is removed by whoever
 finds that out.
 
-Limits are not shared this way: a decision must be quick and atomic, and that takes an
-engine. With WORKERS > 1 and no REDIS_URL they hold for each worker.
+Limits are not shared this way, because a decision must be quick and atomic. With
+WORKERS > 1 and no REDIS_URL they hold for each worker.
 """
 
 from __future__ import annotations

@@ -7,13 +7,14 @@ if it would not move it further than one burst ahead. A full bucket is the same 
 so it needs no memory, and no task has to refill anything.
 
 Memory is bounded twice. Each admission also looks at the two clients who were admitted
-longest ago and forgets those whose bucket is full again: so the table holds no more
+longest ago and forgets those whose bucket is full again, so the table holds no more
 than the clients of about one window. And it never holds more than `capacity` clients.
-Past that, somebody must be forgotten, and being forgotten is a gift: a full bucket. The
-gift is smallest for the bucket that is fullest, so of the clients admitted longest ago
-the one nearest to full goes. A flood of newcomers, who have each used one request, thus
-pushes out its own; a client held at its limit, who is admitted as often as the rate
-allows, is both recent and empty. One eviction never gives more than one burst.
+Past that one is forgotten who still owes something, which gives that client a full
+bucket. Of the clients admitted longest ago it is the one whose bucket is nearest to
+full, who gains least. A flood of newcomers, who have each used one request, thus pushes
+out its own. A client held at its limit is admitted as often as the rate allows; it is
+recent and its bucket is empty, so it stays. One eviction never gives more than one
+burst.
 
 What is said of a request is sent in header fields of two generations, because clients
 read either: `RateLimit-Limit`, `-Remaining`, `-Reset`

@@ -227,7 +227,11 @@ def fragmented(steps: Iterator[Step], faults: Faults) -> Iterator[Step]:
 
 
 def whole_script(chat: SimulatedChat, generation: Generation) -> Iterator[Step]:
-    """Yield the steps of a single JSON answer, the head included."""
+    """Yield the steps of a single JSON answer, the head included.
+
+    It takes as long as the stream would, so that a client which leaves meanwhile can be
+    measured too. A connection that closes leaves half a body.
+    """
     faults = chat.faults
     answer = compose(chat)
     yield Pause((faults.headers_ms + faults.comments_ms + faults.first_token_ms) / 1000)

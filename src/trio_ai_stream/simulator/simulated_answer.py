@@ -167,7 +167,11 @@ DEEPEST = 8  # a schema that refers to itself must end somewhere
 
 
 def sample(schema: Any, depth: int = 0) -> Any:
-    """Return one value for a JSON schema (type, enum, const, properties, items)."""
+    """Return one value for a JSON schema (type, enum, const, properties, items).
+
+    What it does not understand becomes a string: a client that sends a schema wants to
+    see its own decoding work.
+    """
     if not isinstance(schema, Mapping) or depth > DEEPEST:
         return "sample"
     if "const" in schema:

@@ -200,7 +200,7 @@ FAMILIES = (
     Family(
         "guard_interventions",
         "counter",
-        "Connections or writes that the guard ended.",
+        "Connections or writes that the server ended.",
         (("kind", INTERVENTIONS),),
     ),
     Family("ready", "gauge", "Workers that take new streams, as /ready says."),

@@ -163,6 +163,8 @@ class _Divert(logging.Filter):
 def intercept_stdlib(level: str) -> None:
     """Send all standard records of at least `level`, and warnings, to loguru.
 
+    Hypercorn assigns its loggers' handlers when it starts, which is after this; so a
+    handler put there would be lost, and a filter on the logger takes its place.
     Idempotent: what an earlier call put in place is replaced.
     """
     handler = InterceptHandler()

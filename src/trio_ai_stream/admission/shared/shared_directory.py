@@ -63,7 +63,7 @@ class _Pending:
 
 
 class Bus:
-    """One process's ear and voice; `reply` answers the questions of the others."""
+    """Asks other processes; `reply` answers what they ask this one."""
 
     def __init__(
         self,

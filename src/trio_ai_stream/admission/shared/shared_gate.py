@@ -48,6 +48,7 @@ from trio_ai_stream.admission.shared.valkey_scripts import ADMIT, Keys
 from trio_ai_stream.telemetry.metrics import Metrics
 
 PERIOD_S: Final = 60.0
+"""A link that is lost too often in this time is logged as one that flaps."""
 MOST: Final = 3
 """Losses within one period that are logged one by one."""
 
@@ -120,13 +121,20 @@ class Changes:
         )
 
 
-DEFAULT_CAPACITY = 10_000
+DENIALS: Final = 10_000
 
 
 class Denials:
-    """The last refusals, each until it ends; constant time, bounded memory."""
+    """Refusals that still hold, so that asking again costs no round trip.
 
-    def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
+    A refusal says when the next request can be admitted at the earliest, and nothing
+    that any process does can make that earlier. So it is kept until then, counted from
+    the instant at which the question was sent. That is before the server's clock was
+    read, so no request is refused that the server would have admitted. Constant time,
+    bounded memory.
+    """
+
+    def __init__(self, capacity: int = DENIALS) -> None:
         self._capacity = capacity
         self._until: OrderedDict[str, tuple[float, Decision]] = OrderedDict()
 
