@@ -1,6 +1,7 @@
-"""`app` for Hypercorn, and the hardened server: importing this module makes it from the environment.
+"""`app` for Hypercorn, made from the environment when this module is imported.
 
-Both launches load it by name, so that both get the same application, log and server.
+Both launches load it by name, so that both get the same application, log and
+hardened server.
 """
 
 from __future__ import annotations

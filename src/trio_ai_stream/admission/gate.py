@@ -137,7 +137,7 @@ class StreamPermits:
         )
 
     def refuse(self, scope: Scope, limit: int) -> PermitRefusal:
-        """Count a refusal that was decided here or by another process, and return it."""
+        """Count a refusal, whoever decided it, and return it."""
         self._refused += 1
         return PermitRefusal(scope, limit, self._retry_after_s)
 
