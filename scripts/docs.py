@@ -1,19 +1,21 @@
 """Writes what the documents repeat of the code: settings, endings, lifecycle.
 
-`python -m scripts.docs` rewrites the marked parts of README.md and all of .env.example;
-tests/test_docs.py fails when they are not what this would write.
+`python -m scripts.docs` rewrites the marked parts of the documents and all of
+.env.example; tests/test_docs.py fails when they are not what this would write.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from trio_ai_stream.settings import Settings, describe, load_settings
 from trio_ai_stream.stream.lifecycle import diagram
 from trio_ai_stream.stream.outcome import endings_table
 
-ROOT = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parent.parent
 
 
 def settings_table() -> str:
@@ -40,27 +42,37 @@ def env_example() -> str:
     return "\n".join(lines) + "\n"
 
 
-def readme(text: str) -> str:
-    """Return the README with its marked parts made anew."""
-    parts = {
-        "settings": settings_table(),
-        "endings": endings_table(),
-        "lifecycle": f"```mermaid\n{diagram()}\n```",
-    }
-    for name, part in parts.items():
+def lifecycle_diagram() -> str:
+    """Return the lifecycle's table as a Mermaid diagram."""
+    return f"```mermaid\n{diagram()}\n```"
+
+
+# Each document, and its marked parts by name.
+DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
+    "README.md": {"endings": endings_table, "lifecycle": lifecycle_diagram},
+    "docs/settings.md": {"settings": settings_table},
+}
+
+
+def rewritten(document: str) -> str:
+    """Return a document's text with its marked parts made anew.
+
+    :raises ValueError: when a mark is missing.
+    """
+    text = (ROOT / document).read_text()
+    for name, part in DOCUMENTS[document].items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if begin not in text or end not in text:
-            raise ValueError(f"README.md: expected the marks {begin} and {end}")
-        replacement = f"{begin}\n{part}\n{end}"
+            raise ValueError(f"{document}: expected the marks {begin} and {end}")
         before, _, rest = text.partition(begin)
-        text = before + replacement + rest.partition(end)[2]
+        text = f"{before}{begin}\n{part()}\n{end}{rest.partition(end)[2]}"
     return text
 
 
 def main() -> int:
     """Write the documents."""
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text()))
+    for document in DOCUMENTS:
+        (ROOT / document).write_text(rewritten(document))
     (ROOT / ".env.example").write_text(env_example())
     return 0
 

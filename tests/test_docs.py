@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from scripts.docs import ROOT, env_example, readme
+from scripts.docs import DOCUMENTS, ROOT, env_example, rewritten
 from trio_ai_stream.cli import commands
 from trio_ai_stream.settings import Settings
 
@@ -14,9 +14,11 @@ README = (ROOT / "README.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_the_readmes_tables_are_those_of_the_code() -> None:
-    """Settings, endings and lifecycle in the README are made from the code."""
-    assert readme(README) == README, "run `uv run python -m scripts.docs`"
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_repeats_is_that_of_the_code(document: str) -> None:
+    """Settings, endings, lifecycle and counts are made from the code."""
+    text = (ROOT / document).read_text()
+    assert rewritten(document) == text, "run `uv run python -m scripts.docs`"
 
 
 def test_env_example_is_that_of_the_code() -> None:
