@@ -1,4 +1,4 @@
-"""`POST /chat`: the seed's endpoint."""
+"""`POST /chat`: the original Go server's endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How refusals look: OpenAI's JSON, the seed's, or one event; under a true status."""
+"""How refusals look: JSON as OpenAI's or as the original Go server's, or one event."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def nearest_path(path: str, paths: Collection[str]) -> str | None:
 def render(
     problem: Problem, context: RequestContext, *, path: str | None = None
 ) -> Response:
-    """Return a problem in the shape of its endpoint: OpenAI's, or the seed's.
+    """Return a problem in the shape of its endpoint: OpenAI's or the original's.
 
     `path` is the endpoint's, if it is not the request's.
     """

@@ -1,7 +1,7 @@
 """Errors that a client is told: what went wrong, whose fault, and whether to retry.
 
-A `Problem` is data. How it looks on the wire (the seed's JSON, an SSE `error` event,
-OpenAI's shape) is the encoder's business.
+A `Problem` is data. How it looks on the wire (the JSON of the original Go server,
+an SSE `error` event, OpenAI's shape) is the encoder's business.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Server-sent events as `POST /chat` writes them: the seed's JSON, a line each.
+"""Server-sent events as `POST /chat` writes them: the original Go server's JSON.
 
 JSON escapes newlines, so any text survives in one line; U+2028 and its like are
 ordinary characters to an SSE parser (WHATWG HTML, section 9.2.6) and stay as they are.
