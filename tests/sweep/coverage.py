@@ -49,7 +49,6 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
         "upstream/transport/body.py",
         "TransportBody.receive",
     ): "only under httpx's read budget",
-    ("upstream/transport/body.py", "TransportBody._receive_within_budget"): "the same",
     (
         "upstream/transport/body.py",
         "TransportBody.__anext__",

@@ -144,8 +144,7 @@ class _Conversation:
         del stream.scopes["first_token"]
         with trio.CancelScope() as idle:
             self.timers.idle_scope = stream.scopes["idle"] = idle
-            while not (self.transcript.complete or self.transcript.whole):
-                await self._pass_block(response)
+            await self._relay(response, until_begun=False)
         if idle.cancelled_caught:
             raise EndStream(Outcome.STREAM_IDLE_TIMEOUT)
         self.timers.idle_scope = None
@@ -205,9 +204,7 @@ class _Conversation:
         await timers.writable()
         await self.responder.opened()
         try:
-            transcript = self.transcript
-            while not (transcript.begun or transcript.complete or transcript.whole):
-                await self._pass_block(response)
+            await self._relay(response, until_begun=True)
         except EndStream:
             stream.release_upstream()
             raise
@@ -242,13 +239,17 @@ class _Conversation:
         left_s = due - trio.current_time()
         return self.retries.wait_s(failure, attempts=stream.attempts, left_s=left_s)
 
-    async def _pass_block(self, response: UpstreamResponse) -> None:
-        """Relay one block: all that has arrived, in one write."""
-        items = await self._receive(response)
-        if items is None:
-            self.transcript.end()
-        else:
-            await self._pass(items)
+    async def _relay(self, response: UpstreamResponse, *, until_begun: bool) -> None:
+        """Relay all that has arrived in one write, block by block, up to the end."""
+        transcript = self.transcript
+        while not (transcript.complete or transcript.whole):
+            items = await self._receive(response)
+            if items is None:
+                transcript.end()
+            else:
+                await self._pass(items)
+            if until_begun and transcript.begun:
+                return
 
     async def _receive(self, response: UpstreamResponse) -> Sequence[Item] | None:
         stream = self.stream
@@ -268,11 +269,14 @@ class _Conversation:
         if failed_at is not None:
             items = items[:failed_at]
         if items:
-            await timers.writable()
+            if timers.heartbeat_done is not None:
+                await timers.writable()
             events, size = await self.responder.deliver(items)
             if size:
-                timers.sent_at = trio.current_time()
-                stream.note_delivery(timers.sent_at)
+                now = timers.sent_at = trio.current_time()
+                if stream.delivered_at is not None:
+                    stream.on_gap(now - stream.delivered_at)
+                stream.delivered_at = now
                 stream.events += events
                 stream.blocks += 1
                 stream.bytes_out += size

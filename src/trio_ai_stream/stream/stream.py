@@ -62,11 +62,11 @@ class Stream:
         self.nursery: trio.Nursery | None = None
         self.timers: StreamTimers | None = None
         self.scopes: dict[str, trio.CancelScope] = {"stop": self.stop_scope}
-        self._delivered_at: float | None = None
+        self.delivered_at: float | None = None  # the last write of content
         # Idempotent; called when the client is to be told the end, or by `close`.
         self.release_permit = release_permit
         self._on_close = on_close
-        self._on_gap = on_gap
+        self.on_gap = on_gap
 
     @property
     def request_id(self) -> str:
@@ -92,12 +92,6 @@ class Stream:
     def __repr__(self) -> str:
         end = f" {self.ending.outcome}" if self.ending else ""
         return f"<Stream {self.request_id} {self.state}{end} events={self.events}>"
-
-    def note_delivery(self, now: float) -> None:
-        """Take note of a write of content; tell the time since the last one."""
-        if self._delivered_at is not None:
-            self._on_gap(now - self._delivered_at)
-        self._delivered_at = now
 
     def step(self, event: Event) -> None:
         """Follow the lifecycle table.

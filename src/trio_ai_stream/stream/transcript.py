@@ -38,9 +38,9 @@ class Answer:
 class Transcript:
     """Reads the items of one stream and knows where it stands.
 
-    `begun`: some output of the model has come, of whatever kind. `complete`: `[DONE]`
-    has come, or the body ended after a finish reason. `choices` is how many answers
-    were asked for at a time.
+    `begun`: some output of the model has come, of whatever kind. `whole`: each choice
+    that was asked for has its finish reason. `complete`: `[DONE]` has come, or the body
+    ended after a finish reason. `choices` is how many answers were asked for at a time.
     """
 
     __slots__ = (
@@ -51,6 +51,7 @@ class Transcript:
         "choices",
         "complete",
         "failure",
+        "whole",
     )
 
     def __init__(self, answer: Answer, choices: int = 1) -> None:
@@ -59,6 +60,7 @@ class Transcript:
         self.choices = choices
         self.complete = False
         self.failure: Failure | None = None
+        self.whole = False
         self._open = {0}
         self._finished: set[int] = set()
 
@@ -66,11 +68,6 @@ class Transcript:
     def finished(self) -> bool:
         """Whether each choice that was heard of has its finish reason."""
         return not self._open
-
-    @property
-    def whole(self) -> bool:
-        """Whether each choice that was asked for has its finish reason."""
-        return not self._open and len(self._finished) >= self.choices
 
     def note(self, items: Sequence[Item]) -> int | None:
         """Take note of a block; return the index from which it fails."""
@@ -92,10 +89,12 @@ class Transcript:
                 self.begun = True
                 if index not in self._finished:
                     self._open.add(index)
+                self._settle()
             case Finish(reason=reason, index=index):
                 self.answer.finish_reason = reason
                 self._finished.add(index)
                 self._open.discard(index)
+                self._settle()
             case Usage(data=data):
                 self.answer.usage = data
             case Identity(id=name):
@@ -111,6 +110,9 @@ class Transcript:
             case _:
                 pass
         return False
+
+    def _settle(self) -> None:
+        self.whole = not self._open and len(self._finished) >= self.choices
 
     def fail(self) -> None:
         """Raise what the failing item means."""

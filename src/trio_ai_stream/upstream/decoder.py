@@ -47,6 +47,7 @@ class Decoder:
         "_over",
         "_raw",
         "_start",
+        "held",
     )
 
     def __init__(
@@ -63,11 +64,7 @@ class Decoder:
         self._over = False
         self._raw = raw
         self._start = True
-
-    @property
-    def held(self) -> int:
-        """Bytes of an event that is not complete yet."""
-        return len(self._buffer)
+        self.held = 0  # bytes of an event that is not complete yet
 
     def feed(self, data: bytes) -> list[Item]:
         """Return what `data` completes."""
@@ -79,6 +76,7 @@ class Decoder:
             self._buffer.clear()
             if len(data) < len(_BOM) and _BOM.startswith(data):
                 self._buffer += data
+                self.held = len(data)
                 return items
             data = data.removeprefix(_BOM)
             self._start = False
@@ -103,7 +101,8 @@ class Decoder:
             if found:
                 self._events(complete, items)
             buffer += rest.lstrip(b"\n")
-        if len(self._buffer) > self._max + 1:  # one may be half of the blank line
+        self.held = len(self._buffer)
+        if self.held > self._max + 1:  # one may be half of the blank line
             self._refuse_length(items)
         return items
 
@@ -112,7 +111,7 @@ class Decoder:
 
         If it cannot be read, it is what was cut off, and dropped (WHATWG, the same).
         """
-        rest, self._buffer = bytes(self._buffer), bytearray()
+        rest, self._buffer, self.held = bytes(self._buffer), bytearray(), 0
         items: list[Item] = []
         if not self._over:
             self._events(rest, items)
@@ -138,7 +137,7 @@ class Decoder:
             payloads = block[6:].split(b"\n\ndata: ")
             # No other line ends: each event is one line of data, as good as always.
             if block.count(b"\n") == 2 * len(payloads) - 2:
-                self._payloads(payloads, items)
+                self._decode(payloads, items)
                 return
         for event in block.split(b"\n\n"):
             if self._over:
@@ -158,18 +157,16 @@ class Decoder:
         if data and error:
             items.append(failure_of_error_event(b"\n".join(data)))
         elif data:
-            self._payloads([b"\n".join(data)], items)
-
-    def _payloads(self, payloads: list[bytes], items: list[Item]) -> None:
-        begun = 0
-        while self._nameless and begun < len(payloads) and not self._over:
-            self._name(payloads[begun], items)
-            self._decode(payloads[begun : begun + 1], items)
-            begun += 1
-        if not self._over:
-            self._decode(payloads[begun:] if begun else payloads, items)
+            self._decode([b"\n".join(data)], items)
 
     def _decode(self, payloads: list[bytes], items: list[Item]) -> None:
+        if self._nameless and len(payloads) > 1:
+            for one in payloads:
+                if not self._over:
+                    self._decode([one], items)
+            return
+        if self._nameless:
+            self._name(payloads[0], items)
         left = iter(payloads)
         while (payload := read_chunks(left, items, self._raw)) is not None:
             payload = payload.strip()
@@ -194,6 +191,7 @@ class Decoder:
 
     def _refuse_length(self, items: list[Item]) -> None:
         self._buffer.clear()
+        self.held = 0
         if not self._over:
             self._over = True
             detail = f"expected events of at most {self._max} bytes, got a longer one"

@@ -50,7 +50,8 @@ class TransportBody(httpx.AsyncByteStream):
         self._first = first
         self._read_s = read_s
         self._state = _State.READING
-        self._take_note()
+        if self._parser.complete or self._parser.failure is not None:
+            self._leave_connection()
 
     def __repr__(self) -> str:
         return f"<TransportBody {self._state.value}>"
@@ -76,12 +77,23 @@ class TransportBody(httpx.AsyncByteStream):
         try:
             if self._first or self._state is not _State.READING:
                 return await self._receive_ready()
-            if self._read_s != math.inf:
-                return await self._receive_within_budget()
-            link = self._connection.link
+            connection, parser = self._connection, self._parser
             while True:
-                await link.wait()
-                block = self._take()
+                if self._read_s == math.inf:
+                    await connection.link.wait()
+                else:  # a scope for each read: the price of httpx's read budget
+                    with trio.fail_after(self._read_s):
+                        await connection.link.wait()
+                data = connection.link.take()
+                if data is None:
+                    continue
+                if data:
+                    block = parser.feed(data)
+                else:
+                    parser.feed_end()
+                    block = b""
+                if parser.complete or parser.failure is not None:
+                    self._leave_connection()
                 if block or self._state is not _State.READING:
                     return block
         except Exception as exc:
@@ -137,41 +149,14 @@ class TransportBody(httpx.AsyncByteStream):
         block, self._first = self._first, b""
         return block
 
-    async def _receive_within_budget(self) -> bytes:
-        """As `receive`, with a scope: the price of a read budget of httpx's."""
-        with trio.fail_after(self._read_s) as patience:
-            while True:
-                await self._connection.link.wait()
-                block = self._take()
-                if block or self._state is not _State.READING:
-                    return block
-                patience.deadline = trio.current_time() + self._read_s
-
-    def _take(self) -> bytes:
-        """Take what has arrived; b"" if it held no body, or ended it."""
-        data = self._connection.link.take()
-        if data is None:
-            return b""
-        parser = self._parser
-        if data:
-            block = parser.feed(data)
-        else:
-            parser.feed_end()
-            block = b""
-        self._take_note()
-        return block
-
-    def _take_note(self) -> None:
-        """Follow what the parser has found out: the end of the body, or a mistake."""
-        if self._parser.complete:
-            self._end()
-        elif self._parser.failure is not None:
-            # What came before it is delivered; there is nothing more to read.
-            self._state = _State.BROKEN
-            self._pool.discard(self._connection)
-
-    def _end(self) -> None:
+    def _leave_connection(self) -> None:
+        """Give the connection back, or close it: the body has ended or is damaged."""
         connection = self._connection
+        if not self._parser.complete:
+            # What came before the mistake is delivered; nothing more is read.
+            self._state = _State.BROKEN
+            self._pool.discard(connection)
+            return
         self._parser.release()
         if connection.reusable and not self._pool.closed:
             self._state = _State.KEPT

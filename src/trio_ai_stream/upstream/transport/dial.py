@@ -55,7 +55,10 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DialReport:
-    """Whom a dial reached, and how long each step took, in seconds."""
+    """Whom a dial reached, and how long each step took, in seconds.
+
+    A proxy's part counts as TCP.
+    """
 
     peer: str = ""
     dns_s: float = 0.0
@@ -153,21 +156,21 @@ class Dialer:
             )
             watch_peer(connected, self._limits.peer_timeout_s)
             link = SocketLink(trio.SocketStream(connected), self._buffers)
-        connected_at = trio.current_time()
         try:
             if proxy is not None:
                 link = await self._secure(link, first, steps)
                 steps.append("asking the proxy")
                 await proxy.open_tunnel(link, origin, self._limits)
+            connected_at, tcp = trio.current_time(), link
             link = await self._secure(link, origin, steps)
         except BaseException:
             link.close()
             raise
         return link, DialReport(
             peer,
-            looked_up_at - began_at,
-            connected_at - looked_up_at,
-            trio.current_time() - connected_at,
+            dns_s=looked_up_at - began_at,
+            tcp_s=connected_at - looked_up_at,
+            tls_s=0.0 if link is tcp else trio.current_time() - connected_at,
         )
 
     def _link(self, stream: trio.abc.Stream) -> ByteLink:

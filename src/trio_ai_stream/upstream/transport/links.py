@@ -191,8 +191,10 @@ class SocketLink:
         return int.from_bytes(answer, sys.byteorder)
 
     def take(self) -> memoryview | None:
+        if self._fd < 0:
+            raise trio.ClosedResourceError(CLOSED)
         try:
-            size = os.readv(self._open_fd(), (self._view,))
+            size = os.readv(self._fd, (self._view,))
         except BlockingIOError:
             self.wait = self._readable
             return None
@@ -200,12 +202,13 @@ class SocketLink:
         return self._view[:size]
 
     def push(self, data: bytes) -> bool:
-        fd = self._open_fd()
+        if self._fd < 0:
+            raise trio.ClosedResourceError(CLOSED)
         if self._flushing or self._unsent:  # keep the order of the bytes
             self._unsent += data
             return False
         try:
-            size = os.write(fd, data)
+            size = os.write(self._fd, data)
         except BlockingIOError:
             size = 0
         self.sent += size
@@ -230,11 +233,6 @@ class SocketLink:
         self._fd = -1
         self.wait = wait_closed
         self._stream.socket.close()
-
-    def _open_fd(self) -> int:
-        if self._fd < 0:
-            raise trio.ClosedResourceError(CLOSED)
-        return self._fd
 
 
 class StreamLink:
