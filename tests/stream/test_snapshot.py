@@ -72,7 +72,7 @@ async def test_a_streaming_stream_shows_when_silence_would_end_it(
 
 @pytest.mark.parametrize(
     ("headers", "outer"),
-    [({}, []), ({"origin": ORIGIN}, [("request", ["Connection._listen"])])],
+    [({}, []), ({"origin": ORIGIN}, [("request", ["ASGIConnection._listen"])])],
     ids=["direct", "through-quart"],
 )
 async def test_the_tree_is_trios_own(
