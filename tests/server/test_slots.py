@@ -19,10 +19,10 @@ from trio.testing import MockClock
 from trio_ai_stream.server import supervisor as module
 from trio_ai_stream.server.supervisor import Supervisor
 
-# A worker: "serve" until an order comes, "die" at once. Each start takes one word; the
-# last one counts for all that follow.
+# A worker: "serve" until an order comes, "die" at once, "fail" after a slow start. Each
+# start takes one word; the last one counts for all that follow.
 WORKER = """
-import os, socket, sys
+import os, socket, sys, time
 
 folder, started, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 for number in range(1000):
@@ -34,7 +34,8 @@ for number in range(1000):
 link = socket.socket(fileno=int(os.environ["TRIO_AI_STREAM_LINK_FD"]))
 word = words[min(number, len(words) - 1)]
 os.write(started, f"{word} {os.getpid():20}\\n".encode())
-if word == "die":
+if word != "serve":
+    time.sleep(0.5 if word == "fail" else 0)
     sys.exit(1)
 link.send(b"!")
 sys.exit(0 if link.recv(1) == b"d" else 2)
@@ -158,6 +159,14 @@ async def test_young_deaths_in_one_slot_do_not_end_a_healthy_worker(
     assert status == [1]
 
 
+async def test_starts_that_fail_slowly_are_given_up_too(
+    workers: Callable[..., Watched],
+) -> None:
+    """A refused start takes longer than a young death on a busy machine."""
+    with trio.fail_after(30):
+        assert await workers("fail").run(1) == 1
+
+
 async def test_the_pause_after_young_deaths_doubles(
     autojump_clock: MockClock,
     monkeypatch: pytest.MonkeyPatch,
@@ -198,4 +207,4 @@ async def test_what_became_of_the_last_worker_is_told_to_the_next(
             nursery.start_soon(partial(supervisor.run, 1))
             await supervisor.started(2)
             os.kill(os.getpid(), signal.SIGTERM)
-    assert told == ["", "died"]
+    assert told == ["", "not_started"]

@@ -120,7 +120,9 @@ class Supervisor:
                 log.error(text, exc, extra=event)  # noqa: TRY400 - it says it all
             if self._draining.is_set():
                 return
-            young = young + 1 if trio.current_time() - began < _YOUNG_S else 0
+            # However long a start took that came to nothing: nobody was served.
+            failed = end == "not_started" or trio.current_time() - began < _YOUNG_S
+            young = young + 1 if failed else 0
             if young >= _YOUNG_DEATHS and not any(w.healthy for w in self._workers):
                 self._give_up()
             pause_s = min(_PAUSE_S * 2 ** (young - 1), _LONGEST_PAUSE_S) if young else 0
@@ -157,7 +159,9 @@ class Supervisor:
             if not self._draining.is_set():
                 text = "a worker ended with code %s; starting another"
                 log.error(text, code, extra={"event": "worker_ended"})
-            return "hung" if worker.hung else "died"
+            if worker.hung:
+                return "hung"
+            return "died" if worker.ready else "not_started"
         finally:
             self._workers.discard(worker)
             ours.close()
