@@ -104,6 +104,27 @@ def test_the_budget_of_all_bodies_holds_one() -> None:
     assert found.startswith("MAX_BODIES_BYTES: expected MAX_BODY_BYTES or more")
 
 
+@pytest.mark.parametrize(
+    ("host", "metrics_port", "clash"),
+    [
+        ("127.0.0.1", "9000", True),
+        ("0.0.0.0", "9000", True),
+        ("127.0.0.1", "127.0.0.2:9000", False),
+        ("127.0.0.1", "9001", False),
+    ],
+)
+def test_the_two_listeners_have_two_addresses(
+    host: str, metrics_port: str, clash: bool
+) -> None:
+    """Both cannot listen at one; without the rule the second failed at start."""
+    environ = {"HOST": host, "PORT": "9000", "METRICS_PORT": metrics_port}
+    if not clash:
+        load_settings(environ, None)
+        return
+    (found,) = problems(**environ)
+    assert found == "METRICS_PORT: expected another port than PORT, got 9000 for both"
+
+
 def test_rules_need_settings_that_exist() -> None:
     """A rule's names are fields."""
     assert frozenset().union(*RULES) <= set(Settings.model_fields)

@@ -75,10 +75,20 @@ def _one_body_fits_into_all(settings: Settings) -> str | None:
     return None
 
 
+def _listeners_differ(settings: Settings) -> str | None:
+    if settings.management_bind is None or settings.bind[1] == 0:
+        return None
+    (host, port), (other, metrics_port) = settings.bind, settings.management_bind
+    if port == metrics_port and (host == other or {host, other} & {"0.0.0.0", "::"}):  # noqa: S104
+        return f"METRICS_PORT: expected another port than PORT, got {port} for both"
+    return None
+
+
 RULES: Final[dict[frozenset[str], Callable[[Settings], str | None]]] = {
     frozenset({"UPSTREAM", "OPENROUTER_API_KEY"}): _upstream_needs_its_key,
     frozenset({"TLS_CERT_FILE", "TLS_KEY_FILE"}): _certificate_needs_its_key,
     frozenset({"ALLOW_ANONYMOUS", "API_KEYS", "API_KEYS_FILE"}): _keys_or_anybody,
     frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}): _one_body_fits_into_all,
+    frozenset({"HOST", "PORT", "METRICS_PORT"}): _listeners_differ,
 }
 """Each check, by the settings without which it can't be made."""
