@@ -80,20 +80,14 @@ async def run_until_signal(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             address: Address = await nursery.start(simulator.serve, listeners)
-            announce(address, as_json=as_json)
+            line = f"simulator on {address.base_url}"
+            if as_json:
+                line = json.dumps(address._asdict() | {"base_url": address.base_url})
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
             async for number in signals:
                 nursery.cancel_scope.cancel(reason=signal.Signals(number).name)
                 break
-
-
-def announce(address: Address, *, as_json: bool) -> None:
-    """Print the one line that says where the simulator is."""
-    if as_json:
-        line = json.dumps({**address._asdict(), "base_url": address.base_url})
-    else:
-        line = f"simulator on {address.base_url}"
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

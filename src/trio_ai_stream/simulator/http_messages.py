@@ -31,9 +31,14 @@ class RequestError(ValueError):
 
 
 class SimulatedRequest:
-    """One request; `complete` once its last byte has been fed."""
+    """One request; `complete` once its last byte has been fed.
+
+    The `on_…` methods are httptools' callbacks: the parser knows method, version and
+    persistence only inside of them. A second request in the same bytes is refused.
+    """
 
     def __init__(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
         self.method = ""
         self.target = b""
         self.headers: dict[str, str] = {}
@@ -60,6 +65,32 @@ class SimulatedRequest:
         found = _MODEL.search(bytes(self.body[:MODEL_WITHIN]))
         return found[1].decode("latin-1") if found else None
 
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise RequestError("pipelined requests are not supported")
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        try:
+            urlsplit(self.target.decode("latin-1"))
+        except ValueError as exc:
+            raise RequestError("the target is no URL") from exc
+        self.method = self.parser.get_method().decode("latin-1")
+        self.http11 = self.parser.get_http_version() == "1.1"
+        self.head_done = True
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.keep_alive = self.parser.should_keep_alive()
+        self.complete = True
+
 
 class RequestReader:
     """Feeds a connection's bytes to the parser, one request after the other."""
@@ -71,8 +102,6 @@ class RequestReader:
     def _begin(self) -> None:
         self.request = SimulatedRequest()
         self._fed = 0
-        callbacks = _Callbacks(self.request)
-        self._parser = callbacks.parser = httptools.HttpRequestParser(callbacks)
 
     @property
     def waiting(self) -> int:
@@ -95,7 +124,7 @@ class RequestReader:
         self._fed += len(data)
         request = self.request
         try:
-            self._parser.feed_data(data)
+            request.parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
             raise RequestError("upgrade is not supported", 400) from exc
         except httptools.HttpParserError as exc:
@@ -104,44 +133,6 @@ class RequestReader:
             raise RequestError("request head too large", 431)
         if len(request.body) > BODY_LIMIT:
             raise RequestError("request body too large", 413)
-
-
-class _Callbacks:
-    """httptools' callbacks; a second request in the same bytes is refused.
-
-    The parser knows method, version and persistence only inside its callbacks.
-    """
-
-    parser: httptools.HttpRequestParser
-
-    def __init__(self, request: SimulatedRequest) -> None:
-        self._request = request
-
-    def on_message_begin(self) -> None:
-        if self._request.complete:
-            raise RequestError("pipelined requests are not supported")
-
-    def on_url(self, url: bytes) -> None:
-        self._request.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        try:
-            urlsplit(self._request.target.decode("latin-1"))
-        except ValueError as exc:
-            raise RequestError("the target is no URL") from exc
-        self._request.method = self.parser.get_method().decode("latin-1")
-        self._request.http11 = self.parser.get_http_version() == "1.1"
-        self._request.head_done = True
-
-    def on_body(self, body: bytes) -> None:
-        self._request.body += body
-
-    def on_message_complete(self) -> None:
-        self._request.keep_alive = self.parser.should_keep_alive()
-        self._request.complete = True
 
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

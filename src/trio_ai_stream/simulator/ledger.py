@@ -42,6 +42,13 @@ class Stamp(NamedTuple):
     ns: int
 
 
+_PLAIN = (
+    *("number", "request_id", "attempt", "model", "stream", "status", "phase"),
+    *("outcome", "events_sent", "tokens_sent", "bytes_sent", "writes", "gone_how"),
+    *("gone_phase", "events_at_gone", "events_after_gone"),
+)
+
+
 class LedgerRecord:
     """One request, from its head to the end of its response.
 
@@ -110,27 +117,10 @@ class LedgerRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as `GET /stats` gives it."""
-        flat: dict[str, Any] = {
-            "number": self.number,
-            "id": self.generation_id,
-            "request_id": self.request_id,
-            "attempt": self.attempt,
-            "model": self.model,
-            "stream": self.stream,
-            "status": self.status,
-            "phase": self.phase,
-            "outcome": self.outcome,
-            "finished": self.outcome == "finished",
-            "events_sent": self.events_sent,
-            "tokens_sent": self.tokens_sent,
-            "bytes_sent": self.bytes_sent,
-            "writes": self.writes,
-            "gone_how": self.gone_how,
-            "gone_phase": self.gone_phase,
-            "events_at_gone": self.events_at_gone,
-            "events_after_gone": self.events_after_gone,
-            "recent_sends": self.recent,
-        }
+        flat: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        flat["id"] = self.generation_id
+        flat["finished"] = self.outcome == "finished"
+        flat["recent_sends"] = self.recent
         for mark, stamp in self.marks.items():
             flat[f"{mark}_at"] = stamp.at
             flat[f"{mark}_ns"] = stamp.ns

@@ -71,7 +71,9 @@ class Simulator:
             listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, self.handle, list(listeners))
-            task_status.started(address_of(listeners[0], host, port))
+            if isinstance(listeners[0], trio.SocketListener):
+                host, port = listeners[0].socket.getsockname()[:2]
+            task_status.started(Address(host, port))
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection over any stream until it ends; then it is closed.
@@ -88,13 +90,3 @@ class Simulator:
             log.exception(text, extra={"event": "simulator_error"})
         finally:
             self.connections -= 1
-
-
-def address_of(
-    listener: trio.abc.Listener[trio.abc.Stream], host: str, port: int
-) -> Address:
-    """Return where a socket listener listens; of another kind, what was asked for."""
-    if isinstance(listener, trio.SocketListener):
-        bound = listener.socket.getsockname()
-        return Address(bound[0], bound[1])
-    return Address(host, port)
