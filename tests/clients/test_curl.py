@@ -45,7 +45,7 @@ def test_a_completion_streams(protocol: str, server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_chat_streams(protocol: str, server: ServerProcess) -> None:
-    """The seed's endpoint, by the seed's own example."""
+    """The original Go server's endpoint, by its own example."""
     body = {"prompt": "hello", "model": "simulator/fast"}
     done = run(f"{server.url}/chat", body, protocol)
     events = [json.loads(line[6:]) for line in done.stdout.split("\n\n")[:-1]]

@@ -74,7 +74,7 @@ class Settings(BaseModel):
     )
     PORT: Annotated[tuple[str, int], BeforeValidator(read_bind)] = Field(
         ("", 8080),
-        description="`8080`, `:8080` (the original server's form) or `host:port`, whose"
+        description="`8080`, `:8080` (the original Go server's form) or `host:port`, whose"
         " host wins.",
     )
     WORKERS: Annotated[int, Field(ge=1, le=256)] = Field(

@@ -23,7 +23,7 @@ def split_words(value: object) -> object:
 
 
 def read_bind(value: object) -> object:
-    """Read `8080`, the original server's `:8080`, or `host:port`."""
+    """Read `8080`, the original Go server's `:8080`, or `host:port`."""
     text = str(value).strip()
     host, _, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
