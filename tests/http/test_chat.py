@@ -48,7 +48,7 @@ async def test_every_refusal_has_its_status_and_the_one_shape(
     accept: str,
     autojump_clock: MockClock,
 ) -> None:
-    """True status; the original Go server's five fields as JSON, or as one SSE event."""
+    """True status; the Go server's five fields as JSON, or the same as one SSE event."""
     headers = {"accept": accept, **options.get("headers", {})}
     async with world() as w:
         options = {**options, "headers": headers}
@@ -168,7 +168,7 @@ async def test_ready_says_when_the_key_was_rejected(autojump_clock: MockClock) -
 async def test_a_streams_headers_keep_it_streaming_and_safe(
     autojump_clock: MockClock,
 ) -> None:
-    """No cache or buffering, the Go server's security headers, nothing HTTP/2 forbids."""
+    """No cache, no buffering, security headers, nothing that HTTP/2 forbids."""
     async with world() as w:
         visit = await answered(w.chat("simulator/fast"))
         headers = visit.headers

@@ -56,7 +56,7 @@ def test_reasoning_leaves_only_where_it_was_asked_for() -> None:
 
 
 def test_terminal_events_carry_their_fields() -> None:
-    """`done`, `error` and `connected` have the original Go server's three fields and their own."""
+    """Terminal events have the original Go server's three fields and their own."""
     encoder = ChatEncoder("r")
     (done,) = parse(encoder.done(finish_reason="stop", usage=None, generation_id="g"))
     assert done == {

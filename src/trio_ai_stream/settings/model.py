@@ -74,8 +74,8 @@ class Settings(BaseModel):
     )
     PORT: Annotated[tuple[str, int], BeforeValidator(read_bind)] = Field(
         ("", 8080),
-        description="`8080`, `:8080` (the original Go server's form) or `host:port`, whose"
-        " host wins.",
+        description="`8080`, `:8080` (the original Go server's form) or `host:port`,"
+        " whose host wins.",
     )
     WORKERS: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="Worker processes of `serve`."
