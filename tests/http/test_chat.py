@@ -48,7 +48,7 @@ async def test_every_refusal_has_its_status_and_the_one_shape(
     accept: str,
     autojump_clock: MockClock,
 ) -> None:
-    """True status; the Go server's five fields as JSON, or the same as one SSE event."""
+    """True status; the Go server's five fields, as JSON or as one SSE event."""
     headers = {"accept": accept, **options.get("headers", {})}
     async with world() as w:
         options = {**options, "headers": headers}
