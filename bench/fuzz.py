@@ -1,7 +1,7 @@
-"""`python -m bench.fuzz --minutes N`: random hostile clients against a guarded server.
+"""`python -m bench.fuzz --minutes N`: hostile clients against the server.
 
 It ends with 1 if the server died, a well-behaved stream was disturbed, a task or a
-descriptor was left, or the guard had to contain an exception nobody expected.
+descriptor was left, or the server had to contain an exception nobody expected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from bench.fuzzing import campaign
-from tests.support.guarding.servers import ServerProcess, start_process
+from tests.support.server.servers import ServerProcess, start_process
 
 LIMITS = {"linger_s": 0.2, "head_read_s": 2, "body_read_s": 2, "write_stall_s": 2}
 

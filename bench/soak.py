@@ -23,12 +23,11 @@ import trio
 from hypercorn.config import Config
 from hypercorn.utils import wrap_app
 
-from tests.support.guarding import frames as f
-from tests.support.guarding.client import Client
-from trio_ai_stream.app_factory import create_app
+from tests.support.server import frames as f
+from tests.support.server.client import Client
+from trio_ai_stream.app_factory import create_app, server_limits
 from trio_ai_stream.http.application import Application
-from trio_ai_stream.server.guard.serving import Guard
-from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.serving import Server
 from trio_ai_stream.settings import load_settings
 from trio_ai_stream.telemetry.logs import configure_logging
 
@@ -78,13 +77,13 @@ async def _soak(arguments: argparse.Namespace) -> int:
     settings = load_settings(SETTINGS, None)
     configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
     app = create_app(settings)
-    guard = Guard(Limits.from_settings(settings), app.services.registry)
+    server = Server(server_limits(settings), app.services.registry)
     config = Config()
     config.bind, config.errorlog = ["127.0.0.1:0"], None
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         wrapped = wrap_app(cast("Any", app), 0, "asgi")
-        serve = partial(guard.serve, wrapped, config, shutdown_trigger=stop.wait)
+        serve = partial(server.serve, wrapped, config, shutdown_trigger=stop.wait)
         binds = await nursery.start(serve)
         port = int(binds[0].rpartition(":")[2])
         await _clients(port, arguments, range(WARM_UP))

@@ -10,8 +10,8 @@ from random import Random
 import trio
 
 from bench.fuzzing import http1, http2
-from tests.support.guarding.client import Client, ask, events_of, get, info
-from tests.support.guarding.servers import ServerProcess
+from tests.support.server.client import Client, ask, events_of, get, info
+from tests.support.server.servers import ServerProcess
 
 # How long a hostile client reads before it leaves; most answers come at once.
 PATIENCE_S = 0.3

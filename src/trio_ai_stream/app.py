@@ -12,10 +12,9 @@ from functools import partial
 from typing import Final
 
 from trio_ai_stream.admission.admission_factory import MissingExtraError
-from trio_ai_stream.app_factory import create_app, reload_settings
+from trio_ai_stream.app_factory import create_app, reload_settings, server_limits
 from trio_ai_stream.http.application import Application
-from trio_ai_stream.server.guard import install
-from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.serving import install
 from trio_ai_stream.server.signals import remember_early
 from trio_ai_stream.settings import SettingsError, load_settings
 from trio_ai_stream.telemetry.logs import configure_logging
@@ -46,7 +45,7 @@ def _from_environment() -> Application:
         sys.stderr.write(f"{exc}\n")
         sys.exit(2)
     install(
-        Limits.from_settings(settings),
+        server_limits(settings),
         application.services.registry,
         partial(reload_settings, application),
     )

@@ -14,9 +14,9 @@ from trio_ai_stream.admission.rate_limit import Quota
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.probes import management_app, readiness
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.server.guard import counters
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.management import serve_management
+from trio_ai_stream.server.serving import counters
 from trio_ai_stream.server.supervisor import REPLACES_VARIABLE
 from trio_ai_stream.settings import Settings, load_settings
 from trio_ai_stream.settings.reloading import reloaded
@@ -139,7 +139,29 @@ def reload_settings(application: Application) -> Limits:
             event="restart_needed",
             settings=sorted(fixed),
         )
-    return Limits.from_settings(settings)
+    return server_limits(settings)
+
+
+def server_limits(settings: Settings) -> Limits:
+    """Return the server's bounds with what an operator has chosen."""
+    return Limits(
+        write_stall_s=settings.WRITE_TIMEOUT_SECS,
+        head_read_s=settings.READ_TIMEOUT_SECS,
+        body_read_s=settings.READ_TIMEOUT_SECS,
+        keep_alive_s=settings.IDLE_TIMEOUT_SECS,
+        tls_handshake_s=settings.TLS_HANDSHAKE_TIMEOUT_SECS,
+        connections=settings.MAX_CONNECTIONS,
+        streams=settings.MAX_CONCURRENT_STREAMS,
+        requests_per_connection=settings.MAX_REQUESTS_PER_CONNECTION,
+        header_bytes=settings.MAX_HEADER_BYTES,
+        read_ahead_bytes=settings.MAX_READ_AHEAD_BYTES,
+        h2_streams=settings.H2_MAX_STREAMS,
+        h2_resets=settings.H2_MAX_RESETS,
+        h2_control_frames=settings.H2_MAX_CONTROL_FRAMES,
+        h2_buffered_bytes=settings.H2_MAX_BUFFERED_BYTES,
+        drain_s=settings.DRAIN_TIMEOUT_SECS,
+        backlog=settings.MAX_CONCURRENT_STREAMS + 48,
+    )
 
 
 async def start_services(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.support.guarding.client import get
+from tests.support.server.client import get
 
 CRLF = b"\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: test\r\n"

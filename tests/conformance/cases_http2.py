@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.support.guarding import frames as f
+from tests.support.server import frames as f
 
 STILL = f.request(99, b"/ok")
 PROTOCOL, FLOW, CLOSED, SIZE, HPACK, CALM = 1, 3, 5, 6, 9, 11

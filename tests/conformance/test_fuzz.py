@@ -8,7 +8,7 @@ import trio
 
 from bench.fuzz import LIMITS
 from bench.fuzzing import campaign
-from tests.support.guarding.servers import start_process
+from tests.support.server.servers import start_process
 
 
 async def test_random_clients_find_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.conformance.cases_http1 import CASES, Case
 from tests.conformance.witness import undisturbed
-from tests.support.guarding.client import Client
-from tests.support.guarding.servers import ServerProcess
+from tests.support.server.client import Client
+from tests.support.server.servers import ServerProcess
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -6,9 +6,9 @@ import pytest
 
 from tests.conformance.cases_http2 import CASES, Case
 from tests.conformance.witness import undisturbed
-from tests.support.guarding import frames
-from tests.support.guarding.client import Client
-from tests.support.guarding.servers import ServerProcess
+from tests.support.server import frames
+from tests.support.server.client import Client
+from tests.support.server.servers import ServerProcess
 
 
 def outcome(seen: list[frames.Seen]) -> set[str]:

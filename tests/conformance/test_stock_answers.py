@@ -12,10 +12,10 @@ import h11
 import pytest
 import trio
 
-from tests.support.guarding import frames as f
-from tests.support.guarding.application import BLOCK
-from tests.support.guarding.client import Client, events_of, get, status_of
-from tests.support.guarding.servers import (
+from tests.support.server import frames as f
+from tests.support.server.application import BLOCK
+from tests.support.server.client import Client, events_of, get, status_of
+from tests.support.server.servers import (
     LocalServer,
     local_config,
     serve_stock_while,

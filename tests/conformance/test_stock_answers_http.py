@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from tests.conformance.cases_http1 import CHUNKED, HOST, POST
-from tests.support.guarding import frames as f
-from tests.support.guarding.client import Client, events_of, get
-from tests.support.guarding.servers import LocalServer, serve_stock_while
+from tests.support.server import frames as f
+from tests.support.server.client import Client, events_of, get
+from tests.support.server.servers import LocalServer, serve_stock_while
 
 STREAM = f.hello() + f.request(1, b"/stream?n=9&every=0.05")
 ERRORS_OF_A_STREAM = {

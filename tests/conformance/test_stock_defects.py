@@ -1,7 +1,7 @@
-"""What the guard mends, shown on Hypercorn as it is.
+"""What the server mends, shown on Hypercorn as it is.
 
 Each test here passes because of a defect. One that fails says that Hypercorn no longer
-has it: then the guard may shrink by the mend that docs/guard.md names for it.
+has it: then the server may shrink by the mend that docs/server.md names for it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from tests.support.guarding import frames as f
-from tests.support.guarding.client import Client
-from tests.support.guarding.servers import (
+from tests.support.server import frames as f
+from tests.support.server.client import Client
+from tests.support.server.servers import (
     LocalServer,
     serve_stock_while,
 )
-from trio_ai_stream.server.guard.serving import leaves
+from trio_ai_stream.server.serving import leaves
 
 Body = Callable[[LocalServer], Awaitable[None]]
 

@@ -1,4 +1,4 @@
-"""How a client can hold Hypercorn as it is; the guard's answers are tested elsewhere.
+"""How a client can hold Hypercorn as it is; the server's answers are tested elsewhere.
 
 As in test_stock_defects.py a test here passes because of a defect.
 """
@@ -9,9 +9,9 @@ import pytest
 import trio
 from hypercorn.config import Config
 
-from tests.support.guarding import frames as f
-from tests.support.guarding.client import Client, get
-from tests.support.guarding.servers import (
+from tests.support.server import frames as f
+from tests.support.server.client import Client, get
+from tests.support.server.servers import (
     LocalServer,
     local_config,
     serve_stock_while,

@@ -1,4 +1,4 @@
-"""The table of docs/guard.md and the tests that it names belong together."""
+"""The table of docs/server.md and the tests that it names belong together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMES: Final = re.compile(r"`(test_\w+)`")
 
 def _rows() -> list[list[str]]:
     """Return the cells of the table's rows."""
-    text = (ROOT / "docs/guard.md").read_text()
+    text = (ROOT / "docs/server.md").read_text()
     table = text.partition("| defect | shown |")[2].partition("\n\n")[0]
     return [line.strip("| ").split(" | ") for line in table.split("\n")[2:]]
 

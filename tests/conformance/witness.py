@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from tests.support.guarding.client import Client, events_of, get, info
-from tests.support.guarding.servers import ServerProcess
+from tests.support.server.client import Client, events_of, get, info
+from tests.support.server.servers import ServerProcess
 
 EVENTS = 8
 

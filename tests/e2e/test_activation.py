@@ -11,8 +11,8 @@ from functools import partial
 import pytest
 import trio
 
-from tests.support.guarding.client import Client, get, status_of
 from tests.support.process import ROOT, SERVE, server
+from tests.support.server.client import Client, get, status_of
 from trio_ai_stream.server.sockets import ActivationError, activated
 
 # As a service manager starts a service: the sockets from 3 on, and whom they are for.

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import trio
 
-from tests.support.guarding.client import Client, get, status_of
 from tests.support.process import SERVE, server
+from tests.support.server.client import Client, get, status_of
 
 LIMITED = (
     "import os, resource, sys;"

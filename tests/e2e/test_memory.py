@@ -7,9 +7,9 @@ from pathlib import Path
 
 import trio
 
-from tests.support.guarding import frames as f
-from tests.support.guarding.client import Client, info
-from tests.support.guarding.servers import start_process
+from tests.support.server import frames as f
+from tests.support.server.client import Client, info
+from tests.support.server.servers import start_process
 
 CONNECTIONS, STREAMS = 10, 50
 # A stream is a few objects and one shared message; Python's arenas do the rest.

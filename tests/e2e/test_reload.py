@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.guarding.client import Client, status_of
 from tests.support.process import HYPERCORN, ROOT, SERVE, server
+from tests.support.server.client import Client, status_of
 from trio_ai_stream.server import certificate
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.settings.reloading import RELOADED

@@ -1,4 +1,4 @@
-"""The `hypercorn` command, guarded: every way to stop it, and what streams see."""
+"""The `hypercorn` command, hardened: every way to stop it, and what streams see."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.guarding.client import Client, events_of, get
-from tests.support.guarding.servers import ServerProcess, start_process
+from tests.support.server.client import Client, events_of, get
+from tests.support.server.servers import ServerProcess, start_process
 
 DRAIN_S = 1.5
 LIMITS = {"drain_s": DRAIN_S, "linger_s": 0.3, "write_stall_s": 30}

@@ -17,10 +17,10 @@ import pytest
 import trio
 from hypercorn.utils import check_multiprocess_shutdown_event
 
-from tests.support.guarding.client import Client, events_of, get
-from tests.support.guarding.servers import ROOT, start_process
 from tests.support.process import HYPERCORN, SERVE
-from trio_ai_stream.server import parent
+from tests.support.server.client import Client, events_of, get
+from tests.support.server.servers import ROOT, start_process
+from trio_ai_stream.server import serving
 
 APP = "trio_ai_stream.app:app"
 
@@ -80,13 +80,13 @@ def again(*_):
 
 def work(event):
     import trio
-    from trio_ai_stream.server import parent
+    from trio_ai_stream.server import serving
 
     async def main():
-        await parent.ordered(event)
+        await serving.ordered(event)
         print("ordered", flush=True)
         with trio.move_on_after(5):
-            await parent.keep_unstuck(event)
+            await serving.keep_unstuck(event)
 
     trio.run(main)
 
@@ -121,14 +121,14 @@ async def test_a_parents_order_is_heard() -> None:
     """Also when its lock is free, which is the usual way."""
     event = multiprocessing.get_context("spawn").Event()
     trigger = partial(check_multiprocess_shutdown_event, event, trio.sleep)
-    assert parent.event_of(trigger) is event
-    assert parent.event_of(trio.sleep_forever) is None
+    assert serving.event_of(trigger) is event
+    assert serving.event_of(trio.sleep_forever) is None
     with trio.move_on_after(0.3) as scope:
-        await parent.ordered(event)
+        await serving.ordered(event)
     assert scope.cancelled_caught
     event.set()
     with trio.fail_after(2):
-        await parent.ordered(event)
+        await serving.ordered(event)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2])

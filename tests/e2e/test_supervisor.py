@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.guarding.client import Client, events_of, get, info
-from tests.support.guarding.servers import ServerProcess, start_supervised
 from tests.support.process import SERVE, curl, server
+from tests.support.server.client import Client, events_of, get, info
+from tests.support.server.servers import ServerProcess, start_supervised
 
 LIVE = "/stream?n=20&every=0.1"
 

@@ -11,8 +11,8 @@ import pytest
 import trio
 import trustme
 
-from tests.support.guarding import frames as f
 from tests.support.process import ServerProcess, server
+from tests.support.server import frames as f
 
 WAYS = ("http/1.1", "https/1.1", "h2c", "h2")
 STALL = {"WRITE_TIMEOUT_SECS": "1"}

@@ -75,7 +75,7 @@ async def test_a_body_that_does_not_end_is_408(
 async def test_a_body_whose_time_the_server_bounds_is_waited_for(
     autojump_clock: MockClock,
 ) -> None:
-    """There is one judge of the time: with the guard it is the guard."""
+    """There is one judge of the time: with the server it is the server."""
     async with world(env=env(READ_TIMEOUT_SECS="3")) as w:
         visit = w.visit(b"{", more_body=True, limits_body_time=True)
         await trio.sleep(60)

@@ -16,10 +16,10 @@ import trio
 import trio.testing
 from hypercorn.config import Sockets
 
-from tests.support.guarding.client import Client, get, status_of
-from tests.support.guarding.servers import LocalServer, serve_while
-from trio_ai_stream.server.guard import worker
-from trio_ai_stream.server.guard.connection import Connection
+from tests.support.server.client import Client, get, status_of
+from tests.support.server.servers import LocalServer, serve_while
+from trio_ai_stream.server import worker
+from trio_ai_stream.server.connection import Connection
 from trio_ai_stream.server.limits import Limits
 
 
@@ -121,7 +121,7 @@ async def test_the_cap_holds_in_a_burst() -> None:
             with trio.move_on_after(0.2):
                 statuses.append(status_of(await client.read_to_end()))
         assert statuses == [503] * 14
-        assert server.guard.tally.snapshot().connections_open == 2
+        assert server.hardened.tally.snapshot().connections_open == 2
 
     with trio.fail_after(10):
         await serve_while(
@@ -139,7 +139,7 @@ async def test_without_descriptors_probes_are_still_answered() -> None:
             await first.say(get("/spare"))
             answer = await first.read_until(lambda data: data.endswith(b"False"))
             assert status_of(answer) == 200
-            for _ in range(3 * worker._KEPT_BACK):  # each is given back
+            for _ in range(3 * worker._RESERVED):  # each is given back
                 client = trio.socket.socket()
                 with client, _no_descriptors():
                     await client.connect(("127.0.0.1", server.port))
@@ -172,7 +172,7 @@ async def test_a_callback_that_raises_stops_no_other(
             await live.read_to_end()
 
     with trio.fail_after(5):
-        await serve_while(body, limits=_limits(drain_s=0.1, last_words_s=0.1))
+        await serve_while(body, limits=_limits(drain_s=0.1, terminal_events_s=0.1))
     events = [vars(record).get("event") for record in caplog.records]
     assert events.count("callback_error") == 2
 

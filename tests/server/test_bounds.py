@@ -13,9 +13,9 @@ import pytest
 import trio
 import trustme
 
-from tests.support.guarding import frames as f
-from tests.support.guarding.client import Client, get, status_of
-from tests.support.guarding.servers import LocalServer, local_config, serve_while
+from tests.support.server import frames as f
+from tests.support.server.client import Client, get, status_of
+from tests.support.server.servers import LocalServer, local_config, serve_while
 from trio_ai_stream.server.limits import Limits
 
 POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf"
@@ -55,7 +55,7 @@ async def test_a_client_that_says_too_little_is_let_go(name: str) -> None:
             assert status_of(answer) == status
             last = re.findall(rb"HTTP/1\.1 (\d{3})", answer)[-1:]
             assert last in ([], [b"408"], [b"200"])
-        assert server.guard.tally.interventions[intervention] == 1  # type: ignore[index]
+        assert server.hardened.tally.interventions[intervention] == 1  # type: ignore[index]
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits(**limits))
@@ -126,7 +126,7 @@ async def test_what_comes_with_the_deadline_is_in_time(name: str) -> None:
             _say_while_the_loop_is_held(client, rest)
             await client.read_until(lambda all_said: all_said[said:].endswith(ENDS))
             assert status_of(client.received[said:]) == 200
-            assert not any(server.guard.tally.interventions.values())
+            assert not any(server.hardened.tally.interventions.values())
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits(**limits))
@@ -142,7 +142,7 @@ async def test_a_body_that_comes_with_its_deadline_harms_no_neighbour() -> None:
             _say_while_the_loop_is_held(client, f.data(1, b"all", end=True))
             seen = await client.frames_until(lambda seen: f.ended(seen, 3))
             assert f.body(seen, 3).count(b"data: ") == 20
-            assert not any(server.guard.tally.interventions.values())
+            assert not any(server.hardened.tally.interventions.values())
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits(body_read_s=1.0))
@@ -249,7 +249,7 @@ async def test_a_tls_handshake_has_a_time(data: bytes, tmp_path: Any) -> None:
         async with await Client.connect(server.port) as client:
             await client.say(data)
             await client.read_to_end()
-        assert server.guard.tally.interventions["handshake_failed"] == 1
+        assert server.hardened.tally.interventions["handshake_failed"] == 1
 
     with trio.fail_after(5):
         await serve_while(

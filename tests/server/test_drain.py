@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.guarding import frames as f
-from tests.support.guarding.client import Client, events_of, get, status_of
-from tests.support.guarding.servers import LocalServer, serve_while
+from tests.support.server import frames as f
+from tests.support.server.client import Client, events_of, get, status_of
+from tests.support.server.servers import LocalServer, serve_while
 from trio_ai_stream.server.limits import Limits
 
 
@@ -61,7 +61,7 @@ async def test_new_connections_are_refused() -> None:
 
 async def test_who_does_not_read_is_not_waited_for() -> None:
     """The last words' time is for those who take them; here nobody does."""
-    limits = _limits(drain_s=0.1, last_words_s=60, last_words_stall_s=0.3)
+    limits = _limits(drain_s=0.1, terminal_events_s=60, terminal_events_stall_s=0.3)
 
     async def body(server: LocalServer) -> None:
         stalled = await Client.connect(server.port, receive_bytes=4096)
@@ -78,9 +78,9 @@ async def test_who_does_not_read_is_not_waited_for() -> None:
         await serve_while(body, limits=limits)
 
 
-async def test_who_reads_slowly_has_all_of_the_last_words() -> None:
+async def test_who_reads_slowly_has_all_of_the_terminal_events() -> None:
     """As long as bytes are acknowledged, the time for the last words is not cut."""
-    limits = _limits(drain_s=0.1, last_words_s=1, last_words_stall_s=0.3)
+    limits = _limits(drain_s=0.1, terminal_events_s=1, terminal_events_stall_s=0.3)
 
     async def body(server: LocalServer) -> None:
         async with await Client.connect(server.port, receive_bytes=4096) as client:
@@ -101,7 +101,7 @@ async def test_who_reads_slowly_has_all_of_the_last_words() -> None:
 
 async def test_a_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Its records have their events' names, for the JSON log."""
-    caplog.set_level("INFO", "trio_ai_stream.guard")
+    caplog.set_level("INFO", "trio_ai_stream.server")
 
     async def body(server: LocalServer) -> None:
         async with await Client.connect(server.port) as live:

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ai_stream.server.guard.inbox import Inbox, Message
+from trio_ai_stream.server.http_stream import Inbox, Message
 
 
 async def test_a_second_reader_is_refused() -> None:

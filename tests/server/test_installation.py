@@ -1,4 +1,4 @@
-"""The guard takes Hypercorn's place, and only in the Hypercorn it was made for."""
+"""The server takes Hypercorn's place, and only in the Hypercorn it was made for."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from h2.frame_buffer import FrameBuffer
 from h2.stream import H2Stream
 from hypercorn.config import Config
 
-from tests.support.guarding.application import Application
+from tests.support.server.application import Application
+from trio_ai_stream.assembly import server_limits
 from trio_ai_stream.server import certificate
 from trio_ai_stream.server import config as configuration
-from trio_ai_stream.server.guard import (
+from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.serving import (
     UnsupportedHypercornError,
     counters,
     install,
 )
-from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.settings import Settings, load_settings
 
 TOML = Path(__file__).parents[2] / "hypercorn.toml"
@@ -35,15 +36,15 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
     stock = hypercorn.trio.run.worker_serve
     monkeypatch.setattr(hypercorn.trio.run, "worker_serve", stock)
     monkeypatch.setattr(hypercorn.trio, "worker_serve", stock)
-    monkeypatch.setattr("trio_ai_stream.server.guard.installation._installed", None)
+    monkeypatch.setattr("trio_ai_stream.server.serving._installed", None)
 
 
-def test_both_of_hypercorns_names_lead_to_the_guard() -> None:
+def test_both_of_hypercorns_names_lead_to_the_server() -> None:
     """A worker process and `hypercorn.trio.serve` both look it up when they start."""
-    guard = install(Limits(), Application())
-    assert hypercorn.trio.run.worker_serve == guard.serve
-    assert hypercorn.trio.worker_serve == guard.serve  # type: ignore[attr-defined]
-    assert counters() == guard.tally.snapshot()
+    server = install(Limits(), Application())
+    assert hypercorn.trio.run.worker_serve == server.serve
+    assert hypercorn.trio.worker_serve == server.serve  # type: ignore[attr-defined]
+    assert counters() == server.tally.snapshot()
 
 
 def test_the_newest_application_is_served() -> None:
@@ -55,9 +56,7 @@ def test_the_newest_application_is_served() -> None:
 
 def test_another_hypercorn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names both versions and what to install."""
-    monkeypatch.setattr(
-        "trio_ai_stream.server.guard.installation.version", lambda _: "0.19.0"
-    )
+    monkeypatch.setattr("trio_ai_stream.server.serving.version", lambda _: "0.19.0")
     with pytest.raises(UnsupportedHypercornError, match=r"expected Hypercorn 0\.18\.0"):
         install(Limits(), Application())
 
@@ -150,7 +149,7 @@ def test_what_supersedes_a_key_is_a_setting() -> None:
 def test_the_backlog_fits_the_streams() -> None:
     """As many clients as there may be streams can come at once."""
     settings = load_settings({"MAX_CONCURRENT_STREAMS": "5000"}, None)
-    assert Limits.from_settings(settings).backlog >= 5000
+    assert server_limits(settings).backlog >= 5000
 
 
 def test_the_h2_whose_private_methods_are_overridden() -> None:

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from tests.support.process import SERVE, server
-from trio_ai_stream.server.notify import Notifier
+from trio_ai_stream.server.signals import Notifier
 
 
 @pytest.fixture

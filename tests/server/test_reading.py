@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.guarding import frames as f
-from tests.support.guarding.client import Client, events_of, get
-from tests.support.guarding.servers import LocalServer, local_config, serve_while
+from tests.support.server import frames as f
+from tests.support.server.client import Client, events_of, get
+from tests.support.server.servers import LocalServer, local_config, serve_while
 from trio_ai_stream.server.limits import Limits
 
 SILENT = "/stream?n=2&every=60"
@@ -106,7 +106,7 @@ async def test_an_early_refusal_leaves_no_task_behind() -> None:
                 await client.say(b"1000\r\n" + bytes(4096) + b"\r\n")
             assert b"too large" in await client.read_to_end()
         await trio.testing.wait_all_tasks_blocked(0.05)
-        assert server.guard.tally.connections_open == 0
+        assert server.hardened.tally.connections_open == 0
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits(body_queue_bytes=8192))

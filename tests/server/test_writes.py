@@ -6,10 +6,10 @@ from typing import Any
 
 import trio
 
-from tests.support.guarding import frames as f
-from tests.support.guarding.application import BLOCK
-from tests.support.guarding.client import Client, get
-from tests.support.guarding.servers import LocalServer, serve_while
+from tests.support.server import frames as f
+from tests.support.server.application import BLOCK
+from tests.support.server.client import Client, get
+from tests.support.server.servers import LocalServer, serve_while
 from trio_ai_stream.server.limits import Limits
 
 CLOSED_WINDOW = f.hello(INITIAL_WINDOW_SIZE=0)
@@ -23,7 +23,7 @@ async def test_a_client_that_stops_reading_is_cut_off() -> None:
             await client.say(get("/flood"))
             await server.application.gone()
             assert server.application.stalled == 1
-            assert server.guard.tally.interventions["write_stall"] == 1
+            assert server.hardened.tally.interventions["write_stall"] == 1
             assert server.application.produced_bytes < 4_000_000
 
     with trio.fail_after(5):
@@ -166,7 +166,7 @@ async def test_a_cancelled_head_is_out_all_the_same() -> None:
             seen = await client.frames_until(lambda seen: f.ended(seen, 1))
             assert (f.status(seen, 1), f.body(seen, 1)) == (200, b"the end")
             assert not [frame for frame in seen if frame.kind == "reset"]
-        assert not server.guard.tally.interventions
+        assert not server.hardened.tally.interventions
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits())
@@ -191,7 +191,7 @@ async def test_a_head_that_waits_leaves_with_what_comes_next() -> None:
             server.application.ending.set()
             seen = await client.frames_until(lambda seen: f.ended(seen, 1))
             assert f.status(seen, 1) == 200
-        assert not server.guard.tally.interventions
+        assert not server.hardened.tally.interventions
 
     with trio.fail_after(5):
         await serve_while(body, limits=_limits())

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from trio_ai_stream.assembly import server_limits
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.settings import load_settings
 
@@ -30,11 +31,11 @@ BOUNDS = {
 @pytest.mark.parametrize("name", BOUNDS)
 def test_a_setting_changes_its_bounds_and_no_other(name: str) -> None:
     """Each of the server's settings reaches exactly the bounds it is named for."""
-    plain = dataclasses.asdict(Limits.from_settings(load_settings({}, None)))
-    other = dataclasses.asdict(Limits.from_settings(load_settings({name: "77"}, None)))
+    plain = dataclasses.asdict(server_limits(load_settings({}, None)))
+    other = dataclasses.asdict(server_limits(load_settings({name: "77"}, None)))
     assert [key for key in plain if plain[key] != other[key]] == BOUNDS[name]
 
 
 def test_the_defaults_of_both_are_the_same() -> None:
     """What stands in the settings and in `Limits` does not drift apart."""
-    assert Limits.from_settings(load_settings({}, None)) == Limits()
+    assert server_limits(load_settings({}, None)) == Limits()

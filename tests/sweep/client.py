@@ -1,6 +1,6 @@
 """One client as the server sees it: an ASGI scope, `receive` and `send`.
 
-It stands where the guarded Hypercorn stands (server/guard/stream.py): a `send` takes a
+It stands where the server stands (server/http_stream.py): a `send` takes a
 message whole and then waits while the client does not read; after the client has gone,
 it drops it, silently; the exchange tells of a disconnect at once. `receive` gives the
 request's body and later the disconnect, for servers that are told by nothing else.
@@ -104,7 +104,7 @@ class Client:
     async def send(self, message: Message) -> None:
         """Take one message whole, then wait as long as the client takes to read it.
 
-        Cancellation: the message is taken all the same, as the guard has it.
+        Cancellation: the message is taken all the same, as the server has it.
         """
         if not self.gone:
             self._take(message)

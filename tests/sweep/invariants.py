@@ -197,7 +197,7 @@ def _exit_bounded(run: Run) -> str | None:
     if run.injector.hung:
         return "hung: " + "; ".join(run.injector.hung)
     if world.ended_at is None or world.sighting is None or world.stream is None:
-        return None  # what is no stream, the guard bounds
+        return None  # what is no stream, the server bounds
     started = 0.0 if not run.trace else run.trace[0][1]
     took = world.ended_at - started
     limit, since = LONGEST_RUN_S, "the start"

@@ -136,7 +136,7 @@ _ALL: Final = (
     ),
     Scenario(
         "stuck-client",
-        "a client that reads nothing, and no guard that cuts it off",
+        "a client that reads nothing, and no server that cuts it off",
         upstream="simulator/fast?chunks=1",
         read_every_s=60.0,
         ends=Outcome.FIRST_TOKEN_TIMEOUT,

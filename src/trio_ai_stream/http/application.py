@@ -94,7 +94,7 @@ class Application(QuartTrio):
         settings = services.settings
         self.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
         self.config["BODY_TIMEOUT"] = settings.READ_TIMEOUT_SECS
-        self.config["RESPONSE_TIMEOUT"] = None  # budgets and the guard bound responses
+        self.config["RESPONSE_TIMEOUT"] = None  # budgets and the server bound responses
         # A redirect would take its host from the request. There is none without this:
         # no route ends with a slash.
         self.url_map.merge_slashes = False

@@ -1,1 +1,1 @@
-"""Hypercorn: its launch, the guard around its connections, and the drain."""
+"""An HTTP server under Hypercorn's configuration, sockets, processes and lifespan."""

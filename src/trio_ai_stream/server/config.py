@@ -10,7 +10,7 @@ from typing import Final
 
 from hypercorn.config import Config
 
-# What the guard bounds instead, and the setting that holds it ("" where it is fixed).
+# What the server bounds instead, and the setting that holds it ("" where it is fixed).
 SUPERSEDED: Final = {
     "backlog": "MAX_CONCURRENT_STREAMS",
     "graceful_timeout": "DRAIN_TIMEOUT_SECS",
@@ -33,7 +33,7 @@ _CONSTANTS: Final[dict[str, type[enum.Enum]]] = {
     "verify_flags": ssl.VerifyFlags,
 }
 
-log: Final = logging.getLogger("trio_ai_stream.guard")
+log: Final = logging.getLogger("trio_ai_stream.server")
 
 
 class TLSError(ValueError):
@@ -49,7 +49,7 @@ def check(config: Config) -> None:
 
     Blocks for a moment, to read the certificate.
 
-    :raises ConfigError: naming each key that Hypercorn does not know or the guard does
+    :raises ConfigError: naming each key that Hypercorn does not know or the server does
         not heed, and what was probably meant; or the two files of TLS.
     """
     problems = [problem for key in vars(config) if (problem := _problem(key))]
@@ -125,7 +125,9 @@ def _problem(key: str) -> str | None:
     if public in SUPERSEDED:
         setting = SUPERSEDED[public]
         instead = f"set {setting} instead" if setting else "remove it"
-        return f"{public}: has no effect here, the guard holds its own bound; {instead}"
+        return (
+            f"{public}: has no effect here, the server holds its own bound; {instead}"
+        )
     if hasattr(Config, key) or key in Config.__annotations__:
         return None
     known = [name for name in dir(Config) if not name.startswith("_")]

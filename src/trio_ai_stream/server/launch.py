@@ -21,11 +21,8 @@ from hypercorn.config import Config, Sockets
 from hypercorn.typing import AppWrapper
 from hypercorn.utils import load_application
 
-from trio_ai_stream.server import watchdog
-from trio_ai_stream.server.drain import Shutdown
-from trio_ai_stream.server.guard.installation import installed
-from trio_ai_stream.server.guard.serving import leaves
-from trio_ai_stream.server.notify import Notifier
+from trio_ai_stream.server.serving import installed, leaves
+from trio_ai_stream.server.signals import Notifier
 from trio_ai_stream.server.sockets import activated
 from trio_ai_stream.server.supervisor import (
     DRAIN,
@@ -33,7 +30,10 @@ from trio_ai_stream.server.supervisor import (
     RELOAD,
     SKIP,
     Supervisor,
+    beat,
+    say_ready,
 )
+from trio_ai_stream.server.worker import Shutdown
 from trio_ai_stream.settings import Settings, refuse_exposure
 from trio_ai_stream.telemetry.logs import configure_logging
 
@@ -103,7 +103,7 @@ def hypercorn_config(settings: Settings) -> Config:
 
 
 def _load(config: Config) -> AppWrapper:
-    """Import the application, which installs the guard."""
+    """Import the application, which installs our server."""
     return load_application(config.application_path, config.wsgi_max_body_size)
 
 
@@ -121,13 +121,13 @@ async def _serve_as_worker(app: AppWrapper, config: Config, hang_s: float) -> No
         link.setblocking(False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey, link, shutdown)
-            nursery.start_soon(watchdog.beat, link, hang_s / 4)
+            nursery.start_soon(beat, link, hang_s / 4)
             await installed().serve(
                 app,
                 config,
                 sockets=sockets,
                 shutdown=shutdown,
-                on_ready=partial(watchdog.say_ready, link),
+                on_ready=partial(say_ready, link),
             )
             nursery.cancel_scope.cancel(reason="the worker has ended")
 

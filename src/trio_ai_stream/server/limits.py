@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from trio_ai_stream.settings import Settings
+import trio
 
 # Log, listeners, pollers, shared files, name look-ups, those kept back; and some room.
 _OTHER_DESCRIPTORS: Final = 128
@@ -71,11 +71,11 @@ class Limits:
     drain_s: float = 25.0
     # After the drain: the terminal events, and then the application's own shutdown.
     # Together with the interpreter's exit they stay below two seconds.
-    last_words_s: float = 1.0
+    terminal_events_s: float = 1.0
     # Those who acknowledge nothing for this long will not read them in the rest either;
     # it is twice a round trip to the other side of the world.
-    last_words_stall_s: float = 0.5
-    farewell_s: float = 0.5
+    terminal_events_stall_s: float = 0.5
+    app_shutdown_s: float = 0.5
     # A burst of as many clients as there may be streams must not meet a full queue.
     backlog: int = 2048
 
@@ -94,24 +94,26 @@ class Limits:
             requests_per_connection=1,
         )
 
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Limits:
-        """Take from the settings what an operator may choose."""
-        return cls(
-            write_stall_s=settings.WRITE_TIMEOUT_SECS,
-            head_read_s=settings.READ_TIMEOUT_SECS,
-            body_read_s=settings.READ_TIMEOUT_SECS,
-            keep_alive_s=settings.IDLE_TIMEOUT_SECS,
-            tls_handshake_s=settings.TLS_HANDSHAKE_TIMEOUT_SECS,
-            connections=settings.MAX_CONNECTIONS,
-            streams=settings.MAX_CONCURRENT_STREAMS,
-            requests_per_connection=settings.MAX_REQUESTS_PER_CONNECTION,
-            header_bytes=settings.MAX_HEADER_BYTES,
-            read_ahead_bytes=settings.MAX_READ_AHEAD_BYTES,
-            h2_streams=settings.H2_MAX_STREAMS,
-            h2_resets=settings.H2_MAX_RESETS,
-            h2_control_frames=settings.H2_MAX_CONTROL_FRAMES,
-            h2_buffered_bytes=settings.H2_MAX_BUFFERED_BYTES,
-            drain_s=settings.DRAIN_TIMEOUT_SECS,
-            backlog=settings.MAX_CONCURRENT_STREAMS + 48,
-        )
+
+class Budget:
+    """How many events of one kind a client may cause in a span of time.
+
+    A fixed window: `limit` events in `span_s`, then no more until it has passed.
+    """
+
+    __slots__ = ("_limit", "_span_s", "_spent", "_until")
+
+    def __init__(self, limit: int, span_s: float) -> None:
+        self._limit = limit
+        self._span_s = span_s
+        self._spent = 0
+        self._until = 0.0
+
+    def spend(self, count: int = 1) -> bool:
+        """Count events; False once there have been too many."""
+        now = trio.current_time()
+        if now >= self._until:
+            self._until = now + self._span_s
+            self._spent = 0
+        self._spent += count
+        return self._spent <= self._limit

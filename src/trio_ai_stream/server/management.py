@@ -14,11 +14,10 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 
-from trio_ai_stream.server.drain import Shutdown
-from trio_ai_stream.server.guard.serving import Guard
-from trio_ai_stream.server.guard.worker import Worker
+from trio_ai_stream.server.connection import Tally
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.sockets import Listener
+from trio_ai_stream.server.worker import Shutdown, Worker
 
 LIMITS: Final = Limits(connections=64, backlog=64)
 
@@ -49,7 +48,9 @@ async def serve_management(
         ASGIWrapper(app),
         Config(),
         {},
-        guard=Guard(LIMITS, _Undrained()),
+        limits=LIMITS,
+        drainable=_Undrained(),
+        tally=Tally(),
         shutdown=Shutdown(alone=False),
     )
     with _listen(*bind, shared=shared) as sock:

@@ -1,21 +1,25 @@
-"""Several worker processes: replaced when they die or hang, drained together."""
+"""Several worker processes: replaced when they die or hang, drained together.
+
+A supervisor and each worker share a socket. The worker writes a byte from its loop at
+each turn, and another one once it serves, so a loop that is blocked is noticed. The
+supervisor's orders go the other way.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import trio
 
-from trio_ai_stream.server import watchdog
-from trio_ai_stream.server.notify import Notifier
-from trio_ai_stream.server.signals import received
+from trio_ai_stream.server.signals import Notifier, received
 
 log = logging.getLogger("trio_ai_stream.supervisor")
 
@@ -23,6 +27,9 @@ log = logging.getLogger("trio_ai_stream.supervisor")
 DRAIN: Final = b"d"
 SKIP: Final = b"s"
 RELOAD: Final = b"r"
+# What a worker writes, one byte each.
+BEAT: Final = b"."
+READY: Final = b"!"
 # The worker's end of the socket to its supervisor.
 LINK_VARIABLE: Final = "TRIO_AI_STREAM_LINK_FD"
 # What became of the worker before it, for the metrics.
@@ -35,6 +42,11 @@ _YOUNG_DEATHS: Final = 5
 # The pause after a young death doubles from one to the next.
 _PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
+
+# From the fork to the first beat: imports, on a machine that is busy.
+_STARTUP_S: Final = 60.0
+# How long a worker may take to write down where it stands.
+_STACK_S: Final = 0.5
 
 End = Literal["died", "hung", "not_started"]
 
@@ -176,8 +188,8 @@ class Supervisor:
             worker.ready = True
 
         with link:
-            await watchdog.until_hung(link, self._hang_s, ready)
-            stack = await watchdog.stack_of(process, link)
+            await _until_hung(link, self._hang_s, ready)
+            stack = await _stack_of(process, link)
         text = "worker %d has not turned its loop for %g s; killing it%s"
         where = f"; it stands at\n{stack}" if stack else ""
         log.error(
@@ -224,3 +236,53 @@ class Supervisor:
                 if worker.process is not None:
                     worker.process.kill()
             await trio.sleep(1)
+
+
+async def beat(link: socket.socket, every_s: float) -> None:
+    """Write a byte at each turn, until cancelled; nobody there is no error."""
+    while True:
+        with suppress(OSError):
+            link.send(BEAT)
+        await trio.sleep(every_s)
+
+
+def say_ready(link: socket.socket) -> None:
+    """Tell the supervisor that clients are served.
+
+    From here on SIGUSR1 makes the interpreter write down where its threads stand, even
+    while Python code does not return to the loop.
+    """
+    faulthandler.register(signal.SIGUSR1, file=link.fileno(), all_threads=True)
+    with suppress(OSError):
+        link.send(READY)
+
+
+async def _until_hung(
+    link: trio.socket.SocketType, bound_s: float, on_ready: Callable[[], None]
+) -> None:
+    """Return once a worker has said nothing for `bound_s`, or has closed its end."""
+    within_s = max(bound_s, _STARTUP_S)
+    while True:
+        data = b""
+        with trio.move_on_after(within_s) as scope, suppress(OSError):
+            data = await link.recv(4096)
+        if scope.cancelled_caught:
+            if trio.current_time() < scope.deadline + 1:
+                return
+            continue  # this process was stopped as well: listen once more
+        if not data:
+            await trio.sleep(bound_s)  # it is about to exit, or it hangs there
+            return
+        within_s = bound_s
+        if READY in data:
+            on_ready()
+
+
+async def _stack_of(process: trio.Process, link: trio.socket.SocketType) -> str:
+    """Ask a hung worker where it stands; "" if it is stopped and cannot say."""
+    process.send_signal(signal.SIGUSR1)
+    said = b""
+    with trio.move_on_after(_STACK_S), suppress(OSError):
+        while data := await link.recv(65_536):
+            said += data
+    return said.decode(errors="replace").strip(".!\n")

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import trio
 
-from tests.support.guarding import frames
+from tests.support.server import frames
 
 
 class Client:

@@ -1,6 +1,6 @@
-"""A small streaming application in bare ASGI, so that guard tests need no upstream.
+"""A small streaming application in bare ASGI, so that server tests need no upstream.
 
-`tests/support/guarding/process.py` makes one for a server process.
+`tests/support/server/process.py` makes one for a server process.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from urllib.parse import parse_qs
 
 import trio
 
-from tests.support.guarding.stacks import stacks
+from tests.support.server.stacks import stacks
 from trio_ai_stream.server.exchange import EXTENSION
-from trio_ai_stream.server.guard import counters
+from trio_ai_stream.server.serving import counters
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

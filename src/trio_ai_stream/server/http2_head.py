@@ -1,15 +1,17 @@
-"""h2's side of a connection as this server needs it.
+"""h2 as this server needs it: what it announces, reads and refuses.
 
-Its preface, what we announce, and what h2 makes an end of the whole connection though
-RFC 9113 makes it an error of one stream (5.4.2, 8.1.1) or none at all (6.8). That takes
-some of h2's private methods; `tests/server/test_installation.py` says which, so that a
-new h2 is looked at before it is used.
+h2 ends the whole connection where RFC 9113 has an error of one stream (5.4.2, 8.1.1) or
+none at all (6.8). Changing that takes some of h2's private methods;
+`tests/server/test_installation.py` says which, so that a new h2 is looked at before it
+is used. Malformed fields are an error of the one stream too, so h2's own check is asked
+for here, one request at a time.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, H2Connection
@@ -19,8 +21,14 @@ from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamInputs
-from h2.utilities import normalize_inbound_headers
+from h2.utilities import (
+    HeaderValidationFlags,
+    normalize_inbound_headers,
+    validate_headers,
+)
 from hpack.exceptions import HPACKError
+from hypercorn.config import Config
+from hypercorn.utils import filter_pseudo_headers
 from hyperframe.frame import (
     ExtensionFrame,
     Frame,
@@ -31,9 +39,17 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from trio_ai_stream.server.http_stream import Headers, RequestHead, make_head
 from trio_ai_stream.server.limits import Limits
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# What one field counts for besides its bytes (RFC 9113 6.5.2).
+_FIELD_OVERHEAD: Final = 32
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LENGTH: Final = re.compile(rb"[0-9]{1,19}")
+_REQUEST: Final = HeaderValidationFlags(
+    is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False
+)
+_TRAILERS: Final = _REQUEST._replace(is_trailer=True)
 _LENGTH_BYTES: Final = 3  # RFC 9113 4.1: a frame starts with its length
 _HEAD_BYTES: Final = 9
 _NO_RESERVED_BIT: Final = 0x7FFF_FFFF
@@ -192,17 +208,72 @@ def make_connection(limits: Limits) -> ServerConnection:
     config = H2Configuration(
         client_side=False,
         header_encoding=None,
-        validate_inbound_headers=False,  # one by one, in h2_request.py
+        validate_inbound_headers=False,  # one by one, in `read_head`
     )
     connection = ServerConnection(config)
-    connection.local_settings = announcement(limits.h2_streams)
+    connection.local_settings = own_settings(limits.h2_streams)
     # Past our own bound there is still an answer, 431; past this one h2 gives up.
     connection.decoder.max_header_list_size = 4 * limits.header_bytes
     return connection
 
 
-def announcement(streams: int) -> Settings:
+def own_settings(streams: int) -> Settings:
     """Return SETTINGS that allow so many streams at a time."""
     return Settings(
         client=False, initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: streams}
+    )
+
+
+def read_head(fields: object, config: Config, limits: Limits) -> RequestHead | int:
+    """Return the head that `fields` make, or the status that refuses them."""
+    given = cast("Headers", fields or [])
+    pseudo = {name: value for name, value in given if name.startswith(b":")}
+    method = pseudo.get(b":method", b"")
+    status = _validate(given, _REQUEST, limits)
+    if status != 431 and method == b"CONNECT":
+        return 501
+    if status is not None:
+        return status
+    if not _TOKEN.fullmatch(method):
+        return 400
+    target = pseudo.get(b":path", b"")
+    return make_head(config, method, target, filter_pseudo_headers(given))
+
+
+def validate_trailers(fields: object, limits: Limits) -> int | None:
+    """Return the status that refuses these trailers, None if they may pass."""
+    return _validate(cast("Headers", fields or []), _TRAILERS, limits)
+
+
+def _validate(
+    fields: Headers, flags: HeaderValidationFlags, limits: Limits
+) -> int | None:
+    size = sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in fields)
+    if size > limits.header_bytes:
+        return 431
+    try:
+        list(validate_headers(fields, flags))
+    except ProtocolError:
+        return 400
+    return None
+
+
+def announced_length(headers: Headers) -> int | None:
+    """Return the length that a request says its body has, None if it says none.
+
+    :raises ValueError: what it says is no length, or it says more than one.
+    """
+    said = [value for name, value in headers if name == b"content-length"]
+    if not said:
+        return None
+    if len(said) > 1 or not _LENGTH.fullmatch(said[0]):
+        raise ValueError("expected one length of at most 19 digits")
+    return int(said[0])
+
+
+def expects_continue(headers: Headers) -> bool:
+    """Tell whether the client waits to be told to go on (RFC 9110 10.1.1)."""
+    return any(
+        name == b"expect" and value.lower() == b"100-continue"
+        for name, value in headers
     )

@@ -21,13 +21,13 @@ import trio.testing
 from hypercorn.config import Config, Sockets
 from hypercorn.utils import wrap_app
 
-from tests.support.guarding.application import Application
-from trio_ai_stream.server.guard.serving import Guard
+from tests.support.server.application import Application
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.serving import Server
 
 ROOT: Final = Path(__file__).parents[3]
-MODULE: Final = "tests.support.guarding.process:app"
-# Hypercorn's own, kept before any test installs the guard in this process.
+MODULE: Final = "tests.support.server.process:app"
+# Hypercorn's own, kept before any test installs the server in this process.
 STOCK: Final = hypercorn.trio.run.worker_serve
 
 
@@ -78,7 +78,7 @@ def start_supervised(
     folder: Path, *, limits: Mapping[str, Any], workers: int, **settings: str
 ) -> ServerProcess:
     """Start our own launch with several workers."""
-    command = [sys.executable, "-m", "tests.support.guarding.supervised"]
+    command = [sys.executable, "-m", "tests.support.server.supervised"]
     return _start(
         folder,
         command,
@@ -100,7 +100,7 @@ def _start(
 ) -> ServerProcess:
     log = folder / "server.log"
     environ = {**os.environ, **settings, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
-    environ["GUARD_LIMITS"] = "" if limits is None else json.dumps(dict(limits))
+    environ["SERVER_LIMITS"] = "" if limits is None else json.dumps(dict(limits))
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,
@@ -141,7 +141,7 @@ class LocalServer:
 
     port: int
     application: Application
-    guard: Guard
+    hardened: Server
     stop: trio.Event
 
     async def draining(self) -> None:
@@ -157,13 +157,13 @@ async def serve_while(
     config: Config | None = None,
     sockets: Sockets | None = None,
 ) -> None:
-    """Serve with the guard on a free port while `body` runs; then drain."""
+    """Serve with the server on a free port while `body` runs; then drain."""
     application = Application()
-    guard = Guard(limits, application)
+    hardened = Server(limits, application)
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         serve = partial(
-            guard.serve,
+            hardened.serve,
             wrap_app(cast("Any", application), 0, "asgi"),
             config or local_config(),
             sockets=sockets,
@@ -171,14 +171,14 @@ async def serve_while(
         )
         binds = await nursery.start(serve)
         port = int(binds[0].rpartition(":")[2])
-        await body(LocalServer(port, application, guard, stop))
+        await body(LocalServer(port, application, hardened, stop))
         stop.set()
 
 
 async def serve_stock_while(
     body: Callable[[LocalServer], Awaitable[None]], *, config: Config | None = None
 ) -> None:
-    """The same on unguarded Hypercorn; what ends its worker is raised."""
+    """The same on stock Hypercorn; what ends its worker is raised."""
     application = Application()
     config = config or local_config()
     stop = trio.Event()
@@ -187,7 +187,7 @@ async def serve_stock_while(
     with sock:
         sock.listen()
         server = LocalServer(
-            sock.getsockname()[1], application, Guard(Limits(), application), stop
+            sock.getsockname()[1], application, Server(Limits(), application), stop
         )
         async with trio.open_nursery() as nursery:
             app = wrap_app(cast("Any", application), 0, "asgi")

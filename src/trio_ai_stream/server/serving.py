@@ -1,13 +1,27 @@
-"""What takes the place of Hypercorn's `worker_serve`: one worker from start to end."""
+"""What takes the place of Hypercorn's `worker_serve`, for both launches.
+
+`Server.serve` is one worker from start to end: signals, lifespan, sockets, drain.
+`install` puts it where Hypercorn looks for it.
+
+With `workers` of 1 and more Hypercorn starts its workers from a parent whose signal
+handler sets a `multiprocessing.Event`. A second signal during that call runs the
+handler again, which then waits for the lock that its own caller holds: for ever. The
+worker must not wait for that lock as well, and it can let go of it, since any process
+may. `workers = 0` has no such parent.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Any
+from importlib.metadata import version
+from typing import Any, Final
 
+import hypercorn.trio
+import hypercorn.trio.run
 import trio
 from hypercorn.config import Config, Sockets
 from hypercorn.trio.lifespan import Lifespan
@@ -15,26 +29,34 @@ from hypercorn.typing import AppWrapper
 from hypercorn.utils import (
     LifespanFailureError,
     LifespanTimeoutError,
+    check_multiprocess_shutdown_event,
     repr_socket_addr,
 )
 
 from trio_ai_stream.server import config as configuration
-from trio_ai_stream.server import parent
 from trio_ai_stream.server.certificate import expires_at
-from trio_ai_stream.server.drain import Drainable, Shutdown, first_of
-from trio_ai_stream.server.guard import records
-from trio_ai_stream.server.guard.counters import Tally
-from trio_ai_stream.server.guard.worker import Worker
+from trio_ai_stream.server.connection import Counters, Tally
 from trio_ai_stream.server.limits import Limits
-from trio_ai_stream.server.notify import Notifier
-from trio_ai_stream.server.signals import received
+from trio_ai_stream.server.signals import Notifier, received
 from trio_ai_stream.server.sockets import Listener, allow_descriptors, listeners_of
+from trio_ai_stream.server.worker import Drainable, Shutdown, Worker, first_of
+
+log: Final = logging.getLogger("trio_ai_stream.server")
+
+HYPERCORN_VERSION: Final = "0.18.0"
+_POLL_S: Final = 0.1
+# Setting an event takes microseconds; whoever holds the lock for so long is stuck.
+_STUCK_S: Final = 0.5
 
 Trigger = Callable[..., Awaitable[None]]
 
 
-class Guard:
-    """The bounds and the application that a worker serves under."""
+class UnsupportedHypercornError(RuntimeError):
+    """The server was not written for the Hypercorn that is installed."""
+
+
+class Server:
+    """An HTTP server under Hypercorn's configuration, with bounds and a drain."""
 
     def __init__(
         self,
@@ -78,7 +100,7 @@ class Guard:
         shutdown = shutdown or Shutdown(alone=alone)
         failures: list[str] = []
         # Where a host program serves us, the signals are the host's own.
-        event = parent.event_of(shutdown_trigger)
+        event = event_of(shutdown_trigger)
         launched = shutdown_trigger is None or event is not None
         ours = launched and sockets is not None and _in_main_thread()
         notifier = Notifier() if ours and on_ready is None else Notifier({})
@@ -92,8 +114,8 @@ class Guard:
                 signals = stack.enter_context(received()) if ours else None
                 async with trio.open_nursery() as nursery:
                     if signals is not None:
-                        obey = partial(shutdown.obey, patient=event is not None)
-                        nursery.start_soon(obey, signals)
+                        follow = partial(shutdown.follow, patient=event is not None)
+                        nursery.start_soon(follow, signals)
                     if shutdown_trigger is not None:
                         nursery.start_soon(_relay, shutdown_trigger, shutdown)
                     nursery.start_soon(notifier.keep_alive)
@@ -123,7 +145,15 @@ class Guard:
             await nursery.start(lifespan.handle_lifespan)
             await first_of(lifespan.wait_for_startup, shutdown.requested.wait)
             if not shutdown.requested.is_set():
-                worker = Worker(app, config, state, guard=self, shutdown=shutdown)
+                worker = Worker(
+                    app,
+                    config,
+                    state,
+                    limits=self.limits,
+                    drainable=self.drainable,
+                    tally=self.tally,
+                    shutdown=shutdown,
+                )
                 with ExitStack() as stack:
                     listeners = _listen(config, sockets, self.limits, stack)
                     binds = [_describe(listener) for listener in listeners]
@@ -133,7 +163,7 @@ class Guard:
                     shutdown.on_reload = partial(self._reload, worker, notifier)
                     await worker.run(listeners, tls, partial(started, binds))
             with (
-                trio.move_on_after(self.limits.farewell_s),
+                trio.move_on_after(self.limits.app_shutdown_s),
                 suppress(trio.ClosedResourceError, trio.BrokenResourceError),
             ):
                 await lifespan.wait_for_shutdown()
@@ -150,15 +180,21 @@ class Guard:
             worker.tls = configuration.tls_context(config)
             if config.certfile is not None:
                 self.tally.certificate_expires_at = expires_at(config.certfile)
-                records.certificate_reloaded(config.certfile)
+                text, event = "read the certificate %s again", "certificate_reloaded"
+                log.info(text, config.certfile, extra={"event": event})
         except Exception as exc:
-            records.reload_failed(exc)
+            _reload_failed(exc)
         try:
             if self.reload is not None:
                 self.limits = worker.limits = self.reload()
         except Exception as exc:
-            records.reload_failed(exc)
+            _reload_failed(exc)
         notifier.ready()
+
+
+def _reload_failed(exc: Exception) -> None:
+    text = "the reload changes nothing here: %s"
+    log.error(text, exc, extra={"event": "reload_failed"})
 
 
 def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
@@ -175,11 +211,11 @@ async def _say_stopping(shutdown: Shutdown, notifier: Notifier) -> None:
 
 
 async def _relay(trigger: Trigger, shutdown: Shutdown) -> None:
-    event = parent.event_of(trigger)
-    await (trigger() if event is None else parent.ordered(event))
+    event = event_of(trigger)
+    await (trigger() if event is None else ordered(event))
     shutdown.request(everywhere=True)
     if event is not None:
-        await parent.keep_unstuck(event)
+        await keep_unstuck(event)
 
 
 def _in_main_thread() -> bool:
@@ -196,10 +232,107 @@ def _listen(
         listener.sock.listen(limits.backlog)
     allowed = allow_descriptors(limits.descriptors)
     if allowed < limits.descriptors:
-        records.descriptors_scarce(limits.descriptors, allowed)
+        text = (
+            "MAX_CONNECTIONS and MAX_CONCURRENT_STREAMS may need %d file descriptors,"
+            " and %d are allowed; raise the limit (LimitNOFILE, ulimit -n) or lower"
+            " them"
+        )
+        event = {"event": "descriptors_scarce"}
+        log.warning(text, limits.descriptors, allowed, extra=event)
     return listeners
 
 
 def _describe(listener: Listener) -> str:
     scheme, sock = "https" if listener.secure else "http", listener.sock
     return f"{scheme}://{repr_socket_addr(sock.family, sock.getsockname())}"
+
+
+def event_of(trigger: Callable[..., Awaitable[None]] | None) -> Any:
+    """Return the event that Hypercorn's trigger polls; None for another trigger."""
+    if isinstance(trigger, partial) and (
+        trigger.func is check_multiprocess_shutdown_event
+    ):
+        return trigger.args[0]
+    return None
+
+
+async def ordered(event: Any) -> None:
+    """Wait until the parent orders the end, or is stuck in the middle of doing so."""
+    held_s = 0.0
+    while held_s < _STUCK_S:
+        if event._cond.acquire(block=False):
+            held_s = 0.0
+            try:
+                if event._flag.acquire(block=False):
+                    event._flag.release()
+                    return
+            finally:
+                event._cond.release()
+        else:
+            held_s += _POLL_S
+        await trio.sleep(_POLL_S)
+
+
+async def keep_unstuck(event: Any) -> None:
+    """Let a stuck parent go on, until cancelled; call it once the end is ordered.
+
+    The innermost handler gets the lock and the outermost then finds it free, which is
+    an error to it: the parent ends with a traceback and status 1, but it ends.
+    """
+    held_s = 0.0
+    while True:
+        if event._cond.acquire(block=False):
+            held_s = 0.0
+            event._cond.release()
+        else:
+            held_s += _POLL_S
+        if held_s >= _STUCK_S:
+            with suppress(ValueError):  # it has just been released
+                event._cond.release()
+        await trio.sleep(_POLL_S)
+
+
+_installed: Server | None = None
+
+
+def install(
+    limits: Limits,
+    drainable: Drainable,
+    reload: Callable[[], Limits] | None = None,
+) -> Server:
+    """Serve from now on with this server, in this process; the newest call counts.
+
+    Hypercorn looks `worker_serve` up in its module when a worker starts, after it has
+    imported the application. So a call where the application is created covers every
+    worker, under `trio-ai-stream serve` and under the plain `hypercorn` command.
+
+    :param reload: called on SIGHUP; returns the bounds from then on, or raises a
+        `ValueError` that says why all stays as it is.
+    :raises UnsupportedHypercornError: the version is another than this server's.
+    """
+    global _installed
+    found = version("hypercorn")
+    if found != HYPERCORN_VERSION:
+        raise UnsupportedHypercornError(
+            f"expected Hypercorn {HYPERCORN_VERSION}, whose worker is replaced, "
+            f"got {found}; install hypercorn=={HYPERCORN_VERSION}"
+        )
+    _installed = Server(limits, drainable, reload)
+    hypercorn.trio.run.worker_serve = _installed.serve
+    hypercorn.trio.worker_serve = _installed.serve  # type: ignore[attr-defined]
+    return _installed
+
+
+def installed() -> Server:
+    """Return the server that this process serves with.
+
+    :raises LookupError: the application has not installed one.
+    """
+    if _installed is None:
+        raise LookupError("expected the application to call install(), it did not")
+    return _installed
+
+
+def counters() -> Counters:
+    """Return what the installed server has counted; all zero without one."""
+    return (Tally() if _installed is None else _installed.tally).snapshot()

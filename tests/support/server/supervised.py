@@ -1,4 +1,4 @@
-"""A program that is `trio-ai-stream serve` with the guard tests' application."""
+"""A program that is `trio-ai-stream serve` with the server tests' application."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     code = serve(
         load_settings(env_file=None),
-        application="tests.support.guarding.process:app",
-        command=(sys.executable, "-m", "tests.support.guarding.supervised"),
+        application="tests.support.server.process:app",
+        command=(sys.executable, "-m", "tests.support.server.supervised"),
     )
     sys.stderr.write(f"left for the exit to collect: {len(gc.get_objects())}\n")
     sys.exit(code)

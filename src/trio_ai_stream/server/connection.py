@@ -2,83 +2,187 @@
 
 A connection is two tasks while a response streams: this one, which reads (and so sees
 the end of the connection at once), and the application's. All its deadlines are the one
-deadline of the scope around the reading; which one is due says `phase`.
+deadline of the scope around the reading; `phase` says what is due then.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Final, Literal, Protocol
 
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.typing import AppWrapper
 from hypercorn.utils import parse_socket_addr
 
-from trio_ai_stream.server.guard import records
-from trio_ai_stream.server.guard.counters import Intervention
-from trio_ai_stream.server.guard.h2_setup import PREFACE
-from trio_ai_stream.server.guard.http1 import GuardedH11
-from trio_ai_stream.server.guard.http2 import GuardedH2
-from trio_ai_stream.server.guard.phases import EXPIRED, Phase
-from trio_ai_stream.server.guard.stream import GuardedStream
-from trio_ai_stream.server.guard.transport import Transport
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.sockets import ClientTransport
 
-if TYPE_CHECKING:
-    from trio_ai_stream.server.guard.worker import Worker
+log: Final = logging.getLogger("trio_ai_stream.server")
+
+# What a client that speaks HTTP/2 without TLS begins with (RFC 9113 3.4).
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+Intervention = Literal[
+    "application_error",
+    "bad_request",
+    "body_timeout",
+    "connection_error",
+    "connection_refused",
+    "flood",
+    "handshake_failed",
+    "head_timeout",
+    "idle_timeout",
+    "pending_overflow",
+    "stream_refused",
+    "write_stall",
+]
 
 
-class Connection(TCPServer):
-    """Hypercorn's TCP server for one connection, guarded."""
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """A snapshot; totals count from the start of the process."""
 
-    transport: Transport
+    connections_open: int
+    connections_total: int
+    exchanges_live: int
+    exchanges_total: int
+    interventions: Mapping[Intervention, int]
+    workers_expected: int
+    certificate_expires_at: float
+
+
+class Tally:
+    """The running counts of one worker."""
+
+    def __init__(self) -> None:
+        self.connections_open = 0
+        self.connections_total = 0
+        self.exchanges_live = 0
+        self.exchanges_total = 0
+        self.interventions: Counter[Intervention] = Counter()
+        self.workers_expected = 1
+        # Unix time; 0 without TLS.
+        self.certificate_expires_at = 0.0
+
+    def snapshot(self) -> Counters:
+        """Return the counts as they are now."""
+        counts = {**vars(self), "interventions": dict(self.interventions)}
+        return Counters(**counts)
+
+
+class Phase(Enum):
+    """What a connection's deadline is for."""
+
+    HANDSHAKE = "handshake"
+    HEAD = "head"
+    BODY = "body"
+    RESPONSE = "response"
+    IDLE = "idle"
+
+
+_EXPIRED: Final[dict[Phase, Intervention]] = {
+    Phase.HANDSHAKE: "handshake_failed",
+    Phase.HEAD: "head_timeout",
+    Phase.BODY: "body_timeout",
+    Phase.IDLE: "idle_timeout",
+}
+"""What is counted when a deadline has passed."""
+
+
+class HTTPProtocol(Protocol):
+    """HTTP/1.1 or HTTP/2 on a connection."""
+
+    async def received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+
+    def begin_drain(self) -> None:
+        """Tell the client that no more requests are served, as far as HTTP can."""
+
+    def timed_out(self) -> None:
+        """End what should have arrived by now."""
+
+    def close(self) -> None:
+        """Let go of the streams; the connection has ended."""
+
+
+class LiveExchange(Protocol):
+    """A request whose application has been started."""
+
+    async def run(self) -> None:
+        """Call the application; contains whatever it raises."""
+
+    def disconnect(self, *, stalled: bool = False) -> None:
+        """Tell the application that the client is gone; idempotent."""
+
+
+class ConnectionOwner(Protocol):
+    """What a connection needs of the worker that has accepted it."""
+
+    app: AppWrapper
+    config: Config
     limits: Limits
-    client: tuple[str, int] | None
-    server: tuple[str, int] | None
-    state: ConnectionState
-    spare: bool
+    state: dict[str, Any]
+    tally: Tally
+    draining: bool
+
+    def exchange_begins(self) -> None:
+        """Count an exchange in."""
+
+    def exchange_ends(self) -> None:
+        """Count an exchange out."""
+
+
+class Connection:
+    """A connection from its accept to its end.
+
+    :ivar client: the peer's address as ASGI has it; None on a Unix socket.
+    :ivar live: the requests whose application runs.
+    """
 
     def __init__(
         self,
-        worker: Worker,
-        make_transport: Callable[[Callable[[], None]], Transport],
+        worker: ConnectionOwner,
+        transport: ClientTransport,
+        make_protocol: Callable[[Connection, bool], HTTPProtocol],
         nursery: trio.Nursery,
         *,
         spare: bool = False,
     ) -> None:
         """Make one.
 
+        :param make_protocol: called with True for HTTP/2, once it is known.
         :param spare: it has one of the descriptors that are kept back, for a moment and
             for a request that asks how the process is.
+        :raises OSError: the client has gone already.
         """
-        # Not super().__init__: it wants a Trio stream, and makes a lock and a timer.
         self.worker = worker
-        self.app: AppWrapper = worker.app
-        self.config: Config = worker.config
-        self.context = worker
+        self.app = worker.app
+        self.config = worker.config
         self.limits = worker.limits.for_spare() if spare else worker.limits
         self.spare = spare
-        self.state = ConnectionState(cast("Any", worker.state.copy()))
-        self.transport = make_transport(self.lost)
-        sock, family = self.transport.sock, self.transport.family
+        self.transport = transport
+        sock, family = transport.sock, transport.family
         self.client = parse_socket_addr(family, sock.getpeername())
         self.server = parse_socket_addr(family, sock.getsockname())
-        self.task_group: Any = None  # Hypercorn's; streams are started in our nursery
         self.nursery = nursery
-        self.http: GuardedH11 | GuardedH2 | None = None
+        self.http: HTTPProtocol | None = None
         self.phase = Phase.HANDSHAKE
-        self.live: set[GuardedStream] = set()
+        self.live: set[LiveExchange] = set()
         self.requests = 0
         self.ending = False
+        self._make_protocol = make_protocol
         self._gone = False
         self._lingering = True
         self._due = inf
         self._reading = trio.CancelScope()
+        transport.on_broken = self.lost
 
     def __str__(self) -> str:
         """Peer and protocol state, for a log record."""
@@ -95,10 +199,15 @@ class Connection(TCPServer):
                 await self._serve()
         except* Exception as group:
             self.intervened("connection_error")
-            records.connection_failed(self, group)
+            text = "contained a failure of %s"
+            event = {"event": "connection_error"}
+            log.exception(text, self, exc_info=group, extra=event)
         finally:
             self.transport.close()
             # Reference cycles; without them the memory is back at once.
+            self.transport.on_broken = None
+            if self.http is not None:
+                self.http.close()
             self.http = None
             self.live.clear()
 
@@ -119,7 +228,7 @@ class Connection(TCPServer):
                     self._expired()
                 self._reading = trio.CancelScope(deadline=self._due)
         if not self.transport.broken:
-            self._hang_up()
+            self._tell_exchanges()
             if self._lingering:
                 await self.transport.linger()
             elif self.live or self.transport.pending:
@@ -139,10 +248,9 @@ class Connection(TCPServer):
             if not first:
                 return
             # Over TLS only ALPN decides (RFC 9113 3.2, 3.3).
-            prior_knowledge = not self.transport.tls and first.startswith(PREFACE)
+            prior_knowledge = not self.transport.tls and first.startswith(_PREFACE)
             http2 = self.transport.alpn == "h2" or prior_knowledge
-            self.http = GuardedH2(self) if http2 else GuardedH11(self)
-            await self.http.initiate()
+            self.http = self._make_protocol(self, http2)
             await self.http.received(first)
         while not self.ending:
             data = await self.transport.receive()
@@ -158,7 +266,7 @@ class Connection(TCPServer):
             data += more
             if not more:
                 return b""
-            if len(data) >= len(PREFACE) or not PREFACE.startswith(data):
+            if len(data) >= len(_PREFACE) or not _PREFACE.startswith(data):
                 return data
         return data + await self.transport.receive()
 
@@ -175,29 +283,29 @@ class Connection(TCPServer):
 
     def _expired(self) -> None:
         """Act on a deadline: say so where HTTP can, and end what it was for."""
-        self.intervened(EXPIRED[self.phase])
+        self.intervened(_EXPIRED[self.phase])
         if self.http is None:
             self.end(lingering=False)
         elif self.phase is Phase.IDLE:
             self.http.begin_drain()
             self.end(lingering=True)
         else:
-            self.http.too_slow()
+            self.http.timed_out()
 
     # What the protocols and the transport call; all synchronous.
 
-    def exchange_begins(self, stream: GuardedStream) -> None:
-        """Start the application for `stream`."""
-        self.live.add(stream)
+    def exchange_begins(self, exchange: LiveExchange) -> None:
+        """Start the application for `exchange`."""
+        self.live.add(exchange)
         self.requests += 1
         self.worker.exchange_begins()
-        self.nursery.start_soon(stream.run)
+        self.nursery.start_soon(exchange.run)
         if self._gone:  # found by the write of "100 Continue", just before
-            stream.disconnect(stalled=self.transport.stalled)
+            exchange.disconnect(stalled=self.transport.stalled)
 
-    def exchange_ends(self, stream: GuardedStream) -> None:
+    def exchange_ends(self, exchange: LiveExchange) -> None:
         """Take note that the application's call has ended."""
-        self.live.discard(stream)
+        self.live.discard(exchange)
         self.worker.exchange_ends()
 
     def end(self, *, lingering: bool) -> None:
@@ -213,18 +321,18 @@ class Connection(TCPServer):
         if self.transport.overflowed and not self._gone:
             self.intervened("pending_overflow")
         self._gone = True
-        self._hang_up()
+        self._tell_exchanges()
         self.end(lingering=False)
         if self.transport.broken:
             self.transport.abort()
 
-    def _hang_up(self) -> None:
-        for stream in list(self.live):
+    def _tell_exchanges(self) -> None:
+        for exchange in list(self.live):
             try:
-                stream.disconnect(stalled=self.transport.stalled)
-            except Exception as exc:  # the neighbours must be told as well
+                exchange.disconnect(stalled=self.transport.stalled)
+            except Exception:  # the neighbours must be told as well
                 self.intervened("application_error")
-                records.callback_failed(exc)
+                log.exception("a callback failed", extra={"event": "callback_error"})
 
     def abort(self) -> None:
         """Close at once with a reset, and tell the live exchanges."""
@@ -251,11 +359,3 @@ class Connection(TCPServer):
     def intervened(self, kind: Intervention) -> None:
         """Count an intervention."""
         self.worker.tally.interventions[kind] += 1
-
-    async def protocol_send(self, event: Event) -> None:
-        """Take bytes or the end from a Hypercorn protocol."""
-        if isinstance(event, RawData):
-            self.transport.push(event.data)
-            await self.transport.breathe()
-        elif isinstance(event, Closed):
-            self.end(lingering=True)

@@ -1,35 +1,41 @@
-"""One worker process: it accepts, counts what is live, and drains."""
+"""One worker: it accepts, counts what is live, and drains.
+
+The order of a drain: no new connections; the application is told (`begin_drain`) and so
+are HTTP/2 clients (GOAWAY); live exchanges go on for up to `drain_s`; then
+`end_streams`, and `terminal_events_s` for the terminal events, less where nobody reads
+them; then every connection is closed.
+"""
 
 from __future__ import annotations
 
+import logging
+import signal
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from math import inf
 from random import randint
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper
 
-from trio_ai_stream.server.drain import Shutdown, first_of
-from trio_ai_stream.server.guard import records
-from trio_ai_stream.server.guard.connection import Connection
-from trio_ai_stream.server.guard.tls import TLSTransport
-from trio_ai_stream.server.guard.transport import Transport
+from trio_ai_stream.server.connection import Connection, HTTPProtocol, Tally
+from trio_ai_stream.server.http1 import HTTP1
+from trio_ai_stream.server.http2 import HTTP2
+from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.sockets import (
+    ClientTransport,
     ExhaustedError,
     Listener,
     ListenerClosedError,
     Reserve,
 )
+from trio_ai_stream.server.tls import TLSTransport
 
-if TYPE_CHECKING:
-    from trio_ai_stream.server.guard.serving import Guard
+log: Final = logging.getLogger("trio_ai_stream.server")
 
 # Accepted in one go: few, so that workers which share a socket share its clients.
 _BATCH: Final = 8
@@ -38,7 +44,7 @@ _EXHAUSTED_PAUSE_S: Final = 0.1
 # One record for so long, however often it is so.
 _EXHAUSTED_SAID_S: Final = 10.0
 # Descriptors for clients that ask how the process is when it has run out of them.
-_KEPT_BACK: Final = 8
+_RESERVED: Final = 8
 # How often progress is looked for while terminal events go out.
 _LOOK_S: Final = 0.05
 _FULL: Final = (
@@ -47,8 +53,75 @@ _FULL: Final = (
 )
 
 
-class Worker(WorkerContext):
-    """Hypercorn's worker context, with the connections and exchanges it stands for."""
+class Drainable(Protocol):
+    """An application that can be drained; both calls come from the Trio thread."""
+
+    def begin_drain(self) -> None:
+        """Refuse what is new from now on, with 503; what is live goes on."""
+
+    def end_streams(self) -> None:
+        """Let each live stream say its terminal event now, and end."""
+
+
+class Shutdown:
+    """What has been asked for: to end, to end everywhere, to end without waiting."""
+
+    def __init__(self, *, alone: bool) -> None:
+        """Make one; `alone` if no other process shares the listening sockets."""
+        self.requested = trio.Event()
+        self.skipped = trio.Event()
+        # The supervisor itself is ending, so the listening sockets, which all workers
+        # share, may be shut down.
+        self.everywhere = trio.Event()
+        self._alone = alone
+        # What SIGHUP asks for; nothing until the server listens.
+        self.on_reload: Callable[[], None] = lambda: None
+        self._signalled = False
+
+    def request(self, *, everywhere: bool = False) -> None:
+        """Ask for the drain; idempotent."""
+        self.requested.set()
+        if everywhere or self._alone:
+            self.everywhere.set()
+
+    def skip(self) -> None:
+        """Ask for the end of the drain."""
+        self.request()
+        self.skipped.set()
+
+    async def follow(self, signals: AsyncIterator[int], *, patient: bool) -> None:
+        """Drain on the first signal, skip the wait on the second.
+
+        Signals are counted, not asking whether a drain is under way: a supervisor
+        may have asked for it before a signal to the whole process group arrives here.
+
+        :param patient: SIGTERM never skips. Hypercorn's parent repeats it to its other
+            workers as soon as one has ended, and to all when it fails.
+        """
+        async for signum in signals:
+            if signum == signal.SIGHUP:
+                self.on_reload()
+            elif not self._signalled:
+                self._signalled = True
+                self.request()
+            elif signum == signal.SIGINT or not patient:
+                self.skip()
+
+
+async def first_of(*waits: Callable[[], object]) -> None:
+    """Return when the first of the functions returns; the others are cancelled."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(one: Callable[..., object]) -> None:
+            await one()  # type: ignore[misc]
+            nursery.cancel_scope.cancel(reason="another wait is over")
+
+        for one in waits:
+            nursery.start_soon(wait, one)
+
+
+class Worker:
+    """The connections and exchanges of one worker."""
 
     def __init__(
         self,
@@ -56,24 +129,27 @@ class Worker(WorkerContext):
         config: Config,
         state: dict[str, Any],
         *,
-        guard: Guard,
+        limits: Limits,
+        drainable: Drainable,
+        tally: Tally,
         shutdown: Shutdown,
     ) -> None:
-        most = config.max_requests
-        if most is not None:
-            most += randint(0, config.max_requests_jitter)  # noqa: S311 - not a secret
-        super().__init__(most)
         self.app = app
         self.config = config
         self.state = state
-        self.limits = guard.limits
-        self.drainable = guard.drainable
-        self.tally = guard.tally
+        self.limits = limits
+        self.drainable = drainable
+        self.tally = tally
         self.shutdown = shutdown
         self.draining = False
         self.connections: set[Connection] = set()
         self.tls: ssl.SSLContext | None = None
-        self.reserve = Reserve(_KEPT_BACK)
+        self.reserve = Reserve(_RESERVED)
+        self._requests = 0
+        self._most_requests = inf
+        if config.max_requests is not None:
+            jitter = randint(0, config.max_requests_jitter)  # noqa: S311 - no secret
+            self._most_requests = config.max_requests + jitter
         self._listening = 0
         self._exhausted_said = -inf
         self._live = 0
@@ -98,7 +174,7 @@ class Worker(WorkerContext):
                     accepting.cancel_scope.cancel(reason="draining")
                 await self._drain(listeners)
                 nursery.cancel_scope.deadline = (
-                    trio.current_time() + self.limits.farewell_s / 2
+                    trio.current_time() + self.limits.app_shutdown_s / 2
                 )
         finally:
             self.reserve.close()
@@ -116,7 +192,8 @@ class Worker(WorkerContext):
                 break
         self._listening -= 1
         if not self._listening and not self.shutdown.requested.is_set():
-            records.listeners_closed()
+            text = "every listening socket has been shut down elsewhere; draining"
+            log.error(text, extra={"event": "listeners_closed"})
             self.shutdown.request()
 
     def _accept_some(self, listener: Listener, nursery: trio.Nursery) -> None:
@@ -145,7 +222,9 @@ class Worker(WorkerContext):
         now = trio.current_time()
         if now >= self._exhausted_said + _EXHAUSTED_SAID_S:
             self._exhausted_said = now
-            records.accept_failed(exc)
+            text, why = "cannot accept a connection: %s", str(exc)
+            event = {"event": "accept_failed"}
+            log.warning(text, why or "no memory is left", extra=event)
 
     def _admit(
         self, sock: socket.socket, nursery: trio.Nursery, *, secure: bool, spare: bool
@@ -157,13 +236,15 @@ class Worker(WorkerContext):
                 self.tally.interventions["connection_refused"] += 1
                 _refuse(sock, b"" if secure else _FULL)
                 return
-            make = (
-                partial(TLSTransport, sock, self.limits, context=self.tls)
-                if secure and self.tls is not None
-                else partial(Transport, sock, self.limits)
-            )
             with suppress(OSError):  # gone before it was looked at
-                connection = Connection(self, make, nursery, spare=spare)
+                transport = (
+                    TLSTransport(sock, self.limits, self.tls)
+                    if secure and self.tls is not None
+                    else ClientTransport(sock, self.limits)
+                )
+                connection = Connection(
+                    self, transport, _make_protocol, nursery, spare=spare
+                )
                 self.connections.add(connection)
                 nursery.start_soon(self._serve, connection)
         finally:
@@ -186,19 +267,20 @@ class Worker(WorkerContext):
     async def _drain(self, listeners: Sequence[Listener]) -> None:
         limits = self.limits
         self.draining = True
-        await self.terminated.set()
-        records.drain_began(self._live, limits.drain_s)
+        text, event = "draining: %d live, for at most %g s", {"event": "drain_began"}
+        log.info(text, self._live, limits.drain_s, extra=event)
         self._contained(self.drainable.begin_drain)
         for connection in list(self.connections):
             self._contained(connection.begin_drain)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._deafen, listeners)
+            nursery.start_soon(self._stop_listening, listeners)
             with trio.move_on_after(limits.drain_s):
                 await first_of(self._until_quiet, self.shutdown.skipped.wait)
             if self._live:
-                records.drain_over(self._live)
+                text = "the drain is over: ending %d live exchanges"
+                log.info(text, self._live, extra={"event": "drain_over"})
                 self._contained(self.drainable.end_streams)
-                with trio.move_on_after(limits.last_words_s):
+                with trio.move_on_after(limits.terminal_events_s):
                     await first_of(self._until_quiet, self._until_nobody_reads)
             nursery.cancel_scope.cancel(reason="the drain is over")
         for connection in list(self.connections):
@@ -210,11 +292,11 @@ class Worker(WorkerContext):
         """Call what must not keep the drain from its end, nor others from it."""
         try:
             callback()
-        except Exception as exc:
+        except Exception:
             self.tally.interventions["application_error"] += 1
-            records.callback_failed(exc)
+            log.exception("a callback failed", extra={"event": "callback_error"})
 
-    async def _deafen(self, listeners: Sequence[Listener]) -> None:
+    async def _stop_listening(self, listeners: Sequence[Listener]) -> None:
         """Refuse new clients, instead of letting them queue where nobody will look."""
         await self.shutdown.everywhere.wait()
         for listener in listeners:
@@ -223,7 +305,7 @@ class Worker(WorkerContext):
     async def _until_nobody_reads(self) -> None:
         """Wait until those who are still live have acknowledged nothing for a while."""
         seen, since = self._unread(), trio.current_time()
-        while trio.current_time() < since + self.limits.last_words_stall_s:
+        while trio.current_time() < since + self.limits.terminal_events_stall_s:
             await trio.sleep(_LOOK_S)
             now = self._unread()
             if now != seen:
@@ -247,8 +329,8 @@ class Worker(WorkerContext):
         self._live += 1
         self.tally.exchanges_live += 1
         self.tally.exchanges_total += 1
-        self.requests += 1
-        if self.max_requests is not None and self.requests > self.max_requests:
+        self._requests += 1
+        if self._requests > self._most_requests:
             self.shutdown.request()
 
     def exchange_ends(self) -> None:
@@ -257,6 +339,10 @@ class Worker(WorkerContext):
         self.tally.exchanges_live -= 1
         if not self._live:
             self._quiet.set()
+
+
+def _make_protocol(connection: Connection, http2: bool) -> HTTPProtocol:
+    return HTTP2(connection) if http2 else HTTP1(connection)
 
 
 def _refuse(sock: socket.socket, answer: bytes) -> None:

@@ -4,54 +4,60 @@ Reading goes on while a response is written, so that the end of the connection i
 at once even if the client has pipelined; what is read ahead is bounded. Everything here
 that changes state is synchronous, so the reading task and the application's task never
 find each other half way.
+
+h11 reads a request leniently in ways that matter: it bounds only what has not yet
+arrived whole, it takes a length beside a transfer coding, it unfolds folded fields, and
+it takes any byte in a chunk's extension. All but the first let a proxy in front see
+another framing than we do. Of a response it checks every field several times over, and
+it needs to see only those that steer framing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from math import inf
 from time import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Final, cast
 
 import h11
 import trio
-from hypercorn.protocol.events import Body, EndBody, Event, Response, StreamClosed
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.config import Config
 
-from trio_ai_stream.server.drain import first_of
-from trio_ai_stream.server.guard.h1_request import (
-    bad_chunk_line,
-    read_request,
-    skip_empty_lines,
+from trio_ai_stream.server.connection import Connection, Phase
+from trio_ai_stream.server.http_stream import (
+    Headers,
+    HTTPStream,
+    RequestHead,
+    make_head,
 )
-from trio_ai_stream.server.guard.http1_fields import (
-    Fields,
-    field_line,
-    own_fields,
-    reason,
-)
-from trio_ai_stream.server.guard.phases import Phase
-from trio_ai_stream.server.guard.stream import GuardedStream
+from trio_ai_stream.server.limits import Limits
 
-if TYPE_CHECKING:
-    from trio_ai_stream.server.guard.connection import Connection
+_END: Final = re.compile(rb"\n\r?\n")
+_FOLD: Final = re.compile(rb"\n[ \t]")
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)([^#]*)", re.IGNORECASE)
+_EMPTY_LINES: Final = re.compile(rb"(?:\r?\n)*")
+# The line that a chunk begins with, as far as it is there, behind the last one's end.
+_CHUNK_LINE: Final = re.compile(rb"(?:\r?\n)?+[^\r\n\0]*+(?:\r\n|\r?\Z)")
+# The fields that h11 reads in a response.
+_FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_REASONS: Final[Mapping[int, bytes]] = {
+    status.value: status.phrase.encode("ascii") for status in HTTPStatus
+}
+_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n")
+_CHUNKED: Final = b"\r\ntransfer-encoding: chunked\r\n"
 
-_CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
 
-
-class GuardedH11(H11Protocol):
-    """Hypercorn's HTTP/1.1 protocol, guarded."""
-
-    connection: h11.Connection
-    stream: GuardedStream | None
+class HTTP1:
+    """One connection's HTTP/1.1."""
 
     def __init__(self, owner: Connection) -> None:
-        # Not super().__init__: it makes a parser of its own, and an event.
         self.owner = owner
         self.config = owner.config
         self.limits = owner.limits
-        self.stream = None
+        self.stream: HTTPStream | None = None
         self.connection = self._fresh(b"")
         self._chunk_begins = False
         self._held = b""  # what leaves with that which follows it at once
@@ -87,15 +93,7 @@ class GuardedH11(H11Protocol):
 
     async def _unless_hung_up(self, wait: Callable[[], Awaitable[None]]) -> None:
         """Read no further until `wait` is over, but look out for the client's end."""
-        gone = True
-
-        async def waiting() -> None:
-            nonlocal gone
-            await wait()
-            gone = False
-
-        await first_of(waiting, self.owner.transport.hung_up)
-        if gone:
+        if await self.owner.transport.hung_up_before(wait):
             self.owner.lost()
 
     def _advance(self) -> None:
@@ -105,11 +103,11 @@ class GuardedH11(H11Protocol):
             if self.connection.their_state is h11.IDLE:
                 raw = self.connection.trailing_data[0]
                 if raw[:1] in {b"\r", b"\n"}:
-                    raw = skip_empty_lines(raw)
+                    raw = _skip_empty_lines(raw)
                     self.connection = self._fresh(raw)
                     if raw == b"\r":
                         return
-            elif self._chunk_begins and bad_chunk_line(
+            elif self._chunk_begins and _bad_chunk_line(
                 self.connection.trailing_data[0]
             ):
                 self._refuse(HTTPStatus.BAD_REQUEST)
@@ -141,7 +139,7 @@ class GuardedH11(H11Protocol):
                 return
 
     def _begin(self, request: h11.Request, raw: bytes) -> None:
-        head = read_request(request, raw, self.config, self.limits)
+        head = _read_request(request, raw, self.config, self.limits)
         if isinstance(head, int):
             self._refuse(head)
             return
@@ -150,14 +148,9 @@ class GuardedH11(H11Protocol):
         )
         if self.connection.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[])
-            self.owner.transport.push(self.connection.send(go_on) or b"")
-        self.stream = GuardedStream(self.owner, self.stream_send, STREAM_ID)
-        self.stream.begin(
-            method=head.method,
-            target=head.target,
-            http_version=request.http_version.decode("ascii"),
-            headers=head.headers,
-        )
+            self.owner.transport.write(self.connection.send(go_on) or b"")
+        self.stream = HTTPStream(self.owner, self, head)
+        self.stream.begin(request.http_version.decode("ascii"))
 
     def _refuse(self, status: int) -> None:
         """Answer with `status` if a response may still begin; end the connection."""
@@ -172,14 +165,14 @@ class GuardedH11(H11Protocol):
             headers = [(b"content-length", b"0"), (b"connection", b"close")]
             response = h11.Response(
                 status_code=status,
-                reason=reason(status),
+                reason=_reason(status),
                 headers=[*headers, *self.config.response_headers("h11")],
             )
             head = self.connection.send(response) or b""
             end = self.connection.send(h11.EndOfMessage()) or b""
-            self.owner.transport.push(head + end)
+            self.owner.transport.write(head + end)
 
-    def too_slow(self) -> None:
+    def timed_out(self) -> None:
         """Say that a request took too long to arrive, and end the connection."""
         self._answer(408)
         self.owner.end(lingering=True)
@@ -187,55 +180,54 @@ class GuardedH11(H11Protocol):
     def begin_drain(self) -> None:
         """Do nothing yet: the next response says that it is the last."""
 
-    async def stream_send(self, event: Event) -> None:
-        """Write one part of the response."""
-        if isinstance(event, StreamClosed):
-            self._response_over()
-            return
-        if isinstance(event, Response):
-            data = self._head(event)
-        elif isinstance(event, Body):
-            data = self._bytes_of(h11.Data(data=event.data))
-        elif isinstance(event, EndBody):
-            data = self._bytes_of(h11.EndOfMessage())
+    def close(self) -> None:
+        """Let go of the stream: it holds this protocol as well."""
+        self.stream = None
+
+    async def send_head(
+        self, stream: HTTPStream, status: int, headers: Headers, *, flush: bool
+    ) -> None:
+        """Write the head; it may wait for what follows if not `flush`."""
+        await self._send(self._head(stream, status, headers), flush=flush)
+
+    async def send_body(self, _stream: HTTPStream, data: bytes, *, flush: bool) -> None:
+        """Write a part of the body; it may wait for what follows if not `flush`."""
+        await self._send(self._bytes_of(h11.Data(data=data)), flush=flush)
+
+    async def send_end(self, stream: HTTPStream) -> None:
+        """Write the end of the response."""
+        self._write(self._bytes_of(h11.EndOfMessage()))
+        await stream.end_written()
+
+    async def _send(self, data: bytes, *, flush: bool) -> None:
+        if flush:
+            self._write(data)
+            await self.owner.transport.drain()
         else:
-            return  # HTTP/1.1 has no way to say it
-        waits = self.stream is not None and self.stream.more_follows
-        if waits and not isinstance(event, EndBody):
             self._held += data
-            return
-        self._push(data)
-        if isinstance(event, EndBody) and self.stream is not None:
-            await self.stream.end_written()
-        else:
-            await self.owner.transport.breathe()
 
-    def _push(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         held, self._held = self._held, b""
-        self.owner.transport.push(held + data)
+        self.owner.transport.write(held + data)
 
-    def _head(self, event: Response) -> bytes:
+    def _head(self, stream: HTTPStream, status: int, headers: Headers) -> bytes:
         """Return the head: h11 decides the framing, the other fields are only text."""
-        stream = self.stream
-        framing: Fields = []
+        framing: Headers = []
         lines: list[bytes] = []
-        for name, value in [*event.headers, *own_fields(self.config, int(time()))]:
-            line = field_line(name, value)
+        for name, value in [*headers, *_own_headers(self.config, int(time()))]:
+            line = _header_line(name, value)
             if line is None:
                 framing.append((name, value))
             else:
                 lines.append(line)
-        early = stream is not None and not stream.request_ended
-        status = event.status_code
-        if self.owner.last_request or (early and status >= 400):
+        if self.owner.last_request or (not stream.request_ended and status >= 400):
             framing.append((b"connection", b"close"))
         response = h11.Response(
-            headers=framing, status_code=status, reason=reason(status)
+            headers=framing, status_code=status, reason=_reason(status)
         )
         head = self._bytes_of(response)
-        if stream is not None:
-            chunked = stream.scope["method"] != "HEAD" and _CHUNKED in head.lower()
-            stream.begins(self._write_chunk if chunked else None)
+        chunked = stream.head.method != "HEAD" and _CHUNKED in head.lower()
+        stream.response_begins(self._write_chunk if chunked else None)
         return head[:-2] + b"".join(lines) + b"\r\n"
 
     def _bytes_of(self, event: Any) -> bytes:
@@ -243,14 +235,12 @@ class GuardedH11(H11Protocol):
 
     async def _write_chunk(self, body: bytes) -> None:
         """Write one chunk; h11's state does not change from chunk to chunk."""
-        self._push(b"%x\r\n%b\r\n" % (len(body), body))
-        await self.owner.transport.breathe()
+        self._write(b"%x\r\n%b\r\n" % (len(body), body))
+        await self.owner.transport.drain()
 
-    def _response_over(self) -> None:
+    def response_over(self, stream: HTTPStream) -> None:
         """Make ready for the next request, or end the connection."""
-        stream, self.stream = self.stream, None
-        if stream is None:
-            return
+        self.stream = None
         stream.disconnect()
         ours, theirs = self.connection.our_state, self.connection.their_state
         if ours is h11.DONE and theirs is h11.DONE and not self.owner.last_request:
@@ -269,3 +259,76 @@ class GuardedH11(H11Protocol):
             self.owner.abort()
         else:
             self.owner.end(lingering=theirs is not h11.DONE or ours is not h11.DONE)
+
+
+def _read_request(
+    request: h11.Request, raw: bytes, config: Config, limits: Limits
+) -> RequestHead | int:
+    """Return a request's head, or the status that refuses it.
+
+    :param raw: the bytes that h11 has made it from, and perhaps more.
+    """
+    if request.http_version not in {b"1.0", b"1.1"}:
+        return 505
+    headers = list(request.headers)
+    size = len(request.method) + len(request.target)
+    size += sum(len(name) + len(value) for name, value in headers)
+    if size > limits.header_bytes:
+        return 431
+    names = {name for name, _ in headers}
+    if {b"content-length", b"transfer-encoding"} <= names:
+        return 400  # RFC 9112 6.3: the stuff of request smuggling
+    if _folded(raw):
+        return 400  # RFC 9112 5.2 leaves the choice
+    target = request.target
+    # Its Host field counts for nothing then (RFC 9112 3.2.2).
+    if absolute := _ABSOLUTE.fullmatch(target):
+        authority, target = absolute.groups()
+        headers = [(b"host", authority), *(h for h in headers if h[0] != b"host")]
+        if not target.startswith(b"/"):
+            server_wide = request.method == b"OPTIONS" and not target
+            target = b"*" if server_wide else b"/" + target
+    return make_head(config, request.method, target, headers)
+
+
+def _folded(raw: bytes) -> bool:
+    end = _END.search(raw)
+    return _FOLD.search(raw, 0, end.start() if end else len(raw)) is not None
+
+
+def _skip_empty_lines(raw: bytes) -> bytes:
+    """Return what follows the empty lines before a request (RFC 9112 2.2)."""
+    return _EMPTY_LINES.sub(b"", raw, count=1)
+
+
+def _bad_chunk_line(raw: bytes) -> bool:
+    """Tell whether a chunk's first line has a bare CR, a bare LF or a NUL.
+
+    :param raw: the bytes behind the last chunk's data; the line may not be whole.
+    """
+    return _CHUNK_LINE.match(raw) is None
+
+
+@lru_cache(maxsize=2)
+def _own_headers(config: Config, _second: int) -> Headers:
+    """Return what the server adds to a response in this second: the date, for one."""
+    return config.response_headers("h11")
+
+
+def _reason(status: int) -> bytes:
+    """Return the phrase of a status (RFC 9110 15), empty if it has none."""
+    return _REASONS.get(status, b"")
+
+
+@lru_cache(maxsize=512)  # most fields are the same in every response
+def _header_line(name: bytes, value: bytes) -> bytes | None:
+    """Return a field as it goes on the wire; None: it steers framing, which is h11's.
+
+    :raises h11.LocalProtocolError: it is not one line.
+    """
+    if name.lower() in _FRAMING:
+        return None
+    line = b"%b: %b\r\n" % (name, value)
+    if not _LINE.fullmatch(line):
+        raise h11.LocalProtocolError("expected a header field in one line")
+    return line

@@ -1,4 +1,4 @@
-"""TLS over a `Transport`, by OpenSSL's memory buffers.
+"""TLS over a `ClientTransport`, by OpenSSL's memory buffers.
 
 Encrypting is synchronous, so a TLS connection keeps the transport's rules: a write is
 never half done when its task is cancelled.
@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 
-from trio_ai_stream.server.guard.transport import RECEIVE_BYTES, Transport
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.sockets import RECEIVE_BYTES, ClientTransport
 
 
-class TLSTransport(Transport):
+class TLSTransport(ClientTransport):
     """An accepted connection whose bytes are encrypted."""
 
     tls = True
 
     def __init__(
-        self,
-        sock: socket.socket,
-        limits: Limits,
-        on_broken: Callable[[], None],
-        context: ssl.SSLContext,
+        self, sock: socket.socket, limits: Limits, context: ssl.SSLContext
     ) -> None:
-        super().__init__(sock, limits, on_broken)
+        super().__init__(sock, limits)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -53,9 +48,9 @@ class TLSTransport(Transport):
         else:
             return True
         finally:
-            self._push_encrypted()  # on failure the alert that tells the client why
+            self._write_encrypted()  # on failure the alert that tells the client why
 
-    def push(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Encrypt and write `data`; never blocks."""
         if self.broken:
             return
@@ -66,7 +61,7 @@ class TLSTransport(Transport):
         except ssl.SSLError:
             self._break()
             return
-        self._push_encrypted()
+        self._write_encrypted()
 
     async def receive(self) -> bytes:
         """Return what has arrived, decrypted; `b""` at the end or after a failure."""
@@ -74,22 +69,22 @@ class TLSTransport(Transport):
             try:
                 return self._tls.read(RECEIVE_BYTES)
             except ssl.SSLWantReadError:
-                self._push_encrypted()
+                self._write_encrypted()
                 if self._incoming.eof:
                     return b""
                 if self.pending:
-                    await self.drained()
+                    await self.flushed()
                 await self._feed()
             except ssl.SSLError:
                 # Also the end of the connection, with or without close_notify.
-                self._push_encrypted()
+                self._write_encrypted()
                 return b""
 
     def finish_writing(self) -> None:
         """Send close_notify, then end the TCP stream."""
         with suppress(ssl.SSLError):
             self._tls.unwrap()
-        self._push_encrypted()
+        self._write_encrypted()
         super().finish_writing()
 
     async def _feed(self) -> None:
@@ -99,7 +94,7 @@ class TLSTransport(Transport):
         else:
             self._incoming.write_eof()
 
-    def _push_encrypted(self) -> None:
+    def _write_encrypted(self) -> None:
         data = self._outgoing.read()
         if data:
-            super().push(data)
+            super().write(data)

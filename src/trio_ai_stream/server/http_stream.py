@@ -1,0 +1,369 @@
+"""One request and its response: the ASGI scope, the messages, the application's call.
+
+The application is called here, and its failure ends this stream only. What the client
+sends comes through an `Inbox`, so a disconnect is told in the very step that finds it.
+A piece of a response body takes the short way that the protocol gave with the head.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import time
+from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote
+
+import trio
+from hypercorn.config import Config
+from hypercorn.utils import build_and_validate_headers, suppress_body
+
+from trio_ai_stream.server.connection import Connection
+from trio_ai_stream.server.exchange import EXTENSION, Exchange
+
+log: Final = logging.getLogger("trio_ai_stream.server")
+
+Message = dict[str, Any]
+Headers = list[tuple[bytes, bytes]]
+
+_ASGI: Final = {"spec_version": "2.1", "version": "3.0"}
+# RFC 3986 3.2.2 and 3.2.3, without userinfo: RFC 9110 4.2.4 tells recipients to treat
+# it as an error, since it hides the host's name from people.
+_AUTHORITY: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-fv:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?"
+)
+_VISIBLE: Final = re.compile(rb"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A head that may pass."""
+
+    method: str
+    target: bytes
+    headers: Headers
+
+
+def make_head(
+    config: Config, method: bytes, target: bytes, headers: Headers
+) -> RequestHead | int:
+    """Return the head, or the status that refuses it; `headers` have one host at most.
+
+    The forms of a target are RFC 9112 3.2; CONNECT asks for a tunnel, which this server
+    does not have (RFC 9110 9.3.6). Methods are case-sensitive (9.1): "head" is not
+    HEAD, but ASGI's upper case would make it so, with a body that HTTP then awaits.
+    """
+    if method == b"CONNECT" or not method.isupper():
+        return 501
+    if not _VISIBLE.fullmatch(target):
+        return 400
+    if not target.startswith(b"/") and (method, target) != (b"OPTIONS", b"*"):
+        return 400
+    host = next((value for name, value in headers if name == b"host"), b"")
+    if not _AUTHORITY.fullmatch(host):
+        return 400
+    if config.server_names and host.decode("ascii") not in config.server_names:
+        return 421
+    return RequestHead(method.decode("ascii"), target, headers)
+
+
+class Inbox:
+    """A request's ASGI messages, bounded by bytes; a disconnect overtakes them.
+
+    Unlike a memory channel it can be told synchronously that the client is gone, it
+    never leaves its writer blocked once nobody will read, and it costs an event only
+    while somebody waits.
+    """
+
+    __slots__ = (
+        "_capacity",
+        "_ended",
+        "_gone",
+        "_messages",
+        "_reader",
+        "_room",
+        "on_taken",
+        "queued_bytes",
+    )
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._messages: list[Message] = []  # a few; a deque would be six times as big
+        self.queued_bytes = 0
+        # Called when the application has taken a message or takes no more.
+        self.on_taken: Callable[[], None] | None = None
+        self._capacity = capacity_bytes
+        self._gone = False
+        self._ended = False
+        self._reader: trio.lowlevel.Task | None = None  # parked until there is news
+        self._room: trio.Event | None = None
+
+    def put_nowait(self, body: bytes, *, more_body: bool) -> None:
+        """Append a part of the body."""
+        if self._gone or self._ended:
+            return
+        self._messages.append(
+            {"type": "http.request", "body": body, "more_body": more_body}
+        )
+        self.queued_bytes += len(body)
+        self._rouse()
+
+    @property
+    def full(self) -> bool:
+        """Whether more of the body should wait."""
+        return self.queued_bytes > self._capacity and not (self._gone or self._ended)
+
+    async def room(self) -> None:
+        """Wait until the application has taken enough, or takes no more at all.
+
+        Cancellation: nothing is lost, the body stays queued.
+        """
+        while self.full:
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
+
+    def disconnect(self) -> None:
+        """Tell the application that the client is gone; idempotent."""
+        self._gone = True
+        self._messages.clear()
+        self.queued_bytes = 0
+        self._rouse()
+        self._make_room()
+
+    def close(self) -> None:
+        """Take note that the application has ended; idempotent."""
+        self._ended = True
+        self.on_taken = None
+        self._messages.clear()
+        self.queued_bytes = 0
+        self._make_room()
+
+    async def receive(self) -> Message:
+        """Return the next message; after a disconnect always `http.disconnect`.
+
+        It parks without an event, which every live stream would hold. Cancellation:
+        no message is lost.
+
+        :raises trio.BusyResourceError: another task waits for a message already.
+        """
+        if self._messages:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        while not self._messages:
+            if self._gone:
+                return {"type": "http.disconnect"}
+            if self._reader is not None:
+                raise trio.BusyResourceError("expected one task to receive, got two")
+            self._reader = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._leave)
+        message = self._messages.pop(0)
+        self.queued_bytes -= len(message["body"])
+        if self.queued_bytes <= self._capacity:
+            self._make_room()
+        if self.on_taken is not None:
+            self.on_taken()
+        return message
+
+    def _leave(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._reader = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _rouse(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            trio.lowlevel.reschedule(reader)
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+
+class ResponseWriter(Protocol):
+    """HTTP/1.1 or HTTP/2, as a stream of its kind writes its response with it."""
+
+    async def send_head(
+        self, stream: Any, status: int, headers: Headers, *, flush: bool
+    ) -> None:
+        """Write the head; it may wait for what follows if not `flush`."""
+
+    async def send_body(self, stream: Any, data: bytes, *, flush: bool) -> None:
+        """Write a part of the body; it may wait for what follows if not `flush`."""
+
+    async def send_end(self, stream: Any) -> None:
+        """Write the end of the response."""
+
+    def response_over(self, stream: Any) -> None:
+        """Go on without the stream; a response without its end is broken off."""
+
+
+class HTTPStream:
+    """A request, its response, and the call of the application."""
+
+    def __init__(
+        self, connection: Connection, writer: ResponseWriter, head: RequestHead
+    ) -> None:
+        self.connection = connection
+        self.writer = writer
+        self.head = head
+        self.exchange = Exchange(
+            reports_disconnect=True,
+            limits_body_time=True,
+            probes_only=connection.spare,
+        )
+        self.inbox = Inbox(connection.limits.body_queue_bytes)
+        # The client is gone, or the exchange is over: nothing more is written.
+        self.closed = False
+        # Whether the response's head is out, and whether the whole response is.
+        self.begun = False
+        self.finished = False
+        # The short way for the pieces of a body, from the head on.
+        self.write: Callable[[bytes], Awaitable[None]] | None = None
+        # Whether the request's end has come; the protocol's to set.
+        self.request_ended = False
+        self._scope: Message = {}
+        self._status = 0
+        self._start_time = 0.0
+
+    def begin(self, http_version: str) -> None:
+        """Start the application."""
+        path, _, query = self.head.target.partition(b"?")
+        connection = self.connection
+        self._start_time = time()
+        self._scope = {
+            "type": "http",
+            "http_version": http_version,
+            "asgi": _ASGI,
+            "method": self.head.method,
+            "scheme": "https" if connection.transport.tls else "http",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": connection.config.root_path,
+            "headers": self.head.headers,
+            "client": connection.client,
+            "server": connection.server,
+            "state": connection.worker.state.copy(),
+            "extensions": {EXTENSION: self.exchange},
+        }
+        connection.exchange_begins(self)
+
+    async def run(self) -> None:
+        """Call the application; whatever it raises ends this exchange only."""
+        try:
+            try:
+                await self.connection.app(
+                    cast("Any", self._scope),
+                    cast("Any", self.inbox.receive),
+                    cast("Any", self.send),
+                    trio.to_thread.run_sync,
+                    trio.from_thread.run,
+                )
+            except* Exception as group:
+                self._failed("the application failed on %s", "application_error", group)
+            if not self.closed:
+                await self._finish()
+        finally:
+            self.inbox.close()
+            self.connection.exchange_ends(self)
+
+    async def _finish(self) -> None:
+        """End a response that the application has left open, or never begun."""
+        try:
+            if not self.begun:
+                headers = [(b"content-length", b"0"), (b"connection", b"close")]
+                self._status = 500
+                await self.writer.send_head(self, 500, headers, flush=True)
+                await self._end()
+            self.writer.response_over(self)
+        except Exception as exc:
+            text = "a response could not be ended on %s"
+            self._failed(text, "response_error", exc)
+            self.connection.abort()
+
+    def _failed(self, text: str, event: str, exc: BaseException) -> None:
+        self.connection.intervened("application_error")
+        log.error(text, self.connection, exc_info=exc, extra={"event": event})
+
+    async def send(self, message: Message) -> None:
+        """Take one ASGI message from the application; after a disconnect, drop it.
+
+        Cancellation: the message has been taken, whole. A send that is cancelled while
+        it waits for the client leaves its bytes queued, so that the next message (say,
+        the terminal event) never lands inside a half-written one.
+        """
+        if self.closed:
+            await trio.lowlevel.checkpoint()
+            return
+        kind = message["type"]
+        if kind == "http.response.body" and self.begun and not self.finished:
+            more = message.get("more_body", False) and self.head.method != "HEAD"
+            body = message.get("body", b"")
+            if more and self.write is not None:
+                if body:
+                    await self.write(body)
+                else:
+                    await trio.lowlevel.checkpoint()
+                return
+            if body and not suppress_body(self.head.method, self._status):
+                await self.writer.send_body(self, bytes(body), flush=more)
+            if not more:
+                await self._end()
+                self.writer.response_over(self)
+        elif kind == "http.response.start" and not self.begun:
+            self._status = int(message["status"])
+            headers = build_and_validate_headers(message.get("headers", ()))
+            flush = not self.exchange.body_follows
+            await self.writer.send_head(self, self._status, headers, flush=flush)
+            if self.write is not None:
+                return  # it was written, and there is only one
+            if self.head.method == "HEAD" and not self.closed:
+                # Complete with its head; the body would be made for nobody.
+                await self._end()
+                self.writer.response_over(self)
+        else:
+            expected = "http.response.body" if self.begun else "http.response.start"
+            raise RuntimeError(f"expected {expected} from the application, got {kind}")
+        # Not every message is written, and whoever sends in a loop must pause.
+        if not self.finished:
+            await trio.lowlevel.checkpoint()
+
+    def response_begins(self, write: Callable[[bytes], Awaitable[None]] | None) -> None:
+        """Take note that the response's head is out; `write` is for what follows.
+
+        The protocol calls it as it writes the head: so it is noted also if the send is
+        cancelled then.
+        """
+        self.begun = True
+        self.write = write
+
+    async def _end(self) -> None:
+        await self.writer.send_end(self)
+        self.finished = True
+        response: Any = {"status": self._status, "headers": ()}
+        await self.connection.config.log.access(
+            cast("Any", self._scope), response, time() - self._start_time
+        )
+
+    async def end_written(self) -> None:
+        """Wait until the response, whose end was written, is with the kernel."""
+        transport, exchange = self.connection.transport, self.exchange
+        # At once where it can be known: the client may close while others have a turn.
+        lost = self.closed or transport.broken
+        exchange.delivered = not (lost or transport.pending)
+        await transport.drain()
+        exchange.delivered |= not (lost or transport.broken)
+
+    def disconnect(self, *, stalled: bool = False) -> None:
+        """Tell the application that the client is gone; idempotent.
+
+        After a whole response there is nobody to tell: the exchange is over.
+        """
+        self.closed = True
+        self.write = None
+        self.inbox.disconnect()
+        self.inbox.on_taken = None
+        if not self.finished:
+            self.exchange.disconnect(stalled=stalled)

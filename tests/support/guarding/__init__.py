@@ -1,1 +1,0 @@
-"""What the guard's tests share: an application, servers and raw clients."""
