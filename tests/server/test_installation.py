@@ -16,7 +16,7 @@ from h2.stream import H2Stream
 from hypercorn.config import Config
 
 from tests.support.server.application import Application
-from trio_ai_stream.assembly import server_limits
+from trio_ai_stream.app_factory import server_limits
 from trio_ai_stream.server import certificate
 from trio_ai_stream.server import config as configuration
 from trio_ai_stream.server.limits import Limits
@@ -171,3 +171,4 @@ def test_the_h2_whose_private_methods_are_overridden() -> None:
         assert names <= set(vars(owner)), owner
     assert isinstance(FrameBuffer()._data, bytearray)
     assert FrameBuffer()._headers_buffer == []
+    assert isinstance(H2Connection()._frame_dispatch_table, dict)

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from trio_ai_stream.assembly import server_limits
+from trio_ai_stream.app_factory import server_limits
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.settings import load_settings
 

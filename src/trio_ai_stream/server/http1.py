@@ -115,6 +115,7 @@ class HTTP1:
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as exc:
+                exc.__traceback__ = None  # a frame of h11's in it holds the exception
                 self._refuse(exc.error_status_hint)
                 return
             # By type: h11's events are final, and isinstance() asks an abstract base.

@@ -477,3 +477,4 @@ class HTTP2:
     def close(self) -> None:
         """Let go of the streams: they hold this protocol as well."""
         self.open.clear()
+        self.connection.release()

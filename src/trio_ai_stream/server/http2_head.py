@@ -176,6 +176,10 @@ class ServerConnection(H2Connection):
             frame = RstStreamFrame(stream_id, error_code=int(error_code))
             self._prepare_for_sending([frame])
 
+    def release(self) -> None:
+        """Break the cycle of h2's own table of its methods; the last call."""
+        self._frame_dispatch_table.clear()
+
 
 class _ServerStream(H2Stream):
     """h2's stream; what its fields say is looked at by us, request by request."""
