@@ -165,7 +165,7 @@ async def test_an_operators_mistake_is_a_sentence(
     certificate: Path,
 ) -> None:
     """What an operator can get wrong is answered in one line, without a traceback."""
-    with socket.create_server(("127.0.0.1", 0)) as taken, trio.fail_after(30):
+    with socket.create_server(("127.0.0.1", 0)) as taken, trio.fail_after(90):
         names = {"taken": str(taken.getsockname()[1]), "folder": str(certificate)}
         shared = certificate / f"trio-ai-stream-{os.getuid()}-{os.getpid()}"
         shared.mkdir(exist_ok=True)  # what this process's workers would share
