@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -48,11 +48,29 @@ class SimulatedChat:
     debug: bool = False
 
 
-def _first_fallback(data: dict[str, Any], default_model: str) -> str:
-    models = data.get("models") or [default_model]
-    if not isinstance(models, list) or not isinstance(models[0], str):
-        raise ChatError("models: expected a list of names")
-    return models[0]
+class _Message(msgspec.Struct):
+    """One message; what is odd in it is read as no text."""
+
+    role: Any = None
+    content: Any = None
+
+
+class _Body(msgspec.Struct):
+    """What is read of a request's body; null is as good as absent."""
+
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    model: str | None = None
+    models: list[str] | None = None
+    stream: bool | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
+    seed: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    response_format: Any = None
+    session_id: str | None = None
+    debug: dict[str, Any] | None = None
 
 
 def parse_chat(body: bytes, default_model: str) -> SimulatedChat:
@@ -61,77 +79,31 @@ def parse_chat(body: bytes, default_model: str) -> SimulatedChat:
     Raises ChatError with the status that OpenRouter would give.
     """
     try:
-        data = msgspec.json.decode(body)
+        asked = msgspec.json.decode(body, type=_Body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise ChatError("expected a JSON body, got something else") from exc
-    if not isinstance(data, dict):
-        raise ChatError("expected a JSON object as the body")
-    model = _field(data, "model", str, None) or _first_fallback(data, default_model)
-    messages = data.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise ChatError("messages: expected a list of at least one message")
+        raise ChatError(f"the body is no chat request: {exc}") from exc
+    model = asked.model or (asked.models or [default_model])[0]
     if model in RETIRED:
         raise ChatError(f"No endpoints found for {model}.", 404)
     try:
         faults = parse_model(model if model.startswith(PREFIX) else default_model)
     except FaultError as exc:
         raise ChatError(str(exc)) from exc
+    users = [message for message in asked.messages if message.role == "user"]
+    stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or ()
     return SimulatedChat(
         model=ALIASES.get(model, model),
-        prompt=_prompt(messages),
+        prompt=_text((users or asked.messages)[-1].content),
         faults=faults,
-        stream=_field(data, "stream", bool, False),
-        max_tokens=_max_tokens(data),
-        stop=_stop(data.get("stop")),
-        seed=_field(data, "seed", int, None),
-        tools=_tools(data, messages),
-        schema=_schema(data.get("response_format")),
-        session_id=_field(data, "session_id", str, None),
-        debug=bool(_field(data, "debug", dict, {}).get("echo_upstream_body")),
+        stream=bool(asked.stream),
+        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        stop=tuple(stop),
+        seed=asked.seed,
+        tools=_tools(asked),
+        schema=_schema(asked.response_format),
+        session_id=asked.session_id,
+        debug=bool((asked.debug or {}).get("echo_upstream_body")),
     )
-
-
-def _field(data: dict[str, Any], key: str, kind: type, default: Any) -> Any:
-    value = data.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ChatError(f"{key}: expected {kind.__name__}, got {type(value).__name__}")
-    return value
-
-
-def _max_tokens(data: dict[str, Any]) -> int | None:
-    for key in ("max_completion_tokens", "max_tokens"):
-        value: int | None = _field(data, key, int, None)
-        if value is not None:
-            if value < 1:
-                raise ChatError(f"{key}: expected at least 1, got {value}")
-            return value
-    return None
-
-
-def _stop(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    words = [value] if isinstance(value, str) else value
-    if not isinstance(words, list) or len(words) > 4:
-        raise ChatError("stop: expected a string or a list of at most 4 strings")
-    if not all(isinstance(word, str) for word in words):
-        raise ChatError("stop: expected strings")
-    return tuple(words)
-
-
-def _prompt(messages: list[Any]) -> str:
-    """Return the text of the last user message, or of the last message at all."""
-    texts = [
-        (message.get("role"), _text(message.get("content")))
-        for message in messages
-        if isinstance(message, dict)
-    ]
-    if len(texts) != len(messages):
-        raise ChatError("messages: expected objects with role and content")
-    users = [text for role, text in texts if role == "user"]
-    return users[-1] if users else texts[-1][1]
 
 
 def _text(content: Any) -> str:
@@ -143,12 +115,11 @@ def _text(content: Any) -> str:
     return ""
 
 
-def _tools(data: dict[str, Any], messages: list[Any]) -> tuple[Mapping[str, Any], ...]:
+def _tools(asked: _Body) -> tuple[Mapping[str, Any], ...]:
     """Return the functions to call: none once a tool has answered, so loops end."""
-    if data.get("tool_choice") == "none" or messages[-1].get("role") == "tool":
+    if asked.tool_choice == "none" or asked.messages[-1].role == "tool":
         return ()
-    tools = _field(data, "tools", list, [])
-    functions = [tool.get("function") for tool in tools if isinstance(tool, dict)]
+    functions = [t.get("function") for t in asked.tools or () if isinstance(t, dict)]
     return tuple(function for function in functions if isinstance(function, dict))
 
 

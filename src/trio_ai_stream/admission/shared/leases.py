@@ -8,8 +8,8 @@ waits for the next one; no list is changed while a script with its entries is un
 
 Each answer says how many streams Valkey has of this process. If that is not what this
 process expects (a restart, an expired lease, a write of a lost connection that was
-carried out late), Valkey is made to agree with the book at once. The same happens when
-the link comes up.
+carried out late), Valkey is made to agree with this process at once. The same happens
+when the link comes up.
 """
 
 from __future__ import annotations
@@ -64,17 +64,15 @@ class Fleet:
 
 
 class Leases:
-    """The book of one process's permits, and the task that keeps Valkey in step."""
+    """The permits of one process, and the task that keeps Valkey in step."""
 
     def __init__(self, link: ValkeyLink, keys: Keys, *, lease_s: float) -> None:
         self._link = link
         self._keys = keys
         self._common: list[Any] = [keys.of, keys.process, int(lease_s * 1000)]
         self._beat_s = lease_s / 3
-        self._book: dict[Lease, None] = {}  # a set in the order of admission
-        self._held: set[str] = (
-            set()
-        )  # the names that Valkey has of us; only `run` knows
+        self._leases: dict[Lease, None] = {}  # a set in the order of admission
+        self._held: set[str] = set()  # the names that Valkey has; `run` alone writes
         self._asked: list[_Ask] = []
         self._to_release: list[str] = []
         self._wake = trio.Event()
@@ -86,17 +84,17 @@ class Leases:
         self.fleet = Fleet(processes=1, streams=0)
 
     def __len__(self) -> int:
-        return len(self._book)
+        return len(self._leases)
 
     @property
     def settled(self) -> bool:
         """Whether Valkey has been told everything."""
         busy = self._asked or self._to_release or self._resync or self._changing
-        ours = {lease.stream_id for lease in self._book}
+        ours = {lease.stream_id for lease in self._leases}
         return not busy and self._held == ours
 
     async def acquire(self, lease: Lease, total: int, per_client: int) -> str:
-        """Return `granted`, `server` or `client`; a granted lease is in the book.
+        """Return `granted`, `server` or `client`; a granted lease is held from then on.
 
         :raises Unavailable: no answer within the link's timeout.
 
@@ -124,13 +122,13 @@ class Leases:
 
     def adopt(self, lease: Lease) -> None:
         """Enter a permit that was granted without Valkey, which is told of it."""
-        self._book[lease] = None
+        self._leases[lease] = None
         if self._running:
             self._put(_Ask(lease))
 
     def release(self, lease: Lease) -> None:
         """Give a permit back; synchronous, so that no clean-up can be cut short."""
-        del self._book[lease]
+        del self._leases[lease]
         if lease.stream_id is not None:
             self._forget(lease.stream_id)
 
@@ -197,7 +195,7 @@ class Leases:
         asked: list[_Ask] = []
         if not self._to_release:  # else a name that is not free yet might be asked for
             asked, self._asked = _split(self._asked)
-        asked = [ask for ask in asked if ask.waiting or ask.lease in self._book]
+        asked = [ask for ask in asked if ask.waiting or ask.lease in self._leases]
         if not (released or asked or beat):
             return
         try:
@@ -218,14 +216,14 @@ class Leases:
         In this order nobody is admitted into a place that is still taken.
         """
         self._resync = False
-        leases = list(self._book)
+        leases = list(self._leases)
         for start in range(0, len(leases), _BATCH):
             batch = leases[start : start + _BATCH]
-            live = [_Ask(lease) for lease in batch if lease in self._book]
+            live = [_Ask(lease) for lease in batch if lease in self._leases]
             await self._change([], live)
         names = await self._link.send(HELD, self._keys.permits, self._common)
         self._held = {bytes(name).decode() for name in names}
-        ours = {lease.stream_id for lease in self._book}
+        ours = {lease.stream_id for lease in self._leases}
         self._to_release = sorted(self._held - ours)
         while self._to_release:
             released, self._to_release = _split(self._to_release)
@@ -255,8 +253,8 @@ class Leases:
         if verdict == "granted":
             self._held.add(name)
             if ask.waiting:
-                self._book[ask.lease] = None
-            if ask.lease in self._book:
+                self._leases[ask.lease] = None
+            if ask.lease in self._leases:
                 ask.lease.stream_id = name
             else:  # cancelled, or ended, while the script was under way
                 self._forget(name)
