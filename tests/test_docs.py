@@ -49,7 +49,7 @@ def test_the_gate_runs_the_readmes_test_command_verbatim() -> None:
 
 def test_every_link_into_the_project_leads_somewhere() -> None:
     """No document links to a file that is not there."""
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for part in document.read_text().split("](")[1:]:
             target = part.split(")")[0].split("#")[0].split(" ")[0]
             if target and "://" not in target:

@@ -1,7 +1,7 @@
 """One frozen `Settings`.
 
 Each field is declared once, with its name in the environment, its default, its bounds
-and its line of documentation; `.env.example` and the README's table are made from here
+and its line of documentation; `.env.example` and docs/settings.md are made from here
 (`python -m scripts.docs`), and a test holds the three together.
 """
 
