@@ -403,6 +403,19 @@ def test_the_last_words_of_a_chunk_with_an_error_are_kept() -> None:
     assert choice == {"index": 0, "delta": delta, "finish_reason": None}
 
 
+def test_choices_without_end_are_read_up_to_a_bound() -> None:
+    """A chunk of 16 MiB has room for millions of them: that blocked the loop."""
+    choices = [{"index": index, "delta": {"content": "a"}} for index in range(200)]
+    data = b"data: " + json.dumps({"choices": [{}, *choices]}).encode() + b"\n\n"
+    passed, *items = Decoder(raw=True).feed(data)
+    assert isinstance(passed, Raw)
+    assert passed.payload in data
+    assert items.count("a") == 127
+    far = {"choices": [{"index": 10**30, "finish_reason": "stop"}]}
+    (finish,) = Decoder().feed(b"data: " + json.dumps(far).encode() + b"\n\n")
+    assert finish == Finish("stop", 0)
+
+
 def test_a_finish_in_error_tells_the_providers_word() -> None:
     """`finish_reason: error` without an error object: what there is, is told."""
     choice = {"delta": {}, "finish_reason": "error", "native_finish_reason": "BAD_CALL"}

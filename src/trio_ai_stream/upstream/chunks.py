@@ -33,6 +33,9 @@ from trio_ai_stream.wire.events import (
 )
 from trio_ai_stream.wire.problems import Fault, Problem
 
+# More answers at a time nobody can ask for (OpenAI's API reference, `n`); a chunk that
+# holds millions would block the loop while they are read.
+MAX_CHOICES: Final = 128
 # What a model may send besides plain text; all of it is progress.
 _WORK: Final = (
     "tool_calls",
@@ -105,7 +108,7 @@ def failure_in(chunk: Any) -> Failure | None:
     """
     if not isinstance(chunk, dict):
         return None
-    choices = _objects(chunk.get("choices"))
+    choices = _objects(chunk.get("choices"))[:MAX_CHOICES]
     for holder in (chunk, *choices):
         if holder.get("error"):
             return failure_of(holder["error"])
@@ -148,9 +151,9 @@ def _finished_in_error(native: object) -> Failure:
 def _items(chunk: Any) -> Iterator[Item]:
     if not isinstance(chunk, dict):
         return
-    for choice in _objects(chunk.get("choices")):
+    for choice in _objects(chunk.get("choices"))[:MAX_CHOICES]:
         index = choice.get("index")
-        if type(index) is not int:
+        if type(index) is not int or not 0 <= index < MAX_CHOICES:
             index = 0
         if index:
             yield Choice(index)
