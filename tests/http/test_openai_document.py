@@ -10,9 +10,8 @@ from trio.testing import MockClock
 
 from tests.support.completions import ask, error_of, over
 from tests.support.world import BUDGETS, world
-from trio_ai_stream.http.openai_clients import DocumentClient
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.writer import Writer
+from trio_ai_stream.http.responder import OpenAIDocumentResponder
 from trio_ai_stream.stream.outcome import RULES, Ending
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.events import Done, Raw
@@ -127,11 +126,11 @@ async def test_a_cancel_between_head_and_document_cuts_nothing_off() -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
 
     scope = {"method": "POST", "path": "/", "scheme": "http", "headers": []}
-    writer = Writer(send, [], RequestContext(scope, "r"))
-    client, answer = DocumentClient(writer), Answer()
+    responder = OpenAIDocumentResponder(send, [], RequestContext(scope, "r"))
+    answer = Answer()
     with budget:
-        await client.deliver([Raw(b"{}"), Done()])
+        await responder.deliver([Raw(b"{}"), Done()])
     problem = RULES[Outcome.DEADLINE_EXCEEDED].problem
-    await client.ended(Ending(Outcome.DEADLINE_EXCEEDED, 0.0, problem), answer)
+    await responder.ended(Ending(Outcome.DEADLINE_EXCEEDED, 0.0, problem), answer)
     assert [m["body"] for m in sent[1:]] == [b"{}", b""]
     assert (sent[0]["status"], budget.cancelled_caught) == (200, True)

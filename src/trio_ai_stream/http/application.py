@@ -16,12 +16,12 @@ from trio_ai_stream.admission.rate_limit import FIELDS
 from trio_ai_stream.http import errors
 from trio_ai_stream.http.admit import admit_request
 from trio_ai_stream.http.asgi import ASGIConnection
-from trio_ai_stream.http.chat import chat_endpoint
+from trio_ai_stream.http.chat import ChatEndpoint
 from trio_ai_stream.http.documentation import documentation_blueprint
 from trio_ai_stream.http.endpoint import Endpoint
 from trio_ai_stream.http.live_view import live_blueprint
 from trio_ai_stream.http.models import models_blueprint
-from trio_ai_stream.http.openai import completions_endpoint
+from trio_ai_stream.http.openai import CompletionsEndpoint
 from trio_ai_stream.http.page.page_routes import page_blueprint
 from trio_ai_stream.http.probes import (
     count_refusal,
@@ -80,7 +80,6 @@ def _only_cause(exc: Exception) -> Exception:
 class Application(QuartTrio):
     """Quart-Trio with our connection, our lifespan and the services."""
 
-    asgi_http_class = ASGIConnection
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]
 
     def __init__(
@@ -106,10 +105,11 @@ class Application(QuartTrio):
         )
         errors.register(self, self.respond)
         self.before_request(self._admit)
-        endpoints = [chat_endpoint(services), completions_endpoint(services)]
-        self.endpoints = {endpoint.path: endpoint for endpoint in endpoints}
-        for endpoint in endpoints:
-            self.register_blueprint(endpoint.blueprint())
+        self.endpoints: dict[str, Endpoint] = {}
+        for endpoint in (ChatEndpoint(services), CompletionsEndpoint(services)):
+            self.endpoints[endpoint.path] = endpoint
+            answer = endpoint.answer_through_quart
+            self.add_url_rule(endpoint.path, endpoint.name, answer, methods=["POST"])
         self.register_blueprint(models_blueprint(services))
         self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(health_blueprint(services))
@@ -134,7 +134,10 @@ class Application(QuartTrio):
         """
         if scope["type"] != "http":
             return super().asgi_app(scope, receive, send)
-        return ASGIConnection(self, scope)(receive, send)
+        connection = ASGIConnection(
+            self, scope, self.services, self.direct_endpoint, self.respond
+        )
+        return connection(receive, send)
 
     def direct_endpoint(self, context: RequestContext) -> Endpoint | None:
         """Return the endpoint that answers without Quart; None: Quart answers."""

@@ -1,24 +1,25 @@
 """The ASGI call of one request: its scope, its disconnect, its records.
 
-Quart's own adapter is replaced by the means it offers (`asgi_http_class`), because the
-permit, the registry entry and the outcome of a stream must be released by something
-that encloses the whole call: a response body is not entered when a cancel lands early.
+It stands in for Quart's own adapter, because the permit, the registry entry and the
+outcome of a stream must be released by something that encloses the whole call: a
+response body is not entered when a cancel lands early.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import trio
 from loguru import logger
+from quart import Response
 from quart.typing import ResponseTypes
 from quart.utils import encode_headers
 from quart.wrappers.request import Body
+from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from trio_ai_stream.http import http_responses as headers
 from trio_ai_stream.http.admit import admit_request, is_routine
 from trio_ai_stream.http.endpoint import (
     STREAM_HEADERS,
@@ -29,25 +30,35 @@ from trio_ai_stream.http.endpoint import (
     read_body,
     require_json,
 )
+from trio_ai_stream.http.http_responses import complete_headers
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.writer import Send
+from trio_ai_stream.http.responder import Send
+from trio_ai_stream.http.services import Services
 from trio_ai_stream.telemetry.log_rendering import shown_client
 from trio_ai_stream.telemetry.logs import REQUEST_ID
 from trio_ai_stream.wire.problems import Refused
 from trio_ai_stream.wire.record import Outcome
 
-if TYPE_CHECKING:
-    from trio_ai_stream.http.application import Application
-
 
 class ASGIConnection(TrioASGIHTTPConnection):
     """Runs one request in one scope; its stream is closed with it."""
 
-    app: Application
+    def __init__(
+        self,
+        app: QuartTrio,
+        scope: Any,
+        services: Services,
+        direct_endpoint: Callable[[RequestContext], Endpoint | None],
+        respond: Callable[[Exception, RequestContext], Response],
+    ) -> None:
+        super().__init__(app, scope)
+        self._services = services
+        self._direct_endpoint = direct_endpoint
+        self._respond = respond
 
     async def __call__(self, receive: Receive, send: Send) -> None:
         """Handle the request; ends early when the client goes away."""
-        services = self.app.services
+        services = self._services
         scope = cast("dict[str, Any]", self.scope)
         context = RequestContext.enter(scope, services.request_ids)
         token = REQUEST_ID.set(context.request_id)
@@ -60,25 +71,17 @@ class ASGIConnection(TrioASGIHTTPConnection):
         )
         end: Outcome | None = None
         origins = services.settings.CORS_ALLOW_ORIGINS
-        by_origin = bool(origins) and "*" not in origins
-
-        async def send_complete(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers.complete(message["headers"], context, by_origin=by_origin)
-            await send(message)
-
+        context.varies_by_origin = bool(origins) and "*" not in origins
         try:
             with trio.CancelScope() as client:
                 context.exchange.on_disconnect(partial(_leave, client, context))
-                endpoint = self.app.direct_endpoint(context)
+                endpoint = self._direct_endpoint(context)
                 if endpoint is not None and context.exchange.reports_disconnect:
-                    run = await self._open(endpoint, context, receive, send_complete)
+                    run = await self._open(endpoint, context, receive, send)
                     if run is not None:
-                        await run(send_complete, STREAM_HEADERS)
+                        await run(send, STREAM_HEADERS)
                 else:
-                    await self._answer_listening(
-                        endpoint, context, receive, send_complete
-                    )
+                    await self._answer_listening(endpoint, context, receive, send)
         except Exception:
             end = Outcome.INTERNAL_ERROR
             raise
@@ -136,7 +139,7 @@ class ASGIConnection(TrioASGIHTTPConnection):
         while (message := await receive())["type"] == "http.request":
             if body is not None:
                 try:
-                    self.app.services.bodies.take(context, len(message["body"]))
+                    self._services.bodies.take(context, len(message["body"]))
                     body.append(message["body"])
                 except Refused as exc:
                     body._must_raise = exc  # Quart's way to raise it in the route
@@ -157,7 +160,7 @@ class ASGIConnection(TrioASGIHTTPConnection):
 
         The caller runs it: a frame less to hold for each live stream.
         """
-        services = self.app.services
+        services = self._services
         try:
             await admit_request(services, context)
             require_json(context)
@@ -174,18 +177,24 @@ class ASGIConnection(TrioASGIHTTPConnection):
                 after_body()
             return await endpoint.open(context, body)
         except Exception as exc:
-            await self._send_whole(context, send, self.app.respond(exc, context))
+            await self._send_whole(context, send, self._respond(exc, context))
             return None
 
     async def _send_whole(
         self, context: RequestContext, send: Send, response: ResponseTypes
     ) -> None:
         context.status = response.status_code
-        await self._send_response(send, response)
+
+        async def send_complete(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                complete_headers(message["headers"], context)
+            await send(message)
+
+        await self._send_response(send_complete, response)
 
     def _log_end(self, context: RequestContext) -> None:
-        settings = self.app.services.settings
-        self.app.services.metrics.request_ended(context.status)
+        settings = self._services.settings
+        self._services.metrics.request_ended(context.status)
         # A stream has one record, its own; probes and the page's files would drown what
         # matters.
         quiet = context.stream is not None or is_routine(context)

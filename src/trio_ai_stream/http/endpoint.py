@@ -10,25 +10,29 @@ the OpenAPI document.
 
 from __future__ import annotations
 
-import functools
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import trio
-from quart import Blueprint, Response, request
+from quart import Response, request
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from trio_ai_stream.http.http_responses import Headers
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.services import BodyBudget
-from trio_ai_stream.http.writer import Send
+from trio_ai_stream.http.responder import Send
+from trio_ai_stream.http.services import BodyBudget, Services
+from trio_ai_stream.stream.protocols import Responder
+from trio_ai_stream.stream.relay import relay
+from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.problems import Problem, Refused
 
 Receive = Callable[[], Awaitable[Any]]
 Run = Callable[[Send, Headers], Awaitable[None]]
-"""Writes one response, with these fields in its head."""
+"""Writes one response, with these headers in its head."""
+MakeResponder = Callable[[Send, Headers, RequestContext], Responder]
 
 UNSUPPORTED_ENCODING: Final = "unsupported_content_encoding"
 # Without these a proxy may hold events back or compress them.
@@ -39,38 +43,60 @@ STREAM_HEADERS: Final[Headers] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a body is posted, and what makes a stream of it.
+class StreamRun:
+    """A stream that has been admitted, ready to be relayed to its client."""
 
-    `open` raises `Refused` for a request that gets no stream.
-    """
+    services: Services
+    context: RequestContext
+    stream: Stream
+    respond: MakeResponder
 
-    path: str
-    open: Callable[[RequestContext, bytes], Awaitable[Run]]
+    def __call__(self, send: Send, headers: Headers) -> Awaitable[None]:
+        """Relay the stream; the relay stands on the stack without a frame of ours."""
+        services = self.services
+        assert services.upstream is not None
+        responder = self.respond(send, headers, self.context)
+        return relay(
+            self.stream,
+            services.upstream,
+            responder,
+            services.timer_queue,
+            services.retries,
+        )
 
-    def blueprint(self) -> Blueprint:
-        """Return the endpoint as a route of Quart's."""
-        blueprint = Blueprint(self.open.__name__, __name__)
 
-        @blueprint.post(self.path)
-        @functools.wraps(self.open)
-        async def route() -> StreamResponse:
-            context = RequestContext.current()
-            require_json(context)
-            body = await request.get_data(cache=False)
-            assert isinstance(body, bytes)
-            return StreamResponse(await self.open(context, body))
+class Endpoint(ABC):
+    """Where a body is posted, and what makes a stream of it."""
 
-        return blueprint
+    name: ClassVar[str]
+    path: ClassVar[str]
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+
+    @abstractmethod
+    async def open(self, context: RequestContext, body: bytes) -> StreamRun:
+        """Return the run of an admitted stream.
+
+        :raises Refused: the request gets no stream.
+        """
+
+    async def answer_through_quart(self) -> StreamResponse:
+        """Answer as a route of Quart's."""
+        context = RequestContext.current()
+        require_json(context)
+        body = await request.get_data(cache=False)
+        assert isinstance(body, bytes)
+        return StreamResponse(await self.open(context, body))
 
 
 class StreamResponse(Response):
-    """A response whose head and body `run(send, fields)` writes itself."""
+    """A response whose head and body `run(send, headers)` writes itself."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(status=200)
         self.run = run
-        self.headers.pop("Content-Type", None)  # the writer's to say
+        self.headers.pop("Content-Type", None)  # the responder says it
         for name, value in STREAM_HEADERS:
             self.headers[name.decode("ascii")] = value.decode("ascii")
 

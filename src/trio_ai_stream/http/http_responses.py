@@ -35,25 +35,20 @@ SECURITY: Final = (
 TRANSPORT_SECURITY: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
-def complete(
-    fields: Headers, context: RequestContext, *, by_origin: bool = False
-) -> None:
-    """Add what the response of a request lacks; a route's own value is kept.
-
-    :param by_origin: another origin would be answered differently.
-    """
-    present = {name for name, _ in fields}
+def complete_headers(headers: Headers, context: RequestContext) -> None:
+    """Add what the response of a request lacks; a route's own value is kept."""
+    present = {name for name, _ in headers}
     if b"cache-control" not in present:
-        fields.append((b"cache-control", b"no-store"))
-    if by_origin and b"vary" not in present:
-        fields.append((b"vary", b"Origin"))
-    fields.append((b"x-request-id", context.request_id.encode("ascii")))
+        headers.append((b"cache-control", b"no-store"))
+    if context.varies_by_origin and b"vary" not in present:
+        headers.append((b"vary", b"Origin"))
+    headers.append((b"x-request-id", context.request_id.encode("ascii")))
     if context.decision is not None:
         for name, value in context.decision.headers():
             if (key := _name(name)) not in present:
-                fields.append((key, value.encode("ascii")))
+                headers.append((key, value.encode("ascii")))
     fixed = (*SECURITY, TRANSPORT_SECURITY) if context.secure else SECURITY
-    fields += [field for field in fixed if field[0] not in present]
+    headers += [header for header in fixed if header[0] not in present]
 
 
 @lru_cache(maxsize=16)  # a live stream holds its head: let all of them share the names

@@ -21,8 +21,8 @@ from trio_ai_stream.http.endpoint import StreamResponse
 from trio_ai_stream.http.http_responses import Headers
 from trio_ai_stream.http.remote_streams import RemoteStreams
 from trio_ai_stream.http.request import RequestContext
+from trio_ai_stream.http.responder import ASGIWriter, Send
 from trio_ai_stream.http.services import Services, Subscriber, ended_view
-from trio_ai_stream.http.writer import Send, Writer
 from trio_ai_stream.stream.snapshot import StreamView, snapshot
 from trio_ai_stream.wire.sse import CONTENT_TYPE, HEARTBEAT
 
@@ -46,8 +46,8 @@ def live_blueprint(services: Services) -> Blueprint:
         subscriber = Subscriber(whose_streams())
         owner = visible_owner()
 
-        async def run(send: Send, fields: Headers) -> None:
-            writer = Writer(send, fields, context)
+        async def run(send: Send, headers: Headers) -> None:
+            writer = ASGIWriter(send, headers, context)
             if services.subscribers.full:
                 await writer.start(status=503, content_type=CONTENT_TYPE)
                 await writer.write(_frame("bye", {"reason": "too_many_watchers"}))
@@ -66,7 +66,7 @@ class LiveView:
     """Writes to one subscriber what has changed."""
 
     def __init__(
-        self, services: Services, subscriber: Subscriber, writer: Writer
+        self, services: Services, subscriber: Subscriber, writer: ASGIWriter
     ) -> None:
         self._services = services
         self._subscriber = subscriber

@@ -41,6 +41,7 @@ class RequestContext:
         "secure",
         "status",
         "stream",
+        "varies_by_origin",
     )
 
     def __init__(self, scope: dict[str, Any], request_id: str) -> None:
@@ -59,6 +60,7 @@ class RequestContext:
         self.decision: Decision | None = None
         self.stream: Stream | None = None
         self.status: int | None = None
+        self.varies_by_origin = False  # whether CORS would answer others differently
         self.secure = scope["scheme"] == "https"
 
     @classmethod
