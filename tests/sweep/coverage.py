@@ -75,7 +75,7 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
         "ValkeyLink._ask",
     ): "if Valkey forgot the scripts",
     ("admission/shared/valkey_link.py", "ValkeyLink.publish"): "no stream: see the bus",
-    ("http/chat.py", "ChatClient.ended"): (
+    ("http/responder.py", "ChatResponder.ended"): (
         "nothing is awaited between admission and the first write"
     ),
 }
