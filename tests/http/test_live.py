@@ -190,7 +190,7 @@ def test_watchers_are_counted_out_whatever_happens() -> None:
     subscriber = object()
 
     def fail() -> None:
-        with subscribers.watch(subscriber):  # type: ignore[arg-type]
+        with subscribers.subscribe(subscriber):  # type: ignore[arg-type]
             assert subscribers.full
             raise KeyError
 

@@ -67,7 +67,7 @@ def check_client(services: Services, context: RequestContext) -> Problem | None:
 
 
 def require_operator(services: Services) -> None:
-    """Let operators pass; where nobody is one, whoever may ask at all.
+    """Let operators pass; without ADMIN_KEYS, everybody who may ask at all.
 
     :raises Refused: 403.
     """
@@ -98,7 +98,7 @@ def _unauthorized(token: str | None) -> Problem:
 def _on_loopback(context: RequestContext) -> bool:
     """Whether the request is this machine's own: by address, and by name.
 
-    By name as well, because a page from elsewhere may have its own name resolve to
+    By name as well, because a page of another site may have its name resolve to
     loopback and then ask in the user's browser (DNS rebinding). A Unix socket's clients
     have passed the file's permissions.
     """

@@ -35,7 +35,7 @@ MAX_STREAMS: Final = 40
 def live_blueprint(services: Services) -> Blueprint:
     """Return the blueprint with the live view's endpoint."""
     blueprint = Blueprint("live", __name__)
-    elsewhere = RemoteStreams(services.directory, services.registry.__contains__)
+    remote = RemoteStreams(services.directory, services.registry.__contains__)
 
     @blueprint.get("/streams/live")
     async def live() -> Response:
@@ -53,9 +53,9 @@ def live_blueprint(services: Services) -> Blueprint:
                 await writer.write(_frame("bye", {"reason": "too_many_watchers"}))
                 await writer.finish()
                 return
-            with services.subscribers.watch(subscriber):
+            with services.subscribers.subscribe(subscriber):
                 view = LiveView(services, subscriber, writer)
-                await view.run(partial(elsewhere.streams, owner))
+                await view.run(partial(remote.streams, owner))
 
         return StreamResponse(run)
 
@@ -73,10 +73,8 @@ class LiveView:
         self._writer = writer
         self._last = b""
 
-    async def run(
-        self, elsewhere: Callable[[], Awaitable[Sequence[StreamView]]]
-    ) -> None:
-        """Write until the server drains; `elsewhere` gives other processes' streams.
+    async def run(self, remote: Callable[[], Awaitable[Sequence[StreamView]]]) -> None:
+        """Write until the server drains; `remote` gives other processes' streams.
 
         *Cancellation:* the client went away; nothing is left behind.
         """
@@ -84,7 +82,7 @@ class LiveView:
         await writer.start(status=200, content_type=CONTENT_TYPE)
         sent_at = trio.current_time()
         while not registry.draining.is_set():
-            if block := self._changes(await elsewhere()):
+            if block := self._changes(await remote()):
                 await writer.write(block)
                 sent_at = trio.current_time()
             elif trio.current_time() - sent_at >= self._services.budgets.heartbeat_s:
@@ -95,12 +93,12 @@ class LiveView:
         await writer.write(self._changes([]) + _frame("bye", {"reason": "draining"}))
         await writer.finish()
 
-    def _changes(self, elsewhere: Sequence[StreamView]) -> bytes:
+    def _changes(self, remote: Sequence[StreamView]) -> bytes:
         """Return the frames of what differs from the last look; empty if nothing."""
         seen = [s for s in self._services.registry if self._subscriber.sees(s.owner)]
         streams = [snapshot(stream) for stream in seen[:MAX_STREAMS]]
-        streams += elsewhere[: MAX_STREAMS - len(streams)]
-        more = len(seen) + len(elsewhere) - len(streams)
+        streams += remote[: MAX_STREAMS - len(streams)]
+        more = len(seen) + len(remote) - len(streams)
         body = {"streams": streams, "more": more}
         frames = [_frame("ended", ended_view(r)) for r in self._subscriber.take()]
         encoded = msgspec.json.encode(body)

@@ -52,7 +52,7 @@ class RemoteStreams:
             while len(self._heard) >= MAX_OWNERS:
                 del self._heard[next(iter(self._heard))]
             heard = self._heard[owner] = _Heard(now)
-        heard.asked_at = now  # so that other subscribers take the old answer meanwhile
+        heard.asked_at = now  # so that other subscribers take the old answer until then
         listing = await self._directory.list_streams(owner)
         heard.streams = [
             view(entry, trio.current_time())

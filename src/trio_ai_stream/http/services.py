@@ -101,7 +101,7 @@ class Subscribers:
         return len(self._watchers) >= self._limit
 
     @contextmanager
-    def watch(self, subscriber: Subscriber) -> Iterator[Subscriber]:
+    def subscribe(self, subscriber: Subscriber) -> Iterator[Subscriber]:
         """Enter a subscriber for as long as the context lasts."""
         self._watchers.add(subscriber)
         try:

@@ -27,7 +27,7 @@ TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Nothing from elsewhere and nothing inline. `style-src` does not stop the page's own
+# Nothing of another origin and nothing inline. `style-src` does not stop the page's own
 # scripts from setting single properties (CSSOM), which is how the time bars shrink.
 POLICY: Final = "; ".join(
     [
