@@ -130,6 +130,14 @@ def test_a_part_that_could_leave_imports_no_other(part: str) -> None:
                 assert name.startswith(inside), f"{module_name(path)} imports {name}"
 
 
+def test_the_transport_imports_nothing_of_the_other_rooms() -> None:
+    """Upstream's transport could be a package of its own."""
+    own = "trio_ai_stream.upstream.transport"
+    for path in (SOURCE / "upstream" / "transport").glob("*.py"):
+        others = {name for name in imported_modules(path) if not name.startswith(own)}
+        assert not others, f"{path.name} imports {others}"
+
+
 def test_a_module_name_occurs_once() -> None:
     """A file's name says which module is meant, without its folder."""
     pairs = [
