@@ -161,21 +161,12 @@ async def read_error(body: ResponseBody) -> bytes:
 MAX_BLOCK_BYTES: Final = 64 * 1024
 
 
-class _Decompressor(Protocol):
-    @property
-    def finished(self) -> bool:
-        """Whether the end of the compressed data has come."""
-
-    @property
-    def hungry(self) -> bool:
-        """Whether there is nothing more to return before new data comes."""
-
-    def feed(self, data: bytes) -> bytes:
-        """Return a block at most of what `data` and what is left hold."""
-
-
 class _Gzip:
-    """`gzip` and `deflate`, which zlib tells apart by their first bytes."""
+    """`gzip` and `deflate`, which zlib tells apart by their first bytes.
+
+    `finished`: the end of the compressed data has come. `hungry`: there is nothing more
+    to return before new data comes. `feed` returns a block at most.
+    """
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
@@ -193,6 +184,8 @@ class _Gzip:
 
 
 class _Brotli:
+    """`br`, in the same way."""
+
     def __init__(self) -> None:
         self._inner = brotli.Decompressor()
 
@@ -235,7 +228,7 @@ class _DecodedBody:
 
     __slots__ = ("_body", "_decompressor")
 
-    def __init__(self, body: ResponseBody, decompressor: _Decompressor) -> None:
+    def __init__(self, body: ResponseBody, decompressor: _Gzip | _Brotli) -> None:
         self._body = body
         self._decompressor = decompressor
 

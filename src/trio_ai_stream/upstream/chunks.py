@@ -82,11 +82,6 @@ def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
     return [*items, failure]
 
 
-def items_of_answer(document: Any) -> list[Item]:
-    """Return what a whole chat completion says."""
-    return list(_items(document))
-
-
 def chunks_of_answer(document: dict[str, Any]) -> list[bytes]:
     """Return a whole chat completion as the payloads of a stream.
 
@@ -340,7 +335,7 @@ def items_of_document(body: bytes) -> list[Item]:
     failure = failure_in(document)
     if failure is not None:
         return [failure]
-    return [Raw(body), *_name(document), *items_of_answer(document), Done()]
+    return [Raw(body), *_name(document), *_items(document), Done()]
 
 
 def items_of_unstreamed(body: bytes, *, raw: bool) -> list[Item]:

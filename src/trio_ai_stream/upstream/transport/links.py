@@ -118,36 +118,28 @@ class ByteLink(Protocol):
     @property
     def wait(self) -> Wait:
         """Wait until `take` may have something. Cancellation: nothing is lost."""
-        ...
 
     @property
     def sent(self) -> int:
         """Bytes that may have left this host: 0 more means that nothing was sent."""
-        ...
 
     def unacknowledged(self) -> int:
         """Return how many of the bytes sent the peer's host has not confirmed."""
-        ...
 
     def take(self) -> bytes | memoryview | None:
         """Return what has arrived, b"" at the end, None when there is nothing."""
-        ...
 
     def push(self, data: bytes) -> bool:
         """Send what fits without waiting; tell whether all of it went out."""
-        ...
 
     async def flush(self) -> None:
         """Send what `push` could not. Cancellation: a part is lost, so close."""
-        ...
 
     def stale(self) -> bool:
         """Tell whether an idle link has been closed or spoken on by the peer."""
-        ...
 
     def close(self) -> None:
         """Close at once, waking whoever waits. Idempotent."""
-        ...
 
 
 class SocketLink:
