@@ -13,7 +13,7 @@ from tests.support.world import World, world
 from trio_ai_stream.admission.directory import Listing, LocalDirectory
 from trio_ai_stream.admission.peers import PeerDirectory
 from trio_ai_stream.http.remote_streams import ASK_S, MAX_OWNERS, RemoteStreams
-from trio_ai_stream.stream.listing import LiveStreams
+from trio_ai_stream.stream.registry import LiveStreams
 
 
 async def sibling(w: World, folder: Path) -> None:

@@ -23,8 +23,7 @@ from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.settings import load_settings
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
-from trio_ai_stream.stream.listing import LiveStreams
-from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.registry import LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics

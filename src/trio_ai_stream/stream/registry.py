@@ -1,12 +1,19 @@
-"""The live streams of this process: by id, to list, to cancel, to drain."""
+"""The live streams of this process: by id, to list, to cancel, to drain.
+
+`LiveStreams` gives them as plain JSON values. An entry may come from another process:
+it is made where the stream lives, and is the same whichever way it goes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import trio
 
 from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.wire.documents import Cancellation, StreamDocument
 from trio_ai_stream.wire.record import Outcome
 
 
@@ -50,3 +57,59 @@ class Registry:
         """Tell each live stream that the server goes away now."""
         for stream in self:
             stream.stop(Outcome.SHUTDOWN)
+
+
+class LiveStreams:
+    """The streams of this process; `owner` is whose are meant, None means all."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def snapshot(self, owner: str | None) -> list[dict[str, Any]]:
+        """Return the live streams, as `StreamDocument`s."""
+        return [
+            msgspec.to_builtins(_document(stream))
+            for stream in self._registry
+            if owner is None or stream.owner == owner
+        ]
+
+    def cancel(self, request_id: str, owner: str | None) -> dict[str, Any] | None:
+        """Cancel a stream; return the `Cancellation`, None if it is not here.
+
+        A stream that is ending already keeps its outcome.
+        """
+        stream = self._registry.get(request_id)
+        if stream is None or owner not in {None, stream.owner}:
+            return None
+        state = stream.state
+        stream.stop(Outcome.CANCELLED, detail="DELETE /streams")
+        ending, latency = stream.ending, stream.cancel_latency_s
+        assert ending is not None
+        closed_ms = None if latency is None else round(1000 * latency, 3)
+        result: dict[str, Any] = msgspec.to_builtins(
+            Cancellation(
+                id=stream.request_id,
+                outcome=ending.outcome.value,
+                state=state.value,
+                events=stream.events,
+                upstream_closed_ms=closed_ms,
+            )
+        )
+        return result
+
+
+def _document(stream: Stream) -> StreamDocument:
+    first = stream.first_content_at
+    return StreamDocument(
+        id=stream.request_id,
+        client=stream.owner,
+        model=stream.request.model,
+        endpoint=stream.endpoint,
+        state=stream.state.value,
+        age_s=round(trio.current_time() - stream.began_at, 3),
+        first_content_s=None if first is None else round(first - stream.began_at, 3),
+        attempts=stream.attempts,
+        events=stream.events,
+        bytes=stream.bytes_out,
+        outcome=None if stream.ending is None else stream.ending.outcome.value,
+    )
