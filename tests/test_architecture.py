@@ -175,3 +175,10 @@ def test_the_order_is_that_of_the_document() -> None:
         name for name in ORDER if name in listed
     ]
     assert set(ORDER) - set(listed) == {"__main__"}
+
+
+def test_the_server_stands_by_itself() -> None:
+    """`server/` imports nothing of the other rooms: limits come as plain values."""
+    for path in (SOURCE / "server").rglob("*.py"):
+        ours = {n for n in imports_of(path) if n.startswith("trio_ai_stream.")}
+        assert {name.split(".")[1] for name in ours} <= {"server"}, path

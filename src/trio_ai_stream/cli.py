@@ -6,11 +6,15 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trio_ai_stream.server.signals import remember_early
+
+if TYPE_CHECKING:
+    from trio_ai_stream.settings import Settings
 
 # Imported where they are needed: the settings and the server's rooms take most of a
 # second, and process 1 must hear a signal before that.
@@ -74,17 +78,48 @@ def _serve(words: Sequence[str]) -> int:
 
     settings = load_settings()
     refuse_exposure(settings)
-    from trio_ai_stream.server.launch import serve
     from trio_ai_stream.server.sockets import ActivationError
 
     try:
-        return serve(settings)
+        return serve_under(settings)
     except ActivationError as exc:
         print(exc, file=sys.stderr)
         return 2
     except OSError as exc:  # before there was anything to serve
         print(f"cannot start: {exc}", file=sys.stderr)
         return 1
+
+
+def serve_under(settings: Settings, **program: Any) -> int:
+    """Serve under the settings until a signal; return the exit status.
+
+    :param program: the application and the command of `Launch`, if not our own.
+    :raises SettingsError: they would let strangers in.
+    :raises SystemExit, OSError, ActivationError: as `launch.serve`.
+    """
+    from trio_ai_stream.server.launch import Launch, serve
+    from trio_ai_stream.settings import refuse_exposure
+    from trio_ai_stream.telemetry.logs import configure_logging
+
+    tls = None
+    if settings.TLS_CERT_FILE is not None:
+        tls = str(settings.TLS_CERT_FILE), str(settings.TLS_KEY_FILE)
+    launch = Launch(
+        bind=settings.bind,
+        workers=settings.WORKERS,
+        tls=tls,
+        log_level=settings.LOG_LEVEL.replace("TRACE", "DEBUG"),
+        drain_s=settings.DRAIN_TIMEOUT_SECS,
+        hang_s=settings.WATCHDOG_TIMEOUT_SECS,
+        **program,
+    )
+    return serve(
+        launch,
+        check_hosts=partial(refuse_exposure, settings),
+        on_supervise=partial(
+            configure_logging, settings.LOG_LEVEL, settings.LOG_FORMAT
+        ),
+    )
 
 
 def _check_config(words: Sequence[str]) -> int:

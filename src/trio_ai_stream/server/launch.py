@@ -1,4 +1,4 @@
-"""`trio-ai-stream serve`: Hypercorn under our settings, as one process or several.
+"""`trio-ai-stream serve`: the server as one process or as several.
 
 One process serves by itself. Several are supervised (`supervisor.py`): the parent binds
 the sockets, each worker is this program again, started with the sockets' descriptors
@@ -11,8 +11,9 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -34,8 +35,6 @@ from trio_ai_stream.server.supervisor import (
     say_ready,
 )
 from trio_ai_stream.server.worker import Shutdown
-from trio_ai_stream.settings import Settings, refuse_exposure
-from trio_ai_stream.telemetry.logs import configure_logging
 
 APPLICATION: Final = "trio_ai_stream.app:app"
 COMMAND: Final = (sys.executable, "-m", "trio_ai_stream", "serve")
@@ -45,33 +44,64 @@ LISTEN_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_FDS"
 SHARED_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_SHARED"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What to serve, where, and with how many processes."""
+
+    bind: tuple[str, int]
+    workers: int
+    # Certificate and key (PEM); without it TLS is not spoken.
+    tls: tuple[str, str] | None
+    log_level: str
+    # How long workers drain, and how long one's loop may be blocked.
+    drain_s: float
+    hang_s: float
+    # Where Hypercorn finds the application, as `module:name`.
+    application: str = APPLICATION
+    # Starts this very program again, as a worker.
+    command: Sequence[str] = COMMAND
+
+    def config(self) -> Config:
+        """Return Hypercorn's configuration."""
+        config = Config()
+        config.application_path = self.application
+        host, port = self.bind
+        config.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+        config.worker_class = "trio"
+        config.workers = self.workers
+        config.include_server_header = False
+        config.loglevel = self.log_level
+        if self.tls is not None:
+            config.certfile, config.keyfile = self.tls
+        return config
+
+
 def serve(
-    settings: Settings,
+    launch: Launch,
     *,
-    application: str = APPLICATION,
-    command: Sequence[str] = COMMAND,
+    check_hosts: Callable[[Sequence[str]], None],
+    on_supervise: Callable[[], None],
 ) -> int:
     """Serve until a signal, drain, and return the exit status; then only exit.
 
-    :param application: where Hypercorn finds it, as `module:name`.
-    :param command: starts this very program again, as a worker.
+    :param check_hosts: gets the addresses of sockets that the service manager has
+        handed over, and raises if they must not be served.
+    :param on_supervise: called in a parent of workers, to open its log.
     :raises SystemExit: the address cannot be bound, or the application's startup
         failed; the message says why.
     :raises OSError: the process cannot begin, for want of descriptors for one.
     :raises ActivationError: the service manager's sockets cannot be used.
-    :raises SettingsError: they would let strangers in.
     """
-    config = hypercorn_config(settings)
-    config.application_path = application
+    config = launch.config()
     if binds := activated():
         config.bind = binds
-        refuse_exposure(settings, [host for bind in binds if (host := _host_of(bind))])
+        check_hosts([host for bind in binds if (host := _host_of(bind))])
     try:
         if LISTEN_VARIABLE in os.environ:
-            bound_s = settings.WATCHDOG_TIMEOUT_SECS
-            trio.run(_serve_as_worker, _load(config), config, bound_s)
-        elif settings.WORKERS > 1:
-            return trio.run(_supervise, settings, config, command)
+            trio.run(_serve_as_worker, _load(config), config, launch.hang_s)
+        elif launch.workers > 1:
+            on_supervise()
+            return trio.run(_supervise, launch, config)
         else:
             trio.run(_serve_alone, _load(config), config)
     except BaseExceptionGroup as group:
@@ -85,21 +115,6 @@ def serve(
         # The interpreter would look at every object once more on its way out: half a
         # second of a shutdown on a busy core, for memory that goes back anyway.
         gc.freeze()
-
-
-def hypercorn_config(settings: Settings) -> Config:
-    """Return Hypercorn's configuration for our settings."""
-    config = Config()
-    host, port = settings.bind
-    config.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
-    config.worker_class = "trio"
-    config.workers = settings.WORKERS
-    config.include_server_header = False
-    config.loglevel = settings.LOG_LEVEL.replace("TRACE", "DEBUG")
-    if settings.TLS_CERT_FILE is not None:
-        config.certfile = str(settings.TLS_CERT_FILE)
-        config.keyfile = str(settings.TLS_KEY_FILE)
-    return config
 
 
 def _load(config: Config) -> AppWrapper:
@@ -132,9 +147,8 @@ async def _serve_as_worker(app: AppWrapper, config: Config, hang_s: float) -> No
             nursery.cancel_scope.cancel(reason="the worker has ended")
 
 
-async def _supervise(settings: Settings, config: Config, command: Sequence[str]) -> int:
+async def _supervise(launch: Launch, config: Config) -> int:
     """Serve with several processes: this program again, with the sockets handed on."""
-    configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
     sockets = _bound(config)
     listeners = sockets.secure_sockets + sockets.insecure_sockets
     descriptors = [sock.fileno() for sock in listeners]
@@ -143,15 +157,15 @@ async def _supervise(settings: Settings, config: Config, command: Sequence[str])
     if config.bind[0].startswith("fd://"):
         environ[SHARED_VARIABLE] = "1"
     supervisor = Supervisor(
-        command,
+        launch.command,
         environ,
         descriptors=descriptors,
-        patience_s=settings.DRAIN_TIMEOUT_SECS + 2,
-        hang_s=settings.WATCHDOG_TIMEOUT_SECS,
+        patience_s=launch.drain_s + 2,
+        hang_s=launch.hang_s,
         notifier=notifier,
     )
     try:
-        return await supervisor.run(settings.WORKERS)
+        return await supervisor.run(launch.workers)
     finally:
         for sock in listeners:
             sock.close()

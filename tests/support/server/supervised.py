@@ -6,12 +6,12 @@ import gc
 import logging
 import sys
 
-from trio_ai_stream.server.launch import serve
+from trio_ai_stream.cli import serve_under
 from trio_ai_stream.settings import load_settings
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    code = serve(
+    code = serve_under(
         load_settings(env_file=None),
         application="tests.support.server.process:app",
         command=(sys.executable, "-m", "tests.support.server.supervised"),
