@@ -6,7 +6,7 @@ import contextlib
 from types import SimpleNamespace
 
 import anyio
-from common import show
+from common import main, use
 from mcp.client.client import Client
 from mcp.server.mcpserver import MCPServer
 
@@ -59,5 +59,8 @@ def check(env):
     return ["a tool call goes on at the server"] * env.running
 
 
-show("mcp", "call_tool", call, world=connected, after=call, check=check)
-show("mcp", "connect and call", connect, world=bare, after=connect, check=check)
+use("mcp", "call_tool", call, world=connected, after=call, check=check)
+use("mcp", "connect and call", connect, world=bare, after=connect, check=check)
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import hypercorn.config
 import trio
-from common import show
+from common import main, use
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -95,7 +95,7 @@ def nothing_lives(app):
 
 
 for path, name in (("/", "request"), ("/stream", "streamed response")):
-    show(
+    use(
         "quart-trio",
         name,
         asgi(path),
@@ -115,21 +115,10 @@ async def plain_app(scope, receive, send) -> None:
         await send({"type": "http.response.body", "body": b"hello"})
 
 
-class Socketlike(SimpleNamespace):
-    """What Hypercorn asks of a socket."""
-
-    def getsockname(self):
-        return ("127.0.0.1", 80)
-
-    getpeername = getsockname
-    family = 2
-
-
 @contextlib.asynccontextmanager
 async def connection_world():
     """Yield a connection whose request has been sent."""
     connection = MemoryConnection(16384)
-    connection.server.socket = Socketlike()
     await connection.client.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     env = SimpleNamespace(connection=connection)
     yield env
@@ -172,7 +161,7 @@ def reset(env) -> None:
     env.connection.reset()
 
 
-show(
+use(
     "hypercorn",
     "one HTTP/1.1 connection",
     one_connection,
@@ -180,3 +169,6 @@ show(
     check=closed,
     causes=[Cause("reset", reset, raises=(trio.BrokenResourceError,))],
 )
+
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,7 @@ import contextlib
 
 import trio
 import trio_websocket as tw
-from common import show
-
-from trio_sweep import memory_listener
+from common import main, network, use
 
 
 async def silent(stream) -> None:
@@ -28,18 +26,6 @@ async def echo(stream) -> None:
         nursery.cancel_scope.cancel()
 
 
-def world(handler):
-    """Make the world."""
-
-    @contextlib.asynccontextmanager
-    async def inner():
-        async with memory_listener(handler, connect_s=0.01) as listener:
-            with listener.as_tcp():
-                yield listener
-
-    return inner
-
-
 async def client(listener) -> None:
     """Open, send, receive, ping, close."""
     async with tw.open_websocket("x", 80, "/", use_ssl=False) as ws:
@@ -55,5 +41,8 @@ async def times_out(listener) -> None:
             pass
 
 
-show("trio-websocket", "client", client, world=world(echo), after=client)
-show("trio-websocket", "connect_timeout", times_out, world=world(silent))
+use("trio-websocket", "client", client, world=network(echo), after=client)
+use("trio-websocket", "connect_timeout", times_out, world=network(silent))
+
+if __name__ == "__main__":
+    main()
