@@ -41,8 +41,9 @@ class ChatEndpoint(Endpoint):
         encoder = ChatEncoder(
             context.request_id, include_reasoning=bool(chat.include_reasoning)
         )
+        assert services.upstream is not None
         connected = encoder.connected(
-            model=request.model, upstream=settings.upstream_kind
+            model=request.model, upstream=services.upstream.kind
         )
         respond = partial(ChatResponder, encoder=encoder, connected=connected)
         return StreamRun(services, context, stream, respond)
