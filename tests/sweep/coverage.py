@@ -27,6 +27,9 @@ UNREACHABLE: Final[dict[tuple[str, str], str]] = {
         "TlsLink.handshake",
     ): "TLS needs a socket; the matrix runs it",
     ("upstream/transport/links.py", "TlsLink.flush"): "the same",
+    ("stream/relay.py", "_Conversation._pass"): (
+        "the wait for a heartbeat: upstream would have to speak while it is written"
+    ),
     ("upstream/transport/links.py", "TlsLink._send_outgoing"): "the same",
     ("upstream/transport/dial.py", "Resolver.resolve"): "DNS runs in a thread",
     ("upstream/transport/dial.py", "Dialer.dial"): "DNS and TCP",
