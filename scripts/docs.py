@@ -47,10 +47,57 @@ def lifecycle_diagram() -> str:
     return f"```mermaid\n{diagram()}\n```"
 
 
+def counts() -> str:
+    """Return how many cases of each kind the tests have, as a Markdown table."""
+    # Imported here: the other documents need none of the tests' dependencies.
+    from bench.chaos.faults import KINDS as CHAOS
+    from cancel_lab.matrix.cells import all_cells
+    from tests.conformance import cases_http1, cases_http2
+    from tests.deploy.proxies import KINDS as PROXIES
+    from tests.deploy.test_alerts import CASES as ALERTS
+    from tests.stream.test_answers import CASES as ANSWERS
+    from tests.sweep.causes import CAUSES
+    from tests.sweep.invariants import CHECKS
+    from tests.sweep.mutants.catalogue import MUTANTS
+    from tests.sweep.plan import PAIRS
+    from tests.sweep.scenarios import SCENARIOS
+    from trio_ai_stream.simulator.faults import KEYS, PRESETS
+
+    cells = all_cells()
+    impossible = sum(cell.impossible is not None for cell in cells)
+    zoo = ROOT / "packages" / "trio-sweep" / "tests" / "sweep_zoo"
+    right, wrong = (
+        (zoo / name).read_text().count("\n@zoo.animal(")
+        for name in ("whole.py", "broken.py")
+    )
+    rows = {
+        "byte cases over HTTP/1.1": len(cases_http1.CASES),
+        "byte cases over HTTP/2": len(cases_http2.CASES),
+        "kinds of answers of odd upstreams": len(ANSWERS),
+        "presets of the simulator": len(PRESETS),
+        "keys of the simulator's faults": len(KEYS),
+        "sweep: scenarios": len(SCENARIOS),
+        "sweep: causes": len(CAUSES),
+        "sweep: pairs of causes": len(PAIRS),
+        "sweep: invariants after every run": len(CHECKS),
+        "mutants": len(MUTANTS),
+        "trio-sweep: programs that are right": right,
+        "trio-sweep: programs that are wrong": wrong,
+        "matrix: cells that can exist": len(cells) - impossible,
+        "matrix: cells that cannot, each with its reason": impossible,
+        "chaos: kinds of faults": len(CHAOS),
+        "proxies": len(PROXIES),
+        "alerts, each with two histories": len(ALERTS),
+    }
+    lines = ["| what | how many |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {n} |" for what, n in rows.items())])
+
+
 # Each document, and its marked parts by name.
 DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "README.md": {"endings": endings_table, "lifecycle": lifecycle_diagram},
     "docs/settings.md": {"settings": settings_table},
+    "docs/testing.md": {"counts": counts},
 }
 
 
