@@ -13,25 +13,22 @@ import trio
 logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
 
 
-async def silent(stream: trio.SocketStream) -> None:
-    while await stream.receive_some():
-        pass
-
-
 async def main(wait_s: float) -> None:
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, silent, [listener])
-        port = listener.socket.getsockname()[1]
-        with trio.move_on_after(wait_s):
-            async with coredis.Redis(host="127.0.0.1", port=port) as client:
-                await client.get("key")
+    async def cancel() -> None:
+        await trio.sleep(wait_s)
         nursery.cancel_scope.cancel()
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")  # nobody answers
+    port = listener.socket.getsockname()[1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cancel)
+        async with coredis.Redis(host="127.0.0.1", port=port) as client:
+            await client.get("key")
 
 
 trio.run(main, 0.2)
 with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
+    warnings.simplefilter("always", ResourceWarning)
     trio.run(main, 0)
     gc.collect()
-print("streams left to the collector:", len(caught))
+print("left:", [str(one.message) for one in caught if "Memory" in str(one.message)])
