@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import coredis
 import pytest
 import trio
 import trustme
@@ -154,6 +155,27 @@ async def test_a_cluster_is_refused_at_start(make_gate: GateMaker) -> None:
         pytest.RaisesGroup(ClusterRefusedError, flatten_subgroups=True),
     ):
         await make_gate(server.url).run()
+
+
+async def test_a_working_cluster_is_refused_as_well(make_gate: GateMaker) -> None:
+    """A node that owns the place of our keys is refused if another owns the rest."""
+    arguments = ("--cluster-enabled", "yes")
+    with (
+        running("valkey", *arguments) as first,
+        running("valkey", *arguments) as second,
+    ):
+        async with (
+            coredis.Redis[str].from_url(first.url, decode_responses=True) as one,
+            coredis.Redis[str].from_url(second.url, decode_responses=True) as two,
+        ):
+            await one.cluster_addslotsrange([(0, 8191)])
+            await two.cluster_addslotsrange([(8192, 16383)])
+            await one.cluster_meet("127.0.0.1", second.port)
+            with trio.fail_after(20):
+                while (await one.cluster_info())["cluster_state"] != "ok":  # noqa: ASYNC110
+                    await trio.sleep(0.05)  # Valkey tells nobody
+        with pytest.RaisesGroup(ClusterRefusedError, flatten_subgroups=True):
+            await make_gate(first.url).run()
 
 
 def test_a_server_with_a_cluster_says_one_sentence_and_ends() -> None:

@@ -43,7 +43,11 @@ from trio_ai_stream.admission.gate import (
 from trio_ai_stream.admission.rate_limit import BucketTable, Decision, Quota
 from trio_ai_stream.admission.shared.leases import Lease, Leases
 from trio_ai_stream.admission.shared.outage import Unavailable
-from trio_ai_stream.admission.shared.valkey_link import ValkeyLink, Work
+from trio_ai_stream.admission.shared.valkey_link import (
+    ValkeyLink,
+    Work,
+    refuse_cluster,
+)
 from trio_ai_stream.admission.shared.valkey_scripts import ADMIT, Keys
 from trio_ai_stream.telemetry.metrics import Metrics
 
@@ -195,7 +199,7 @@ class SharedGate:
         self.keys = Keys(prefix, secrets.token_hex(6))
         self.link = ValkeyLink(url, timeout_s=timeout_s, on_change=self._link_changed)
         self.leases = Leases(self.link, self.keys, lease_s=lease_s)
-        self._work: list[Work] = [self.leases.run]
+        self._work: list[Work] = [refuse_cluster, self.leases.run]
 
     def _set_quota(self, quota: Quota) -> None:
         self._quota = self._alone.quota = quota

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import anyio
 import coredis
 import trio
-from coredis.exceptions import NoScriptError
+from coredis.exceptions import NoScriptError, ResponseError
 from coredis.retry import NoRetryPolicy
 from coredis.typing import RedisError
 from loguru import logger
@@ -41,6 +41,10 @@ STEADY_S = 10.0
 
 _BACKGROUND_PATIENCE = 4
 """Timeouts that a heartbeat may take: a busy process must not think itself cut off."""
+
+
+FIRST_ANSWER_S = 1.0
+"""Until the first question of a connection has its answer."""
 
 
 # coredis lets the errors of its queues through when a connection has just broken.
@@ -258,3 +262,23 @@ class ValkeyLink:
             verify_version=False,
             **self._tls,
         )
+
+
+async def refuse_cluster(
+    client: Client, /, *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Refuse a cluster of several nodes before a key of ours lies on one of them.
+
+    A node may own the place of our keys today and lose it tomorrow; and what is
+    published is counted on one node only. One node that owns all is as good as none.
+
+    :raises Unavailable: it is such a cluster; or there was no answer in time.
+    """
+    with trio.fail_after(FIRST_ANSWER_S):
+        try:
+            info = await client.cluster_info()
+        except ResponseError:  # no cluster, or nothing that this user may ask
+            info = {}
+    if int(info.get("cluster_size", 0)) > 1:
+        raise Unavailable("cluster", str(ClusterRefusedError()))
+    task_status.started()
