@@ -19,7 +19,7 @@ import pytest
 from scripts.docs import ROOT
 
 PACKAGE: Final = ROOT / "src" / "trio_ai_stream"
-DOCUMENTS: Final = ("CONTRIBUTING.md", "docs/testing.md")
+DOCUMENTS: Final = ("CONTRIBUTING.md", "docs/architecture.md", "docs/testing.md")
 TEST: Final = re.compile(r"`(test_\w+)`")
 PLACE: Final = re.compile(r"`((?:[\w.-]+/)+[\w.-]*)(?::([\w.]+))?`")
 

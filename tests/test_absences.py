@@ -1,0 +1,109 @@
+"""What is nowhere in the server: shields without an end, other clocks, loose tasks.
+
+docs/architecture.md lists these among the invariants.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Final
+
+from scripts.docs import ROOT
+
+SOURCE: Final = ROOT / "src" / "trio_ai_stream"
+MODULES: Final = {
+    path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))
+}
+# Who reads another clock than Trio's, and what for.
+CLOCKS: Final = {
+    "http/responder.py": "`created` of an OpenAI document",
+    "server/http1.py": "the header field Date",
+    "server/http_stream.py": "Hypercorn's access log wants it",
+    "server/signals.py": "systemd's MONOTONIC_USEC",
+    "simulator/ledger.py": "events of several processes are compared",
+    "telemetry/otel.py": "spans have Unix time",
+    "telemetry/sampling.py": "process_start_time_seconds is Unix time",
+    "tracing/instrument.py": "a trace of a run on a mock clock shows real time",
+    "upstream/upstream_errors.py": "Retry-After may be a date",
+}
+BOUNDED: Final = {"move_on_after", "move_on_at", "fail_after", "fail_at"}
+SCOPES: Final = BOUNDED | {"open_nursery", "CancelScope"}
+
+
+def tree(name: str) -> ast.Module:
+    """The syntax tree of a module."""
+    return ast.parse(MODULES[name].read_text())
+
+
+def called(node: ast.AST) -> str:
+    """The last part of the name of the function that an expression calls."""
+    if not isinstance(node, ast.Call):
+        return ""
+    return ast.unparse(node.func).rpartition(".")[2]
+
+
+def inner(node: ast.AST) -> Iterator[ast.AST]:
+    """All below a node, but not inside functions that are defined there."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from inner(child)
+
+
+def test_every_shield_has_a_deadline() -> None:
+    """A shield without one could hold a shutdown for ever.
+
+    `tracing/` is left out: it makes a shield to prove how Trio's work.
+    """
+    for name in MODULES:
+        if name.startswith("tracing/"):
+            continue
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                assert node.attr != "shield", f"{name}:{node.lineno}"
+            if any(one.arg == "shield" for one in getattr(node, "keywords", ())):
+                assert called(node) in BOUNDED, name
+
+
+def test_nothing_yields_inside_a_nursery_or_a_scope() -> None:
+    """A generator suspended there would move a cancel into its caller (PEP 789)."""
+    for name in MODULES:
+        for node in ast.walk(tree(name)):
+            if not isinstance(node, ast.With | ast.AsyncWith):
+                continue
+            if SCOPES & {called(item.context_expr) for item in node.items}:
+                yields = [n for n in inner(node) if isinstance(n, ast.Yield)]
+                assert not yields, f"{name}:{yields[0].lineno}"
+
+
+def test_every_task_has_a_nursery() -> None:
+    """Trio's system tasks and asyncio's tasks, which have none, are not used."""
+    for name, path in MODULES.items():
+        text = path.read_text()
+        assert "spawn_system_task" not in text, name
+        assert "create_task(" not in text, name
+
+
+def test_only_tracing_knows_trios_private_parts() -> None:
+    """The server runs on any Trio; the trace alone needs a version that it knows."""
+    for name in MODULES:
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "trio._"
+            ):
+                assert name == "tracing/internals.py", name
+
+
+def test_durations_are_of_trios_clock() -> None:
+    """Other clocks are read for the reasons that are listed, no more and no fewer."""
+    found = set()
+    for name in MODULES:
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.Import) and any(
+                a.name == "time" for a in node.names
+            ):
+                found.add(name)
+            if isinstance(node, ast.ImportFrom) and node.module == "time":
+                found.add(name)
+    assert found == set(CLOCKS)
