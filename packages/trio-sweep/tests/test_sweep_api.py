@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_sweep import MisuseError, TokenError, ViolationsError, sweep
+from trio_sweep import MisuseError, Program, TokenError, ViolationsError, sweep
 from trio_sweep.coverage import await_sites, classify
+from trio_sweep.engine import Plan, Sweep
 from trio_sweep.token import Token
 
 
@@ -209,3 +210,46 @@ def test_real_sockets_can_be_swept() -> None:
     sweep(
         body, seeds=1, settle_s=0.005, scopes=False, allow=allow
     ).raise_for_violations()
+
+
+def test_judge_sees_what_the_world_yielded_and_the_run():
+    """A program judges a run when everything is over; its complaints are `state`."""
+
+    @contextlib.asynccontextmanager
+    async def world():
+        done: list[str] = []
+        yield done
+        done.append("left")
+
+    async def body(_done):
+        await trio.sleep(1)
+
+    def judge(done, run):
+        cancelled = any(act.landed for act in run.acts)
+        return [f"world {done}"] if cancelled else []
+
+    program = Program(body, world, judge=judge)
+    report = Sweep(program, Plan(seeds=1), "judged").run()
+    assert [(one.invariant, one.text) for one in report.findings] == [
+        ("state", "world ['left']")
+    ]
+
+
+def test_a_sweep_can_be_thinned_out_and_stopped_at_its_first_finding():
+    """`choose` picks among the causes of a boundary; `most_runs` bounds the runs."""
+
+    async def body():
+        with trio.CancelScope():
+            for _ in range(10):
+                await trio.sleep(1)
+
+    asked: list[int] = []
+
+    def choose(_acts, k, possible):
+        asked.append(k)
+        return possible[:1] if k % 2 else ()
+
+    thin = Sweep(Program(body), Plan(seeds=1, choose=choose), "thin").run()
+    assert thin.landed["cancel"] == sum(k % 2 for k in asked)
+    few = Sweep(Program(body), Plan(seeds=1, most_runs=5), "few").run()
+    assert few.runs == 5

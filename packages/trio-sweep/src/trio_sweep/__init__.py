@@ -14,7 +14,7 @@ from trio_sweep.memory import (
     MemoryStream,
     memory_listener,
 )
-from trio_sweep.program import Cause
+from trio_sweep.program import Cause, Program
 from trio_sweep.report import Report
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "MemoryListener",
     "MemoryStream",
     "MisuseError",
+    "Program",
     "Report",
     "SweepInterruptedError",
     "TokenError",

@@ -50,7 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 nothing was found, 1 something was, 2 it cannot be done",
     )
     add = parser.add_argument
-    add("target", metavar="TARGET", help="FILE.py:NAME or module:NAME, the body")
+    add(
+        "target",
+        metavar="TARGET",
+        help="FILE.py:NAME or module:NAME: the body, or a trio_sweep.Program",
+    )
     add(
         "--world",
         metavar="NAME",
@@ -108,6 +112,8 @@ def _sweep_of(options: argparse.Namespace) -> Sweep:
         return getattr(module, what)
 
     body, world = find(name), find(options.world)
+    if isinstance(body, Program):
+        return _sweep(options, body)
     if not inspect.iscoroutinefunction(body):
         raise MisuseError(f"expected an async function; {options.target} is none")
     required = [
@@ -118,10 +124,6 @@ def _sweep_of(options: argparse.Namespace) -> Sweep:
     if len(required) != (world is not None):
         expected = "no argument" if world is None else "one argument, for --world"
         raise MisuseError(f"expected a function of {expected}; it takes {required}")
-    allow = {}
-    for one in options.allow:
-        invariant, _, reason = one.partition("=")
-        allow[invariant] = reason
     causes: list[Cause] = find(options.causes) or []
     program = Program(
         body,
@@ -131,12 +133,16 @@ def _sweep_of(options: argparse.Namespace) -> Sweep:
         causes={cause.name: cause for cause in causes},
         settle_s=options.settle,
     )
+    return _sweep(options, program)
+
+
+def _sweep(options: argparse.Namespace, program: Program) -> Sweep:
     plan = Plan(
         options.seeds,
         not options.no_scopes,
         options.pairs,
         default_jobs() if options.jobs is None else options.jobs,
-        allow,
+        {key: why for key, _, why in (one.partition("=") for one in options.allow)},
         options.package,
     )
     sweep = Sweep(program, plan, options.target, _progress())

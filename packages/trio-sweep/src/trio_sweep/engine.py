@@ -11,8 +11,15 @@ import gc
 import os
 import signal
 import threading
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import FrameType
@@ -37,6 +44,8 @@ MOST_SEEDS: Final = 32
 _self_test = functools.cache(internals.self_test)  # once in a process
 Scopes = bool | str | Collection[str]
 Progress = Callable[[int, int, int], None]  # seed, groups of runs done, and of all
+Acts = tuple[tuple[int, str], ...]
+Choose = Callable[[Acts, int, Sequence[str]], Iterable[str]]
 
 
 @dataclass(slots=True)
@@ -56,7 +65,12 @@ class Outcome:
 
 @dataclass(slots=True)
 class Plan:
-    """What is done to a program; `seeds` None means until no state is new."""
+    """What is done to a program; `seeds` None means until no state is new.
+
+    `choose` thins a sweep out: it gets the acts so far, a boundary and the causes that
+    are possible there, and returns those to be tried. With `most_runs` the sweep ends
+    at its first finding, or after so many runs.
+    """
 
     seeds: int | None = None
     scopes: Scopes = True
@@ -65,6 +79,8 @@ class Plan:
     allow: Mapping[str, str] = field(default_factory=dict)
     packages: Collection[str] = ()
     excuses: Mapping[str, str] = field(default_factory=dict)
+    choose: Choose | None = None
+    most_runs: int | None = None
 
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
@@ -128,7 +144,14 @@ def sweep(
     """
     by_name = {cause.name: cause for cause in causes}
     program = Program(
-        body, world, after, check, observe, by_name, shield_limit_s, settle_s
+        body,
+        world,
+        after,
+        check,
+        observe,
+        by_name,
+        shield_limit_s=shield_limit_s,
+        settle_s=settle_s,
     )
     plan = Plan(seeds, scopes, pairs, jobs, allow or {}, packages, excuses or {})
     title = name or str(getattr(body, "__qualname__", body))
@@ -150,10 +173,9 @@ class Sweep:
         self.report = Report(name)
         self._progress = progress or (lambda _seed, _done, _all: None)
         self._sites = await_sites(files_of(plan.packages))
-        self._states: set[State] = set()
-        self._met: set[Site] = set()
-        self._executed: set[Site] = {(site.path, 0) for site in self._sites}
-        self._landed: Counter[str] = Counter()
+        self.states: set[State] = set()
+        self.met: set[Site] = set()  # where an act met a suspended task
+        self.executed: set[Site] = {(site.path, 0) for site in self._sites}
         self._kinds: dict[tuple[str, str], Finding] = {}
         self._stop = threading.Event()
 
@@ -180,22 +202,25 @@ class Sweep:
         self._once(Token(0))  # caches fill, modules load: this run is not judged
         quiet, first = 0, None
         for seed in range(self.plan.seeds or MOST_SEEDS):
-            before = len(self._states)
+            before = len(self.states)
             base = self._undisturbed(Token(seed))
             if base is None:
                 return
             first = first or base
             schedule = Schedule(seed, len(base.seen.steps))
             self.report.schedules.append(schedule)
-            self._sweep_seed(base)
-            schedule.fresh = len(self._states) - before
+            if not self._enough():
+                self._sweep_seed(base)
+            schedule.fresh = len(self.states) - before
             quiet = 0 if schedule.fresh else quiet + 1
             self.report.saturated = quiet >= QUIET_SEEDS
             if self.plan.seeds is None and self.report.saturated:
                 break
+            if self._enough():
+                return
         assert first is not None
-        unused = [one for one in self.program.causes if not self._landed[one]]
-        if unused and not self._kinds:
+        unused = [one for one in self.program.causes if not self.report.landed[one]]
+        if unused and not self._kinds and self.plan.choose is None:
             raise MisuseError(f"these causes never met anything: {', '.join(unused)}")
         again = self._once(first.token)
         if again.seen.steps != first.seen.steps:
@@ -210,7 +235,7 @@ class Sweep:
 
     def _undisturbed(self, token: Token) -> Run | None:
         """Survey a seed; both runs must step alike. None: there is no use to go on."""
-        executed = self._executed if self._sites else None
+        executed = self.executed if self._sites else None
         base = self._once(token, survey=True, executed=executed)
         self._take(self._judge(base, None))
         if base.seen.hung or base.error is not None or base.escaped is not None:
@@ -241,7 +266,7 @@ class Sweep:
         groups = [
             (k, cause)
             for k, boundary in enumerate(base.seen.survey)
-            for cause in self._causes(boundary.labels)
+            for cause in self._causes((), k, boundary.labels)
         ]
         work = functools.partial(self._group, base, groups)
         results = spread(work, len(groups), self.plan.jobs)
@@ -249,11 +274,19 @@ class Sweep:
             for outcome in outcomes:
                 self._take(outcome, base)
             self._progress(base.token.seed, done, len(groups))
+            if self._enough():
+                break
 
-    def _causes(self, labels: Iterable[str]) -> Iterator[str]:
-        yield CANCEL
-        yield from self.program.causes
-        yield from (SCOPE + label for label in labels if self.plan.wants(label))
+    def _causes(self, acts: Acts, k: int, labels: Iterable[str]) -> Iterable[str]:
+        scopes = [SCOPE + label for label in labels if self.plan.wants(label)]
+        possible = [CANCEL, *self.program.causes, *scopes]
+        if self.plan.choose is None:
+            return possible
+        return self.plan.choose(acts, k, possible)
+
+    def _enough(self) -> bool:
+        most = self.plan.most_runs
+        return most is not None and (bool(self._kinds) or self.report.runs >= most)
 
     def _group(
         self, base: Run, groups: list[tuple[int, str]], number: int
@@ -262,14 +295,16 @@ class Sweep:
         k, cause = groups[number]
         seed = base.token.seed
         pairs = self.plan.pairs and seed == 0
-        run = self._beside(base, Token(seed, ((k, cause),)), survey=pairs)
+        token = Token(seed, ((k, cause),))
+        run = self._beside(base, token, survey=pairs)
         outcomes = [self._judge(run, base)]
         if pairs and run.acts[0].landed and not run.seen.hung:
             for j in range(k, len(run.seen.survey)):
-                for second in self._causes(run.seen.survey[j].labels):
+                labels = run.seen.survey[j].labels
+                for second in self._causes(token.acts, j, labels):
                     if second != cause or second in self.program.causes:
-                        token = Token(seed, ((k, cause), (j, second)))
-                        outcomes.append(self._judge(self._beside(base, token), base))
+                        both = Token(seed, ((k, cause), (j, second)))
+                        outcomes.append(self._judge(self._beside(base, both), base))
         return outcomes
 
     def _beside(self, base: Run, token: Token, **options: Any) -> Run:
@@ -302,10 +337,10 @@ class Sweep:
         report.with_two_acts += len(outcome.token.acts) > 1
         report.idle += outcome.idle
         report.hung += outcome.hung
-        self._landed.update(outcome.landed)
-        self._met |= outcome.sites
+        report.landed.update(outcome.landed)
+        self.met |= outcome.sites
         for state in outcome.states:
-            self._states.add(state)
+            self.states.add(state)
             report.fates.update(fate for _, _, fate in state)
         self._count(outcome)
         if outcome.steps is not None and base is not None:
@@ -384,10 +419,10 @@ class Sweep:
 
     def _finish(self) -> None:
         report = self.report
-        report.states = len(self._states)
+        report.states = len(self.states)
         if self._sites:
             report.coverage = classify(
-                self._sites, self._met, self._executed, self.plan.excuses
+                self._sites, self.met, self.executed, self.plan.excuses
             )
             for stale in () if report.interrupted else report.coverage.stale:
                 text = f"{stale!r} excuses no await site that was not met"

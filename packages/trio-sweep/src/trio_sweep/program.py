@@ -45,8 +45,9 @@ class Program:
     """Everything that a run needs; each run makes a new world.
 
     `observe` is called at every boundary with what the world yields, and must not
-    wait; what it returns is a complaint. `settle_s`: real seconds without any event
-    before the clock jumps, for programs that use real sockets.
+    wait; what it returns is a complaint. `judge` is called when everything is over,
+    with what the world yielded and the `Run`, and returns complaints too. `settle_s`:
+    real seconds without any event before the clock jumps, for real sockets.
     """
 
     body: Callable[..., Awaitable[object]]
@@ -55,6 +56,7 @@ class Program:
     check: Callable[..., Iterable[str] | str | None] | None = None
     observe: Callable[..., str | None] | None = None
     causes: dict[str, Cause] = field(default_factory=dict)
+    judge: Callable[..., Iterable[str]] | None = None
     shield_limit_s: float = float("inf")
     settle_s: float = 0.0
 

@@ -52,6 +52,7 @@ class Report:
     saturated: bool = False
     interrupted: bool = False
     schedules: list[Schedule] = field(default_factory=list)
+    landed: Counter[str] = field(default_factory=Counter)  # acts by cause
     fates: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     allowed: dict[str, tuple[str, int]] = field(default_factory=dict)  # reason, runs
@@ -87,6 +88,7 @@ class Report:
         """Return everything as one JSON document; `schema` numbers its form."""
         document: dict[str, Any] = asdict(self)
         document["schema"] = 1
+        document["landed"] = dict(self.landed)
         document["fates"] = {fate: self.fates[fate] for fate in FATES}
         if self.coverage is not None:
             document["coverage"] = {
