@@ -59,9 +59,9 @@ def counts() -> str:
     from tests.sweep.causes import CAUSES
     from tests.sweep.invariants import CHECKS
     from tests.sweep.mutants.catalogue import MUTANTS
-    from tests.sweep.plan import PAIRS
     from tests.sweep.scenarios import SCENARIOS
     from trio_ai_stream.simulator.faults import KEYS, PRESETS
+    from trio_sweep.invariants import INVARIANTS
 
     cells = all_cells()
     impossible = sum(cell.impossible is not None for cell in cells)
@@ -77,9 +77,9 @@ def counts() -> str:
         "presets of the simulator": len(PRESETS),
         "keys of the simulator's faults": len(KEYS),
         "sweep: scenarios": len(SCENARIOS),
-        "sweep: causes": len(CAUSES),
-        "sweep: pairs of causes": len(PAIRS),
-        "sweep: invariants after every run": len(CHECKS),
+        "sweep: causes": len(CAUSES) + 1,
+        "sweep: ordered pairs of causes": (len(CAUSES) + 1) ** 2,
+        "sweep: invariants after every run": len(CHECKS) + len(INVARIANTS),
         "mutants": len(MUTANTS),
         "trio-sweep: programs that are right": right,
         "trio-sweep: programs that are wrong": wrong,

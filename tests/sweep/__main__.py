@@ -1,32 +1,47 @@
 """`python -m tests.sweep`: cancel at every boundary; or replay one such run.
 
-Exit status 0: nothing found; 1: violations; 2: bad usage.
+Exit status 0: nothing found; 1: violations; 2: bad usage, or interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from cancel_lab import records, timeline
+from cancel_lab import timeline
 from cancel_lab.drawing import in_steps, timeline_of
-from cancel_lab.progress import Progress
-from tests.sweep.plan import FULL, QUICK, Plan
-from tests.sweep.replay import replay
-from tests.sweep.report import report
-from tests.sweep.rows import row
-from tests.sweep.run import Run, quiet
-from tests.sweep.scenario import TARGET
+from tests.sweep.programs import program, quiet
 from tests.sweep.scenarios import SCENARIOS
-from tests.sweep.sweep import Sweep
-from tests.sweep.token import Token, TokenError
+from tests.sweep.sweeping import Findings, full, quick, sweep_all, text_of
+from trio_sweep import MisuseError, SweepInterruptedError, TrioChangedError
+from trio_sweep.engine import Plan, Sweep, default_jobs
+from trio_sweep.replay import replay
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run it."""
+    options = _parser().parse_args(arguments)
+    findings = Findings()
+    try:
+        if options.replay is not None:
+            return _replay(options)
+        return _sweep(options, findings)
+    except (MisuseError, TrioChangedError) as exc:
+        print(f"tests.sweep: {exc}", file=sys.stderr)
+    except KeyboardInterrupt as exc:
+        if isinstance(exc, SweepInterruptedError):
+            print(text_of(findings))
+        print("tests.sweep: interrupted: what was not reached is not known")
+        return 1 if findings.violations() else 2
+    except OSError as exc:
+        print(f"tests.sweep: {exc.filename}: {exc.strerror}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.sweep",
         description="Cancel one stream at every scheduling boundary, in memory.",
@@ -40,58 +55,65 @@ def main() -> int:
         action="store_true",
         help="every cause and scope, pairs of causes, seeds until no state is new",
     )
-    parser.add_argument("--seeds", type=int, help="exactly so many seeds")
-    parser.add_argument(
-        "--scenario", action="append", choices=list(SCENARIOS), help="repeatable"
-    )
-    parser.add_argument("--jsonl", type=Path, help="write a row for each run here")
-    parser.add_argument(
-        "--replay", metavar="TOKEN", help="run one run, print its trace"
-    )
-    parser.add_argument(
-        "--trace", type=Path, help="with --replay: write its Chrome trace here"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--seeds", type=int, help="exactly so many seeds")
+    add("--scenario", action="append", choices=list(SCENARIOS), help="repeatable")
+    add("--jobs", type=int, help="processes; by default one for each core")
+    add("--json", action="store_true", help="print a report for each scenario as JSON")
+    add("--replay", metavar="TOKEN", help="run one run, print its steps")
+    add("--trace", type=Path, help="with --replay: write its Chrome trace here")
+    add(
         "--timeline",
         type=Path,
         help="with --trace: write it for `cancel-lab report --trace`",
     )
-    arguments = parser.parse_args()
-    if arguments.replay:
-        try:
-            token = Token.parse(arguments.replay)
-            text, bad = replay(token, arguments.trace)
-        except (TokenError, KeyError) as exc:
-            print(f"no such run: {exc}", file=sys.stderr)
-            return 2
-        if arguments.timeline and arguments.trace:
-            whole = timeline_of(arguments.trace)
-            timeline.write(arguments.timeline, in_steps(whole, TARGET))
-        print(text, end="")
-        return 1 if bad else 0
-    plan = _plan(arguments)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(quiet())
-        progress = stack.enter_context(Progress(f"sweep, {plan.name}", None))
-        out = arguments.jsonl and stack.enter_context(records.Writer(arguments.jsonl))
-
-        def each(done: Run) -> None:
-            progress.advance(done.token.scenario)
-            if out:
-                out.write(row(done))
-
-        findings = Sweep(plan, each).run()
-    print(report(plan, findings), end="")
-    return 1 if findings.violations else 0
+    return parser
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
-    plan = FULL if arguments.full else QUICK
-    if arguments.scenario:
-        plan = dataclasses.replace(plan, scenarios=tuple(arguments.scenario))
-    if arguments.seeds is not None:
-        plan = dataclasses.replace(plan, seeds=arguments.seeds, exact_seeds=True)
-    return plan
+def _sweep(options: argparse.Namespace, findings: Findings) -> int:
+    if options.trace or options.timeline:
+        raise MisuseError("expected --trace and --timeline with --replay only")
+    plans: dict[str, Plan] = {}
+    for name in options.scenario or SCENARIOS:
+        plan = full(name) if options.full else quick(name)
+        plan.seeds = options.seeds if options.seeds is not None else plan.seeds
+        plan.jobs = default_jobs() if options.jobs is None else options.jobs
+        plan.__post_init__()
+        plans[name] = plan
+    sweep_all(plans, findings)
+    if options.json:
+        found = {n: json.loads(one.to_json()) for n, one in findings.reports.items()}
+        print(json.dumps(found, indent=1, sort_keys=True))
+    else:
+        print(text_of(findings))
+    return 0 if findings.clean else 1
+
+
+def _replay(options: argparse.Namespace) -> int:
+    text, holds = replay_token(options.replay, options.trace)
+    if options.timeline is not None:
+        if options.trace is None:
+            raise MisuseError("expected --timeline with --trace: it is drawn from that")
+        timeline.write(options.timeline, in_steps(timeline_of(options.trace), "body"))
+    print(text)
+    return 0 if holds else 1
+
+
+def replay_token(text: str, trace: Path | None = None) -> tuple[str, bool]:
+    """Run `SCENARIO:TOKEN`; return what happened, and whether all was well.
+
+    :raises MisuseError: when there is no such run.
+    """
+    scenario, _, token = text.partition(":")
+    if scenario not in SCENARIOS or not token:
+        raise MisuseError(
+            "expected SCENARIO:SEED, SCENARIO:SEED:K:CAUSE or"
+            f" SCENARIO:SEED:K:CAUSE+K:CAUSE; got {text!r}"
+        )
+    with quiet():
+        return replay(
+            Sweep(program(SCENARIOS[scenario]), Plan(), scenario), token, trace
+        )
 
 
 if __name__ == "__main__":

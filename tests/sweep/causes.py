@@ -1,29 +1,30 @@
-"""What may befall a stream, as plain calls that an instrument makes between two steps.
+"""What may befall a stream, as plain calls that the sweep makes between two steps.
 
-`act` does what the environment does: a client leaves, a budget runs out, upstream
-breaks, somebody cancels by id, the server drains or dies. `scope@LABEL` cancels one
-cancel scope of the program, reachable from outside or not: a superset. An act returns
-the scope that it hit, if it hit one, or False if there was nothing to act upon.
+An act does what the environment does: a client leaves, a budget runs out, upstream
+breaks, somebody cancels by id, the server drains or dies. It returns the scope that it
+hit, if it hit one, or False if there was nothing to act upon. The sweep itself adds
+`cancel`, of the scope around the request, and `scope@LABEL`, of one scope inside.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from tests.sweep.labels import labelled_scopes
-from trio_ai_stream.tracing import internals
+import trio_sweep
 from trio_ai_stream.wire.record import Outcome
+from trio_sweep import internals
+from trio_sweep.places import labelled_scopes
 
 if TYPE_CHECKING:
     from tests.sweep.world import World
 
 Hit = trio.CancelScope | bool
 Act = Callable[["World"], Hit]
-SCOPE: Final = "scope@"
 ERROR_EVENT: Final = (
     b'data: {"id":"x","choices":[],"error":{"code":502,"message":"injected"}}\n\n'
 )
@@ -47,17 +48,21 @@ class Cause:
 
 
 def _disconnect(world: World) -> Hit:
+    if world.client.gone:
+        return False
     world.client.disconnect()
     return True
 
 
 def _stall(world: World) -> Hit:
+    if world.client.gone:
+        return False
     world.client.exchange.stalled = True
     world.client.disconnect()
     return True
 
 
-def _cancel(world: World) -> Hit:
+def _stop(world: World) -> Hit:
     stream = world.stream
     return stream is not None and stream.stop(Outcome.CANCELLED)
 
@@ -75,15 +80,17 @@ def _begin_drain(world: World) -> Hit:
 
 def _kill(world: World) -> Hit:
     world.server_scope.cancel(reason="kill")
-    return world.server_scope
+    world.client.scope.cancel(reason="kill")
+    return world.client.scope
 
 
 def _expire(label: str) -> Act:
     """Let a budget's scope run out now: Trio notices at its next look at the clock."""
 
     def act(world: World) -> Hit:
-        for name, scope in labelled_scopes(world.client.scope).items():
-            if name == label and not internals.is_cancelled(scope):
+        tasks = internals.tasks_below(world.client.scope)
+        for name, scope in labelled_scopes(world.client.scope, tasks).items():
+            if name.endswith(label) and not internals.is_cancelled(scope):
                 scope.deadline = trio.current_time()
                 return scope
         return False
@@ -111,23 +118,21 @@ def _error_upstream(world: World) -> Hit:
 
 
 def _refuse(world: World) -> Hit:
-    world.network.refuse()
-    return bool(world.network.dials)
+    return world.network.refuse()
 
 
-FIRST: Final = "stream/relay.py:_Conversation._converse:first"
-IDLE: Final = "stream/relay.py:_Conversation._converse:idle"
-WHOLE: Final = "stream/relay.py:_Conversation.run:whole"
-CONNECT: Final = (
-    "upstream/transport/upstream_transport.py:UpstreamTransport._open:patience"
-)
+# By function and variable: a module's name is not part of them.
+FIRST: Final = ":_Conversation._converse:first"
+IDLE: Final = ":_Conversation._converse:idle"
+WHOLE: Final = ":_Conversation.run:whole"
+CONNECT: Final = "._open:patience"
 
 _ALL: Final = (
     Cause(
         "disconnect", _disconnect, Outcome.CLIENT_DISCONNECTED, client=True, bound_s=0
     ),
     Cause("stall", _stall, Outcome.CLIENT_STALLED, client=True, bound_s=0),
-    Cause("cancel", _cancel, Outcome.CANCELLED),
+    Cause("stop", _stop, Outcome.CANCELLED),
     Cause("drain", _drain, Outcome.SHUTDOWN, server=True),
     Cause("begin-drain", _begin_drain, None, server=True),
     Cause("kill", _kill, Outcome.CLIENT_DISCONNECTED, server=True, bound_s=0),
@@ -141,22 +146,51 @@ _ALL: Final = (
     Cause("error", _error_upstream, Outcome.UPSTREAM_FAILED, upstream=True),
 )
 CAUSES: Final[dict[str, Cause]] = {cause.name: cause for cause in _ALL}
+# The sweep's own: one task of the request is cancelled, by nobody of the environment.
+CALL: Final = Cause(
+    trio_sweep.program.CANCEL, _kill, Outcome.CLIENT_DISCONNECTED, bound_s=0
+)
 
 
-def cause_named(name: str) -> Cause:
-    """Return a cause of the table, or that which cancels the scope `scope@LABEL`.
+@dataclass(slots=True)
+class Met:
+    """One act of a run, and what it met."""
 
-    :raises KeyError: for a name that is neither.
-    """
-    if not name.startswith(SCOPE):
-        return CAUSES[name]
-    label = name.removeprefix(SCOPE)
+    k: int
+    cause: Cause
+    at: float
+    hit: Hit
+    phase: str = ""
+    decided: bool = False  # the stream's ending was decided before
+    begun: bool = False  # content had been delivered, and upstream was not done
+    finished: bool = False  # upstream had given its finish_reason
+    fates: tuple[str, ...] = ()  # what a cancel did to each task
 
-    def act(world: World) -> Hit:
-        scope = labelled_scopes(world.client.scope).get(label)
-        if scope is None or internals.is_cancelled(scope):
-            return False
-        scope.cancel(reason=f"sweep: {label}")
-        return scope
 
-    return Cause(name, act, None)
+def carry_out(cause: Cause, world: World) -> Hit:
+    """Act, and note what was met."""
+    stream = world.look_for_stream()
+    wires = world.wires_of_target()
+    done = any(b"[DONE]" in wire.answered for wire in wires)
+    met = Met(
+        world.boundary,
+        cause,
+        trio.current_time(),
+        hit=False,
+        phase="admission" if stream is None else stream.state.value,
+        decided=stream is not None and stream.ending is not None,
+        begun=stream is not None and stream.events > 0 and not done,
+        finished=stream is not None and stream.answer.finish_reason is not None,
+    )
+    met.hit = cause.act(world)
+    if met.hit is not False:
+        world.met.append(met)
+    return met.hit
+
+
+def sweep_causes() -> dict[str, trio_sweep.Cause]:
+    """Return the causes as `trio_sweep` takes them: none may raise out of a request."""
+    return {
+        name: trio_sweep.Cause(name, functools.partial(carry_out, cause), raises=())
+        for name, cause in CAUSES.items()
+    }

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import trio
 
-from tests.sweep.causes import CAUSES, SCOPE, Cause
-from tests.sweep.injector import Injection
-from tests.sweep.run import Run
+from tests.sweep.causes import CAUSES, Cause, Met
+from tests.sweep.judged import Judged
 from trio_ai_stream.wire.record import Outcome
 
 CLIENT = frozenset({"disconnect", "stall"})
@@ -19,14 +18,7 @@ BUDGETS = frozenset({"first-token", "idle", "whole"})
 UPSTREAM = frozenset({"eof", "reset", "error"})
 
 
-def effective(run: Run) -> list[Injection]:
-    """Return the acts that met something to act upon."""
-    return [
-        one for one in run.injections if one.at is not None and one.hit is not False
-    ]
-
-
-def wrong_outcome(run: Run) -> str | None:
+def wrong_outcome(run: Judged) -> str | None:
     """Say how the recorded outcome differs from what happened, if it does."""
     records = [r for r in run.world.records if r.request_id == run.world.client.name]
     if not records:
@@ -35,30 +27,30 @@ def wrong_outcome(run: Run) -> str | None:
     allowed = _allowed(run)
     if allowed is None or outcome in allowed:
         return None
-    names = "+".join(one.cause.name for one in run.injections) or "nothing"
+    names = "+".join(one.cause.name for one in run.acts) or "nothing"
     expected = " or ".join(sorted(allowed))
     return f"{names} was recorded as {outcome}, expected {expected}"
 
 
-def _allowed(run: Run) -> set[Outcome] | None:
+def _allowed(run: Judged) -> set[Outcome] | None:
     """Return the outcomes that may be recorded; None if any may."""
-    acts = effective(run)
+    acts = run.acts
+    if run.cut:
+        return None
     allowed: set[Outcome] = set()
     for number, injection in enumerate(acts):
         if number and injection.decided and not acts[0].decided:
             break  # the first act, or nature after it, had decided already
-        if injection.cause.name.startswith(SCOPE):
-            return None
         allowed |= _after(injection, run)
     return allowed or _natural(run)
 
 
-def _natural(run: Run) -> set[Outcome]:
+def _natural(run: Judged) -> set[Outcome]:
     ends = run.world.scenario.ends
     return {Outcome.COMPLETED} if ends is None else {ends}
 
 
-def _after(injection: Injection, run: Run) -> set[Outcome]:
+def _after(injection: Met, run: Judged) -> set[Outcome]:
     """Return what one act allows."""
     cause, natural = injection.cause, _natural(run)
     if injection.decided or cause.name == "begin-drain":
@@ -81,22 +73,21 @@ def _after(injection: Injection, run: Run) -> set[Outcome]:
     if cause.outcome is None:
         return natural | {Outcome.UPSTREAM_UNREACHABLE}
     own = {cause.outcome}
-    if cause.name in {"kill", "call"} and run.world.registry.draining.is_set():
+    if cause.name in {"kill", "cancel"} and run.world.registry.draining.is_set():
         own = {Outcome.SHUTDOWN}
     return own | _unless(_must_win(cause, injection, run), natural)
 
 
-def _must_win(cause: Cause, injection: Injection, run: Run) -> bool:
+def _must_win(cause: Cause, injection: Met, run: Judged) -> bool:
     """Tell whether nothing could come between an act and the ending."""
     if cause.name in CLIENT:
-        noticed, ended = run.world.client.gone_noticed, run.injector.ended_at_tick
+        noticed, ended = run.world.client.gone_noticed, run.world.ended_at_tick
         return noticed is not None and (ended is None or ended >= noticed)
     if cause.name in BUDGETS:
         scope = injection.hit
         return isinstance(scope, trio.CancelScope) and scope.cancelled_caught
-    if cause.name in {"kill", "call"}:
-        state = injection.state or ()
-        return not any(fate == "deferred" for _, _, fate in state)
+    if cause.name in {"kill", "cancel"}:
+        return "deferred" not in injection.fates
     if cause is CAUSES["drain"]:
         return injection.phase != "admission"
     return True

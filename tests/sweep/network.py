@@ -17,6 +17,7 @@ class Dial:
     tick: int
     whose: str
     refused: trio.Event
+    over: bool = False
 
 
 class Network:
@@ -42,18 +43,23 @@ class Network:
         await trio.lowlevel.checkpoint()  # a connect that is cancelled sends nothing
         dial = Dial(self._tick(), trio.lowlevel.current_task().name, trio.Event())
         self.dials.append(dial)
-        with trio.move_on_after(self.connect_s):
-            await dial.refused.wait()
-            raise ConnectionRefusedError("refused, as the sweep asked")
+        try:
+            with trio.move_on_after(self.connect_s):
+                await dial.refused.wait()
+                raise ConnectionRefusedError("refused, as the sweep asked")
+        finally:
+            dial.over = True
         wire = Wire(self._tick)
         self.wires.append(wire)
         self._nursery.start_soon(self._serve, wire.far, name="upstream connection")
         return wire.near
 
-    def refuse(self) -> None:
-        """Refuse whoever is connecting now."""
-        for dial in self.dials:
+    def refuse(self) -> bool:
+        """Refuse whoever is connecting now; tell whether anybody is."""
+        connecting = [dial for dial in self.dials if not dial.over]
+        for dial in connecting:
             dial.refused.set()
+        return bool(connecting)
 
     def live_wires(self) -> list[Wire]:
         """Return the connections that the server holds."""

@@ -25,7 +25,7 @@ _ALL: Final = (
         "proxied",
         "the same through a proxy that opens a tunnel to upstream",
         proxied=True,
-        always=("cancel",),
+        always=("stop",),
     ),
     Scenario(
         "slow-client",
@@ -131,8 +131,15 @@ _ALL: Final = (
         " would be due meanwhile",
         upstream="simulator/silent?at=1",
         read_every_s=1.9,
-        always=("cancel",),  # it must meet each state of a heartbeat
+        always=("stop",),  # it must meet each state of a heartbeat
         ends=Outcome.STREAM_IDLE_TIMEOUT,
+    ),
+    Scenario(
+        "content-over-heartbeat",
+        "content that arrives while a heartbeat is being written waits for it",
+        upstream="simulator/fast?chunks=2&first_token_ms=50&delay_ms=4000",
+        read_every_s=1.5,
+        always=("disconnect",),
     ),
     Scenario(
         "stuck-client",
@@ -207,7 +214,7 @@ _ALL: Final = (
         valkey="up",
         own_app=True,
         warm=1,  # by then coredis has its connections
-        always=("cancel", "disconnect"),
+        always=("stop", "disconnect"),
     ),
     Scenario(
         "shared-slow",

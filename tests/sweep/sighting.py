@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from tests.sweep.scenario import TARGET
-from trio_ai_stream.tracing import internals
-from trio_ai_stream.upstream.transport import TransportStatistics, UpstreamTransport
+from trio_ai_stream.upstream.transport import UpstreamTransport
+from trio_ai_stream.upstream.transport.links import StreamLink
 
 if TYPE_CHECKING:
     from tests.sweep.world import World
@@ -21,7 +21,6 @@ class Sighting:
     """The leak counters of one run, at one instant."""
 
     at: float
-    tasks_below: tuple[str, ...]  # the request's own, which should be over
     new_tasks: tuple[str, ...]  # of the whole process, since before the request
     live_streams: tuple[str, ...]
     unwatched: int  # streams that are still in the timer queue
@@ -32,7 +31,6 @@ class Sighting:
     idle: int  # connections as the pool counts them
     in_use: int
     generating: int  # open requests as upstream sees them, of the target
-    async_generators: int
     dials: int
 
 
@@ -43,18 +41,23 @@ def tasks_of_server() -> Counter[str]:
     todo = [] if root is None else [root]
     while todo:
         task = todo.pop()
-        names[task.name] += task.name not in {"upstream connection", "_watch", "later"}
+        names[task.name] += task.name not in {"upstream connection", "_watch", "body"}
         for nursery in task.child_nurseries:
             todo += nursery.child_tasks
     return names
 
 
-def pool_of(world: World) -> TransportStatistics:
-    """Return the transport's own counts, wherever the upstream keeps it."""
+def _transport(world: World) -> UpstreamTransport:
     held = vars(world.app.services.upstream).values()
     inner = [getattr(value, "_transport", value) for value in held]
-    transport = next(value for value in inner if isinstance(value, UpstreamTransport))
-    return transport.statistics()
+    return next(value for value in inner if isinstance(value, UpstreamTransport))
+
+
+def streams_in_use(world: World) -> list[trio.abc.Stream]:
+    """Return what the transport's connections that serve a request are made of."""
+    live = _transport(world)._pool._live  # the pool offers but their number
+    links = [connection.link for connection in live]
+    return [link._stream for link in links if isinstance(link, StreamLink)]
 
 
 def _counted(world: World) -> int:
@@ -64,10 +67,9 @@ def _counted(world: World) -> int:
 
 def sight(world: World) -> Sighting:
     """Look around, once all is quiet."""
-    pool = pool_of(world)
+    pool = _transport(world).statistics()
     return Sighting(
         at=trio.current_time(),
-        tasks_below=tuple(t.name for t in internals.tasks_below(world.client.scope)),
         new_tasks=tuple(sorted((tasks_of_server() - world.tasks_before).elements())),
         live_streams=tuple(stream.request_id for stream in world.registry),
         unwatched=len(world.app.services.timer_queue),
@@ -79,9 +81,6 @@ def sight(world: World) -> Sighting:
         in_use=pool.live + pool.connecting,
         generating=sum(
             record.request_id == TARGET for record in world.ledger.live.values()
-        ),
-        async_generators=max(
-            0, internals.living_async_generators() - world.generators_before
         ),
         dials=len(world.network.dials),
     )

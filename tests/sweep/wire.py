@@ -13,6 +13,8 @@ from typing import Final
 
 import trio
 
+from tests.sweep.scenario import TARGET
+
 CAPACITY: Final = 16_384  # a small socket buffer: a write beyond it waits
 _REQUEST_ID: Final = re.compile(rb"\r\nx-request-id: ([^\r\n]+)", re.IGNORECASE)
 
@@ -130,6 +132,7 @@ class Wire:
         self.far = End(self._down, self._up, self._received)
         self.sends: list[tuple[int, str]] = []  # (tick, whose request)
         self.owner = ""
+        self.requests = 0  # of the swept stream
         self.answered = b""  # upstream's bytes of the current response
 
     @property
@@ -161,6 +164,7 @@ class Wire:
         if found := _REQUEST_ID.search(data):
             self.owner = found[1].decode("ascii")
             self.answered = b""
+            self.requests += self.owner == TARGET
         self.sends.append((self._tick(), self.owner))
 
     def _received(self, data: bytes) -> None:

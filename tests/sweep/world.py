@@ -7,19 +7,21 @@ what a dying server leaves behind.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 import trio.testing
 
+from tests.sweep.causes import Met
 from tests.sweep.client import Client
 from tests.sweep.network import Network
 from tests.sweep.proxied import serve_through_proxy, use_proxy
 from tests.sweep.scenario import PATHS, TARGET, Scenario
-from tests.sweep.sighting import Sighting, sight, tasks_of_server
+from tests.sweep.sighting import Sighting, sight, streams_in_use, tasks_of_server
 from tests.sweep.stage import application
 from tests.sweep.wire import Wire
 from trio_ai_stream.http.application import Application
@@ -27,7 +29,6 @@ from trio_ai_stream.simulator.ledger import Ledger
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.stream import Stream
-from trio_ai_stream.tracing import internals
 from trio_ai_stream.wire.record import Record
 
 if TYPE_CHECKING:
@@ -37,36 +38,44 @@ QUICK: Final = "simulator/fast?chunks=1"
 
 
 class World:
-    """Everything that one run needs; `run` is the program."""
+    """Everything that one run needs; `serving` is around the request that is swept."""
 
-    def __init__(self, scenario: Scenario, tick: Callable[[], int]) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        self.tick = tick
+        self.boundary = -1  # the last one
         self.records: list[Record] = []
+        self.met: list[Met] = []
         self.stream: Stream | None = None
+        self.held = self.held_at_end = False  # an answer, when the ending was decided
         self.client = self._target()
         self.neighbour: Client | None = None
+        self.began_at = 0.0
         self.ended_at: float | None = None
-        self.later: tuple[float, Callable[[], None]] | None = None
+        self.ended_at_tick: int | None = None
+        self.later: tuple[float, Callable[[], object]] | None = None
         self.sighting: Sighting | None = None
         self.tasks_before: Counter[str] = Counter()
-        self.after: Client | None = None  # the request that follows
+        self.again: Client | None = None  # the request itself, once more
+        self.after: Client | None = None  # a short stream that follows
         self.health: Client | None = None
         self.escaped: list[BaseException] = []
         self.valkey: MemoryValkey | None = None
         self.counted_last = 0  # streams that Valkey counted before the shutdown
-        self.generators_before = 0
         self.dials = 0
         self.left_open = 0  # connections that the server held after its shutdown
-        self.root: trio.CancelScope
         self.server_scope: trio.CancelScope
         self.network: Network
         self.app: Application
         self._requests: trio.Nursery
         self._simulator = Simulator(ledger=Ledger(now_ns=lambda: 0))
+        self._begun = trio.Event()
         self._shutdown = trio.Event()
         self._requests_over = trio.Event()
         self._stopped = trio.Event()
+
+    def tick(self) -> int:
+        """Return the number of the boundary that comes next."""
+        return self.boundary + 1
 
     @property
     def registry(self) -> Registry:
@@ -88,10 +97,33 @@ class World:
         """Return the open connections that carry the swept stream's request."""
         return [wire for wire in self.network.live_wires() if wire.owner == TARGET]
 
-    async def run(self) -> None:
-        """Serve the target and what surrounds it; then look, ask again, shut down."""
+    def observe(self) -> str | None:
+        """Look at the stream, at every boundary of its request."""
+        self.boundary += 1
+        stream = self.look_for_stream()
+        if stream is None or stream.ending is None:
+            self.held = stream is not None and stream.response is not None
+            return None
+        if self.ended_at_tick is None:
+            self.ended_at_tick = self.boundary
+            self.held_at_end = self.held and not self.acted_upstream()
+        if stream.completed:
+            return None
+        if stream.response is not None:
+            return "I1 upstream closed: its answer is held after the ending"
+        serving = streams_in_use(self)
+        if any(wire.near in serving for wire in self.wires_of_target()):
+            return "I1 upstream closed: a connection is open after the ending"
+        return None
+
+    def acted_upstream(self) -> bool:
+        """Whether upstream's side of the connection was acted upon."""
+        return any(met.cause.upstream for met in self.met)
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[World]:
+        """Serve around a body; afterwards shut the server down, and count."""
         async with trio.open_nursery() as outside:
-            self.root = outside.cancel_scope
             serve = self._simulator.handle
             if self.scenario.proxied:
                 serve = partial(serve_through_proxy, serve)
@@ -108,22 +140,58 @@ class World:
             if self.scenario.proxied and self.app.services.upstream is not None:
                 use_proxy(self.app.services.upstream)
             await self._warm_up()
+            self._requests.start_soon(self._accompany)
             await trio.testing.wait_all_tasks_blocked()
             self.tasks_before = tasks_of_server()
-            self.generators_before = internals.living_async_generators()
-            if self.later is not None:
-                outside.start_soon(self._act_later, *self.later, name="later")
-            await self._serve_target()
-            await self._look()
-            await self._ask_again()
-            if self.valkey is not None and not self._requests_over.is_set():
-                await self._wait_until_shared()
-                self.counted_last = len(self.valkey.counts.streams)
-            self._shutdown.set()
-            await self._stopped.wait()
-            self.dials = len(self.network.dials)
-            self.left_open = len(self.network.live_wires())
-            outside.cancel_scope.cancel(reason="the run is over")
+            try:
+                yield self
+            finally:
+                self._shutdown.set()
+                await self._stopped.wait()
+                self.dials = len(self.network.dials)
+                self.left_open = len(self.network.live_wires())
+                outside.cancel_scope.cancel(reason="the run is over")
+
+    async def serve_target(self) -> None:
+        """Make the request that is swept: the body of the program."""
+        self._begun.set()
+        self.began_at = trio.current_time()
+        try:
+            await self.client.run(self.app)
+        finally:
+            self.ended_at = trio.current_time()
+
+    async def look_and_ask_again(self) -> None:
+        """Look around when all is quiet; then see whether the server still serves."""
+        if self.neighbour is not None:
+            await self.neighbour.wait_finished()
+        await trio.testing.wait_all_tasks_blocked()
+        self.sighting = sight(self)
+        if self._requests_over.is_set():
+            return
+        self.network.connect_s = 0.0
+        self.after = self._plain("after", QUICK)
+        await self._exchange(self.after)
+        self.health = Client("health", "/health", method="GET", tick=self.tick)
+        await self._exchange(self.health)
+        if self.valkey is not None and not self._requests_over.is_set():
+            await self._wait_until_shared()
+            self.counted_last = len(self.valkey.counts.streams)
+
+    async def _accompany(self) -> None:
+        """Do what the scenario wants beside the request that is swept."""
+        await self._begun.wait()
+        if self.scenario.neighbour:
+            self.neighbour = self._plain("neighbour", self.scenario.neighbour)
+            self._requests.start_soon(self.neighbour.run, self.app, name="neighbour")
+        if self.later is not None:
+            await trio.sleep(self.later[0])
+            if self.ended_at is None:
+                self.later[1]()
+        if self.scenario.leaves_after_s is not None:
+            with trio.move_on_after(self.scenario.leaves_after_s):
+                await self.client.wait_finished()
+            self.client.disconnect()
 
     def _share(self, outside: trio.Nursery) -> MemoryValkey:
         """Let the application's limits be counted in a Valkey of its own, in memory."""
@@ -212,39 +280,6 @@ class World:
         self._requests.start_soon(client.run, self.app, name=client.name)
         await client.wait_finished()
 
-    @staticmethod
-    async def _act_later(seconds: float, act: Callable[[], None]) -> None:
-        await trio.sleep(seconds)
-        act()
-
     async def _warm_up(self) -> None:
         for number in range(self.scenario.warm):
             await self._exchange(self._plain(f"before{number}", QUICK))
-
-    async def _serve_target(self) -> None:
-        self._requests.start_soon(self.client.run, self.app, name=TARGET)
-        if self.scenario.neighbour:
-            self.neighbour = self._plain("neighbour", self.scenario.neighbour)
-            self._requests.start_soon(self.neighbour.run, self.app, name="neighbour")
-        if self.scenario.leaves_after_s is not None:
-            with trio.move_on_after(self.scenario.leaves_after_s):
-                await self.client.wait_finished()
-            self.client.disconnect()
-        await self.client.wait_finished()
-        self.ended_at = trio.current_time()
-        if self.neighbour is not None:
-            await self.neighbour.wait_finished()
-
-    async def _look(self) -> None:
-        """Wait until all is quiet, without letting time pass; then look around."""
-        await trio.testing.wait_all_tasks_blocked()
-        self.sighting = sight(self)
-
-    async def _ask_again(self) -> None:
-        if self._requests_over.is_set():
-            return
-        self.network.connect_s = 0.0
-        self.after = self._plain("after", QUICK)
-        await self._exchange(self.after)
-        self.health = Client("health", "/health", method="GET", tick=self.tick)
-        await self._exchange(self.health)

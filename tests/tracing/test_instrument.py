@@ -11,9 +11,7 @@ import trio.testing
 
 from cancel_lab.drawing import in_steps, timeline_of
 from cancel_lab.timeline import Kind
-from tests.sweep.replay import replay
-from tests.sweep.scenario import TARGET
-from tests.sweep.token import Token
+from tests.sweep.__main__ import replay_token
 from trio_ai_stream.tracing import process_trace
 from trio_ai_stream.tracing.instrument import (
     TraceInstrument,
@@ -93,14 +91,13 @@ def test_a_trace_becomes_the_report_s_timeline(tmp_path):
 
 def test_a_replay_is_drawn_in_steps_of_its_request(tmp_path):
     """Lanes are the tasks that live within the target's life; the act is a mark."""
-    token = Token.parse("late-end:0:25:disconnect")
-    replay(token, tmp_path / "t.json")
-    trace = in_steps(timeline_of(tmp_path / "t.json"), TARGET)
+    replay_token("late-end:0:25:disconnect", tmp_path / "t.json")
+    trace = in_steps(timeline_of(tmp_path / "t.json"), "body")
     assert trace.unit == "steps"
     names = [lane.name.rpartition(" ")[0] for lane in trace.lanes]
-    assert names[0] == TARGET
+    assert names[0] == "body"
     assert "upstream" not in names  # it was there before the request
-    (own,) = [lane for lane in trace.lanes if lane.name.startswith(TARGET)]
+    (own,) = [lane for lane in trace.lanes if lane.name.startswith("body")]
     (life,) = [span for span in own.spans if span.kind is Kind.LIFE]
     assert all(
         span.end_ns <= life.end_ns for lane in trace.lanes for span in lane.spans

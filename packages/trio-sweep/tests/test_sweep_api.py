@@ -6,7 +6,7 @@ import contextlib
 import json
 import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ import trio
 
 from trio_sweep import MisuseError, Program, TokenError, ViolationsError, sweep
 from trio_sweep.coverage import await_sites, classify
-from trio_sweep.engine import Plan, Sweep
+from trio_sweep.engine import Acts, Plan, Sweep
+from trio_sweep.run import Run
 from trio_sweep.token import Token
 
 
@@ -212,19 +213,19 @@ def test_real_sockets_can_be_swept() -> None:
     ).raise_for_violations()
 
 
-def test_judge_sees_what_the_world_yielded_and_the_run():
+def test_judge_sees_what_the_world_yielded_and_the_run() -> None:
     """A program judges a run when everything is over; its complaints are `state`."""
 
     @contextlib.asynccontextmanager
-    async def world():
+    async def world() -> AsyncIterator[list[str]]:
         done: list[str] = []
         yield done
         done.append("left")
 
-    async def body(_done):
+    async def body(_done: list[str]) -> None:
         await trio.sleep(1)
 
-    def judge(done, run):
+    def judge(done: list[str], run: Run) -> list[str]:
         cancelled = any(act.landed for act in run.acts)
         return [f"world {done}"] if cancelled else []
 
@@ -235,17 +236,17 @@ def test_judge_sees_what_the_world_yielded_and_the_run():
     ]
 
 
-def test_a_sweep_can_be_thinned_out_and_stopped_at_its_first_finding():
+def test_a_sweep_can_be_thinned_out_and_stopped_at_its_first_finding() -> None:
     """`choose` picks among the causes of a boundary; `most_runs` bounds the runs."""
 
-    async def body():
+    async def body() -> None:
         with trio.CancelScope():
             for _ in range(10):
                 await trio.sleep(1)
 
     asked: list[int] = []
 
-    def choose(_acts, k, possible):
+    def choose(_acts: Acts, k: int, possible: Sequence[str]) -> Sequence[str]:
         asked.append(k)
         return possible[:1] if k % 2 else ()
 

@@ -126,7 +126,12 @@ class OpenRouter:
         if response.status_code == 200:
             self._rejected_at = -math.inf
             return await self._answer(response, call, on_abortable)
-        raise await self._rejection(response, self._url)
+        on_abortable(response.extensions["body"].abort)
+        try:
+            failure = await self._rejection(response, self._url)
+        finally:
+            on_abortable(None)
+        raise failure
 
     async def _answer(
         self, response: httpx.Response, call: UpstreamRequest, on_abortable: OnAbortable

@@ -9,106 +9,140 @@ single coroutine do it; other tasks' steps are no boundaries to it.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import gc
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from tests.sweep.causes import CAUSES, Cause, Hit
-from tests.sweep.injector import Injection
-from tests.sweep.invariants import violations
-from tests.sweep.mutants.verdict import Verdict
-from tests.sweep.plan import PAIRS, QUICK, Plan
-from tests.sweep.run import Run, quiet, run_once, run_scenario
-from tests.sweep.scenario import TARGET
+import msgspec
+
+from tests.sweep.causes import CAUSES, Cause, carry_out
+from tests.sweep.programs import program, quiet
 from tests.sweep.scenarios import SCENARIOS
-from tests.sweep.sweep import NondeterminismError, Sweep
-from tests.sweep.token import Token
+from tests.sweep.sweeping import rotating
 from tests.sweep.world import World
-from trio_ai_stream.wire.record import Outcome
+from trio_sweep.engine import Acts, Plan, Sweep
+from trio_sweep.invariants import Violation, violations
+from trio_sweep.program import CANCEL
+from trio_sweep.run import Run, run_once
+from trio_sweep.token import Token
 
 ARMS: Final = ("sweep", "random", "one-task")
-LADDER: Final = (
-    QUICK,
-    Plan(
-        "another schedule",
-        scenarios=("document-refused",),
-        seeds=2,
-        exact_seeds=True,
-        causes=("disconnect",),
-    ),
-    Plan("pairs", scenarios=("plain", "late-end", "no-head"), causes=(), pairs=PAIRS),
-    Plan("every cause", exact_seeds=True),
-)
+PAIRS: Final = ("plain", "late-end", "no-head")
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """`runs` it took, or that were made in vain; `replay` repeats the run that told."""
+
+    mutant: str
+    arm: str
+    killed: bool
+    runs: int
+    invariant: str = ""
+    found: str = ""
+    replay: str = ""
 
 
 def judge(mutant: str, arm: str, budget: int) -> Verdict:
     """Search this process's program until something is wrong, or for so many runs."""
-    search = {"sweep": _sweep, "random": _random, "one-task": _one_task}[arm]
-    runs = 0
     with quiet():
-        try:
-            for run in search(budget):
-                runs += 1
-                found = violations(run)
-                if found:
-                    name, what = found[0]
-                    return Verdict(
-                        mutant=mutant,
-                        arm=arm,
-                        killed=True,
-                        runs=runs,
-                        invariant=name,
-                        found=what[:200],
-                        replay=str(run.token),
-                    )
-                if runs >= budget:
-                    break
-        except NondeterminismError as exc:
-            return Verdict(
-                mutant=mutant,
-                arm=arm,
-                killed=True,
-                runs=runs + 2,  # the two that should have been one
-                invariant="deterministic",
-                found=str(exc)[:200],
-            )
+        if arm == "sweep":
+            return _sweep(mutant, budget)
+        gc.collect()
+        gc.freeze()
+        search = _random if arm == "random" else _one_task
+        runs = 0
+        for name, run, found in search(budget):
+            runs += 1
+            if found:
+                return _found(mutant, arm, runs, found[0], f"{name}:{run.token}")
+            if runs >= budget:
+                break
     return Verdict(mutant=mutant, arm=arm, killed=False, runs=runs)
 
 
-def _sweep(budget: int) -> Iterator[Run]:
-    for plan in LADDER:
-        yield from Sweep(dataclasses.replace(plan)).runs()
+def _found(mutant: str, arm: str, runs: int, what: Violation, replay: str) -> Verdict:
+    invariant, text = what.invariant, what.text
+    if invariant == "state":
+        invariant, _, text = text.partition(": ")
+    return Verdict(
+        mutant=mutant,
+        arm=arm,
+        killed=True,
+        runs=runs,
+        invariant=invariant,
+        found=text[:200],
+        replay=replay,
+    )
 
 
-def _random(budget: int) -> Iterator[Run]:
+def _stages() -> Iterator[tuple[str, Plan]]:
+    for name in SCENARIOS:
+        yield name, Plan(1, scopes=False, choose=rotating(name))
+    yield "document-refused", Plan(2, scopes=False, choose=_only_disconnect)
+    for name in PAIRS:
+        yield name, Plan(1, scopes=False, pairs=True, choose=_pairs)
+    for name in SCENARIOS:
+        yield name, Plan(1, scopes=False)
+
+
+def _only_disconnect(_acts: Acts, _k: int, _possible: object) -> Iterable[str]:
+    return ("disconnect",)
+
+
+def _pairs(acts: Acts, k: int, possible: Iterable[str]) -> Iterable[str]:
+    """Let every cause be followed by a kill or a disconnect, in turn."""
+    if not acts:
+        return possible
+    return ("kill",) if (k + acts[0][0]) % 2 else ("disconnect",)
+
+
+def _sweep(mutant: str, budget: int) -> Verdict:
+    runs = 0
+    for name, plan in _stages():
+        plan.most_runs = budget - runs
+        report = Sweep(program(SCENARIOS[name]), plan, name).run()
+        runs += report.runs
+        if report.findings:
+            first = report.findings[0]
+            what = Violation(first.invariant, first.text)
+            return _found(mutant, "sweep", runs, what, f"{name}:{first.token}")
+        if runs >= budget:
+            break
+    return Verdict(mutant=mutant, arm="sweep", killed=False, runs=runs)
+
+
+def _random(budget: int) -> Iterator[tuple[str, Run, list[Violation]]]:
     """Run a cause at a time drawn uniformly from the undisturbed run's length."""
     dice = random.Random(0)
     lengths: dict[str, float] = {}
     for number in range(budget):
         name = dice.choice(list(SCENARIOS))
+        scenario = SCENARIOS[name]
+        worlds: list[World] = []
         if name not in lengths:
-            base = run_once(Token(name, 0))
-            lengths[name] = base.world.ended_at or 0.0
+            run_once(program(scenario, worlds.append), Token(0))
+            world = worlds.pop()
+            lengths[name] = (world.ended_at or 0.0) - world.began_at
         at = dice.uniform(0, lengths[name])
         cause = dice.choice(list(CAUSES.values()))
-        injection = Injection(-1, cause)
-        scenario = SCENARIOS[name]
-        yield run_scenario(scenario, Token(name, number), [injection], at_s=at)
+        swept = program(scenario, functools.partial(_act_later, at, cause))
+        run = run_once(swept, Token(number))
+        yield name, run, violations(run, swept)
 
 
-def _call(world: World) -> Hit:
-    world.client.scope.cancel(reason="one task")
-    return world.client.scope
+def _act_later(at: float, cause: Cause, world: World) -> None:
+    world.later = (at, functools.partial(carry_out, cause, world))
 
 
-def _one_task(budget: int) -> Iterator[Run]:
-    cause = Cause("call", _call, Outcome.CLIENT_DISCONNECTED, bound_s=0)
+def _one_task(budget: int) -> Iterator[tuple[str, Run, list[Violation]]]:
     for seed in range(budget):
         for name, scenario in SCENARIOS.items():
-            token = Token(name, seed)
-            base = run_once(token)
-            yield base
-            own = [k for k, (who, _) in enumerate(base.trace) if who == TARGET]
-            for k in own:
-                yield run_scenario(scenario, token, [Injection(k, cause)])
+            swept = program(scenario)
+            base = run_once(swept, Token(seed))
+            yield name, base, violations(base, swept)
+            for k, (who, _) in enumerate(base.seen.steps):
+                if who == "body":
+                    run = run_once(swept, Token(seed, ((k, CANCEL),)))
+                    yield name, run, violations(run, swept, base)

@@ -48,20 +48,20 @@ _RELAY: Final = (
     Mutant(
         "unbounded-farewell",
         "the terminal event waits for the client for ever",
-        "write_ending",
+        "relay:_Conversation.write_ending",
         "trio.move_on_after(_1)",
         "trio.CancelScope()",
     ),
     Mutant(
         "two-writers",
         "the terminal event does not wait for a heartbeat under way",
-        "write_ending",
+        "relay:_Conversation.write_ending",
         "await _1.writable()",
     ),
     Mutant(
         "heartbeat-in-farewell",
         "the timers go on while the terminal event is written (found by the sweep)",
-        "write_ending",
+        "relay:_Conversation.write_ending",
         "_1.waiting_since = None",
     ),
     Mutant(
@@ -213,6 +213,13 @@ _STREAM: Final = (
 )
 _TRANSPORT: Final = (
     Mutant(
+        "refusal-not-held",
+        "a refusal is read on after the ending, until the cancel comes there (found by"
+        " the sweep)",
+        "OpenRouter.open",
+        '_1(_2.extensions["body"].abort)',
+    ),
+    Mutant(
         "abort-keeps-socket",
         "an aborted body leaves its connection open",
         "transport.body:abort",
@@ -234,6 +241,144 @@ _TRANSPORT: Final = (
         "False",
     ),
 )
+# Those that change a number or a promise, which the first sweep did not look at.
+_COUNTS: Final = (
+    Mutant(
+        "told-never",
+        "the record says that nobody was told",
+        "relay:_Conversation.write_ending",
+        "_1.told = _2",
+        "_1.told = False",
+    ),
+    Mutant(
+        "bytes-uncounted",
+        "the record leaves out what was written",
+        "_pass",
+        "_1.bytes_out += _2",
+    ),
+    Mutant(
+        "blocks-uncounted",
+        "the record leaves out the writes",
+        "_pass",
+        "_1.blocks += 1",
+    ),
+    Mutant(
+        "events-uncounted",
+        "the record leaves out the events",
+        "_pass",
+        "_1.events += _2",
+    ),
+    Mutant(
+        "attempts-doubled",
+        "the record counts attempts that were not made",
+        "relay:_attempt",
+        "_1.attempts += 1",
+        "_1.attempts += 5",
+    ),
+    Mutant(
+        "attempts-uncounted",
+        "the record leaves out the attempts",
+        "relay:_attempt",
+        "_1.attempts += 1",
+    ),
+    Mutant(
+        "first-content-unrecorded",
+        "the record leaves out when content came",
+        "_pass",
+        "_1.first_content_at = _2",
+    ),
+    Mutant(
+        "latency-unrecorded",
+        "the record leaves out when upstream was closed",
+        "release_upstream",
+        "self.upstream_closed_at = _1",
+    ),
+    Mutant(
+        "recorded-twice",
+        "a stream is recorded twice",
+        "Stream.close",
+        "self._on_close(_1, _2)",
+        "self._on_close(_1, _2)\nself._on_close(_1, _2)",
+    ),
+    Mutant(
+        "permit-kept",
+        "the permit comes back only when the client is told",
+        "Stream.close",
+        "self.release_permit()",
+    ),
+    Mutant(
+        "entry-kept",
+        "the registry keeps a stream that is over",
+        "admit_stream.closed",
+        "_1.registry.remove(_2)",
+    ),
+    Mutant(
+        "first-token-ignored",
+        "the budget of the first token is over, and nobody looks",
+        "relay:_Conversation._converse",
+        "first.cancelled_caught",
+        "False",
+    ),
+    Mutant(
+        "idle-ignored",
+        "upstream's silence ends the wait, and the stream as if whole",
+        "relay:_Conversation._converse",
+        "idle.cancelled_caught",
+        "False",
+    ),
+    Mutant(
+        "deadline-ignored",
+        "the deadline cuts the stream, and no ending says so",
+        "_Conversation.run",
+        "whole.cancelled_caught",
+        "False",
+    ),
+    Mutant(
+        "heartbeat-never-done",
+        "a heartbeat that was written counts as under way",
+        "_write_heartbeat",
+        "_1.set()",
+    ),
+    Mutant(
+        "request-not-held",
+        "a request without its head is not closed by the ending",
+        "_try",
+        "on_abortable(partial(...))",
+    ),
+    Mutant(
+        "live-count-kept",
+        "a connection that went idle counts as live as well",
+        "Pool.release",
+        "_1.discard(_2)",
+    ),
+    Mutant(
+        "discard-count-kept",
+        "a connection that was closed counts as live",
+        "Pool.discard",
+        "_1.discard(_2)",
+    ),
+    Mutant(
+        "dial-count-kept",
+        "a dial that is over counts as under way",
+        "upstream_transport:_open",
+        "self._connecting -= 1",
+    ),
+    Mutant(
+        "cancelled-read-keeps-socket",
+        "a body whose reading is cancelled leaves its connection open",
+        "TransportBody.receive",
+        "self.abort()\nraise",
+        "raise",
+    ),
+    Mutant(
+        "stop-of-ended",
+        "a stop after the ending cancels what tells the client",
+        "Stream.stop",
+        "not _1",
+        "False",
+    ),
+)
 MUTANTS: Final[dict[str, Mutant]] = {
-    mutant.name: mutant for mutant in (*_RELAY, *_REQUEST, *_STREAM, *_TRANSPORT)
+    mutant.name: mutant
+    for mutant in (*_RELAY, *_REQUEST, *_STREAM, *_TRANSPORT, *_COUNTS)
 }

@@ -6,10 +6,10 @@ import ast
 
 import pytest
 
+from tests.sweep.mutants.arms import Verdict
 from tests.sweep.mutants.catalogue import MUTANTS
 from tests.sweep.mutants.mutant import Mutant, StaleMutantError
 from tests.sweep.mutants.trial import kill_table, trial
-from tests.sweep.mutants.verdict import Verdict
 
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=list(MUTANTS))

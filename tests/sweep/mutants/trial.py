@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from tests.sweep.mutants.verdict import Verdict
+from tests.sweep.mutants.arms import Verdict
 
 # A mutant may run in circles where no instrument gets a turn; that is found too.
 PATIENCE_S: Final = 1800.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import functools
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -75,11 +76,13 @@ def files_of(packages: Iterable[str]) -> list[str]:
 
 def await_sites(files: Iterable[str]) -> list[AwaitSite]:
     """Return every await site of these files, in order."""
-    found: set[AwaitSite] = set()
-    for path in files:
-        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-        found |= {AwaitSite(path, line, where) for line, where in _lines(tree, "")}
-    return sorted(found)
+    return sorted({site for path in files for site in _sites_of(path)})
+
+
+@functools.cache
+def _sites_of(path: str) -> frozenset[AwaitSite]:
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    return frozenset(AwaitSite(path, line, name) for line, name in _lines(tree, ""))
 
 
 def _lines(node: ast.AST, function: str) -> Iterator[tuple[int, str]]:

@@ -125,7 +125,8 @@ def run_once(
         injector.body_tasks.clear()
         run.seen, run.acts = injector.seen, injector.acts
         run.cancelled_at = injector.cancelled_at
-        if program.judge is not None and injector.error is None:
+        began = injector.scope is not None  # else the world itself failed
+        if program.judge is not None and began and injector.error is None:
             run.checked += program.judge(*program.arguments(injector.env), run)
         for act in run.acts:
             act.scope = None

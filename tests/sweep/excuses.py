@@ -1,0 +1,87 @@
+"""Await sites that no act can meet in memory, each with a reviewed reason.
+
+A key is a pattern for `package/file.py:Class.function`. A test holds that each of them
+is needed: that it matches a site, and that no act met all of those.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SWEPT: Final = tuple(
+    f"trio_ai_stream.{room}" for room in ("http", "stream", "upstream", "admission")
+)
+EXCUSES: Final[dict[str, str]] = {
+    "trio_ai_stream/upstream/transport/links.py:TlsLink.handshake": (
+        "TLS needs a socket; the matrix runs it"
+    ),
+    "trio_ai_stream/upstream/transport/links.py:TlsLink.flush": ("the same"),
+    "trio_ai_stream/upstream/transport/links.py:TlsLink._send_outgoing": ("the same"),
+    "trio_ai_stream/upstream/transport/dial.py:Resolver.resolve": (
+        "DNS runs in a thread"
+    ),
+    "trio_ai_stream/upstream/transport/dial.py:Dialer.dial": ("DNS and TCP"),
+    "trio_ai_stream/upstream/transport/dial.py:Dialer._secure": ("TLS"),
+    "trio_ai_stream/upstream/transport/dial.py:_connect_first": ("real sockets"),
+    "trio_ai_stream/upstream/transport/dial.py:_attempt": ("real sockets"),
+    "trio_ai_stream/upstream/transport/dial.py:_connect_one": ("real sockets"),
+    "trio_ai_stream/upstream/transport/links.py:SocketLink.flush": ("real sockets"),
+    "trio_ai_stream/upstream/transport/upstream_connection.py:*.exchange": (
+        "a request in one write needs a socket: a stream in memory takes an await"
+    ),
+    "trio_ai_stream/upstream/transport/links.py:ClosedLink.wait": (
+        "only for a link that was closed meanwhile"
+    ),
+    "trio_ai_stream/upstream/transport/request_message.py:RequestMessage.write": (
+        "no request of ours is chunked"
+    ),
+    "trio_ai_stream/upstream/transport/body.py:TransportBody.receive": (
+        "only under httpx's read budget"
+    ),
+    "trio_ai_stream/upstream/transport/body.py:TransportBody.__anext__": (
+        "for httpx's own readers"
+    ),
+    "trio_ai_stream/upstream/bodies.py:_DecodedBody.receive": (
+        "the simulator compresses nothing"
+    ),
+    "trio_ai_stream/upstream/bodies.py:_DecodedBody.drain": ("the same"),
+    "trio_ai_stream/upstream/openrouter.py:OpenRouter.get": (
+        "no stream: upstream refuses a GET"
+    ),
+    "trio_ai_stream/admission/peers.py:*": ("workers' sockets"),
+    "trio_ai_stream/http/probes.py:*": (
+        "no stream: a listener of its own, tests/e2e runs it"
+    ),
+    "trio_ai_stream/http/remote_streams.py:*": (
+        "other workers' streams, over their sockets"
+    ),
+    "trio_ai_stream/http/streams.py:*": ("no stream: one short answer"),
+    "trio_ai_stream/http/models.py:*": (
+        "no stream: the scenario `models` takes its longest way"
+    ),
+    "trio_ai_stream/http/live_view.py:*": (
+        "no chat stream: `live` takes the usual way"
+    ),
+    "trio_ai_stream/http/application.py:*": (
+        "no request is under way when start-up fails"
+    ),
+    "trio_ai_stream/admission/shared/shared_directory.py:*": (
+        "no stream: one short answer"
+    ),
+    "trio_ai_stream/admission/shared/shared_gate.py:Changes.run": (
+        "no request: the log's timer"
+    ),
+    "trio_ai_stream/admission/shared/leases.py:Leases._keep": (
+        "no request: the model test runs it"
+    ),
+    "trio_ai_stream/admission/shared/leases.py:Leases._synchronise": ("the same"),
+    "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink._ask": (
+        "if Valkey forgot the scripts"
+    ),
+    "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink.publish": (
+        "no stream: see the bus"
+    ),
+    "trio_ai_stream/http/responder.py:ChatResponder.ended": (
+        "nothing is awaited between admission and the first write"
+    ),
+}
