@@ -143,14 +143,12 @@ class World:
             self._requests.start_soon(self._accompany)
             await trio.testing.wait_all_tasks_blocked()
             self.tasks_before = tasks_of_server()
-            try:
-                yield self
-            finally:
-                self._shutdown.set()
-                await self._stopped.wait()
-                self.dials = len(self.network.dials)
-                self.left_open = len(self.network.live_wires())
-                outside.cancel_scope.cancel(reason="the run is over")
+            yield self
+            self._shutdown.set()
+            await self._stopped.wait()
+            self.dials = len(self.network.dials)
+            self.left_open = len(self.network.live_wires())
+            outside.cancel_scope.cancel(reason="the run is over")
 
     async def serve_target(self) -> None:
         """Make the request that is swept: the body of the program."""
