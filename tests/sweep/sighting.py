@@ -62,7 +62,7 @@ def streams_in_use(world: World) -> list[trio.abc.Stream]:
 
 def _counted(world: World) -> int:
     quick = world.scenario.valkey in {"up", "lost"} and world.shared()
-    return len(world.valkey.counts.streams) if quick and world.valkey else 0
+    return world.valkey.counts.counted() if quick and world.valkey else 0
 
 
 def sight(world: World) -> Sighting:

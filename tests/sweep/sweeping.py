@@ -18,6 +18,12 @@ from trio_sweep.places import Site
 from trio_sweep.program import SCOPE
 
 SCOPES: Final = ("trio_ai_stream/*",)
+ALLOWED: Final = {
+    "resource-warning:Unclosed <MemoryObject*": (
+        "coredis drops queues unclosed when a cancel meets its connecting; they are"
+        " memory of this process alone"
+    )
+}
 _NUMBERS: Final = {name: number for number, name in enumerate(SCENARIOS)}
 _AFTER_SCOPES: Final = 8  # every so many boundaries, a second act follows a scope's
 
@@ -54,12 +60,13 @@ def every_cause(acts: Acts, k: int, possible: Sequence[str]) -> Iterable[str]:
 
 def quick(scenario: str, seeds: int | None = 1) -> Plan:
     """Return the plan of the test suite: one cause a boundary."""
-    return Plan(seeds, scopes=False, choose=rotating(scenario), packages=SWEPT)
+    choose = rotating(scenario)
+    return Plan(seeds, False, choose=choose, allow=ALLOWED, packages=SWEPT)
 
 
 def full(_scenario: str, seeds: int | None = None) -> Plan:
     """Return the long plan: causes, scopes, pairs, seeds until no state is new."""
-    return Plan(seeds, SCOPES, pairs=True, choose=every_cause, packages=SWEPT)
+    return Plan(seeds, SCOPES, True, choose=every_cause, allow=ALLOWED, packages=SWEPT)
 
 
 @dataclass(slots=True)

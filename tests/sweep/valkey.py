@@ -45,6 +45,11 @@ class Counts:
         self.of: dict[str, dict[str, None]] = {}
         self._full_at: dict[str, float] = {}
 
+    def counted(self) -> int:
+        """How many streams count, of processes whose lease has not ended."""
+        now = self._now_s()
+        return sum(self.leases.get(p, 0.0) > now for p, _ in self.streams.values())
+
     def run(self, name: str, keys: Sequence[str], args: Sequence[str]) -> Any:
         """Do one script."""
         act: Callable[..., Any] = getattr(self, f"_{name}")

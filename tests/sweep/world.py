@@ -174,7 +174,7 @@ class World:
         await self._exchange(self.health)
         if self.valkey is not None and not self._requests_over.is_set():
             await self._wait_until_shared()
-            self.counted_last = len(self.valkey.counts.streams)
+            self.counted_last = self.valkey.counts.counted()
 
     async def _accompany(self) -> None:
         """Do what the scenario wants beside the request that is swept."""
