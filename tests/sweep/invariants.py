@@ -126,7 +126,8 @@ def _record_agrees(run: Judged) -> str | None:
     dialled = sum(dial.whose == "body" for dial in world.network.dials)
     if record.attempts < asked - record.attempts * (world.scenario.warm > 0):
         return f"{asked} requests went out in {record.attempts} attempts"
-    if record.attempts > asked + dialled + 1:
+    cut = sum(one.cause.upstream for one in run.acts)  # an attempt before its dial
+    if record.attempts > asked + dialled + cut + 1:
         return f"{record.attempts} attempts with {asked} requests, {dialled} dials"
     late = record.cancel_latency_s
     if late is not None and (late > EPSILON_S or record.outcome is Outcome.COMPLETED):
