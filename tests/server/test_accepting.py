@@ -8,7 +8,7 @@ import resource
 import socket
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -182,13 +182,12 @@ def _no_descriptors() -> Iterator[None]:
     """Let nothing be opened: the limit is what is open now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = {int(name) for name in os.listdir("/proc/self/fd")}
-    free = next(number for number in range(soft) if number not in used)
     plugs = []
     try:
-        while (plug := os.open(os.devnull, os.O_RDONLY)) < max(used):
-            plugs.append(plug)
-        plugs.append(plug)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(used | {free, plug}) + 1, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 1, hard))
+        with suppress(OSError):  # until there is none
+            while True:
+                plugs.append(os.open(os.devnull, os.O_RDONLY))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -124,6 +124,9 @@ class Server:
                         app, config, sockets, shutdown, started, notifier
                     )
                     nursery.cancel_scope.cancel(reason="the server has ended")
+                if event is not None:  # nobody could help the parent after our exit
+                    with trio.move_on_after(4 * _STUCK_S):
+                        await keep_unstuck(event, until_free=True)
         except* (LifespanFailureError, LifespanTimeoutError) as group:
             failures += [str(exc) for exc in leaves(group)]
         if failures:
@@ -273,17 +276,21 @@ async def ordered(event: Any) -> None:
         await trio.sleep(_POLL_S)
 
 
-async def keep_unstuck(event: Any) -> None:
+async def keep_unstuck(event: Any, *, until_free: bool = False) -> None:
     """Let a stuck parent go on, until cancelled; call it once the end is ordered.
 
     The innermost handler gets the lock and the outermost then finds it free, which is
     an error to it: the parent ends with a traceback and status 1, but it ends.
+
+    :param until_free: return as soon as nobody holds the lock.
     """
     held_s = 0.0
     while True:
         if event._cond.acquire(block=False):
             held_s = 0.0
             event._cond.release()
+            if until_free:
+                return
         else:
             held_s += _POLL_S
         if held_s >= _STUCK_S:

@@ -128,10 +128,10 @@ class OpenRouter:
             return await self._answer(response, call, on_abortable)
         on_abortable(response.extensions["body"].abort)
         try:
-            failure = await self._rejection(response, self._url)
+            # Not held by this frame: an exception that it holds would hold it.
+            raise await self._rejection(response, self._url)
         finally:
             on_abortable(None)
-        raise failure
 
     async def _answer(
         self, response: httpx.Response, call: UpstreamRequest, on_abortable: OnAbortable
