@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import re
 import signal
 from functools import partial
 from pathlib import Path
