@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Hit = trio.CancelScope | bool
 Act = Callable[["World"], Hit]
 ERROR_EVENT: Final = (
-    b'data: {"id":"x","choices":[],"error":{"code":502,"message":"injected"}}\n\n'
+    b'data: {"id":"x","choices":[],"error":{"code":429,"message":"injected"}}\n\n'
 )
 
 

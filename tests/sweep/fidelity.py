@@ -73,6 +73,9 @@ def _after(injection: Met, run: Judged) -> set[Outcome]:
     if cause.outcome is None:
         return natural | {Outcome.UPSTREAM_UNREACHABLE}
     own = {cause.outcome}
+    if cause.name in BUDGETS and "fail_times" in run.world.scenario.upstream:
+        # Upstream failed first; then no time was left to ask it again.
+        own |= _unless(_must_win(cause, injection, run), {Outcome.UPSTREAM_FAILED})
     if cause.name in {"kill", "cancel"} and run.world.registry.draining.is_set():
         own = {Outcome.SHUTDOWN}
     return own | _unless(_must_win(cause, injection, run), natural)

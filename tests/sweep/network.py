@@ -37,6 +37,10 @@ class Network:
         self.connect_s = connect_s
         self.wires: list[Wire] = []
         self.dials: list[Dial] = []
+        self._dialled, self._accepted = trio.open_memory_channel[trio.abc.Stream](
+            float("inf")
+        )
+        nursery.start_soon(self._accept, name="upstream")
 
     async def connect(self, _host: str, _port: int, _tls: bool) -> trio.abc.Stream:
         """Connect after `connect_s`, unless `refuse` comes before: an OSError."""
@@ -51,8 +55,14 @@ class Network:
             dial.over = True
         wire = Wire(self._tick)
         self.wires.append(wire)
-        self._nursery.start_soon(self._serve, wire.far, name="upstream connection")
+        self._dialled.send_nowait(wire.far)
         return wire.near
+
+    async def _accept(self) -> None:
+        """Serve what was dialled, in tasks that the dialling one did not start."""
+        async with self._dialled, self._accepted:
+            async for far in self._accepted:
+                self._nursery.start_soon(self._serve, far, name="upstream connection")
 
     def refuse(self) -> bool:
         """Refuse whoever is connecting now; tell whether anybody is."""

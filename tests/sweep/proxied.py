@@ -1,12 +1,23 @@
-"""Upstream behind a proxy: each connection begins with a CONNECT, in memory as well."""
+"""Upstreams that are reached otherwise, in memory as well.
+
+Behind a proxy each connection begins with a CONNECT. And an upstream of another kind
+may give nothing that closes a connection before it is answered: then its answer may
+arrive after the stream has ended.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import trio
 
+from trio_ai_stream.stream.protocols import (
+    OnAbortable,
+    OnSent,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Origin, Proxy
 
@@ -36,3 +47,19 @@ async def serve_through_proxy(
         await stream.aclose()
         return
     await serve(stream)
+
+
+class Unheld:
+    """An upstream that gives nothing to abort until its answer is there."""
+
+    def __init__(self, upstream: OpenRouter) -> None:
+        self.inner = upstream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def open(
+        self, call: UpstreamRequest, on_sent: OnSent, _on_abortable: OnAbortable
+    ) -> UpstreamResponse:
+        """Open an answer, as the other does."""
+        return await self.inner.open(call, on_sent, lambda _abort: None)

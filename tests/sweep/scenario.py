@@ -47,6 +47,7 @@ class Scenario:
     # The server under the application tells of a disconnect at once.
     reports_disconnect: bool = True
     proxied: bool = False  # upstream is behind a proxy
+    unheld: bool = False  # nothing closes upstream's connection before it is answered
     pieces: int = 1  # in which the request's body arrives
     connect_s: float = 0.01
     warm: int = 0  # requests before, which leave a connection in the pool

@@ -28,6 +28,13 @@ _ALL: Final = (
         always=("stop",),
     ),
     Scenario(
+        "unheld",
+        "the same from an upstream whose connection nobody can close before it is"
+        " answered",
+        unheld=True,
+        always=("stop", "disconnect"),
+    ),
+    Scenario(
         "slow-client",
         "a client that takes a quarter of a second to read each write, so that the"
         " relay waits in `send` while upstream goes on",

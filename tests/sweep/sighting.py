@@ -48,7 +48,8 @@ def tasks_of_server() -> Counter[str]:
 
 
 def _transport(world: World) -> UpstreamTransport:
-    held = vars(world.app.services.upstream).values()
+    upstream = world.app.services.upstream
+    held = vars(getattr(upstream, "inner", upstream)).values()
     inner = [getattr(value, "_transport", value) for value in held]
     return next(value for value in inner if isinstance(value, UpstreamTransport))
 

@@ -19,7 +19,7 @@ import trio.testing
 from tests.sweep.causes import Met
 from tests.sweep.client import Client
 from tests.sweep.network import Network
-from tests.sweep.proxied import serve_through_proxy, use_proxy
+from tests.sweep.proxied import Unheld, serve_through_proxy, use_proxy
 from tests.sweep.scenario import PATHS, TARGET, Scenario
 from tests.sweep.sighting import Sighting, sight, streams_in_use, tasks_of_server
 from tests.sweep.stage import application
@@ -111,6 +111,8 @@ class World:
             return None
         if stream.response is not None:
             return "I1 upstream closed: its answer is held after the ending"
+        if self.scenario.unheld:
+            return None
         serving = streams_in_use(self)
         if any(wire.near in serving for wire in self.wires_of_target()):
             return "I1 upstream closed: a connection is open after the ending"
@@ -139,6 +141,8 @@ class World:
             await outside.start(self._serve)
             if self.scenario.proxied and self.app.services.upstream is not None:
                 use_proxy(self.app.services.upstream)
+            if self.scenario.unheld and self.app.services.upstream is not None:
+                self.app.services.upstream = Unheld(self.app.services.upstream)  # type: ignore[assignment]
             await self._warm_up()
             self._requests.start_soon(self._accompany)
             await trio.testing.wait_all_tasks_blocked()

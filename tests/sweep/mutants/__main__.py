@@ -26,7 +26,7 @@ def main() -> int:
     )
     parser.add_argument("--arm", action="append", choices=ARMS, help="repeatable")
     parser.add_argument(
-        "--budget", type=int, default=3000, help="runs for each mutant and arm"
+        "--budget", type=int, default=4000, help="runs for each mutant and arm"
     )
     parser.add_argument("--jsonl", type=Path, help="write a verdict a line here")
     arguments = parser.parse_args()

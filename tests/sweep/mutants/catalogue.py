@@ -364,13 +364,6 @@ _COUNTS: Final = (
         "self._connecting -= 1",
     ),
     Mutant(
-        "cancelled-read-keeps-socket",
-        "a body whose reading is cancelled leaves its connection open",
-        "TransportBody.receive",
-        "self.abort()\nraise",
-        "raise",
-    ),
-    Mutant(
         "stop-of-ended",
         "a stop after the ending cancels what tells the client",
         "Stream.stop",
