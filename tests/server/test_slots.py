@@ -142,7 +142,7 @@ async def test_young_deaths_in_one_slot_do_not_end_a_healthy_worker(
     workers: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bad slot goes on trying; once nobody is healthy, it is over."""
-    monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 0.5)
     supervisor = workers("serve", "die")
     status: list[int] = []
 
