@@ -143,6 +143,7 @@ async def test_young_deaths_in_one_slot_do_not_end_a_healthy_worker(
 ) -> None:
     """The bad slot goes on trying; once nobody is healthy, it is over."""
     monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 0.5)
+    monkeypatch.setattr(module, "_YOUNG_S", 0.1)
     supervisor = workers("serve", "die")
     status: list[int] = []
 
