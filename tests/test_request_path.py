@@ -116,7 +116,10 @@ async def test_the_path_is_as_short_as_it_is_said_to_be() -> None:
     """Files of a request, calls and files of one more event."""
     few, more = 3, 23
     with trio.fail_after(30):
-        short, long = (Counter(calls) for calls in await traced(few, more))
+        runs = await traced(few, few, few, more)
+    *shorts, long = (Counter(calls) for calls in runs)
+    # On a busy machine a timer that is not of the request may fall into one of them.
+    short = min(shorts, key=lambda calls: len({file for file, _ in calls}))
     files = {file for file, _ in short}
     said = FILES.search(DOCUMENT)
     assert said is not None

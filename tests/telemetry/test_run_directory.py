@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,32 @@ def test_a_dead_servers_directory_is_removed_by_the_next_start(
     assert living.path.is_dir()
     joined.close()
     living.close()
+
+
+def test_one_that_comes_while_the_last_leaves_has_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that joins as another removes the directory does not lose its own."""
+    path = tmp_path / "shared"
+    came: list[RunDirectory] = []
+    rmtree, close = shutil.rmtree, os.close
+
+    def remove(going: Path, *, ignore_errors: bool) -> None:
+        came.append(RunDirectory(path))  # between the look and the removal
+        rmtree(going, ignore_errors=ignore_errors)
+
+    def let_go(descriptor: int) -> None:
+        assert came, "the lock was given up before the directory was gone"
+        close(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", remove)
+        last = RunDirectory(path)
+        patched.setattr(os, "close", let_go)
+        last.close()
+    assert [child.name for child in path.iterdir()] == ["alive"]
+    came[0].close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_others_may_write_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import random
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -254,3 +255,13 @@ def test_a_sweep_can_be_thinned_out_and_stopped_at_its_first_finding() -> None:
     assert thin.landed["cancel"] == sum(k % 2 for k in asked)
     few = Sweep(Program(body), Plan(seeds=1, most_runs=5), "few").run()
     assert few.runs == 5
+
+
+def test_a_program_does_not_see_that_it_runs_in_a_process_of_the_sweep() -> None:
+    """With several jobs, `multiprocessing` tells a program the same as with one."""
+
+    def alone() -> list[str]:
+        parent = multiprocessing.parent_process()
+        return [] if parent is None else [f"a child of {parent.name}"]
+
+    assert sweep(sleeps, check=alone, jobs=2).clean

@@ -52,11 +52,10 @@ class RunDirectory:
         """Stop keeping the directory alive; the last one to leave removes it."""
         if self._alive < 0:
             return
-        alone = _lock_nowait(self._alive)
-        os.close(self._alive)
+        if _lock_nowait(self._alive):
+            _remove(self.path)
+        os.close(self._alive)  # whoever waits for the lock finds its file removed
         self._alive = -1
-        if alone:
-            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def join_run_directory() -> RunDirectory | None:
@@ -101,9 +100,20 @@ def _remove_if_dead(path: Path) -> None:
         descriptor = os.open(path / _ALIVE, os.O_RDWR)
         try:
             if _lock_nowait(descriptor):
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
         finally:
             os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory whose `alive` the caller has locked for itself.
+
+    It is given another name first: who comes meanwhile makes a directory of its own
+    and never opens a file that is about to go.
+    """
+    going = path.with_name(f"{path.name}-{os.getpid()}-{os.urandom(4).hex()}")
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path.rename(going), ignore_errors=True)
 
 
 def _lock_nowait(descriptor: int) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -22,37 +22,40 @@ def spread(work: Callable[[int], T], count: int, jobs: int) -> Iterator[T]:
     if min(jobs, count) < 2 or not hasattr(os, "fork"):
         yield from map(work, range(count))
         return
-    context = multiprocessing.get_context("fork")
     workers = []
     with warnings.catch_warnings():
         # Idle threads of Trio's cache hold no lock that a child would wait for.
         warnings.simplefilter("ignore", DeprecationWarning)
         for first in range(jobs):
-            ours, theirs = context.Pipe(duplex=False)
-            numbers = range(first, count, jobs)
-            process = context.Process(
-                target=_work, args=(work, numbers, theirs), daemon=True
-            )
-            process.start()
+            ours, theirs = Pipe(duplex=False)
+            # Not a `multiprocessing.Process`: a program can ask whether it is in one
+            # (as ours does), and would then behave as a worker beside its siblings.
+            process = os.fork()
+            if process == 0:
+                _work(work, range(first, count, jobs), theirs)
             theirs.close()
             workers.append((process, ours))
     try:
         yield from _in_order({ours for _, ours in workers}, count)
     finally:
         for process, ours in workers:
-            process.terminate()
-            process.join()
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
             ours.close()
 
 
-def _work(work: Callable[[int], Any], numbers: range, results: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    for number in numbers:
-        try:
-            results.send((number, work(number), None))
-        except Exception as exc:
-            results.send((number, None, f"{type(exc).__name__}: {exc}"))
-            return
+def _work(work: Callable[[int], Any], numbers: range, results: Connection) -> NoReturn:
+    """Do a process' part and end it, whatever happens."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+        for number in numbers:
+            try:
+                results.send((number, work(number), None))
+            except Exception as exc:
+                results.send((number, None, f"{type(exc).__name__}: {exc}"))
+                break
+    finally:
+        os._exit(0)
 
 
 def _in_order(pipes: set[Connection], count: int) -> Iterator[Any]:
