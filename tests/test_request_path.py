@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -22,6 +23,7 @@ from tests.support.server.client import Client
 from trio_ai_stream.app_factory import create_app, server_limits
 from trio_ai_stream.server.serving import Server
 from trio_ai_stream.settings import load_settings
+from trio_ai_stream.telemetry.logs import configure_logging
 
 SOURCE: Final = ROOT / "src" / "trio_ai_stream"
 DOCUMENT: Final = (ROOT / "docs" / "architecture.md").read_text()
@@ -77,8 +79,9 @@ async def ask(port: int, chunks: int) -> None:
 async def traced(*sizes: int) -> list[list[Place]]:
     """Serve an answer of each size, on a server that is warm; return what was called.
 
-    Loopback, the real server, and the simulator behind a real socket.
+    Loopback, the real server with its log, and the simulator behind a real socket.
     """
+    configure_logging("INFO", "json", io.StringIO())
     settings = load_settings({"UPSTREAM": "simulator"}, None)
     app = create_app(settings)
     config = Config()
@@ -123,7 +126,7 @@ async def test_the_path_is_as_short_as_it_is_said_to_be() -> None:
     files = {file for file, _ in short}
     said = FILES.search(DOCUMENT)
     assert said is not None
-    assert len(files) <= int(said[1]), sorted(files)
+    assert len(files) <= int(said[1]), " ".join(sorted(files))
     events = more - few
     added = {p: long[p] - short[p] for p in long if long[p] - short[p] >= events / 2}
     said = EVENT.search(DOCUMENT)
