@@ -22,6 +22,7 @@ from trio_ai_stream.settings import Settings, load_settings
 from trio_ai_stream.settings.reloading import reloaded
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
+from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.registry import LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
@@ -72,6 +73,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         directory=admission.directory,
         observe=partial(log_stream, settings.LOG_CLIENTS),
         metrics=metrics,
+        estimator=TokenEstimator(metrics.estimate_compared),
         keys=KeyRing(settings.api_keys, settings.admin_keys),
         tracer=open_tracer(
             os.environ,

@@ -33,7 +33,7 @@ async def test_the_document_is_upstreams(autojump_clock: MockClock) -> None:
             assert body["usage"]["completion_tokens"] == 7
             assert visit.ended.is_set()
         assert [r.outcome for r in w.records] == [Outcome.COMPLETED] * 2
-        assert [r.completion_tokens for r in w.records] == [7, 7]
+        assert [r.bill.completion_tokens for r in w.records] == [7, 7]
         assert w.transport.statistics().connects == 1
         w.assert_clean()
 

@@ -42,7 +42,7 @@ async def test_chunks_pass_through_and_done_is_last(autojump_clock: MockClock) -
         assert chunks[-1]["usage"]["completion_tokens"] == 5
         assert w.record.outcome is Outcome.COMPLETED
         assert w.record.endpoint == COMPLETIONS
-        assert w.record.completion_tokens == 5
+        assert w.record.bill.completion_tokens == 5
         w.assert_clean()
 
 

@@ -8,8 +8,10 @@ import pytest
 from trio.testing import MockClock
 
 from tests.support.world import BUDGETS
+from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.wire.bill import Basis
 from trio_ai_stream.wire.record import Outcome, Record
 
 
@@ -30,8 +32,11 @@ async def test_only_counts_are_recorded_as_tokens(
         release_permit=lambda: None,
         on_close=lambda _stream, record: records.append(record),
         on_gap=lambda _seconds: None,
+        estimator=TokenEstimator(),
     )
     stream.answer.usage = {"prompt_tokens": reported}
+    stream.answer.finish_reason = "stop"
     stream.close(outcome=Outcome.CANCELLED)
-    assert records[0].prompt_tokens == recorded
-    assert records[0].completion_tokens is None
+    assert records[0].bill.basis is Basis.EXACT
+    assert records[0].bill.prompt_tokens == recorded
+    assert records[0].bill.completion_tokens is None

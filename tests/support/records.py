@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from trio_ai_stream.wire.bill import Bill
 from trio_ai_stream.wire.record import Outcome, Record
 
 _RECORD = Record(
@@ -26,8 +27,7 @@ _RECORD = Record(
     told=True,
     finish_reason=None,
     generation_id=None,
-    prompt_tokens=None,
-    completion_tokens=None,
+    bill=Bill(),
 )
 
 

@@ -23,6 +23,7 @@ from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.settings import load_settings
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
+from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.registry import LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
@@ -172,6 +173,7 @@ class World:
             directory=LocalDirectory(LiveStreams(registry)),
             observe=self.records.append,
             metrics=metrics,
+            estimator=TokenEstimator(metrics.estimate_compared),
             upstream=OpenRouter(
                 self.transport,
                 base_url=BASE_URL,

@@ -22,6 +22,7 @@ from trio_ai_stream.telemetry.families import FAMILIES, Family, Layout
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.sampling import KEPT, run_sampling
 from trio_ai_stream.telemetry.slots import Slots
+from trio_ai_stream.wire.bill import Basis, Bill
 from trio_ai_stream.wire.problems import Fault
 from trio_ai_stream.wire.record import Outcome
 
@@ -88,8 +89,7 @@ def test_a_streams_life_is_counted() -> None:
             events=7,
             blocks=4,
             bytes_out=900,
-            prompt_tokens=11,
-            completion_tokens=13,
+            bill=Bill(Basis.EXACT, prompt_tokens=11, completion_tokens=13),
         )
     )
     found = values(subject)

@@ -12,6 +12,7 @@ from tests.support.otlp import otlp_receiver
 from tests.support.records import ended
 from trio_ai_stream.telemetry.otel import NO_ERROR, SCHEMA_URL, SpanTracer
 from trio_ai_stream.telemetry.traces import NullTracer, open_tracer
+from trio_ai_stream.wire.bill import Basis, Bill
 from trio_ai_stream.wire.record import Outcome, Record
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -36,8 +37,7 @@ def test_a_span_follows_the_genai_conventions() -> None:
             first_content_s=0.25,
             finish_reason="stop",
             generation_id="gen-1",
-            prompt_tokens=3,
-            completion_tokens=5,
+            bill=Bill(Basis.EXACT, 3, 5, cost_usd=0.25),
             events=7,
         )
     )
@@ -56,6 +56,8 @@ def test_a_span_follows_the_genai_conventions() -> None:
         "gen_ai.response.time_to_first_chunk": 0.25,
         "gen_ai.usage.input_tokens": 3,
         "gen_ai.usage.output_tokens": 5,
+        "gateway.usage.basis": "exact",
+        "gateway.usage.cost_usd": 0.25,
         "gateway.stream.outcome": "completed",
         "gateway.stream.events": 7,
         "gateway.request_id": "r-1",

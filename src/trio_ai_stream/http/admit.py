@@ -140,6 +140,7 @@ async def admit_stream(
         release_permit=permit.release,
         on_close=closed,
         on_gap=services.metrics.content_gap,
+        estimator=services.estimator,
     )
     services.registry.add(stream)
     services.metrics.stream_started(endpoint)

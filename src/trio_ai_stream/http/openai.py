@@ -49,6 +49,8 @@ class CompletionsEndpoint(Endpoint):
             whole=not completion.stream,
             choices=completion.choices,
             trace=context.trace,
+            prompt_chars=completion.prompt_chars,
+            user=completion.user,
         )
         respond: MakeResponder = OpenAIDocumentResponder
         budgets = self._document_budgets

@@ -13,6 +13,7 @@ from trio_ai_stream.admission.gate import Gate
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
+from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.timers import TimerQueue
@@ -131,7 +132,7 @@ def ended_view(record: Record) -> dict[str, Any]:
         "bytes": record.bytes_out,
         "told": record.told,
         "finish_reason": record.finish_reason,
-        "completion_tokens": record.completion_tokens,
+        **record.bill.fields(),
     }
 
 
@@ -156,6 +157,7 @@ class Services:
     retries: Retries
     observe: Callable[[Record], None]
     metrics: Metrics
+    estimator: TokenEstimator
     tracer: Tracer = field(default_factory=NullTracer)
     keys: KeyRing = field(default_factory=KeyRing)
     upstream: OpenRouter | None = None

@@ -26,7 +26,8 @@ class UpstreamRequest:
     `body` is JSON. With `raw` the payload of each chunk is handed on as well. With
     `whole` upstream is asked for one JSON document instead of a stream. `choices` is
     how many answers are asked for at a time (`n`). `trace` are the header fields that
-    carry the client's trace on to upstream.
+    carry the client's trace on to upstream. `prompt_chars` is the length of the texts
+    that are sent, 0 if nobody counted; `user` is the caller's own user, as it says.
     """
 
     request_id: str
@@ -36,6 +37,8 @@ class UpstreamRequest:
     whole: bool = False
     choices: int = 1
     trace: tuple[tuple[bytes, bytes], ...] = ()
+    prompt_chars: int = 0
+    user: str | None = None
 
 
 class UpstreamResponse(Protocol):

@@ -9,11 +9,11 @@ because a response body may never be entered (facts: 14 of 72 cancellation point
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
 
 import trio
 
 from trio_ai_stream.stream.budgets import Budgets
+from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.lifecycle import Event, State, follow
 from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.protocols import UpstreamRequest, UpstreamResponse
@@ -21,9 +21,6 @@ from trio_ai_stream.stream.timers import StreamTimers
 from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.problems import Problem
 from trio_ai_stream.wire.record import Outcome, Record, plain_word
-
-# More than any model reads or writes; upstream's number is not to be trusted further.
-MAX_TOKENS: Final = 10**9
 
 
 class Stream:
@@ -39,6 +36,7 @@ class Stream:
         release_permit: Callable[[], None],
         on_close: Callable[[Stream, Record], None],
         on_gap: Callable[[float], None],
+        estimator: TokenEstimator,
     ) -> None:
         self.request = request
         self.budgets = budgets
@@ -67,6 +65,7 @@ class Stream:
         self.release_permit = release_permit
         self._on_close = on_close
         self.on_gap = on_gap
+        self._estimator = estimator
 
     @property
     def request_id(self) -> str:
@@ -130,6 +129,7 @@ class Stream:
         """Take over an open upstream connection; close it if the stream has ended."""
         self.response = response
         self.answer.generation_id = response.generation_id
+        self.answer.opened = True
         if self.ending is not None:
             self.release_upstream()
 
@@ -160,7 +160,6 @@ class Stream:
 
     def _record(self) -> Record:
         assert self.ending is not None
-        usage = self.answer.usage or {}
         first = self.first_content_at
         return Record(
             request_id=self.request_id,
@@ -181,12 +180,11 @@ class Stream:
             told=self.told,
             finish_reason=plain_word(self.answer.finish_reason),
             generation_id=plain_word(self.answer.generation_id),
-            prompt_tokens=_tokens(usage.get("prompt_tokens")),
-            completion_tokens=_tokens(usage.get("completion_tokens")),
+            bill=self._estimator.bill(
+                self.request,
+                self.answer,
+                outcome=self.ending.outcome,
+                attempts=self.attempts,
+            ),
+            user=self.request.user,
         )
-
-
-def _tokens(value: Any) -> int | None:
-    """Return a count, which the metrics add up; what can be none is left out."""
-    counts = isinstance(value, int) and not isinstance(value, bool)
-    return value if counts and 0 <= value < MAX_TOKENS else None

@@ -27,12 +27,25 @@ _OUTPUT: Final = (str, Reasoning, Progress, Choice)
 class Answer:
     """What upstream has said so far, as far as its end is concerned."""
 
-    __slots__ = ("finish_reason", "generation_id", "usage")
+    __slots__ = (
+        "finish_reason",
+        "generation_id",
+        "opened",
+        "pieces",
+        "provider",
+        "reasoning_chars",
+        "text_chars",
+        "usage",
+    )
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
         self.generation_id: str | None = None
+        self.opened = False  # upstream has answered 200
+        self.provider: str | None = None
+        # What an estimate is made of: characters, and pieces that have none.
+        self.text_chars = self.reasoning_chars = self.pieces = 0
 
 
 class Transcript:
@@ -71,18 +84,29 @@ class Transcript:
 
     def note(self, items: Sequence[Item]) -> int | None:
         """Take note of a block; return the index from which it fails."""
+        chars = 0  # a local one: this loop sees every event
         for index, item in enumerate(items):
-            kind = type(item)
-            if kind is str:
-                self.begun = True
-            elif kind is not Raw and self._note_rare(item):
-                return index
+            if type(item) is str:
+                chars += len(item)
+            elif type(item) is not Raw:
+                if chars:
+                    self.begun = True
+                if self._note_rare(item):
+                    self.answer.text_chars += chars
+                    return index
+        if chars:
+            self.begun = True
+            self.answer.text_chars += chars
         return None
 
     def _note_rare(self, item: Item) -> bool:
         match item:
-            case Reasoning() | Progress():
+            case Reasoning(text=text):
                 self.begun = True
+                self.answer.reasoning_chars += len(text)
+            case Progress():
+                self.begun = True
+                self.answer.pieces += 1
             case Choice(index=index):
                 if not self.begun:
                     self._open.discard(0)  # it has said nothing: there may be none
@@ -97,8 +121,9 @@ class Transcript:
                 self._settle()
             case Usage(data=data):
                 self.answer.usage = data
-            case Identity(id=name):
+            case Identity(id=name, provider=provider):
                 self.answer.generation_id = self.answer.generation_id or name
+                self.answer.provider = provider
             case Done():
                 self.complete = self.begun or self.answer.finish_reason is not None
                 return not self.complete  # upstream has swallowed its own error

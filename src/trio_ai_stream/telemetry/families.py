@@ -81,6 +81,7 @@ _LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 _GAP_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 _FIRST_S = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60, 120)
 _DURATION_S = (0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
+_ERROR = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
 
 Kind = Literal["counter", "gauge", "histogram"]
 Combine = Literal["sum", "max"]
@@ -149,6 +150,12 @@ FAMILIES = (
         "counter",
         "Tokens that upstream reported.",
         (("direction", ("input", "output")),),
+    ),
+    Family(
+        "estimate_error_ratio",
+        "histogram",
+        "How far an estimate of the completion's tokens was from the exact number.",
+        bounds=_ERROR,
     ),
     Family(
         "requests",

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from trio_ai_stream.telemetry.families import FAMILIES, PREFIX, Family, Layout
 from trio_ai_stream.telemetry.slots import Slots
+from trio_ai_stream.wire.bill import Basis
 from trio_ai_stream.wire.record import Record
 
 
@@ -132,6 +133,7 @@ class Metrics:
         self._gap = self._histogram("event_gap_seconds")
         self._duration = self._histogram("stream_duration_seconds")
         self._cancellation = self._histogram("cancellation_latency_seconds")
+        self._estimate_error = self._histogram("estimate_error_ratio")
         self._gate_decision = self._histogram("gate_decision_seconds")
 
     def stream_started(self, endpoint: str) -> None:
@@ -157,8 +159,14 @@ class Metrics:
         self._add("sent_blocks", amount=record.blocks)
         self._add("upstream_attempts", amount=record.attempts)
         self._add("upstream_retries", amount=max(0, record.attempts - 1))
-        self._add("tokens", "input", amount=record.prompt_tokens or 0)
-        self._add("tokens", "output", amount=record.completion_tokens or 0)
+        bill = record.bill
+        if bill.basis is Basis.EXACT:
+            self._add("tokens", "input", amount=bill.prompt_tokens or 0)
+            self._add("tokens", "output", amount=bill.completion_tokens or 0)
+
+    def estimate_compared(self, error: float) -> None:
+        """Observe the relative error of an estimate that exact usage followed."""
+        self._estimate_error.observe(error)
 
     def request_ended(self, status: int | None) -> None:
         """Count a request; the status is None if the client left before one."""

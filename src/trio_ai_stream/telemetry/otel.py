@@ -73,12 +73,14 @@ class SpanTracer:
             "gen_ai.response.id": record.generation_id,
             "gen_ai.response.finish_reasons": reasons,
             "gen_ai.response.time_to_first_chunk": record.first_content_s,
-            "gen_ai.usage.input_tokens": record.prompt_tokens,
-            "gen_ai.usage.output_tokens": record.completion_tokens,
+            "gen_ai.usage.input_tokens": record.bill.prompt_tokens,
+            "gen_ai.usage.output_tokens": record.bill.completion_tokens,
             "gateway.stream.outcome": str(record.outcome),
             "gateway.stream.fault": record.fault,
             "gateway.stream.events": record.events,
             "gateway.stream.cancel_latency": record.cancel_latency_s,
+            "gateway.usage.basis": str(record.bill.basis),
+            "gateway.usage.cost_usd": record.bill.cost_usd,
             "gateway.request_id": record.request_id,
         }
         return {name: value for name, value in found.items() if value is not None}

@@ -30,8 +30,7 @@ def log_stream(clients: Literal["full", "network", "none"], record: Record) -> N
         "told": record.told,
         "finish_reason": record.finish_reason,
         "generation_id": record.generation_id,
-        "prompt_tokens": record.prompt_tokens,
-        "completion_tokens": record.completion_tokens,
+        **record.bill.fields(),
     }
     logger.bind(request_id=record.request_id).info("stream ended", **fields)
 

@@ -353,8 +353,10 @@ def items_of_unstreamed(body: bytes, *, raw: bool) -> list[Item]:
 
 
 def _name(document: dict[str, Any]) -> list[Item]:
-    name = document.get("id")
-    return [Identity(name)] if isinstance(name, str) and name else []
+    name, provider = document.get("id"), document.get("provider")
+    if not isinstance(name, str) or not name:
+        return []
+    return [Identity(name, provider if isinstance(provider, str) else None)]
 
 
 def _load(body: bytes) -> tuple[bytes, dict[str, Any]]:

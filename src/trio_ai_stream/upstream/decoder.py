@@ -9,7 +9,7 @@ is looked at a fixed number of times, however small the pieces.
 from __future__ import annotations
 
 import contextlib
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 class _Named(msgspec.Struct):
     id: str
+    provider: Any = None
 
 
 _decode_name = msgspec.json.Decoder(_Named).decode
@@ -160,11 +161,13 @@ class Decoder:
             self._decode([b"\n".join(data)], items)
 
     def _decode(self, payloads: list[bytes], items: list[Item]) -> None:
-        if self._nameless and len(payloads) > 1:
-            for one in payloads:
-                if not self._over:
-                    self._decode([one], items)
+        alone = 0  # those that are decoded one by one, up to the first name
+        while len(payloads) - alone > 1 and self._nameless and not self._over:
+            self._decode(payloads[alone : alone + 1], items)
+            alone += 1
+        if self._over:
             return
+        payloads = payloads[alone:] if alone else payloads
         if self._nameless:
             self._name(payloads[0], items)
         left = iter(payloads)
@@ -185,8 +188,11 @@ class Decoder:
         with contextlib.suppress(
             msgspec.MsgspecError, UnicodeDecodeError, RecursionError
         ):
-            if name := _decode_name(payload).id:
-                items.append(Identity(name))
+            named = _decode_name(payload)
+            if named.id:
+                provider = named.provider
+                known = provider if isinstance(provider, str) else None
+                items.append(Identity(named.id, known))
                 self._nameless = False
 
     def _refuse_length(self, items: list[Item]) -> None:

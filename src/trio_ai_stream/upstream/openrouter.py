@@ -256,6 +256,15 @@ def chat_request(
     for name in ("temperature", "top_p", "max_tokens", "stop", "seed"):
         if (value := getattr(request, name)) is not None:
             body[name] = value
+    if request.user is not None:
+        body["user"] = request.user
     if request.include_reasoning:
         body["include_reasoning"] = True
-    return UpstreamRequest(request_id, model, msgspec.json.encode(body), trace=trace)
+    return UpstreamRequest(
+        request_id,
+        model,
+        msgspec.json.encode(body),
+        trace=trace,
+        prompt_chars=sum(len(one.content) for one in request.conversation()),
+        user=request.user,
+    )

@@ -59,7 +59,7 @@ class StreamedResponse:
         first: bytes = b"",
     ) -> None:
         self._body = body
-        self._decoder = Decoder(raw=raw, named=generation_id is None)
+        self._decoder = Decoder(raw=raw, named=True)
         self._document: bytearray | None = None
         self._failure: Callable[[], EndStream] | None = None
         self._first = first

@@ -43,9 +43,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The id that upstream's chunks have; it comes once, if it is asked for."""
+    """The id that upstream's chunks have, and who answers; once, if asked for."""
 
     id: str
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

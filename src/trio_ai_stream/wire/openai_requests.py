@@ -19,6 +19,7 @@ from trio_ai_stream.wire.validation import (
     check_length,
     check_text,
     decode,
+    plain_user,
     without_bom,
 )
 
@@ -55,6 +56,7 @@ class CompletionRequest(Struct, frozen=True):
     preset: ModelName | None = None
     stream: bool | None = False
     n: Any = None
+    user: Any = None
 
     def chosen(self) -> str | None:
         """Return who is to answer, by what the caller said; None if it said nothing.
@@ -77,6 +79,8 @@ class Completion:
     stream: bool
     body: bytes
     choices: int = 1
+    prompt_chars: int = 0
+    user: str | None = None
 
 
 _decoder = msgspec.json.Decoder(CompletionRequest)
@@ -104,7 +108,14 @@ def parse_completion(
         body = _with_model(body, model if named else None)
     # Upstream judges it; here it only says how many answers there are to wait for.
     choices = request.n if type(request.n) is int else 1
-    return Completion(model, bool(request.stream), body, choices)
+    return Completion(
+        model,
+        bool(request.stream),
+        body,
+        choices,
+        length,
+        plain_user(request.user),
+    )
 
 
 def _with_model(body: bytes, model: str | None) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from trio_ai_stream.wire.bill import Bill
 from trio_ai_stream.wire.problems import Fault
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -41,6 +42,7 @@ class Record:
     `fault` says whose doing the end was, None of a whole answer. `cancel_latency_s` is
     from the cause to the upstream connection's close, where the stream held one.
     `told` says whether the terminal event, and all before it, left this process.
+    `user` is the caller's own user, as its request names it; for the ledger alone.
     """
 
     request_id: str
@@ -61,5 +63,5 @@ class Record:
     told: bool
     finish_reason: str | None
     generation_id: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
+    bill: Bill
+    user: str | None = None

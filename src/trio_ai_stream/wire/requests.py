@@ -41,6 +41,7 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True):
     stop: Text | Annotated[list[Text], Meta(max_length=4)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     include_reasoning: bool | None = None
+    user: Annotated[Text, Meta(max_length=128)] | None = None
 
     def conversation(self) -> list[Message]:
         """Return the messages; a bare prompt is one user message."""
@@ -78,7 +79,7 @@ def parse_chat_request(
         raise invalid(texts[0][0], "expected some text, got none")
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     texts += [(f"stop[{i}]", text) for i, text in enumerate(stops)]
-    texts += [("model", request.model or "")]
+    texts += [("model", request.model or ""), ("user", request.user or "")]
     for field, text in texts:
         check_text(field, text)
     return request

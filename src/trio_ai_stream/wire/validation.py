@@ -64,6 +64,12 @@ def decode(
         raise invalid(field, message) from exc
 
 
+def plain_user(value: object) -> str | None:
+    """Return the name of a caller's own user, cut to 128 characters; None if odd."""
+    plain = isinstance(value, str) and value.isprintable()
+    return str(value)[:128] or None if plain else None
+
+
 def without_bom(body: bytes) -> bytes:
     """Return a body without the byte order mark that some clients put before it."""
     return body.removeprefix(codecs.BOM_UTF8)

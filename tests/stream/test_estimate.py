@@ -1,0 +1,122 @@
+"""The bill of a stream at its end: exact, estimated or none, and how good that is."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.support.world import Visit, world
+from trio_ai_stream.stream.estimate import TokenEstimator
+from trio_ai_stream.stream.protocols import UpstreamRequest
+from trio_ai_stream.stream.transcript import Answer
+from trio_ai_stream.wire.bill import Basis, Bill, exact_bill, known_provider
+from trio_ai_stream.wire.record import Outcome
+
+REQUEST = UpstreamRequest("r", "maker/model", b"{}", prompt_chars=400)
+
+
+def answer(chars: int, tokens: int | None = None) -> Answer:
+    """An answer of so many characters; a whole one says how many tokens they were."""
+    made = Answer()
+    made.opened = True
+    made.text_chars = chars
+    if tokens is not None:
+        made.finish_reason = "stop"
+        made.usage = {"prompt_tokens": 100, "completion_tokens": tokens}
+    return made
+
+
+def bill(estimator: TokenEstimator, said: Answer, outcome: Outcome) -> Bill:
+    """The bill of an answer that ended so, at the first attempt."""
+    return estimator.bill(REQUEST, said, outcome=outcome, attempts=1)
+
+
+async def over(visit: Visit) -> None:
+    """Wait for the request's end."""
+    with trio.fail_after(1000):
+        await visit.over.wait()
+
+
+async def test_a_whole_answer_has_an_exact_bill(autojump_clock: MockClock) -> None:
+    """Upstream's own numbers, its provider and its cost."""
+    async with world() as w:
+        await over(w.chat("simulator/reasoning?chunks=5"))
+        made = w.record.bill
+        assert made.basis is Basis.EXACT
+        assert (made.prompt_tokens, made.completion_tokens) == (1, 25)
+        assert (made.reasoning_tokens, made.cached_tokens) == (20, 0)
+        assert made.cost_usd == pytest.approx(3e-6 + 25 * 15e-6)
+        assert made.provider == "Simulator"
+        assert made.tokens_after_close is None
+
+
+async def test_a_cut_answer_has_an_estimate(autojump_clock: MockClock) -> None:
+    """What passed is counted, also when upstream named nothing in its head."""
+    async with world() as w:
+        visit = w.chat("simulator/endless?generation_header=0")
+        await trio.sleep(2)
+        visit.leave()
+        await over(visit)
+        made = w.record.bill
+        assert made.basis is Basis.ESTIMATED
+        assert made.provider == "Simulator"
+        assert made.prompt_tokens == 1
+        (seen,) = w.simulator.ledger.find()
+        assert made.completion_tokens == pytest.approx(seen.tokens_sent, rel=0.35)
+
+
+async def test_a_refused_request_has_no_bill(autojump_clock: MockClock) -> None:
+    """Upstream gave no answer, so there is nothing to pay."""
+    async with world() as w:
+        await over(w.chat("simulator/bad-request"))
+        assert w.record.bill == Bill()
+
+
+def test_the_estimate_learns_from_whole_answers() -> None:
+    """A model whose tokens are short is counted as such; the error is measured."""
+    errors: list[float] = []
+    estimator = TokenEstimator(errors.append)
+    before = bill(estimator, answer(600), Outcome.CANCELLED)
+    assert before.completion_tokens == 150
+    for _ in range(40):
+        bill(estimator, answer(600, 300), Outcome.COMPLETED)
+    after = bill(estimator, answer(600), Outcome.CANCELLED)
+    assert after.completion_tokens == pytest.approx(300, rel=0.05)
+    assert after.prompt_tokens == pytest.approx(100, rel=0.05)
+    assert errors[0] == pytest.approx(0.5)
+    assert errors[-1] < 0.05
+
+
+def test_pieces_without_text_count_a_token_each() -> None:
+    """A fragment of a tool call is no text, and yet it was generated."""
+    made = answer(0)
+    made.pieces = 7
+    assert bill(TokenEstimator(), made, Outcome.CANCELLED).completion_tokens == 7
+
+
+def test_who_leaves_after_the_usage_has_an_exact_bill() -> None:
+    """Nothing was billed after it."""
+    made = bill(TokenEstimator(), answer(40, 10), Outcome.CLIENT_DISCONNECTED)
+    assert (made.basis, made.tokens_after_close) == (Basis.EXACT, 0)
+
+
+def test_usage_is_read_in_other_dialects() -> None:
+    """Messages and Responses name the same counts otherwise."""
+    made = exact_bill(
+        {
+            "input_tokens": 9,
+            "output_tokens": 4,
+            "cache_read_input_tokens": 3,
+            "output_tokens_details": {"reasoning_tokens": 2},
+        },
+        "Amazon Bedrock",
+    )
+    assert made == Bill(Basis.EXACT, 9, 4, 2, 3, None, "Amazon Bedrock")
+
+
+def test_a_free_text_is_no_provider() -> None:
+    """What upstream says freely stands in no record."""
+    assert known_provider("Google AI Studio") == "Google AI Studio"
+    assert known_provider("a\nb") is None
+    assert known_provider(7) is None
