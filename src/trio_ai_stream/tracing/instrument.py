@@ -153,7 +153,7 @@ def _where(task: internals.Task) -> str:
     """Name a step after the innermost place of ours at which it left the task."""
     if internals.over(task):
         return "last step"
-    for frame, line in reversed(internals.frames_of(task)):
+    for frame, line in reversed(list(task.iter_await_frames())):
         _, found, path = frame.f_code.co_filename.rpartition("trio_ai_stream/")
         if found and not path.startswith("tracing"):
             return f"{frame.f_code.co_name} {path}:{line}"
@@ -165,5 +165,5 @@ def _ends_a_sleep(task: internals.Task) -> bool:
     scopes = [s for s in internals.scopes_of(task) if internals.is_cancelled(s)]
     if not scopes or scopes[0] is not internals.scopes_of(task)[-1]:
         return False
-    names = [frame.f_code.co_name for frame, _ in internals.frames_of(task)]
+    names = [frame.f_code.co_name for frame, _ in task.iter_await_frames()]
     return "sleep_until" in names and not internals.called_explicitly(scopes[0])

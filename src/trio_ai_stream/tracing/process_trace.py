@@ -28,7 +28,7 @@ async def trace_process(
     :raises TrioChangedError: if this Trio is not the one that is known here.
     :raises OSError: if the file cannot be written.
     """
-    internals.self_test_version()
+    internals.check_version()
     target = file_of_process(path)
     with TraceSink(target, title=f"trio-ai-stream {os.getpid()}") as sink:
         instrument = TraceInstrument(sink)
