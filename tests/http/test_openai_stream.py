@@ -20,7 +20,6 @@ from tests.support.completions import (
     text_of,
 )
 from tests.support.world import BUDGETS, world
-from trio_ai_stream.simulator.encoding import PROVIDER
 from trio_ai_stream.wire.events import Comment, Raw
 from trio_ai_stream.wire.openai_responses import frames
 from trio_ai_stream.wire.record import Outcome
@@ -36,7 +35,7 @@ async def test_chunks_pass_through_and_done_is_last(autojump_clock: MockClock) -
         assert visit.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert last == DONE
         assert visit.ended.is_set()
-        assert {chunk["provider"] for chunk in chunks} == {PROVIDER}
+        assert {chunk["provider"] for chunk in chunks} == {"Simulator"}
         assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
         assert chunks[-1]["choices"] == []
         assert chunks[-1]["usage"]["completion_tokens"] == 5

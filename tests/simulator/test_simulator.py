@@ -7,7 +7,7 @@ import json
 import pytest
 import trio
 
-from tests.simulator.client import Running, body_of
+from tests.simulator.client import Response, Running, body_of
 from trio_ai_stream.simulator.faults import PRESETS
 from trio_ai_stream.simulator.simulator import Address
 
@@ -209,6 +209,32 @@ async def test_generation_and_stats(running: Running) -> None:
         assert (await client.get("/stats")).json["requests"] == []
         for path in ("/nope", "/chat/completions"):
             assert (await client.get(path)).status == 404
+
+
+async def test_a_bill_may_be_late_or_never_or_wrong(running: Running) -> None:
+    """What OpenRouter may do about `GET /generation` can be asked for by name."""
+    client = await running.connect()
+    async with client.stream:
+
+        async def bill(faults: str) -> Response:
+            model = f"simulator/fast?chunks=4&{faults}"
+            response = await client.ask(body=body_of(model))
+            found = response.headers["x-generation-id"]
+            return await client.get(f"/generation?id={found}")
+
+        right = (await bill("reasoning=3&provider=Deaf")).json["data"]
+        assert right["native_tokens_completion"] == 7
+        assert right["native_tokens_reasoning"] == 3
+        assert right["provider_name"] == "Deaf"
+        assert right["total_cost"] == pytest.approx(3e-6 + 7 * 15e-6)
+        assert (await bill("bill=never")).status == 404
+        assert (await bill("bill_ms=60000")).status == 404
+        assert (await bill("bill=odd")).json["data"]["total_cost"] == -1
+        assert (await bill("bill=wrong")).json["data"]["id"] == "gen-another"
+        refused = await client.ask(body=body_of("simulator/server-error"))
+        assert "x-generation-id" not in refused.headers
+        (last,) = (await client.get("/stats")).json["requests"][-1:]
+        assert last["bill"] is None
 
 
 async def test_rubbish_ends_the_connection_alone(running: Running) -> None:

@@ -17,7 +17,6 @@ import msgspec
 from trio_ai_stream.simulator.faults import Eol, Faults
 from trio_ai_stream.simulator.simulated_answer import ToolCall
 
-PROVIDER = "Simulator"
 PROCESSING = ": OPENROUTER PROCESSING"
 _EOLS: dict[Eol, bytes] = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
 _HOLE = "\x00hole"
@@ -45,12 +44,13 @@ class Encoder:
         generation_id: str,
         model: str,
         created: int,
+        provider: str = "Simulator",
         eol: Eol = "lf",
         space: bool = True,
     ) -> None:
         self._base = {
             "id": generation_id,
-            "provider": PROVIDER,
+            "provider": provider,
             "model": model,
             "object": "chat.completion.chunk",
             "created": created,

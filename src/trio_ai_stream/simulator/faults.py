@@ -141,6 +141,17 @@ PRESETS: dict[str, Preset] = {
     "crlf": Preset("CRLF line ends, no space after data:", "eol=crlf&space=0"),
     "merged-usage": Preset("usage on the last choice's event", "usage=last"),
     "trailing": Preset("Junk after [DONE]", "trailing=1"),
+    "bill-late": Preset(
+        "Content that never ends; its bill comes three seconds after the end",
+        "endless=1&delay_ms=20&bill_ms=3000",
+    ),
+    "bill-never": Preset(
+        "Content that never ends, and no bill", "endless=1&delay_ms=20&bill=never"
+    ),
+    "goes-on": Preset(
+        "A provider that goes on for 400 tokens after the client has left",
+        "endless=1&delay_ms=20&bill_more=400&provider=Deaf",
+    ),
     "close-delimited": Preset("The body ends with the connection", "framing=close"),
 }
 
@@ -159,6 +170,7 @@ Eol = Literal["lf", "crlf", "cr"]
 UsagePlace = Literal["own", "last", "none"]
 Framing = Literal["chunked", "close"]
 Refuse = Literal["no", "drop", "reset"]
+BillKind = Literal["ok", "never", "wrong", "odd"]
 
 
 class FaultError(ValueError):
@@ -277,6 +289,11 @@ class Faults:
     interim: bool = _key(False, _flag, "a 103 response before the true one")
     read_ms: float = _key(0.0, _ms, "from one read of the request body to the next")
     read_bytes: int = _key(1024, _count(1 << 20, 1), "bytes in one such read")
+    # the bill (`GET /generation`)
+    bill: BillKind = _key("ok", _choice(BillKind), "none ever, another's, or no counts")
+    bill_ms: float = _key(0.0, _ms, "from the end of the answer to its bill")
+    bill_more: int = _key(0, _count(10**6), "tokens billed after the client has left")
+    provider: str = _key("Simulator", _word, "who answers, in chunks and in the bill")
 
     def healed(self) -> Faults:
         """Return the same pace and wire without what makes the request fail."""

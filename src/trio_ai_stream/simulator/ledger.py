@@ -20,6 +20,8 @@ from typing import Any, Literal, NamedTuple
 
 import trio
 
+from trio_ai_stream.simulator.faults import Faults
+from trio_ai_stream.simulator.simulated_answer import price
 from trio_ai_stream.simulator.steps import ResponsePhase
 
 Mark = Literal[
@@ -40,6 +42,16 @@ class Stamp(NamedTuple):
 
     at: float
     ns: int
+
+
+class GenerationBill(NamedTuple):
+    """What one answer costs, in tokens and dollars."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    cost: float
+    provider: str
 
 
 _PLAIN = (
@@ -64,6 +76,9 @@ class LedgerRecord:
         self.generation_id = f"gen-{number:010d}"
         self.model: str | None = None
         self.stream = False
+        self.faults = Faults()
+        self.prompt_tokens = 0
+        self.reasoning_tokens = 0  # of the whole answer; they come first
         self.status: int | None = None
         self.phase = ResponsePhase.RECEIVING
         self.outcome: Outcome = "live"
@@ -115,11 +130,28 @@ class LedgerRecord:
         self.marks.pop("client_gone", None)
         self.gone_how = self.gone_phase = self.events_at_gone = None
 
+    @property
+    def bill(self) -> GenerationBill | None:
+        """What the answer costs; None if there was none, or it has not ended."""
+        if self.outcome == "live" or self.status != 200:
+            return None
+        more = self.faults.bill_more if self.outcome == "client_gone" else 0
+        completion = self.tokens_sent + more
+        return GenerationBill(
+            self.prompt_tokens,
+            completion,
+            min(self.reasoning_tokens, completion),
+            price(self.prompt_tokens, completion),
+            self.faults.provider,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record as `GET /stats` gives it."""
         flat: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
         flat["id"] = self.generation_id
         flat["finished"] = self.outcome == "finished"
+        bill = self.bill
+        flat["bill"] = None if bill is None else bill._asdict()
         flat["recent_sends"] = self.recent
         for mark, stamp in self.marks.items():
             flat[f"{mark}_at"] = stamp.at
@@ -234,6 +266,16 @@ class Ledger:
             and (request_id is None or record.request_id == request_id)
             and (generation_id is None or record.generation_id == generation_id)
         ]
+
+    def billed(self, generation_id: str) -> LedgerRecord | None:
+        """Return the answer that `GET /generation` tells of; None: 404, so far."""
+        for record in self.find(generation_id=generation_id):
+            faults, stamp = record.faults, record.marks.get("ended")
+            if record.bill is None or stamp is None or faults.bill == "never":
+                return None
+            due = stamp.at + faults.bill_ms / 1000
+            return record if trio.current_time() >= due else None
+        return None
 
     def reset(self) -> None:
         """Forget ended records, attempts and counts; live records stay."""

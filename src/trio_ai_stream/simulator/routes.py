@@ -24,6 +24,7 @@ from trio_ai_stream.simulator.schedule import (
     status_script,
     whole_script,
 )
+from trio_ai_stream.simulator.simulated_answer import prompt_tokens
 from trio_ai_stream.simulator.simulated_chat import ChatError, SimulatedChat, parse_chat
 from trio_ai_stream.simulator.steps import SimulatedHead, Step, Write
 
@@ -59,6 +60,9 @@ def plan_chat(
         return Plan(plain_error(exc.status, str(exc)), keep)
     record.model = chat.model
     record.stream = chat.stream
+    record.faults = chat.faults
+    record.prompt_tokens = prompt_tokens(chat.prompt)
+    record.reasoning_tokens = chat.faults.reasoning
     session = request.headers.get("x-session-id") or chat.session_id
     record.attempt = ledger.attempt(record.request_id or session or chat.prompt[:200])
     faults = chat.faults
@@ -107,10 +111,10 @@ def plan_other(request: SimulatedRequest, ledger: Ledger) -> Iterator[Step]:
     if path == BASE + "/key":
         return _json(key())
     if path == BASE + "/generation":
-        found = ledger.find(generation_id=request.query.get("id", ""))
-        if not found or found[0].outcome == "live":
+        found = ledger.billed(request.query.get("id", ""))
+        if found is None:
             return plain_error(404, "Generation not found")
-        return _json(generation_bill(found[0]))
+        return _json(generation_document(found))
     return plain_error(404)
 
 
@@ -239,17 +243,30 @@ def key() -> dict[str, Any]:
     }
 
 
-def generation_bill(record: LedgerRecord) -> dict[str, Any]:
+def generation_document(record: LedgerRecord) -> dict[str, Any]:
     """Return the body of `GET /generation` for an ended request."""
     stamps = record.marks
     began = stamps["head_received"].at
     latency = stamps.get("first_token", stamps["ended"]).at - began
     cancelled = record.outcome == "client_gone"
     finish = "finish_sent" in stamps
-    cost = record.tokens_sent * 15e-6
+    bill, kind = record.bill, record.faults.bill
+    assert bill is not None
+    counts = {
+        "tokens_prompt": bill.prompt_tokens,
+        "tokens_completion": bill.completion_tokens,
+        "native_tokens_prompt": bill.prompt_tokens,
+        "native_tokens_completion": bill.completion_tokens,
+        "native_tokens_reasoning": bill.reasoning_tokens,
+        "native_tokens_cached": 0,
+        "total_cost": bill.cost,
+        "usage": bill.cost,
+    }
+    if kind == "odd":
+        counts = dict.fromkeys(counts, -1)
     return {
         "data": {
-            "id": record.generation_id,
+            "id": "gen-another" if kind == "wrong" else record.generation_id,
             "model": record.model,
             "streamed": record.stream,
             "cancelled": cancelled,
@@ -258,15 +275,8 @@ def generation_bill(record: LedgerRecord) -> dict[str, Any]:
             "latency": round(latency * 1000),
             "generation_time": round((stamps["ended"].at - began) * 1000),
             "moderation_latency": 0,
-            "tokens_prompt": 1,
-            "tokens_completion": record.tokens_sent,
-            "native_tokens_prompt": 1,
-            "native_tokens_completion": record.tokens_sent,
-            "native_tokens_reasoning": 0,
-            "native_tokens_cached": 0,
-            "total_cost": cost,
-            "usage": cost,
-            "provider_name": "Simulator",
+            **counts,
+            "provider_name": bill.provider,
             "provider_responses": [],
             "upstream_id": f"sim-{record.number}",
             "is_byok": False,

@@ -18,7 +18,6 @@ import msgspec
 
 from trio_ai_stream.simulator.encoding import (
     PIECE,
-    PROVIDER,
     Encoder,
     clean,
     error_body,
@@ -64,6 +63,7 @@ class StreamSchedule:
             generation_id=generation.id,
             model=chat.model,
             created=generation.created,
+            provider=self.faults.provider,
             eol=self.faults.eol,
             space=self.faults.space,
         )
@@ -89,6 +89,7 @@ class StreamSchedule:
         if self.faults.corrupt != "none":
             yield Pause(self._delay())
             bad = self.encoder.corrupt(self.faults.corrupt, self.faults.size)
+            self._tokens += 1
             yield Write(bad, 1, 1, ResponsePhase.STREAMING)
             yield from self._events(None)
         yield from self._ending()
@@ -281,7 +282,7 @@ def whole_body(
     return msgspec.json.encode(
         {
             "id": generation.id,
-            "provider": PROVIDER,
+            "provider": faults.provider,
             "model": chat.model,
             "object": "chat.completion",
             "created": generation.created,

@@ -28,6 +28,17 @@ FRAGMENT = 9  # characters of tool arguments in one event
 PROMPT_PRICE, COMPLETION_PRICE = 3e-6, 15e-6  # dollars a token, Sonnet's order
 
 
+def prompt_tokens(prompt: str) -> int:
+    """Return what a prompt counts."""
+    return max(1, len(prompt) // 4)
+
+
+def price(prompt_tokens: int, completion_tokens: int) -> float:
+    """Return what so many tokens cost, in dollars."""
+    cost = prompt_tokens * PROMPT_PRICE + completion_tokens * COMPLETION_PRICE
+    return round(cost, 9)
+
+
 class ToolCall(msgspec.Struct, frozen=True):
     """One function call: its id, its name and its arguments as JSON text."""
 
@@ -73,11 +84,12 @@ class SimulatedAnswer:
         """Return OpenRouter's usage object for so many tokens generated."""
         prompt_cost = self.prompt_tokens * PROMPT_PRICE
         completion_cost = completion_tokens * COMPLETION_PRICE
+        cost = price(self.prompt_tokens, completion_tokens)
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": completion_tokens,
             "total_tokens": self.prompt_tokens + completion_tokens,
-            "cost": round(prompt_cost + completion_cost, 9),
+            "cost": cost,
             "is_byok": False,
             "prompt_tokens_details": {
                 "cached_tokens": 0,
@@ -100,7 +112,7 @@ def compose(chat: SimulatedChat) -> SimulatedAnswer:
     seed = seed_of(chat.prompt, chat.seed)
     answer = SimulatedAnswer(
         reasoning=reasoning(faults.reasoning),
-        prompt_tokens=max(1, len(chat.prompt) // 4),
+        prompt_tokens=prompt_tokens(chat.prompt),
     )
     calls = _tool_calls(chat, seed)
     if faults.refusal:
