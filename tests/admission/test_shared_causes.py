@@ -178,20 +178,26 @@ async def test_a_working_cluster_is_refused_as_well(make_gate: GateMaker) -> Non
             await make_gate(first.url).run()
 
 
-def test_a_server_with_a_cluster_says_one_sentence_and_ends() -> None:
-    """`serve` ends with a sentence that names the setting, and no traceback."""
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_with_a_cluster_says_one_sentence_and_ends(workers: str) -> None:
+    """`serve` says once what the setting should be, does not fall back, and ends."""
     with running("valkey", "--cluster-enabled", "yes") as server:
         ended = subprocess.run(
             [sys.executable, "-m", "trio_ai_stream", "serve"],
-            env={**os.environ, "REDIS_URL": server.url, "PORT": str(free_port())},
+            env={
+                **os.environ,
+                "REDIS_URL": server.url,
+                "PORT": str(free_port()),
+                "WORKERS": workers,
+            },
             capture_output=True,
             timeout=60,
             check=False,
             text=True,
         )
     assert ended.returncode == 1
-    assert "REDIS_URL: expected one server, got a node of a cluster" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    (said,) = ended.stderr.strip().splitlines()
+    assert "REDIS_URL: expected one server, got a node of a cluster" in said
 
 
 @pytest.mark.parametrize(

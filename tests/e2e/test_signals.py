@@ -17,7 +17,7 @@ import pytest
 import trio
 from hypercorn.utils import check_multiprocess_shutdown_event
 
-from tests.support.process import HYPERCORN, SERVE
+from tests.support.process import HYPERCORN, SERVE, ServerProcess, children
 from tests.support.server.client import Client, events_of, get
 from tests.support.server.servers import ROOT, start_process
 from trio_ai_stream.server import serving
@@ -148,6 +148,37 @@ async def test_a_signal_without_meaning_ends_nothing(
                 assert len(events_of(await client.read_to_end_of_stream())) == 5
     finally:
         server.kill()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_signal_without_meaning_ends_no_serve(workers: str) -> None:
+    """Neither parent nor worker, from the first imports until the drain."""
+    environ = {**os.environ, "PORT": "0", "WORKERS": workers, "LOG_FORMAT": "json"}
+    start = partial(trio.run_process, SERVE, cwd=ROOT, env=environ, stderr=-1)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            process: trio.Process = await nursery.start(start)
+            running = ServerProcess(process)
+            nursery.start_soon(running.read_log)
+            status = Path(f"/proc/{process.pid}/status")
+            ignored = 0
+            while not ignored >> (signal.SIGUSR2 - 1) & 1:  # the interpreter starts
+                await trio.lowlevel.checkpoint()
+                line = status.read_text().partition("SigIgn:")[2].split()[0]  # noqa: ASYNC240
+                ignored = int(line, 16)
+            while not running.running.is_set():
+                _signal_all(process.pid)
+                await trio.sleep(0.02)
+            await running.listening(int(workers))
+            _signal_all(process.pid)
+            assert await running.stop() == 0
+    assert "worker_ended" not in "".join(running.lines)
+
+
+def _signal_all(pid: int) -> None:
+    for each in [pid, *children(pid)]:
+        for signum in (signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(each, signum)
 
 
 def _may_unshare() -> bool:

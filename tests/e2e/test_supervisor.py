@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.process import SERVE, curl, server
+from tests.support.process import SERVE, children, curl, server
 from tests.support.server.client import Client, events_of, get, info
 from tests.support.server.servers import ServerProcess, start_supervised
 
@@ -86,24 +86,20 @@ async def test_every_worker_drains_fully(tmp_path: Path, target: str) -> None:
         server.kill()
 
 
-async def test_a_replacement_is_a_metric() -> None:
+@pytest.mark.parametrize(
+    ("signum", "reason"), [(signal.SIGKILL, "died"), (signal.SIGSTOP, "hung")]
+)
+async def test_a_replacement_is_a_metric(signum: int, reason: str) -> None:
     """The supervisor answers no scrape: the new worker counts for it."""
     with trio.fail_after(60):
-        async with server(SERVE, WORKERS="2") as running:
+        async with server(SERVE, WORKERS="2", WATCHDOG_TIMEOUT_SECS="1") as running:
             url = f"http://127.0.0.1:{running.port}/metrics"
             await running.listening(2)
-            os.kill(_children(running.process.pid)[0], signal.SIGKILL)
-            # Its supervisor may not have read yet that it had started.
-            counted = re.compile(r'replacements_total{reason="(died|not_started)"} 1')
-            while counted.search(await curl(url, check=False)) is None:
+            os.kill(children(running.process.pid)[0], signum)
+            counted = f'replacements_total{{reason="{reason}"}} 1'
+            while counted not in await curl("--max-time", "3", url, check=False):
                 pass
             assert await running.stop() == 0
-
-
-def _children(pid: int) -> list[int]:
-    """The processes that any thread of a process has started."""
-    files = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]
 
 
 @pytest.mark.parametrize("cause", ["stopped", "blocked"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import tomllib
 from importlib.metadata import version
@@ -10,10 +11,12 @@ from pathlib import Path
 import hypercorn.trio
 import hypercorn.trio.run
 import pytest
+import trio
 from h2.connection import H2Connection
 from h2.frame_buffer import FrameBuffer
 from h2.stream import H2Stream
 from hypercorn.config import Config
+from hypercorn.utils import wrap_app
 
 from tests.support.server.application import Application
 from trio_ai_stream.app_factory import server_limits
@@ -21,6 +24,7 @@ from trio_ai_stream.server import certificate
 from trio_ai_stream.server import config as configuration
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.serving import (
+    Server,
     UnsupportedHypercornError,
     counters,
     install,
@@ -172,3 +176,19 @@ def test_the_h2_whose_private_methods_are_overridden() -> None:
     assert isinstance(FrameBuffer()._data, bytearray)
     assert FrameBuffer()._headers_buffer == []
     assert isinstance(H2Connection()._frame_dispatch_table, dict)
+
+
+async def test_an_address_that_was_taken_meanwhile_is_a_sentence() -> None:
+    """Two servers may bind it as they start; the second to listen says so."""
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    sockets = config.create_sockets()
+    address = sockets.insecure_sockets[0].getsockname()
+    with socket.create_server(address):
+        server = Server(Limits(), Application())
+        app = wrap_app(Application(), config.wsgi_max_body_size, "asgi")
+        said = (
+            f"^cannot listen on http://127.0.0.1:{address[1]}: Address already in use"
+        )
+        with trio.fail_after(10), pytest.raises(SystemExit, match=said):
+            await server.serve(app, config, sockets=sockets)

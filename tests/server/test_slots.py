@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,10 +18,12 @@ import trio
 from trio.testing import MockClock
 
 from trio_ai_stream.server import supervisor as module
+from trio_ai_stream.server.signals import Notifier
 from trio_ai_stream.server.supervisor import Supervisor
 
-# A worker: "serve" until an order comes, "die" at once, "fail" after a slow start. Each
-# start takes one word; the last one counts for all that follow.
+# A worker: "serve" until an order comes, "die" at once, "fail" after a slow start,
+# "refuse" to start, "reload" no sooner than it is told to go on. Each start takes one
+# word; the last one counts for all that follow.
 WORKER = """
 import os, socket, sys, time
 
@@ -34,10 +37,17 @@ for number in range(1000):
 link = socket.socket(fileno=int(os.environ["TRIO_AI_STREAM_LINK_FD"]))
 word = words[min(number, len(words) - 1)]
 os.write(started, f"{word} {os.getpid():20}\\n".encode())
-if word != "serve":
+if word == "refuse":
+    link.send(b"\\x02the setting is wrong\\x02.")
+if word not in {"serve", "reload"}:
     time.sleep(0.5 if word == "fail" else 0)
     sys.exit(1)
 link.send(b"!")
+if word == "reload":
+    assert link.recv(1) == b"r"
+    os.write(started, f"{word} {os.getpid():20}\\n".encode())
+    assert link.recv(1) == b"g"
+    link.send(b"\\x01")
 sys.exit(0 if link.recv(1) == b"d" else 2)
 """
 
@@ -57,12 +67,11 @@ def _signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Watched(Supervisor):
     """A supervisor whose workers say as they start what they will do, and who."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, *words: str, **options: Any) -> None:
         self._theirs, self._ours = os.pipe()
         command = [sys.executable, "-c", WORKER, str(folder), str(self._ours), *words]
-        super().__init__(
-            command, os.environ, descriptors=[self._ours], patience_s=60, hang_s=60
-        )
+        options |= {"descriptors": [self._ours], "patience_s": 60, "hang_s": 60}
+        super().__init__(command, os.environ, **options)
 
     async def started(self, count: int) -> dict[str, int]:
         """Wait for so many more starts; return the last worker of each kind."""
@@ -82,8 +91,8 @@ def workers(tmp_path: Path) -> Iterator[Callable[..., Watched]]:
     """Make a supervisor of such workers."""
     made: list[Watched] = []
 
-    def make(*words: str) -> Watched:
-        made.append(Watched(tmp_path, *words))
+    def make(*words: str, **options: Any) -> Watched:
+        made.append(Watched(tmp_path, *words, **options))
         return made[-1]
 
     yield make
@@ -166,6 +175,64 @@ async def test_starts_that_fail_slowly_are_given_up_too(
     """A refused start takes longer than a young death on a busy machine."""
     with trio.fail_after(30):
         assert await workers("fail").run(1) == 1
+
+
+async def test_a_refused_start_is_said_once_and_not_tried_again(
+    workers: Callable[..., Watched], caplog: pytest.LogCaptureFixture
+) -> None:
+    """All workers would meet the same; the sentence is the parent's last word."""
+    supervisor = workers("refuse")
+    with (
+        trio.fail_after(30),
+        pytest.raises(SystemExit, match=r"^the setting is wrong$"),
+    ):
+        await supervisor.run(2)
+    assert not caplog.records
+
+
+async def test_a_refused_start_ends_no_worker_that_serves(
+    workers: Callable[..., Watched],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever once could serve goes on; the other is started again, with its reason."""
+    notifier, ready = Notifier({}), trio.Event()
+    monkeypatch.setattr(notifier, "ready", ready.set)
+    supervisor = workers("serve", "refuse", notifier=notifier)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.run, 1)
+            await supervisor.started(1)
+            await ready.wait()
+            nursery.start_soon(supervisor._fill_slot)
+            await supervisor.started(2)
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert "ended with code 1 (the setting is wrong); starting another" in caplog.text
+
+
+async def test_a_reload_is_over_when_every_worker_has_done_it(
+    workers: Callable[..., Watched], tmp_path: Path
+) -> None:
+    """Only then does the service manager hear READY again."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "manager"))
+        manager.setblocking(False)
+        hear = partial(trio.socket.from_stdlib_socket(manager).recv, 4096)
+        notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+        supervisor = workers("reload", notifier=notifier)
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervisor.run, 2)
+                await supervisor.started(2)
+                assert (await hear()).startswith(b"READY=1")
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert (await hear()).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+                await supervisor.started(2)
+                with pytest.raises(BlockingIOError):
+                    manager.recv(4096)
+                supervisor._order(b"g")
+                assert (await hear()).startswith(b"READY=1")
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def test_the_pause_after_young_deaths_doubles(

@@ -34,6 +34,9 @@ from trio_ai_stream.admission.directory import (
 LONGEST_LINE = 8 * 1024 * 1024
 """Bytes of one answer: some ten thousand streams."""
 
+LONGEST_PATH = 107
+"""Bytes of a Unix socket's path (unix(7))."""
+
 _PATTERN = "peer-*.sock"
 
 
@@ -76,7 +79,15 @@ class PeerDirectory:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Answer the siblings until cancelled; started once they can ask."""
+        """Answer the siblings until cancelled; started once they can ask.
+
+        :raises OSError: the socket cannot be made; the text says what to do.
+        """
+        if len(os.fsencode(self._path)) > LONGEST_PATH:
+            raise OSError(
+                f"the workers' sockets: expected a path of {LONGEST_PATH} bytes at"
+                f" most, got {self._path}; set TMPDIR to a shorter one"
+            )
         with trio.socket.socket(trio.socket.AF_UNIX) as listening:
             await listening.bind(str(self._path))
             listening.listen()

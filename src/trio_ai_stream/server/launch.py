@@ -22,7 +22,7 @@ from hypercorn.config import Config, Sockets
 from hypercorn.typing import AppWrapper
 from hypercorn.utils import load_application
 
-from trio_ai_stream.server.serving import installed, leaves
+from trio_ai_stream.server.serving import CannotListenError, installed, leaves
 from trio_ai_stream.server.signals import Notifier
 from trio_ai_stream.server.sockets import activated
 from trio_ai_stream.server.supervisor import (
@@ -33,6 +33,8 @@ from trio_ai_stream.server.supervisor import (
     Supervisor,
     beat,
     say_ready,
+    say_refused,
+    say_reloaded,
 )
 from trio_ai_stream.server.worker import Shutdown
 
@@ -137,13 +139,17 @@ async def _serve_as_worker(app: AppWrapper, config: Config, hang_s: float) -> No
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey, link, shutdown)
             nursery.start_soon(beat, link, hang_s / 4)
-            await installed().serve(
-                app,
-                config,
-                sockets=sockets,
-                shutdown=shutdown,
-                on_ready=partial(say_ready, link),
-            )
+            try:
+                await installed().serve(
+                    app,
+                    config,
+                    sockets=sockets,
+                    shutdown=shutdown,
+                    on_ready=partial(say_ready, link),
+                )
+            except SystemExit as exc:
+                say_refused(link, str(exc))  # for all workers, once
+                raise SystemExit(1) from exc
             nursery.cancel_scope.cancel(reason="the worker has ended")
 
 
@@ -176,8 +182,9 @@ async def _obey(link: socket.socket, shutdown: Shutdown) -> None:
     orders = trio.socket.from_stdlib_socket(link)
     with suppress(OSError):
         while order := await orders.recv(64):
-            if RELOAD in order:
+            if reloads := order.count(RELOAD):
                 shutdown.on_reload()
+                say_reloaded(link, reloads)
             if DRAIN in order or SKIP in order:
                 shutdown.request(everywhere=True)
             if SKIP in order:
@@ -197,8 +204,7 @@ def _bound(config: Config) -> Sockets:
     try:
         return config.create_sockets()
     except OSError as exc:
-        where = ", ".join(config.bind)
-        raise SystemExit(f"cannot listen on {where}: {exc.strerror}") from exc
+        raise SystemExit(str(CannotListenError(config.bind, exc))) from exc
     finally:
         config.workers = workers
 

@@ -55,6 +55,13 @@ class UnsupportedHypercornError(RuntimeError):
     """The server was not written for the Hypercorn that is installed."""
 
 
+class CannotListenError(Exception):
+    """An address is taken, or is not this machine's."""
+
+    def __init__(self, binds: list[str], exc: OSError) -> None:
+        super().__init__(f"cannot listen on {', '.join(binds)}: {exc.strerror}")
+
+
 class Server:
     """An HTTP server under Hypercorn's configuration, with bounds and a drain."""
 
@@ -86,8 +93,8 @@ class Server:
         supervisor that says more than a trigger can, `on_ready` tells it that clients
         are served; without one that is told to the service manager.
 
-        :raises SystemExit: the configuration is refused, or the application's startup
-            failed; the message says what to do.
+        :raises SystemExit: the configuration is refused, the application's startup
+            failed, or an address is taken; the message says what to do.
         """
         try:
             configuration.check(config)
@@ -127,7 +134,11 @@ class Server:
                 if event is not None:  # nobody could help the parent after our exit
                     with trio.move_on_after(4 * _STUCK_S):
                         await keep_unstuck(event, until_free=True)
-        except* (LifespanFailureError, LifespanTimeoutError) as group:
+        except* (
+            LifespanFailureError,
+            LifespanTimeoutError,
+            CannotListenError,
+        ) as group:
             failures += [str(exc) for exc in leaves(group)]
         if failures:
             raise SystemExit("\n".join(failures))
@@ -232,7 +243,10 @@ def _listen(
     listeners = listeners_of(config, sockets or config.create_sockets())
     for listener in listeners:
         stack.enter_context(listener.sock)
-        listener.sock.listen(limits.backlog)
+        try:
+            listener.sock.listen(limits.backlog)
+        except OSError as exc:  # another server's start was quicker
+            raise CannotListenError([_describe(listener)], exc) from exc
     allowed = allow_descriptors(limits.descriptors)
     if allowed < limits.descriptors:
         text = (

@@ -28,8 +28,10 @@ def remember_early() -> None:
     """Keep what comes before `received` waits for it, if this is process 1.
 
     The kernel drops signals to process 1 that it has no handler for; any other process
-    they simply end, and nothing has begun yet.
+    they simply end, and nothing has begun yet. SIGUSR1 and SIGUSR2 end nothing, here
+    and in the processes that this one starts.
     """
+    _ignore_the_meaningless()
     if os.getpid() == 1:
         for signum in ENDING:
             signal.signal(signum, _remember)
@@ -43,8 +45,7 @@ def received() -> Iterator[AsyncIterator[int]]:
     """
     import trio
 
-    for signum in _IGNORED:
-        signal.signal(signum, signal.SIG_IGN)
+    _ignore_the_meaningless()
     # What the receiver puts back at its end: no signal is to find the default then.
     for signum in (*ENDING, signal.SIGHUP):
         signal.signal(signum, _remember)
@@ -54,6 +55,11 @@ def received() -> Iterator[AsyncIterator[int]]:
     finally:
         for signum in (*ENDING, signal.SIGHUP):
             signal.signal(signum, signal.SIG_IGN)
+
+
+def _ignore_the_meaningless() -> None:
+    for signum in _IGNORED:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _remember(signum: int, _frame: FrameType | None) -> None:

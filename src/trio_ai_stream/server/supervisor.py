@@ -1,8 +1,8 @@
 """Several worker processes: replaced when they die or hang, drained together.
 
 A supervisor and each worker share a socket. The worker writes a byte from its loop at
-each turn, and another one once it serves, so a loop that is blocked is noticed. The
-supervisor's orders go the other way.
+each turn, so a loop that is blocked is noticed, and others once it serves, has done a
+reload, or refuses to start. The supervisor's orders go the other way.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 import trio
@@ -30,6 +31,10 @@ RELOAD: Final = b"r"
 # What a worker writes, one byte each.
 BEAT: Final = b"."
 READY: Final = b"!"
+# No text has these: a stack may be written between them.
+RELOADED: Final = b"\x01"
+# Around the sentence that says why.
+REFUSED: Final = b"\x02"
 # The worker's end of the socket to its supervisor.
 LINK_VARIABLE: Final = "TRIO_AI_STREAM_LINK_FD"
 # What became of the worker before it, for the metrics.
@@ -60,6 +65,16 @@ class _Worker:
     process: trio.Process | None = None
     ready: bool = False
     hung: bool = False
+    # Reloads that were ordered and not done yet.
+    reloads: int = 0
+    refusal: str = ""
+
+    def hear(self, data: bytes) -> None:
+        """Take note of what the worker has written."""
+        self.ready |= READY in data
+        self.reloads -= data.count(RELOADED)
+        if REFUSED in data:
+            self.refusal = data.split(REFUSED)[1].decode(errors="replace")
 
     @property
     def healthy(self) -> bool:
@@ -95,6 +110,9 @@ class Supervisor:
         self._workers: set[_Worker] = set()
         self._draining = trio.Event()
         self._given_up = False
+        self._served = False
+        self._reloading = False
+        self._refusal = ""
 
     @property
     def pids(self) -> list[int]:
@@ -106,6 +124,8 @@ class Supervisor:
         """Keep so many workers alive until a signal; return the exit code.
 
         The code is 0 after a drain, 1 if the workers would not stay alive.
+
+        :raises SystemExit: a worker refuses to start, and none has ever served.
         """
         with received() as signals:
             async with trio.open_nursery() as nursery:
@@ -116,6 +136,8 @@ class Supervisor:
                     for _ in range(workers):
                         slots.start_soon(self._fill_slot)
                 nursery.cancel_scope.cancel(reason="all workers have ended")
+        if self._refusal:
+            raise SystemExit(self._refusal)
         return 1 if self._given_up else 0
 
     async def _fill_slot(self) -> None:
@@ -168,27 +190,29 @@ class Supervisor:
                 nursery.start_soon(self._kill_if_hung, worker, process)
                 code = await process.wait()
                 nursery.cancel_scope.cancel(reason="the worker has ended")
+            with suppress(OSError):  # what it wrote last
+                self._heard(worker, ours.recv(65_536))
+            if worker.refusal and not (self._served or self._draining.is_set()):
+                self._refusal = worker.refusal
+                self._order(DRAIN)
             if not self._draining.is_set():
-                text = "a worker ended with code %s; starting another"
-                log.error(text, code, extra={"event": "worker_ended"})
+                text, why = "a worker ended with code %s%s; starting another", ""
+                if worker.refusal:
+                    why = f" ({worker.refusal})"
+                log.error(text, code, why, extra={"event": "worker_ended"})
             if worker.hung:
                 return "hung"
             return "died" if worker.ready else "not_started"
         finally:
             self._workers.discard(worker)
             ours.close()
+            self._look_for_reloaded()
 
     async def _kill_if_hung(self, worker: _Worker, process: trio.Process) -> None:
         """Listen to a worker's heartbeat, and kill it when it has stopped."""
         link = trio.socket.from_stdlib_socket(worker.link.dup())
-
-        def ready() -> None:
-            if not any(other.ready for other in self._workers):
-                self._notifier.ready()
-            worker.ready = True
-
         with link:
-            await _until_hung(link, self._hang_s, ready)
+            await _until_hung(link, self._hang_s, partial(self._heard, worker))
             stack = await _stack_of(process, link)
         text = "worker %d has not turned its loop for %g s; killing it%s"
         where = f"; it stands at\n{stack}" if stack else ""
@@ -197,6 +221,20 @@ class Supervisor:
         )
         process.kill()
         worker.hung = True
+
+    def _heard(self, worker: _Worker, data: bytes) -> None:
+        served = any(other.ready for other in self._workers)
+        worker.hear(data)
+        if worker.ready and not served:
+            self._notifier.ready()
+        self._served |= worker.ready
+        self._look_for_reloaded()
+
+    def _look_for_reloaded(self) -> None:
+        """Say that a reload is over, once every worker has done it or has ended."""
+        if self._reloading and not any(worker.reloads > 0 for worker in self._workers):
+            self._reloading = False
+            self._notifier.ready()
 
     def _give_up(self) -> None:
         if not self._given_up:
@@ -210,8 +248,10 @@ class Supervisor:
         async for signum in signals:
             if signum == signal.SIGHUP:
                 self._notifier.reloading()
+                self._reloading = True
+                for worker in self._workers:
+                    worker.reloads += 1
                 self._order(RELOAD)
-                self._notifier.ready()
             else:
                 self._order(SKIP if self._draining.is_set() else DRAIN)
 
@@ -220,6 +260,7 @@ class Supervisor:
         if order == DRAIN:
             self._notifier.stopping()
             self._draining.set()
+            self._reloading = False  # nobody is told any more that it is over
         for worker in self._workers:
             with suppress(OSError):  # that worker has ended by itself
                 worker.link.send(order)
@@ -257,8 +298,20 @@ def say_ready(link: socket.socket) -> None:
         link.send(READY)
 
 
+def say_reloaded(link: socket.socket, count: int) -> None:
+    """Tell the supervisor that so many reloads are done."""
+    with suppress(OSError):
+        link.send(RELOADED * count)
+
+
+def say_refused(link: socket.socket, why: str) -> None:
+    """Tell the supervisor why this worker cannot serve, nor another in its place."""
+    with suppress(OSError):
+        link.send(REFUSED + why.encode() + REFUSED)
+
+
 async def _until_hung(
-    link: trio.socket.SocketType, bound_s: float, on_ready: Callable[[], None]
+    link: trio.socket.SocketType, bound_s: float, on_data: Callable[[bytes], None]
 ) -> None:
     """Return once a worker has said nothing for `bound_s`, or has closed its end."""
     within_s = max(bound_s, _STARTUP_S)
@@ -274,8 +327,7 @@ async def _until_hung(
             await trio.sleep(bound_s)  # it is about to exit, or it hangs there
             return
         within_s = bound_s
-        if READY in data:
-            on_ready()
+        on_data(data)
 
 
 async def _stack_of(process: trio.Process, link: trio.socket.SocketType) -> str:

@@ -229,7 +229,10 @@ class ValkeyLink:
 
     def _changed(self, reason: Unavailable | None) -> None:
         self.up = reason is None
-        if not self._tried.is_set() or self._known_up is not self.up:
+        first = not self._tried.is_set()
+        if first and reason is not None and reason.cause == "cluster":
+            pass  # nothing falls back: `run` ends with it
+        elif first or self._known_up is not self.up:
             self._known_up = self.up
             self._on_change(reason)
         self._tried.set()
