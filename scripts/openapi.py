@@ -21,8 +21,8 @@ import msgspec
 from trio_ai_stream.http import documentation
 from trio_ai_stream.http.auth import PROBES
 from trio_ai_stream.wire import documents
+from trio_ai_stream.wire.model_list import ModelDocument, ModelListDocument
 from trio_ai_stream.wire.openai_requests import CompletionRequest
-from trio_ai_stream.wire.openai_responses import ModelDocument, ModelListDocument
 from trio_ai_stream.wire.requests import ChatRequest
 
 _FOLDER: Final = Path(documentation.__file__).parent

@@ -18,7 +18,7 @@ MODULES: Final = {
 }
 # Who reads another clock than Trio's, and what for.
 CLOCKS: Final = {
-    "http/responder.py": "`created` of an OpenAI document",
+    "dialects/completions.py": "`created` of an OpenAI chunk",
     "server/http1.py": "the header field Date",
     "server/http_stream.py": "Hypercorn's access log wants it",
     "server/signals.py": "systemd's MONOTONIC_USEC",

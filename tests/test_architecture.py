@@ -19,6 +19,7 @@ ORDER = [
     "server",
     "simulator",
     "admission",
+    "dialects",
     "upstream",
     "stream",
     "telemetry",

@@ -10,8 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.world import Visit, world
-from trio_ai_stream.upstream.openrouter import REJECTED_S, chat_request
-from trio_ai_stream.wire.requests import parse_chat_request
+from trio_ai_stream.dialects.plain_chat import parse
+from trio_ai_stream.upstream.openrouter import REJECTED_S
+from trio_ai_stream.wire.dialect import RequestLimits
 
 SEED_FIELDS = ["message", "code", "error_type", "request_id", "timestamp"]
 
@@ -241,11 +242,8 @@ async def test_reasoning_is_shown_only_to_those_who_ask(
 def test_upstream_gets_what_was_asked_and_nothing_more() -> None:
     """Options that the client left out are not invented; the rest is passed on."""
     asked = {"prompt": "x", "temperature": 0.5, "stop": ["y"], "seed": 7}
-    request = parse_chat_request(
-        json.dumps(asked).encode(), max_prompt_length=9, max_messages_length=9
-    )
-    call = chat_request(request, request_id="r", default_model="m")
-    assert json.loads(call.body) == {
+    request = parse(json.dumps(asked).encode(), RequestLimits("m", 9, 9))
+    assert json.loads(request.body) == {
         "model": "m",
         "messages": [{"role": "user", "content": "x"}],
         "stream": True,

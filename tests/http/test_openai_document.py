@@ -10,11 +10,11 @@ from trio.testing import MockClock
 
 from tests.support.completions import ask, error_of, over
 from tests.support.world import BUDGETS, world
+from trio_ai_stream.dialects.completions import COMPLETIONS
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.responder import OpenAIDocumentResponder
+from trio_ai_stream.http.responder import DocumentResponder
 from trio_ai_stream.stream.outcome import RULES, Ending
-from trio_ai_stream.stream.transcript import Answer
-from trio_ai_stream.wire.events import Done, Raw
+from trio_ai_stream.wire.events import Answer, Done, Raw
 from trio_ai_stream.wire.record import Outcome
 
 
@@ -126,7 +126,9 @@ async def test_a_cancel_between_head_and_document_cuts_nothing_off() -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
 
     scope = {"method": "POST", "path": "/", "scheme": "http", "headers": []}
-    responder = OpenAIDocumentResponder(send, [], RequestContext(scope, "r"))
+    responder = DocumentResponder(
+        send, [], RequestContext(scope, "r"), dialect=COMPLETIONS
+    )
     answer = Answer()
     with budget:
         await responder.deliver([Raw(b"{}"), Done()])

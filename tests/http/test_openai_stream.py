@@ -20,8 +20,8 @@ from tests.support.completions import (
     text_of,
 )
 from tests.support.world import BUDGETS, world
+from trio_ai_stream.dialects.completions import frames
 from trio_ai_stream.wire.events import Comment, Raw
-from trio_ai_stream.wire.openai_responses import frames
 from trio_ai_stream.wire.record import Outcome
 
 

@@ -7,13 +7,14 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.world import Visit, world
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.bill import Basis, Bill, exact_bill, known_provider
+from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.record import Outcome
 
-REQUEST = UpstreamRequest("r", "maker/model", b"{}", prompt_chars=400)
+REQUEST = UpstreamRequest("r", "maker/model", b"{}", PLAIN_CHAT, prompt_chars=400)
 
 
 def answer(chars: int, tokens: int | None = None) -> Answer:

@@ -8,6 +8,7 @@ import pytest
 from trio.testing import MockClock
 
 from tests.support.world import BUDGETS
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.stream import Stream
@@ -25,7 +26,7 @@ async def test_only_counts_are_recorded_as_tokens(
     """No number of upstream's makes a counter fall, or the record fail."""
     records: list[Record] = []
     stream = Stream(
-        UpstreamRequest("r", "m", b"{}"),
+        UpstreamRequest("r", "m", b"{}", PLAIN_CHAT),
         BUDGETS,
         endpoint="/chat",
         owner="local",

@@ -81,7 +81,7 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink.publish": (
         "no stream: see the bus"
     ),
-    "trio_ai_stream/http/responder.py:ChatResponder.ended": (
+    "trio_ai_stream/http/responder.py:EventResponder.ended": (
         "nothing is awaited between admission and the first write"
     ),
 }

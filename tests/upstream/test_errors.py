@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from trio_ai_stream.dialects.refusals import error_headers
 from trio_ai_stream.upstream.upstream_errors import (
     MAX_TEXT,
     document_of,
@@ -18,7 +19,6 @@ from trio_ai_stream.upstream.upstream_errors import (
     rejection,
     wait_told,
 )
-from trio_ai_stream.wire.openai_responses import error_headers
 from trio_ai_stream.wire.problems import Fault, Problem
 from trio_ai_stream.wire.record import Outcome
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.upstream.openrouter import OpenRouter
@@ -75,7 +76,7 @@ async def refusal(
     async def nothing() -> None:
         await trio.lowlevel.checkpoint()
 
-    call = UpstreamRequest("id", "model", b"{}", whole=whole, trace=trace)
+    call = UpstreamRequest("id", "model", b"{}", PLAIN_CHAT, whole=whole, trace=trace)
     with pytest.raises(EndStream) as caught:
         await upstream.open(call, nothing, lambda _abort: None)
     return caught.value

@@ -14,6 +14,7 @@ import trio.testing
 import trustme
 
 from tests.upstream.transport.servers import OK, forever, serving
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.outcome import EndStream
 from trio_ai_stream.stream.protocols import UpstreamRequest
@@ -119,7 +120,7 @@ async def test_a_stream_through_a_proxy_ends_and_aborts_like_any_other(
             if whole:
                 body = body.replace(b'"stream":true', b'"stream":false')
             response = await upstream.open(
-                UpstreamRequest("r1", model, body, whole=whole),
+                UpstreamRequest("r1", model, body, PLAIN_CHAT, whole=whole),
                 trio.lowlevel.checkpoint,
                 held.append,
             )
@@ -206,7 +207,7 @@ async def test_what_a_proxy_refuses_is_unreachable(answer: bytes, said: str) -> 
             upstream = openrouter(UpstreamTransport(proxy=Proxy(proxy)), server.url)
             with pytest.raises(EndStream) as caught:
                 await upstream.open(
-                    UpstreamRequest("r1", "m", b"{}"),
+                    UpstreamRequest("r1", "m", b"{}", PLAIN_CHAT),
                     trio.lowlevel.checkpoint,
                     lambda _abort: None,
                 )

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.wire.openai_requests import Completion, parse_completion
+from trio_ai_stream.wire.dialect import ParsedRequest, RequestLimits
+from trio_ai_stream.wire.openai_requests import parse_completion
 from trio_ai_stream.wire.problems import Refused
 
 values = st.recursive(
@@ -22,9 +23,9 @@ values = st.recursive(
 )
 
 
-def parse(body: bytes) -> Completion:
+def parse(body: bytes) -> ParsedRequest:
     """Parse with a default model and a limit that no test meets."""
-    return parse_completion(body, default_model="the/default", max_messages_length=100)
+    return parse_completion(body, RequestLimits("the/default", 100, 100))
 
 
 def test_a_body_that_names_its_model_keeps_every_byte() -> None:
@@ -33,7 +34,7 @@ def test_a_body_that_names_its_model_keeps_every_byte() -> None:
         b'{ "zeta": 1.10e+2,\n"model":"a/b", "messages":[{"role":"user",'
         b'"content":"hi","name":"x"}], "big": 12345678901234567890.000, "stream":true}'
     )
-    assert parse(body) == Completion("a/b", True, body, prompt_chars=2)
+    assert parse(body) == ParsedRequest("a/b", True, body, prompt_chars=2)
 
 
 def test_a_model_is_filled_in_beside_unchanged_values() -> None:
@@ -73,7 +74,7 @@ def test_fallbacks_and_presets_need_no_model_of_ours(
 ) -> None:
     """OpenRouter's first example of `models` names no `model`; none is added."""
     body = b"{" + chooses + b',  "n":1.0,' + MESSAGES + b"}"
-    assert parse(body) == Completion(shown, False, body, prompt_chars=2)
+    assert parse(body) == ParsedRequest(shown, False, body, prompt_chars=2)
     named = parse(b"{" + chooses + b',"model":null,"n":1.0,' + MESSAGES + b"}")
     assert named.body == b"{" + chooses + b',"n":1.0,' + MESSAGES + b"}"
     named = parse(b'{"model":"x/y",' + chooses + b"," + MESSAGES + b"}")
@@ -94,7 +95,7 @@ def test_half_a_character_passes_wherever_it_stands() -> None:
         b'{"model":"a/b","tools":["' + lone + b'"],"messages":[{"role":"user",'
         b'"content":"' + lone + b'"}],"seed":1.50}'
     )
-    assert parse(body) == Completion("a/b", False, body, prompt_chars=22)
+    assert parse(body) == ParsedRequest("a/b", False, body, prompt_chars=22)
     filled = parse(body.replace(b'"model":"a/b"', b'"model":null'))
     assert json.loads(filled.body) == {**json.loads(body), "model": "the/default"}
 
@@ -133,7 +134,7 @@ def test_nesting_without_end_is_refused() -> None:
 def test_a_byte_order_mark_does_not_reach_upstream() -> None:
     """It is passed over here, and taken off there."""
     body = b'{"model":"a/b",' + MESSAGES + b"}"
-    assert parse(b"\xef\xbb\xbf" + body) == Completion(
+    assert parse(b"\xef\xbb\xbf" + body) == ParsedRequest(
         "a/b", False, body, prompt_chars=2
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import trio
 from loguru import logger
@@ -13,15 +13,15 @@ from quart_trio import QuartTrio
 
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.rate_limit import FIELDS
+from trio_ai_stream.dialects.completions import COMPLETIONS
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.http import errors
 from trio_ai_stream.http.admit import admit_request
 from trio_ai_stream.http.asgi import ASGIConnection
-from trio_ai_stream.http.chat import ChatEndpoint
 from trio_ai_stream.http.documentation import documentation_blueprint
 from trio_ai_stream.http.endpoint import Endpoint
 from trio_ai_stream.http.live_view import live_blueprint
 from trio_ai_stream.http.models import models_blueprint
-from trio_ai_stream.http.openai import CompletionsEndpoint
 from trio_ai_stream.http.page.page_routes import page_blueprint
 from trio_ai_stream.http.probes import (
     count_refusal,
@@ -31,6 +31,8 @@ from trio_ai_stream.http.probes import (
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import streams_blueprint
+
+DIALECTS: Final = (PLAIN_CHAT, COMPLETIONS)
 
 
 class Lifespan:
@@ -106,10 +108,10 @@ class Application(QuartTrio):
         errors.register(self, self.respond)
         self.before_request(self._admit)
         self.endpoints: dict[str, Endpoint] = {}
-        for endpoint in (ChatEndpoint(services), CompletionsEndpoint(services)):
-            self.endpoints[endpoint.path] = endpoint
+        for dialect in DIALECTS:
+            endpoint = self.endpoints[dialect.path] = Endpoint(services, dialect)
             answer = endpoint.answer_through_quart
-            self.add_url_rule(endpoint.path, endpoint.name, answer, methods=["POST"])
+            self.add_url_rule(dialect.path, dialect.path, answer, methods=["POST"])
         self.register_blueprint(models_blueprint(services))
         self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(health_blueprint(services))

@@ -10,23 +10,27 @@ the OpenAPI document.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import dataclasses
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from functools import partial
+from typing import Any, Final
 
 import trio
 from quart import Response, request
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
+from trio_ai_stream.http.admit import admit_stream
 from trio_ai_stream.http.http_responses import Headers
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.responder import Send
+from trio_ai_stream.http.responder import DocumentResponder, EventResponder, Send
 from trio_ai_stream.http.services import BodyBudget, Services
-from trio_ai_stream.stream.protocols import Responder
+from trio_ai_stream.stream.protocols import Responder, UpstreamRequest
 from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.wire.dialect import Dialect, RequestLimits
 from trio_ai_stream.wire.problems import Problem, Refused
 
 Receive = Callable[[], Awaitable[Any]]
@@ -65,21 +69,55 @@ class StreamRun:
         )
 
 
-class Endpoint(ABC):
-    """Where a body is posted, and what makes a stream of it."""
+class Endpoint:
+    """Where a body of one dialect is posted, and what makes a stream of it."""
 
-    name: ClassVar[str]
-    path: ClassVar[str]
-
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, dialect: Dialect) -> None:
         self.services = services
+        self.dialect = dialect
+        # A whole answer is its own first content, however long the model takes over it:
+        # so only the deadline bounds it.
+        self._document_budgets = dataclasses.replace(
+            services.budgets, first_token_s=math.inf
+        )
 
-    @abstractmethod
     async def open(self, context: RequestContext, body: bytes) -> StreamRun:
         """Return the run of an admitted stream.
 
         :raises Refused: the request gets no stream.
         """
+        services, dialect = self.services, self.dialect
+        settings = services.settings
+        limits = RequestLimits(
+            settings.OPENROUTER_MODEL,
+            settings.MAX_PROMPT_LENGTH,
+            settings.MAX_MESSAGES_LENGTH,
+        )
+        asked = dialect.parse(body, limits)
+        request = UpstreamRequest(
+            context.request_id,
+            asked.model,
+            asked.body,
+            dialect,
+            whole=not asked.stream,
+            choices=asked.choices,
+            trace=context.trace,
+            prompt_chars=asked.prompt_chars,
+            user=asked.user,
+        )
+        stream = await admit_stream(
+            services,
+            context,
+            request,
+            endpoint=dialect.path,
+            budgets=services.budgets if asked.stream else self._document_budgets,
+        )
+        respond: MakeResponder = partial(DocumentResponder, dialect=dialect)
+        if asked.stream:
+            assert services.upstream is not None
+            encoder = dialect.encoder(asked, context.request_id, services.upstream.kind)
+            respond = partial(EventResponder, dialect=dialect, encoder=encoder)
+        return StreamRun(services, context, stream, respond)
 
     async def answer_through_quart(self) -> StreamResponse:
         """Answer as a route of Quart's."""

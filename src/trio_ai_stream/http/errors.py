@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
 
@@ -13,11 +12,12 @@ from loguru import logger
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
+from trio_ai_stream.dialects.completions import COMPLETIONS
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.http.endpoint import UNSUPPORTED_ENCODING
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.wire import openai_responses, sse
-from trio_ai_stream.wire.documents import ErrorDocument
+from trio_ai_stream.wire import sse
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 from trio_ai_stream.wire.record import Outcome
 
@@ -90,48 +90,23 @@ def render(
 
     `path` is the endpoint's, if it is not the request's.
     """
-    if (path or context.path).startswith("/v1/"):
-        response = _openai(problem)
-    elif "text/event-stream" in (context.field(b"accept") or ""):
-        response = _event(problem, context)
-    else:
-        response = _document(problem, context)
-    if (retry_after := problem.retry_after_header) is not None:
-        response.headers["Retry-After"] = retry_after
+    openai = (path or context.path).startswith("/v1/")
+    dialect = COMPLETIONS if openai else PLAIN_CHAT
+    status, headers, body = dialect.error(problem, context.request_id)
+    response = json_response(body, status)
+    if not openai and "text/event-stream" in (context.field(b"accept") or ""):
+        # A stream of one event: what accepts a stream may read nothing else.
+        response.set_data(sse.ChatEncoder(context.request_id).error(problem))
+        response.headers["Content-Type"] = sse.CONTENT_TYPE
+        response.headers["Cache-Control"] = "no-cache, no-transform"
+    for name, value in headers:
+        response.headers[name] = value
     if problem.error_type == UNSUPPORTED_ENCODING:
         response.headers["Accept-Encoding"] = "identity"
     if response.status_code == 401:
         wrong = problem.error_type == "invalid_api_key"
         response.headers["WWW-Authenticate"] = _BAD_TOKEN if wrong else _CHALLENGE
     return response
-
-
-def _openai(problem: Problem) -> Response:
-    status = openai_responses.status_of(problem)
-    response = json_response(openai_responses.error_body(problem), status)
-    for name, value in openai_responses.error_headers(problem):
-        response.headers[name] = value
-    return response
-
-
-def _event(problem: Problem, context: RequestContext) -> Response:
-    """Return a stream of one event: what accepts a stream may read nothing else."""
-    encoder = sse.ChatEncoder(context.request_id)
-    response = Response(encoder.error(problem), problem.status)
-    response.headers["Content-Type"] = sse.CONTENT_TYPE
-    response.headers["Cache-Control"] = "no-cache, no-transform"
-    return response
-
-
-def _document(problem: Problem, context: RequestContext) -> Response:
-    error = ErrorDocument(
-        message=problem.message,
-        code=problem.status,
-        error_type=problem.error_type,
-        request_id=context.request_id,
-        timestamp=datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )
-    return json_response(error, problem.status)
 
 
 def _problem_of(exc: HTTPException) -> Problem:

@@ -1,22 +1,21 @@
 """The responses that this server writes itself through ASGI: streams and one document.
 
-Each class writes one response: its head once, its blocks, its end. `/chat` answers at
-once. The two of `/v1/chat/completions` leave the head unwritten until it is known
-whether upstream answers, so that a refusal has its true status.
+Each class writes one response: its head once, its blocks, its end. But for a dialect
+that answers at once, the head stays unwritten until it is known whether upstream
+answers, so that a refusal has its true status.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from trio_ai_stream.http.http_responses import Headers, complete_headers
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.stream.outcome import Ending
-from trio_ai_stream.stream.transcript import Answer
-from trio_ai_stream.wire import openai_responses, sse
-from trio_ai_stream.wire.events import Done, Item, Raw
+from trio_ai_stream.wire import sse
+from trio_ai_stream.wire.dialect import Dialect, EventEncoder
+from trio_ai_stream.wire.events import Answer, Done, Item, Raw
 from trio_ai_stream.wire.problems import Problem
 
 Send = Callable[[Any], Awaitable[None]]
@@ -74,11 +73,22 @@ class ASGIWriter:
         )
         return self._context.exchange.delivered is not False
 
+    async def refuse(self, dialect: Dialect, problem: Problem) -> bool:
+        """Write a whole error response; return whether it has left."""
+        status, more, body = dialect.error(problem, self._context.request_id)
+        await self.start(status=status, content_type=JSON, more=more)
+        return await self.finish(body)
 
-class ChatResponder(ASGIWriter):
-    """Answers `POST /chat`: at once, and everything as events."""
 
-    __slots__ = ("_connected", "_encoder")
+class EventResponder(ASGIWriter):
+    """Answers with a stream of events, as the dialect writes them.
+
+    If the dialect has nothing to say before upstream answers, the head goes out when it
+    does with 200, or with the first heartbeat: a client that waits for a slow model
+    must see a sign of life, and the status is its price.
+    """
+
+    __slots__ = ("_dialect", "_encoder", "_opening")
 
     def __init__(
         self,
@@ -86,23 +96,29 @@ class ChatResponder(ASGIWriter):
         headers: Headers,
         context: RequestContext,
         *,
-        encoder: sse.ChatEncoder,
-        connected: bytes,
+        dialect: Dialect,
+        encoder: EventEncoder,
     ) -> None:
         super().__init__(send, headers, context)
+        self._dialect = dialect
         self._encoder = encoder
-        self._connected = connected
+        self._opening = encoder.opening
 
     async def accepted(self) -> None:
-        """Write the head and `connected`, before upstream answers."""
-        await self.start(status=200, content_type=sse.CONTENT_TYPE, body_follows=True)
-        await self.write(self._take_connected())
+        """Write the head and the opening, if there is one, before upstream answers."""
+        if self._opening:
+            await self.start(
+                status=200, content_type=sse.CONTENT_TYPE, body_follows=True
+            )
+            await self.write(self._take_opening())
 
     async def opened(self) -> None:
-        """Do nothing: the client has its status already."""
+        """Write the head, unless the opening, a heartbeat or an earlier try has."""
+        if not self.started:
+            await self.start(status=200, content_type=sse.CONTENT_TYPE)
 
     async def deliver(self, items: Sequence[Item]) -> tuple[int, int]:
-        """Write the content of a block; return (events, bytes) written."""
+        """Write what a block holds for the client; return (events, bytes) written."""
         frames, count = self._encoder.content(items)
         if frames:  # as `write` does it, without its frame on the stack of each event
             await self._send(
@@ -111,82 +127,26 @@ class ChatResponder(ASGIWriter):
         return count, len(frames)
 
     async def heartbeat(self) -> None:
-        """Write a comment."""
-        await self.write(sse.HEARTBEAT)
-
-    async def ended(self, ending: Ending, answer: Answer) -> bool:
-        """Write `done` or `error`, and the end of the response."""
-        if not self.started:
-            await self.start(status=200, content_type=sse.CONTENT_TYPE)
-        if ending.problem is not None:
-            frame = self._encoder.error(ending.problem)
-        else:
-            frame = self._encoder.done(
-                finish_reason=answer.finish_reason,
-                usage=answer.usage,
-                generation_id=answer.generation_id,
-            )
-        return await self.finish(self._take_connected() + frame)
-
-    def _take_connected(self) -> bytes:
-        """Return `connected` once: a cancel may come between the head and it."""
-        connected, self._connected = self._connected, b""
-        return connected
-
-
-class OpenAIResponder(ASGIWriter):
-    """Answers `stream: true`: upstream's chunks as they are, then `[DONE]`.
-
-    The head goes out when upstream answers 200, or with the first heartbeat: a client
-    that waits for a slow model must see a sign of life, and the status is its price.
-    """
-
-    __slots__ = ("_model",)
-
-    def __init__(
-        self, send: Send, headers: Headers, context: RequestContext, *, model: str
-    ) -> None:
-        super().__init__(send, headers, context)
-        self._model = model
-
-    async def accepted(self) -> None:
-        """Do nothing: the status is not known yet."""
-
-    async def opened(self) -> None:
-        """Write the head, unless a heartbeat or an earlier attempt has."""
-        if not self.started:
-            await self.start(status=200, content_type=sse.CONTENT_TYPE)
-
-    async def deliver(self, items: Sequence[Item]) -> tuple[int, int]:
-        """Write the chunks of a block; return (events, bytes) written."""
-        frames, count = openai_responses.frames(items)
-        if frames:
-            await self._send(
-                {"type": "http.response.body", "body": frames, "more_body": True}
-            )
-        return count, len(frames)
-
-    async def heartbeat(self) -> None:
-        """Write a comment, after the head."""
+        """Write a sign of life, after the head."""
         await self.opened()
-        await self.write(sse.HEARTBEAT)
+        await self.write(self._encoder.heartbeat())
 
     async def ended(self, ending: Ending, answer: Answer) -> bool:
-        """Write `[DONE]`, or an error: as a chunk, or as the response itself."""
-        if ending.problem is None:
-            return await self.finish(openai_responses.DONE)
-        if self.started:
-            chunk = openai_responses.error_chunk(
-                ending.problem,
-                chunk_id=answer.generation_id or self._context.request_id,
-                model=self._model,
-                created=int(time.time()),
-            )
-            return await self.finish(chunk)
-        return await write_error(self, ending.problem)
+        """Write the terminal event, or an error as the response itself."""
+        problem = ending.problem
+        if problem is not None and not (self.started or self._opening):
+            return await self.refuse(self._dialect, problem)
+        await self.opened()
+        frame = self._encoder.ending(problem, answer)
+        return await self.finish(self._take_opening() + frame)
+
+    def _take_opening(self) -> bytes:
+        """Return the opening once: a cancel may come between the head and it."""
+        opening, self._opening = self._opening, b""
+        return opening
 
 
-class OpenAIDocumentResponder(ASGIWriter):
+class DocumentResponder(ASGIWriter):
     """Answers `stream: false`: upstream's document as it is, or an error.
 
     It cannot write a sign of life: a JSON response has no room for one before its
@@ -194,10 +154,18 @@ class OpenAIDocumentResponder(ASGIWriter):
     follows, even if the stream is ended between the two: nothing else can.
     """
 
-    __slots__ = ("_unwritten",)
+    __slots__ = ("_dialect", "_unwritten")
 
-    def __init__(self, send: Send, headers: Headers, context: RequestContext) -> None:
+    def __init__(
+        self,
+        send: Send,
+        headers: Headers,
+        context: RequestContext,
+        *,
+        dialect: Dialect,
+    ) -> None:
         super().__init__(send, headers, context)
+        self._dialect = dialect
         self._unwritten = b""
 
     async def accepted(self) -> None:
@@ -225,20 +193,10 @@ class OpenAIDocumentResponder(ASGIWriter):
         """Write the end of the document, or the error if there is none."""
         await self._write_document()
         if ending.problem is not None and not self.started:
-            return await write_error(self, ending.problem)
+            return await self.refuse(self._dialect, ending.problem)
         return await self.finish()
 
     async def _write_document(self) -> None:
         document, self._unwritten = self._unwritten, b""
         if document:
             await self.write(document)
-
-
-async def write_error(writer: ASGIWriter, problem: Problem) -> bool:
-    """Write a whole error response; return whether it has left."""
-    await writer.start(
-        status=openai_responses.status_of(problem),
-        content_type=JSON,
-        more=openai_responses.error_headers(problem),
-    )
-    return await writer.finish(openai_responses.error_body(problem))

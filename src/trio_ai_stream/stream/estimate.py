@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Final
 
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.stream.transcript import Answer
 from trio_ai_stream.wire.bill import Basis, Bill, exact_bill, known_provider
+from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.record import Outcome
 
 CHARS_PER_TOKEN: Final = 4.0

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from trio_ai_stream.stream.outcome import Ending
-from trio_ai_stream.stream.transcript import Answer
-from trio_ai_stream.wire.events import Item
+from trio_ai_stream.wire.dialect import Dialect
+from trio_ai_stream.wire.events import Answer, Item
 
 OnSent = Callable[[], Awaitable[None]]
 OnAbortable = Callable[[Callable[[], None] | None], None]
@@ -23,7 +23,7 @@ OnAbortable = Callable[[Callable[[], None] | None], None]
 class UpstreamRequest:
     """One request to upstream, ready to send.
 
-    `body` is JSON. With `raw` the payload of each chunk is handed on as well. With
+    `body` is JSON; `dialect` says where it goes and how the answer is read. With
     `whole` upstream is asked for one JSON document instead of a stream. `choices` is
     how many answers are asked for at a time (`n`). `trace` are the header fields that
     carry the client's trace on to upstream. `prompt_chars` is the length of the texts
@@ -33,7 +33,7 @@ class UpstreamRequest:
     request_id: str
     model: str
     body: bytes
-    raw: bool = False
+    dialect: Dialect
     whole: bool = False
     choices: int = 1
     trace: tuple[tuple[bytes, bytes], ...] = ()

@@ -18,7 +18,7 @@ from trio_ai_stream.stream.lifecycle import Event, State, follow
 from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.protocols import UpstreamRequest, UpstreamResponse
 from trio_ai_stream.stream.timers import StreamTimers
-from trio_ai_stream.stream.transcript import Answer
+from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.problems import Problem
 from trio_ai_stream.wire.record import Outcome, Record, plain_word
 

@@ -338,7 +338,7 @@ def items_of_document(body: bytes) -> list[Item]:
     return [Raw(body), *_name(document), *_items(document), Done()]
 
 
-def items_of_unstreamed(body: bytes, *, raw: bool) -> list[Item]:
+def items_of_unstreamed(body: bytes, raw: bool) -> list[Item]:
     """Return what a whole answer says where a stream was asked for.
 
     With `raw` it comes as the payloads of a stream. *Errors:* as `items_of_document`.

@@ -15,6 +15,7 @@ import msgspec
 
 from trio_ai_stream.upstream.chunks import failure_of_error_event, read_chunks
 from trio_ai_stream.upstream.upstream_errors import MALFORMED
+from trio_ai_stream.wire.dialect import ReadEvents
 from trio_ai_stream.wire.events import Comment, Done, Identity, Item, Malformed
 
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
@@ -47,6 +48,7 @@ class Decoder:
         "_nameless",
         "_over",
         "_raw",
+        "_read",
         "_start",
         "held",
     )
@@ -56,6 +58,7 @@ class Decoder:
         *,
         raw: bool = False,
         named: bool = False,
+        read: ReadEvents = read_chunks,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self._after_cr = False
@@ -64,6 +67,7 @@ class Decoder:
         self._nameless = named
         self._over = False
         self._raw = raw
+        self._read = read
         self._start = True
         self.held = 0  # bytes of an event that is not complete yet
 
@@ -171,7 +175,7 @@ class Decoder:
         if self._nameless:
             self._name(payloads[0], items)
         left = iter(payloads)
-        while (payload := read_chunks(left, items, self._raw)) is not None:
+        while (payload := self._read(left, items, self._raw)) is not None:
             payload = payload.strip()
             if not payload:  # some upstreams keep a connection alive with it
                 items.append(_COMMENT)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import httpx
-import msgspec
 import trio
 from loguru import logger
 
@@ -46,7 +45,6 @@ from trio_ai_stream.upstream.upstream_errors import (
     transport_error,
 )
 from trio_ai_stream.wire.record import Outcome
-from trio_ai_stream.wire.requests import ChatRequest
 
 # A 401 counts this long: whoever is not ready gets no requests, and so would never hear
 # that its key is good again.
@@ -73,9 +71,9 @@ class OpenRouter:
         self._on_status = on_status
         self._transport = transport
         self._base_url = base_url
-        self._url = httpx.URL(f"{base_url}/chat/completions")
+        self._urls: dict[str, httpx.URL] = {}  # parsed once for each dialect
         common = {
-            "Host": self._url.netloc.decode("ascii"),
+            "Host": httpx.URL(base_url).netloc.decode("ascii"),
             "Accept-Encoding": "identity",
             **headers,
         }
@@ -102,11 +100,12 @@ class OpenRouter:
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """
+        url = self._url(call.dialect.upstream_path)
         accept = b"application/json" if call.whole else b"text/event-stream"
         response = await self._send(
             httpx.Request(
                 "POST",
-                self._url,
+                url,
                 headers=[
                     *self._headers,
                     (b"Content-Type", b"application/json"),
@@ -129,7 +128,7 @@ class OpenRouter:
         on_abortable(response.extensions["body"].abort)
         try:
             # Not held by this frame: an exception that it holds would hold it.
-            raise await self._rejection(response, self._url)
+            raise await self._rejection(response, url)
         finally:
             on_abortable(None)
 
@@ -143,22 +142,29 @@ class OpenRouter:
         body, kind = _body(response), _media_type(response)
         if kind == "text/html":
             body.abort()
-            raise misplaced("a web page", str(self._url))
+            raise misplaced("a web page", str(self._url(call.dialect.upstream_path)))
         reservation = Reservation(self.buffers)
         generation_id = response.headers.get("x-generation-id")
         if call.whole:
-            return DocumentResponse(body, generation_id, reservation)
+            read = call.dialect.read_document
+            return DocumentResponse(body, generation_id, reservation, read)
         if kind == "text/event-stream":
-            return StreamedResponse(body, generation_id, reservation, raw=call.raw)
+            return StreamedResponse(body, generation_id, reservation, call.dialect)
         on_abortable(body.abort)
         try:
-            return await open_unlabelled(body, generation_id, reservation, raw=call.raw)
+            return await open_unlabelled(body, generation_id, reservation, call.dialect)
         except BaseException:
             reservation.release()
             body.abort()
             raise
         finally:
             on_abortable(None)
+
+    def _url(self, path: str) -> httpx.URL:
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = httpx.URL(self._base_url + path)
+        return url
 
     async def get(self, path: str) -> bytes:
         """Return the body of one document of the API, such as `/models`.
@@ -237,34 +243,3 @@ def _body(response: httpx.Response) -> ResponseBody:
 def _media_type(response: httpx.Response) -> str:
     said: str = response.headers.get("content-type", "")
     return said.partition(";")[0].strip().lower()
-
-
-def chat_request(
-    request: ChatRequest,
-    *,
-    request_id: str,
-    default_model: str,
-    trace: tuple[tuple[bytes, bytes], ...] = (),
-) -> UpstreamRequest:
-    """Return the request for one `POST /chat`; what is left out stays out."""
-    model = request.model or default_model
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": request.conversation(),
-        "stream": True,
-    }
-    for name in ("temperature", "top_p", "max_tokens", "stop", "seed"):
-        if (value := getattr(request, name)) is not None:
-            body[name] = value
-    if request.user is not None:
-        body["user"] = request.user
-    if request.include_reasoning:
-        body["include_reasoning"] = True
-    return UpstreamRequest(
-        request_id,
-        model,
-        msgspec.json.encode(body),
-        trace=trace,
-        prompt_chars=sum(len(one.content) for one in request.conversation()),
-        user=request.user,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
 import httpx
@@ -16,13 +15,13 @@ from trio_ai_stream.upstream.bodies import (
     hold_document,
     read_document,
 )
-from trio_ai_stream.upstream.chunks import items_of_document, items_of_unstreamed
 from trio_ai_stream.upstream.decoder import Decoder
 from trio_ai_stream.upstream.upstream_errors import (
     MALFORMED,
     MISPLACED,
     transport_error,
 )
+from trio_ai_stream.wire.dialect import Dialect, ReadDocument
 from trio_ai_stream.wire.events import Failure, Item
 from trio_ai_stream.wire.record import Outcome
 
@@ -40,10 +39,10 @@ class StreamedResponse:
     __slots__ = (
         "_body",
         "_decoder",
+        "_dialect",
         "_document",
         "_failure",
         "_first",
-        "_raw",
         "_reservation",
         "_started",
         "generation_id",
@@ -54,16 +53,15 @@ class StreamedResponse:
         body: ResponseBody,
         generation_id: str | None,
         reservation: Reservation,
-        *,
-        raw: bool,
+        dialect: Dialect,
         first: bytes = b"",
     ) -> None:
         self._body = body
-        self._decoder = Decoder(raw=raw, named=True)
+        self._decoder = Decoder(raw=dialect.raw, named=True, read=dialect.read_events)
+        self._dialect = dialect
         self._document: bytearray | None = None
         self._failure: Callable[[], EndStream] | None = None
         self._first = first
-        self._raw = raw
         self._reservation = reservation
         self._started = False
         self.generation_id = generation_id
@@ -108,9 +106,7 @@ class StreamedResponse:
     def _take_document(self, document: bytearray, data: bytes) -> list[Item]:
         """Collect a completion that is labelled as events; return it at its end."""
         if not data:
-            return read_answer(
-                bytes(document), partial(items_of_unstreamed, raw=self._raw)
-            )
+            return read_answer(bytes(document), _unstreamed(self._dialect))
         document += data
         hold_document(len(document), self._reservation)
         return []
@@ -138,7 +134,7 @@ class DocumentResponse:
         body: ResponseBody,
         generation_id: str | None,
         reservation: Reservation,
-        read: Callable[[bytes], list[Item]] = items_of_document,
+        read: ReadDocument,
     ) -> None:
         self._body = body
         self._items: list[Item] | None = None
@@ -183,7 +179,11 @@ class DocumentResponse:
         self._body.abort()
 
 
-def read_answer(document: bytes, read: Callable[[bytes], list[Item]]) -> list[Item]:
+def _unstreamed(dialect: Dialect) -> ReadDocument:
+    return lambda document: dialect.read_unstreamed(document, dialect.raw)
+
+
+def read_answer(document: bytes, read: ReadDocument) -> list[Item]:
     """Return what a whole answer says.
 
     :raises EndStream: when it is no answer.
@@ -208,8 +208,7 @@ async def open_unlabelled(
     body: ResponseBody,
     generation_id: str | None,
     reservation: Reservation,
-    *,
-    raw: bool,
+    dialect: Dialect,
 ) -> StreamedResponse | DocumentResponse:
     """Return the source of an answer that is not labelled as an event stream.
 
@@ -229,11 +228,10 @@ async def open_unlabelled(
     except httpx.HTTPError as exc:
         raise transport_error(exc) from exc
     if text.startswith(_FIELDS):
-        return StreamedResponse(body, generation_id, reservation, raw=raw, first=first)
+        return StreamedResponse(body, generation_id, reservation, dialect, first)
     if not text.startswith(b"{"):
         raise no_answer(first, "events or a completion")
-    read = partial(items_of_unstreamed, raw=raw)
-    source = DocumentResponse(body, generation_id, reservation, read)
+    source = DocumentResponse(body, generation_id, reservation, _unstreamed(dialect))
     await source.load(first)
     return source
 

@@ -101,3 +101,27 @@ Item = (
     | Done
     | Raw
 )
+
+
+class Answer:
+    """What upstream has said so far, as far as its end is concerned."""
+
+    __slots__ = (
+        "finish_reason",
+        "generation_id",
+        "opened",
+        "pieces",
+        "provider",
+        "reasoning_chars",
+        "text_chars",
+        "usage",
+    )
+
+    def __init__(self) -> None:
+        self.finish_reason: str | None = None
+        self.usage: dict[str, Any] | None = None
+        self.generation_id: str | None = None
+        self.opened = False  # upstream has answered 200
+        self.provider: str | None = None
+        # What an estimate is made of: characters, and pieces that have none.
+        self.text_chars = self.reasoning_chars = self.pieces = 0

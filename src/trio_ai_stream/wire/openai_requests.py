@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
+from trio_ai_stream.wire.dialect import ParsedRequest, RequestLimits
 from trio_ai_stream.wire.validation import (
     ModelName,
     check_length,
@@ -71,25 +71,11 @@ class CompletionRequest(Struct, frozen=True):
         return None if self.preset is None else f"@preset/{self.preset}"
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One checked request; `body` is the JSON for upstream."""
-
-    model: str
-    stream: bool
-    body: bytes
-    choices: int = 1
-    prompt_chars: int = 0
-    user: str | None = None
-
-
 _decoder = msgspec.json.Decoder(CompletionRequest)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def parse_completion(
-    body: bytes, *, default_model: str, max_messages_length: int
-) -> Completion:
+def parse_completion(body: bytes, limits: RequestLimits) -> ParsedRequest:
     """Check a body; its bytes are kept unless `model` is to be filled in.
 
     :raises Refused: 400 naming the field, or 413 past that many characters.
@@ -100,21 +86,21 @@ def parse_completion(
     # to pass it through.
     request = decode(_decoder, body, lone_surrogates=True)
     length = sum([message.length() for message in request.messages])
-    check_length("messages", length, max_messages_length)
-    model = request.chosen() or default_model
+    check_length("messages", length, limits.max_messages_length)
+    model = request.chosen() or limits.default_model
     check_text("model", model)
     if request.model is None:
         named = not request.models and request.preset is None
         body = _with_model(body, model if named else None)
     # Upstream judges it; here it only says how many answers there are to wait for.
     choices = request.n if type(request.n) is int else 1
-    return Completion(
+    return ParsedRequest(
         model,
         bool(request.stream),
         body,
         choices,
-        length,
-        plain_user(request.user),
+        prompt_chars=length,
+        user=plain_user(request.user),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from trio_ai_stream.wire.events import Item, Reasoning
+from trio_ai_stream.wire.events import Answer, Item, Reasoning
 from trio_ai_stream.wire.problems import Problem
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -68,6 +68,7 @@ class ChatEncoder:
         self._tail = self._common + b'"content"}\n\n'
         self._seam = self._tail + _HEAD
         self._include_reasoning = include_reasoning
+        self.opening = b""
 
     def content(self, items: Iterable[Item]) -> tuple[bytes, int]:
         """Return the frames of all content in `items`, joined, and their number."""
@@ -97,6 +98,20 @@ class ChatEncoder:
     def connected(self, *, model: str, upstream: str) -> bytes:
         """Return the first event: the stream exists, upstream has not answered yet."""
         return self._frame("", "connected", {"model": model, "upstream": upstream})
+
+    def heartbeat(self) -> bytes:
+        """Return a comment."""
+        return HEARTBEAT
+
+    def ending(self, problem: Problem | None, answer: Answer) -> bytes:
+        """Return `error`, or `done`."""
+        if problem is not None:
+            return self.error(problem)
+        return self.done(
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            generation_id=answer.generation_id,
+        )
 
     def done(
         self,
