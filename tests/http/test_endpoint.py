@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.world import Visit, World, world
+from trio_ai_stream.server.limits import SLOWEST_BODY
 
 ORIGIN = "https://page.test"
 WAYS = pytest.mark.parametrize(
@@ -69,15 +70,26 @@ async def test_a_body_that_does_not_end_is_408(
         began = trio.current_time()
         visit = await refused(w, b"{", headers, more_body=True)
         assert (visit.status, visit.json()["error_type"]) == (408, "request_timeout")
-        assert trio.current_time() - began == 3
+        assert round(trio.current_time() - began, 3) == 3
 
 
+async def test_what_came_of_a_body_puts_its_end_off(autojump_clock: MockClock) -> None:
+    """By a second for each 8 KiB: two of them, and then nothing more."""
+    async with world(env=env(READ_TIMEOUT_SECS="3")) as w:
+        began = trio.current_time()
+        visit = await refused(w, b" " * 2 * SLOWEST_BODY, {}, more_body=True)
+        assert visit.status == 408
+        assert trio.current_time() - began == 5
+
+
+@WAYS
 async def test_a_body_whose_time_the_server_bounds_is_waited_for(
-    autojump_clock: MockClock,
+    headers: dict[str, str], autojump_clock: MockClock
 ) -> None:
     """There is one judge of the time: with the server it is the server."""
     async with world(env=env(READ_TIMEOUT_SECS="3")) as w:
-        visit = w.visit(b"{", more_body=True, limits_body_time=True)
+        more: dict[str, Any] = {"more_body": True, "limits_body_time": True}
+        visit = w.visit(b"{", headers=headers, **more)
         await trio.sleep(60)
         assert visit.status is None
         visit.leave()

@@ -90,6 +90,39 @@ async def test_a_slow_loris_gains_nothing_by_dripping(
         await serve_while(body, limits=_limits(head_read_s=0.3, body_read_s=0.3))
 
 
+PROGRESS = {
+    "HTTP/1.1": (LONG_POST.replace(b": 999", b": 34"), [b"z"] * 30),
+    "HTTP/2": (H2_POST, [f.data(1, b"z")] * 29 + [f.data(1, b"z", end=True)]),
+}
+
+
+@pytest.mark.parametrize("name", PROGRESS)
+async def test_a_body_that_makes_progress_has_longer(name: str) -> None:
+    """Thirty bytes take longer than a body may, and come faster than they must."""
+    head, pieces = PROGRESS[name]
+    limits = _limits(body_read_s=0.5, body_bytes_per_s=5)
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            began = trio.current_time()
+            await client.say(head)
+            for piece in pieces:
+                await trio.sleep(0.02)
+                await client.say(piece)
+            await client.read_until(
+                lambda said: said.endswith(b"z" * 30) or _full(said)
+            )
+            assert trio.current_time() - began > limits.body_read_s
+        assert not any(server.hardened.tally.interventions.values())
+
+    with trio.fail_after(10):
+        await serve_while(body, limits=limits)
+
+
+def _full(said: bytes) -> bool:
+    return f.body(f.parse(said), 1) == b"z" * 30
+
+
 async def _drip(client: Client, first: bytes, drop: bytes) -> None:
     await client.say(first)
     while not client.ended:

@@ -114,6 +114,8 @@ class ASGIConnection(TrioASGIHTTPConnection):
             listen = partial(self._listen, client, context, receive)
             if endpoint is None:
                 request = self._create_request_from_scope(send)
+                if context.exchange.limits_body_time:
+                    request.body_timeout = None
                 nursery.start_soon(listen, request.body)
                 response = await self.app.handle_request(request)
                 del request  # a stream outlives what Quart made of its request

@@ -27,6 +27,7 @@ from trio_ai_stream.http.http_responses import Headers
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.responder import DocumentResponder, EventResponder, Send
 from trio_ai_stream.http.services import BodyBudget, Services
+from trio_ai_stream.server.limits import SLOWEST_BODY
 from trio_ai_stream.stream.protocols import Responder, UpstreamRequest
 from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.stream import Stream
@@ -179,7 +180,8 @@ async def read_body(
 
     :raises Refused: 503; all requests together hold as much as they may.
     :raises RequestEntityTooLarge: it is longer than `at_most` bytes, or says so.
-    :raises RequestTimeout: it took longer than `within_s`.
+    :raises RequestTimeout: it took longer than `within_s` and what the bytes that came
+        take at the slowest rate.
     """
     announced = context.field(b"content-length") or "0"
     if announced.isdecimal() and int(announced) > at_most:
@@ -187,10 +189,12 @@ async def read_body(
     parts: list[bytes] = []
     size = 0
     bounded = context.exchange.limits_body_time
-    with nullcontext() if bounded else trio.move_on_after(within_s):
+    with nullcontext() if bounded else trio.move_on_after(within_s) as scope:
         while (message := await receive())["type"] == "http.request":
             parts.append(message["body"])
             size += len(message["body"])
+            if scope is not None:
+                scope.deadline += len(message["body"]) / SLOWEST_BODY
             if size > at_most:
                 raise RequestEntityTooLarge
             budget.take(context, len(message["body"]))

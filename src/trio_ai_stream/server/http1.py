@@ -125,7 +125,7 @@ class HTTP1:
             elif kind is h11.Data and self.stream is not None:
                 data = cast("h11.Data", event)
                 self._chunk_begins = data.chunk_end
-                self.stream.inbox.put_nowait(bytes(data.data), more_body=True)
+                self.stream.body_came(bytes(data.data))
             elif kind is h11.EndOfMessage and self.stream is not None:
                 self._chunk_begins = False
                 self.stream.request_ended = True
@@ -135,8 +135,8 @@ class HTTP1:
                 # it is ignored (RFC 9112 9.6).
                 return
             else:
-                if self.owner.phase is Phase.HEAD and self.stream is not None:
-                    self.owner.await_within(Phase.BODY, self.limits.body_read_s)
+                if self.stream is not None:
+                    self.owner.await_until(Phase.BODY, self.stream.body_deadline)
                 return
 
     def _begin(self, request: h11.Request, raw: bytes) -> None:

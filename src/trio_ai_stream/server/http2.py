@@ -59,8 +59,6 @@ class HTTP2Stream(HTTPStream):
         self.unacknowledged_bytes = 0
         # What of the announced length has not come yet; None: none was announced.
         self.missing_bytes: int | None = None
-        # When the request's end is due.
-        self.body_deadline = inf
         # What a cancelled send has left; goes out in front of the next.
         self.rest = bytearray()
         # Set when the client may have opened a window.
@@ -205,7 +203,6 @@ class HTTP2:
             self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
             return False
         stream = HTTP2Stream(self, stream_id, head)
-        stream.body_deadline = trio.current_time() + self.limits.body_read_s
         stream.missing_bytes = length
         self.open[stream_id] = stream
         if event.stream_ended is None and expects_continue(head.headers):
@@ -257,7 +254,7 @@ class HTTP2:
                 if stream.missing_bytes < 0:
                     self._malformed(stream_id, HTTPStatus.BAD_REQUEST)
                     return
-            stream.inbox.put_nowait(data, more_body=True)
+            stream.body_came(data)
             self.acknowledge(stream)
             return
         self.connection.acknowledge_received_data(length, stream_id)

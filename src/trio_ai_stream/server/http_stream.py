@@ -223,6 +223,8 @@ class HTTPStream:
         self.write: Callable[[bytes], Awaitable[None]] | None = None
         # Whether the request's end has come; the protocol's to set.
         self.request_ended = False
+        # When it is due; each byte of the body puts it off.
+        self.body_deadline = trio.current_time() + connection.limits.body_read_s
         self._scope: Message = {}
         self._status = 0
         self._start_time = 0.0
@@ -249,6 +251,11 @@ class HTTPStream:
             "extensions": {EXTENSION: self.exchange},
         }
         connection.exchange_begins(self)
+
+    def body_came(self, data: bytes) -> None:
+        """Take a part of the request's body."""
+        self.body_deadline += len(data) / self.connection.limits.body_bytes_per_s
+        self.inbox.put_nowait(data, more_body=True)
 
     async def run(self) -> None:
         """Call the application; whatever it raises ends this exchange only."""

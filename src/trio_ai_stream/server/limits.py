@@ -12,6 +12,8 @@ import trio
 
 # Log, listeners, pollers, shared files, name look-ups, those kept back; and some room.
 _OTHER_DESCRIPTORS: Final = 128
+# Bytes a second: a line of 64 kbit/s.
+SLOWEST_BODY: Final = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +26,11 @@ class Limits:
     # From the first byte (of a fresh connection: from its accept) to the end of the
     # head; a head is a few hundred bytes, so only a slow loris needs longer.
     head_read_s: float = 15.0
-    # From the head's end to the body's end; a prompt is small.
+    # From the head's end to the body's end, and as long again as the part of the body
+    # that has come takes at the slowest rate: a prompt is small, and what is large may
+    # come over a slow line as long as it comes.
     body_read_s: float = 15.0
+    body_bytes_per_s: int = SLOWEST_BODY
     # TCP is up and the client has not finished its TLS handshake.
     tls_handshake_s: float = 10.0
     # Between two requests; browsers and pools come back within a minute.
