@@ -187,6 +187,37 @@ async def test_one_client_has_its_own_limit(
         nursery.cancel_scope.cancel(reason="done")
 
 
+async def test_new_limits_count_at_once(valkey: Server, make_gate: GateMaker) -> None:
+    """A reload's limits are those of Valkey's next answer; what is held stays so."""
+    few = {"quota": Quota(rate=0.1, burst=1), "permits": StreamPermits(1)}
+    more, fewer = (Quota(rate=0.1, burst=9), 3, 2), (Quota(rate=0.1, burst=2), 2, 1)
+    async with connected(valkey, make_gate, **few) as (gate, _):
+        assert (await gate.admit_request("a")).allowed
+        assert not (await gate.admit_request("a")).allowed
+        held = [await granted(gate, "a", "1")]
+        assert await gate.acquire_stream("b", "2") == PermitRefusal("server", 1, 1.0)
+
+        gate.set_limits(*more)
+        decision = await gate.admit_request("a")
+        assert (decision.allowed, decision.quota, decision.remaining) == (
+            True,
+            more[0],
+            7,
+        )
+        held.append(await granted(gate, "a", "3"))
+        assert await gate.acquire_stream("a", "8") == PermitRefusal("client", 2, 1.0)
+        held.append(await granted(gate, "b", "4"))
+        assert await gate.acquire_stream("b", "5") == PermitRefusal("server", 3, 1.0)
+
+        gate.set_limits(*fewer)
+        assert not (await gate.admit_request("a")).allowed
+        assert await gate.acquire_stream("a", "6") == PermitRefusal("server", 2, 1.0)
+        held.pop(0).release()
+        held.pop(1).release()
+        assert isinstance(await granted(gate, "c", "7"), Permit)
+        assert gate.status().mode == "shared"
+
+
 async def test_one_request_id_on_two_hosts_is_two_streams(
     valkey: Server, make_gate: GateMaker
 ) -> None:

@@ -8,7 +8,8 @@ import resource
 import socket
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.support.server.servers import LocalServer, serve_while
 from trio_ai_stream.server import worker
 from trio_ai_stream.server.connection import Connection
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.management import serve_management
 
 
 class CountingSocket(socket.socket):
@@ -197,3 +199,27 @@ def _no_descriptors() -> Iterator[None]:
 
 def _limits(**changes: Any) -> Limits:
     return Limits(**{"linger_s": 0.2, "drain_s": 1, **changes})
+
+
+async def test_half_requests_do_not_crowd_the_management_listener_out() -> None:
+    """Whoever comes takes the place of the oldest that has not asked for anything."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"well"})
+
+    with trio.fail_after(10), ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            serve = partial(serve_management, shared=False)
+            port = await nursery.start(serve, app, ("127.0.0.1", 0))
+            idle = [await Client.connect(port) for _ in range(64)]
+            for client in idle:
+                stack.enter_context(client.stream.socket)
+                await client.say(b"GET /metrics HTTP/1.1\r\n")
+            async with await Client.connect(port) as probe:
+                await probe.say(get("/health"))
+                await probe.read_until(lambda data: b"well" in data)
+            assert await idle[0].read_to_end() == b""  # the others were kept
+            await idle[1].say(b"Host: localhost\r\n\r\n")
+            await idle[1].read_until(lambda data: b"well" in data)
+            nursery.cancel_scope.cancel(reason="the test is over")

@@ -40,6 +40,9 @@ class Limits:
     linger_s: float = 1.0
     # Descriptors: each stream needs one more for its upstream connection.
     connections: int = 8192
+    # Whether a client too many takes the place of the oldest that has no request under
+    # way, instead of being refused.
+    newest_first: bool = False
     # Upstream connections at a time, one for each stream.
     streams: int = 2000
     # Rebalances long-lived connections over workers and replicas.

@@ -2,7 +2,8 @@
 
 It answers until the process exits, the drain included, when the first port is closed
 already. Several workers share the port by SO_REUSEPORT; each answers for all of them.
-It has connections and bounds of its own, so that clients cannot crowd it out.
+It has connections and bounds of its own, so that clients cannot crowd it out; and who
+says nothing there gives way to who comes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.sockets import Listener
 from trio_ai_stream.server.worker import Shutdown, Worker
 
-LIMITS: Final = Limits(connections=64, backlog=64)
+# Whoever asks here asks at once; who only connects must not keep others from it.
+LIMITS: Final = Limits(connections=64, backlog=64, head_read_s=2, newest_first=True)
 
 
 class _Undrained:

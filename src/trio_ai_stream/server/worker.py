@@ -142,7 +142,7 @@ class Worker:
         self.tally = tally
         self.shutdown = shutdown
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}  # a set, the oldest first
         self.tls: ssl.SSLContext | None = None
         self.reserve = Reserve(_RESERVED)
         self._requests = 0
@@ -232,7 +232,8 @@ class Worker:
         """Serve a client, or refuse one too many; counted in this very step."""
         connection: Connection | None = None
         try:
-            if len(self.connections) >= self.limits.connections:
+            full = len(self.connections) >= self.limits.connections
+            if full and not (self.limits.newest_first and self._drop_oldest()):
                 self.tally.interventions["connection_refused"] += 1
                 _refuse(sock, b"" if secure else _FULL)
                 return
@@ -245,7 +246,7 @@ class Worker:
                 connection = Connection(
                     self, transport, _make_protocol, nursery, spare=spare
                 )
-                self.connections.add(connection)
+                self.connections[connection] = None
                 nursery.start_soon(self._serve, connection)
         finally:
             if connection is None:
@@ -253,13 +254,23 @@ class Worker:
                 if spare:
                     self.reserve.restore()
 
+    def _drop_oldest(self) -> bool:
+        """End the oldest connection without a request that is complete, if any."""
+        for connection in self.connections:
+            if not connection.live:
+                del self.connections[connection]
+                self.tally.interventions["connection_refused"] += 1
+                connection.abort()
+                return True
+        return False
+
     async def _serve(self, connection: Connection) -> None:
         self.tally.connections_open += 1
         self.tally.connections_total += 1
         try:
             await connection.run()
         finally:
-            self.connections.discard(connection)
+            self.connections.pop(connection, None)
             self.tally.connections_open -= 1
             if connection.spare:
                 self.reserve.restore()

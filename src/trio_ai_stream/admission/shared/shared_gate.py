@@ -208,6 +208,7 @@ class SharedGate:
     def set_limits(self, quota: Quota, total: int, per_client: int | None) -> None:
         """Decide by these limits from now on; every process must be told its own."""
         self._set_quota(quota)
+        self._denials = Denials()  # the old rate's
         self._permits.set_limits(total, per_client)
 
     def add_work(self, work: Sequence[Work]) -> None:
@@ -217,7 +218,8 @@ class SharedGate:
     async def admit_request(self, client_id: str) -> Decision:
         """Take one request of the client's rate, or refuse; waits one timeout."""
         asked_at = trio.current_time()
-        known = self._denials.get(client_id, asked_at)
+        denials = self._denials
+        known = denials.get(client_id, asked_at)
         if known is not None:
             return known
         try:
@@ -235,7 +237,7 @@ class SharedGate:
             retry_after_s=wait_us / 1e6,
         )
         if not allowed:
-            self._denials.put(client_id, asked_at, decision)
+            denials.put(client_id, asked_at, decision)
         return decision
 
     async def acquire_stream(
