@@ -16,9 +16,10 @@ import pytest
 import trio
 import trustme
 
-from tests.admission.gates import GateMaker
+from tests.admission.gates import GateMaker, until
 from tests.admission.streams import Streams
-from tests.admission.valkey import BINARIES, free_port, running
+from tests.admission.valkey import BINARIES, Server, free_port, running
+from tests.support.descriptors import no_descriptors
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.shared.outage import Unavailable, explain
 from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
@@ -54,6 +55,21 @@ async def test_a_server_that_is_not_there(
 ) -> None:
     """A wrong name and a wrong port are two things."""
     assert (await cause(url, make_gate, log)).startswith(expected)
+
+
+async def test_our_own_lack_of_descriptors_is_named(
+    valkey: Server, make_gate: GateMaker, log: Log
+) -> None:
+    """It is not the server's fault, which is found again once there are some."""
+    gate = make_gate(valkey.url)
+    async with trio.open_nursery() as nursery:
+        with no_descriptors():
+            await nursery.start(gate.run)
+        (record,) = log("gate_fallback")
+        expected = "descriptors: this process has no file descriptor left"
+        assert record["cause"] == expected
+        await until(lambda: gate.link.up)
+        nursery.cancel_scope.cancel(reason="the test is over")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.support.server.servers import ServerProcess
 async def test_hostile_bytes_get_their_status(
     server: ServerProcess, case: Case
 ) -> None:
-    """The answer has the status that HTTP gives the fault, then the connection ends."""
+    """The answer has the fault's status and its phrase, then the connection ends."""
 
     async def hostile() -> None:
         async with await Client.connect(server.port) as client:
@@ -27,8 +28,10 @@ async def test_hostile_bytes_get_their_status(
                 client.reset()
                 return
             answer = await client.read_to_end()
-        found = re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)
-        assert tuple(map(int, found)) == case.statuses
+        found = re.findall(rb"HTTP/1\.1 (\d{3}) ([^\r]*)\r\n", answer)
+        assert tuple(int(status) for status, _ in found) == case.statuses
+        for status, phrase in found:
+            assert phrase.decode() == HTTPStatus(int(status)).phrase
         if case.leave == "cut":
             assert not answer.endswith(b"0\r\n\r\n"), "a cut stream looked complete"
         assert b"Traceback" not in answer

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
-import resource
 import socket
 from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -17,6 +14,7 @@ import trio
 import trio.testing
 from hypercorn.config import Sockets
 
+from tests.support.descriptors import no_descriptors
 from tests.support.server.client import Client, get, status_of
 from tests.support.server.servers import LocalServer, serve_while
 from trio_ai_stream.server import worker
@@ -143,7 +141,7 @@ async def test_without_descriptors_probes_are_still_answered() -> None:
             assert status_of(answer) == 200
             for _ in range(3 * worker._RESERVED):  # each is given back
                 client = trio.socket.socket()
-                with client, _no_descriptors():
+                with client, no_descriptors():
                     await client.connect(("127.0.0.1", server.port))
                     stream = trio.SocketStream(client)
                     await stream.send_all(get("/spare"))
@@ -177,24 +175,6 @@ async def test_a_callback_that_raises_stops_no_other(
         await serve_while(body, limits=_limits(drain_s=0.1, terminal_events_s=0.1))
     events = [vars(record).get("event") for record in caplog.records]
     assert events.count("callback_error") == 2
-
-
-@contextmanager
-def _no_descriptors() -> Iterator[None]:
-    """Let nothing be opened: the limit is what is open now."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = {int(name) for name in os.listdir("/proc/self/fd")}
-    plugs = []
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 1, hard))
-        with suppress(OSError):  # until there is none
-            while True:
-                plugs.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for plug in plugs:
-            os.close(plug)
 
 
 def _limits(**changes: Any) -> Limits:

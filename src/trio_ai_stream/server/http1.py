@@ -148,7 +148,9 @@ class HTTP1:
             name == b"transfer-encoding" for name, _ in head.headers
         )
         if self.connection.they_are_waiting_for_100_continue:
-            go_on = h11.InformationalResponse(status_code=100, headers=[])
+            go_on = h11.InformationalResponse(
+                status_code=100, headers=[], reason=_reason(100)
+            )
             self.owner.transport.write(self.connection.send(go_on) or b"")
         self.stream = HTTPStream(self.owner, self, head)
         self.stream.begin(request.http_version.decode("ascii"))
