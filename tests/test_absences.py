@@ -23,6 +23,8 @@ CLOCKS: Final = {
     "server/http_stream.py": "Hypercorn's access log wants it",
     "server/signals.py": "systemd's MONOTONIC_USEC",
     "simulator/ledger.py": "events of several processes are compared",
+    "billing/billing.py": "the ledger has Unix time",
+    "billing/usage_ledger.py": "what is kept is counted in days, also over a restart",
     "telemetry/otel.py": "spans have Unix time",
     "telemetry/sampling.py": "process_start_time_seconds is Unix time",
     "tracing/instrument.py": "a trace of a run on a mock clock shows real time",

@@ -18,6 +18,7 @@ ORDER = [
     "http",
     "server",
     "simulator",
+    "billing",
     "admission",
     "dialects",
     "upstream",

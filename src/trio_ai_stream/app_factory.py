@@ -11,6 +11,8 @@ from loguru import logger
 
 from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.billing.billing import Billing
+from trio_ai_stream.billing.usage_ledger import UsageLedger
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.probes import management_app, readiness
 from trio_ai_stream.http.services import Services
@@ -26,7 +28,7 @@ from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.registry import LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
-from trio_ai_stream.telemetry.log_rendering import register_secret
+from trio_ai_stream.telemetry.log_rendering import register_secret, shown_client
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
@@ -74,6 +76,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         observe=partial(log_stream, settings.LOG_CLIENTS),
         metrics=metrics,
         estimator=TokenEstimator(metrics.estimate_compared),
+        billing=open_billing(settings, metrics),
         keys=KeyRing(settings.api_keys, settings.admin_keys),
         tracer=open_tracer(
             os.environ,
@@ -90,6 +93,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
             await nursery.start(trace_process, settings.TRACE_FILE)
         await nursery.start(admission.run)
         await start_services(services, connect, nursery)
+        assert services.upstream is not None
+        await nursery.start(services.billing.run, services.upstream.get)
         nursery.start_soon(services.timer_queue.run, name="timer queue")
         nursery.start_soon(count, services, run_directory, name="metrics")
         if settings.management_bind is not None:
@@ -104,6 +109,24 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         nursery.start_soon(close_tracer, services.tracer, name="tracer")
 
     return Application(services, start)
+
+
+def open_billing(settings: Settings, metrics: Metrics) -> Billing:
+    """Return the bills of this process, and the ledger if one is asked for."""
+    ledger = None
+    if settings.LEDGER_FILE is not None:
+        retention_s = settings.LEDGER_RETENTION_DAYS * 86_400
+        ledger = UsageLedger(settings.LEDGER_FILE, metrics, retention_s=retention_s)
+
+    def key_name(owner: str) -> str:
+        return shown_client(owner, settings.LOG_CLIENTS) or ""
+
+    return Billing(
+        metrics,
+        key_name=key_name,
+        reconcile_s=settings.RECONCILE_SECS,
+        ledger=ledger,
+    )
 
 
 def make_retries(settings: Settings, metrics: Metrics) -> Retries:

@@ -131,6 +131,20 @@ CASES = {
         {T + 'refused_total{reason="server_permits"}': "0+3x120"},
         {T + 'refused_total{reason="client_permits"}': "0+3x120"},
     ),
+    "ProviderGoesOn": Case(
+        {
+            T + 'wasted_tokens_total{provider="Groq"}': "0+900x120",
+            T + 'cut_streams_total{provider="Groq"}': "0+2x120",
+        },
+        {
+            T + 'wasted_tokens_total{provider="Groq"}': "0+90x120",
+            T + 'cut_streams_total{provider="Groq"}': "0+2x120",
+        },
+    ),
+    "LedgerFails": Case(
+        {T + "ledger_rows_lost_total": "0x90 2x30"},
+        {T + "ledger_rows_lost_total": "2x120", T + "ledger_errors_total": "0x90 2x30"},
+    ),
     "DescriptorsRunOut": Case(
         {"process_open_fds": "950x120", "process_max_fds": "1024x120"},
         {"process_open_fds": "500x120", "process_max_fds": "1024x120"},

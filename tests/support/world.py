@@ -17,6 +17,8 @@ import trio.testing
 from trio_ai_stream.admission.directory import LocalDirectory
 from trio_ai_stream.admission.gate import LocalGate, StreamPermits
 from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.billing.billing import Billing
+from trio_ai_stream.billing.usage_ledger import UsageLedger
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.exchange import EXTENSION, Exchange
@@ -152,6 +154,8 @@ class World:
         budgets: Budgets = BUDGETS,
         permits: int = 100,
         env: dict[str, str] | None = None,
+        ledger: UsageLedger | None = None,
+        bills: bool = False,
     ) -> None:
         self.nursery = nursery
         self.simulator = Simulator()
@@ -174,6 +178,9 @@ class World:
             observe=self.records.append,
             metrics=metrics,
             estimator=TokenEstimator(metrics.estimate_compared),
+            billing=Billing(
+                metrics, key_name=lambda owner: owner, reconcile_s=300, ledger=ledger
+            ),
             upstream=OpenRouter(
                 self.transport,
                 base_url=BASE_URL,
@@ -186,6 +193,9 @@ class World:
         )
         self.app = Application(self.services, self._start)
         nursery.start_soon(self.services.timer_queue.run)
+        if bills:
+            assert self.services.upstream is not None
+            nursery.start_soon(self.services.billing.run, self.services.upstream.get)
 
     async def _start(self, _nursery: trio.Nursery) -> None:
         """Nothing is to be started: `services` is complete."""

@@ -66,6 +66,7 @@ class Scenario:
             "OPENROUTER_API_KEY": "none",
             "OPENROUTER_BASE_URL": "http://upstream.test/api/v1",
             "RATE_LIMIT": "1000",
+            "RECONCILE_SECS": "0",  # what follows a stream is the ledger's scenario's
             **({"REDIS_URL": "redis://valkey.test"} if self.valkey else {}),
             **BUDGETS,
             **self.settings,

@@ -1,8 +1,8 @@
 """The application of many runs: routes once for each settings, state new in each run.
 
 Compiling the routes takes longer than serving a stream, and they hold no state. What
-does is put in anew: registry, permits, rate limits, retries, and, with the lifespan,
-upstream.
+does is put in anew: registry, permits, rate limits, retries, bills, and, with the
+lifespan, upstream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.sweep.network import Network
 from tests.sweep.scenario import Scenario
 from trio_ai_stream.admission.gate import LocalGate, StreamPermits
 from trio_ai_stream.admission.rate_limit import Quota
-from trio_ai_stream.app_factory import create_app, make_retries
+from trio_ai_stream.app_factory import create_app, make_retries, open_billing
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.registry import Registry
@@ -58,6 +58,7 @@ def application(
             StreamPermits(settings.MAX_CONCURRENT_STREAMS),
         )
     services.retries = make_retries(settings, services.metrics)
+    services.billing = open_billing(settings, services.metrics)
     services.observe = observe
     services.upstream = None
     return stage.app

@@ -123,6 +123,7 @@ async def admit_stream(
             services.metrics.stream_ended,
             partial(services.tracer.stream_ended, traceparent=traceparent),
             services.subscribers.stream_ended,
+            services.billing.stream_ended,
         ):
             try:
                 tell(record)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from trio_ai_stream.admission.directory import StreamDirectory
 from trio_ai_stream.admission.gate import Gate
+from trio_ai_stream.billing.billing import Billing
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
@@ -158,6 +159,7 @@ class Services:
     observe: Callable[[Record], None]
     metrics: Metrics
     estimator: TokenEstimator
+    billing: Billing
     tracer: Tracer = field(default_factory=NullTracer)
     keys: KeyRing = field(default_factory=KeyRing)
     upstream: OpenRouter | None = None

@@ -33,6 +33,7 @@ from trio_ai_stream.settings.values import (
     Seconds,
     Words,
     check_base_url,
+    check_ledger,
     check_origins,
     read_bind,
 )
@@ -166,6 +167,19 @@ class Settings(BaseModel):
     )
     MAX_STREAMS_PER_CLIENT: Count | None = Field(
         None, description="Streams of one client at a time; one more gets 429."
+    )
+    # Bills
+    RECONCILE_SECS: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        300,
+        description="How long upstream is asked what a cut stream was billed; 0: not.",
+    )
+    LEDGER_FILE: Annotated[Path, AfterValidator(check_ledger)] | None = Field(
+        None,
+        description="SQLite file with a row for each stream, shared by all workers of"
+        " the host; its directory must be one that the server may write.",
+    )
+    LEDGER_RETENTION_DAYS: Annotated[float, Field(gt=0, le=36_500)] = Field(
+        90, description="Rows of the ledger are deleted after this."
     )
     # Sharing
     REDIS_URL: RedisUrl | None = Field(

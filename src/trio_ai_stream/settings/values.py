@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Final
@@ -129,6 +130,16 @@ def check_file(value: Path) -> Path:
             f"expected a file that can be read, got {value}: {exc.strerror}"
         ) from exc
     return value
+
+
+def check_ledger(value: Path) -> Path:
+    """Check that a file can be made or written there; its journal lies beside it."""
+    folder = value.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK) or value.is_dir():
+        raise ValueError(
+            f"expected a file in a directory that can be written, got {value}"
+        )
+    return value.absolute()
 
 
 def read_networks(value: object) -> object:

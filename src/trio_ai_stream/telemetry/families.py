@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+from trio_ai_stream.wire.bill import Basis
 from trio_ai_stream.wire.problems import Fault
 from trio_ai_stream.wire.record import Outcome
 
@@ -73,6 +74,23 @@ GATE_FAILURES = (
     "descriptors",
     OTHER,
 )
+USAGES = (*(basis.value for basis in Basis), OTHER)
+# Those that OpenRouter's page on cancelling lists, first the ones that stop on a close
+# (https://openrouter.ai/docs/api_reference/streaming), as of August 2026.
+STOPPING_PROVIDERS = (
+    *("OpenAI", "Azure", "Anthropic", "Fireworks", "Mancer", "Recursal", "AnyScale"),
+    *("Lepton", "OctoAI", "Novita", "DeepInfra", "Together", "Cohere", "Hyperbolic"),
+    *("Infermatic", "Avian", "XAI", "Cloudflare", "SFCompute", "Nineteen", "Liquid"),
+    *("Friendli", "Chutes", "DeepSeek"),
+)
+DEAF_PROVIDERS = (
+    *("Amazon Bedrock", "Groq", "Modal", "Google", "Google AI Studio", "Minimax"),
+    *("HuggingFace", "Replicate", "Perplexity", "Mistral", "AI21", "Featherless"),
+    *("Lynn", "Lambda", "Reflection", "SambaNova", "Inflection", "ZeroOneAI"),
+    *("AionLabs", "Alibaba", "Nebius", "Kluster", "Targon", "InferenceNet"),
+)
+PROVIDERS = (*STOPPING_PROVIDERS, *DEAF_PROVIDERS, "Simulator", OTHER)
+LEDGER_PARTS = ("journal", "database", OTHER)
 
 # Bounds in seconds. Cancellation and gate decisions are milliseconds on loopback and a
 # second is already a failure; gaps reach up to STREAM_IDLE_TIMEOUT, first content up to
@@ -81,6 +99,7 @@ _LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 _GAP_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 _FIRST_S = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60, 120)
 _DURATION_S = (0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
+_LAG_S = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640)
 _ERROR = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -156,6 +175,47 @@ FAMILIES = (
         "histogram",
         "How far an estimate of the completion's tokens was from the exact number.",
         bounds=_ERROR,
+    ),
+    Family(
+        "bills",
+        "counter",
+        "Bills of streams, by how they are known; a cut stream's once it is settled.",
+        (("usage", USAGES),),
+    ),
+    Family(
+        "cost_usd",
+        "counter",
+        "Dollars on those bills.",
+        (("outcome", OUTCOMES),),
+    ),
+    Family(
+        "wasted_tokens",
+        "counter",
+        "Completion tokens billed beyond what was relayed before the stream ended.",
+        (("provider", PROVIDERS),),
+    ),
+    Family(
+        "cut_streams",
+        "counter",
+        "Streams that ended early and whose bill upstream told afterwards.",
+        (("provider", PROVIDERS),),
+    ),
+    Family("bills_open", "gauge", "Bills of cut streams that are still looked up."),
+    Family("bills_dropped", "counter", "Bills that were not looked up: too many."),
+    Family(
+        "reconcile_lag_seconds",
+        "histogram",
+        "From the end of a cut stream to its settled bill.",
+        bounds=_LAG_S,
+    ),
+    Family(
+        "ledger_errors",
+        "counter",
+        "Writes to the ledger that failed; they are tried again.",
+        (("part", LEDGER_PARTS),),
+    ),
+    Family(
+        "ledger_rows_lost", "counter", "Rows of streams that the ledger does not have."
     ),
     Family(
         "requests",

@@ -22,9 +22,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from trio_ai_stream.telemetry.families import FAMILIES, PREFIX, Family, Layout
+from trio_ai_stream.telemetry.families import FAMILIES, OTHER, PREFIX, Family, Layout
 from trio_ai_stream.telemetry.slots import Slots
-from trio_ai_stream.wire.bill import Basis
+from trio_ai_stream.wire.bill import Basis, Bill
 from trio_ai_stream.wire.record import Record
 
 
@@ -134,6 +134,7 @@ class Metrics:
         self._duration = self._histogram("stream_duration_seconds")
         self._cancellation = self._histogram("cancellation_latency_seconds")
         self._estimate_error = self._histogram("estimate_error_ratio")
+        self._reconcile_lag = self._histogram("reconcile_lag_seconds")
         self._gate_decision = self._histogram("gate_decision_seconds")
 
     def stream_started(self, endpoint: str) -> None:
@@ -163,6 +164,36 @@ class Metrics:
         if bill.basis is Basis.EXACT:
             self._add("tokens", "input", amount=bill.prompt_tokens or 0)
             self._add("tokens", "output", amount=bill.completion_tokens or 0)
+
+    def stream_billed(self, outcome: str, bill: Bill) -> None:
+        """Count a bill that is settled."""
+        self._add("bills", bill.basis)
+        self._add("cost_usd", outcome, amount=bill.cost_usd or 0.0)
+        if bill.basis is Basis.RECONCILED:
+            provider = bill.provider or OTHER
+            self._add("cut_streams", provider)
+            wasted = bill.tokens_after_close or 0
+            self._add("wasted_tokens", provider, amount=wasted)
+
+    def reconciled(self, lag_s: float) -> None:
+        """Observe how long after its end a cut stream's bill was settled."""
+        self._reconcile_lag.observe(lag_s)
+
+    def bills_open(self, count: int) -> None:
+        """Say how many bills are still looked up."""
+        self._set("bills_open", count)
+
+    def bill_dropped(self) -> None:
+        """Count a bill that there was no room to look up."""
+        self._add("bills_dropped")
+
+    def ledger_failed(self, part: str) -> None:
+        """Count a failed write to the ledger; see `families.LEDGER_PARTS`."""
+        self._add("ledger_errors", part)
+
+    def ledger_rows_lost(self) -> None:
+        """Count a row that the ledger will not have."""
+        self._add("ledger_rows_lost")
 
     def estimate_compared(self, error: float) -> None:
         """Observe the relative error of an estimate that exact usage followed."""

@@ -1,0 +1,1 @@
+"""What streams cost: their bills, the ledger, what keys may spend."""

@@ -1,0 +1,82 @@
+"""What becomes of a stream's bill: told, kept, looked up, told again when settled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import trio
+from loguru import logger
+
+from trio_ai_stream.billing.ledger_row import LedgerRow, row_of
+from trio_ai_stream.billing.prices import Get
+from trio_ai_stream.billing.reconciler import Reconciler
+from trio_ai_stream.billing.usage_ledger import UsageLedger
+from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.wire.record import Record
+
+
+class Billing:
+    """The bills of one process.
+
+    `key_name` says under which name the ledger keeps what a client's id spends.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        key_name: Callable[[str], str],
+        reconcile_s: float,
+        ledger: UsageLedger | None = None,
+    ) -> None:
+        self.key_name = key_name
+        self.ledger = ledger
+        self.reconciler = Reconciler(self._settled, for_s=reconcile_s)
+        self._metrics = metrics
+        self._worker = "" if ledger is None else ledger.worker
+
+    def stream_ended(self, record: Record) -> None:
+        """Take the bill of an ended stream; never waits."""
+        row = row_of(
+            record,
+            key=self.key_name(record.owner),
+            worker=self._worker,
+            ended_at=time.time(),
+        )
+        if self.ledger is not None:
+            self.ledger.put(row)
+        if not row.open:
+            self._metrics.stream_billed(row.outcome, row.bill)
+            return
+        if not self.reconciler.put(row):
+            self._metrics.bill_dropped()
+        self._metrics.bills_open(len(self.reconciler))
+
+    async def run(
+        self, get: Get, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Settle and keep bills until cancelled; `get` fetches from upstream."""
+        async with trio.open_nursery() as nursery:
+            if self.ledger is not None:
+                await nursery.start(self.ledger.run, self.reconciler.put)
+            nursery.start_soon(self.reconciler.run, get, name="reconciler")
+            task_status.started()
+
+    def _settled(self, row: LedgerRow, lag_s: float, asked: int) -> None:
+        bill = row.bill
+        if self.ledger is not None:
+            self.ledger.put(row)
+        self._metrics.stream_billed(row.outcome, bill)
+        self._metrics.reconciled(lag_s)
+        self._metrics.bills_open(len(self.reconciler) - 1)
+        logger.bind(request_id=row.request_id).info(
+            "stream billed",
+            event="stream_billed",
+            generation_id=row.generation_id,
+            model=row.model,
+            outcome=row.outcome,
+            **bill.fields(),
+            lookups=asked,
+            lag_ms=round(1000 * lag_s),
+        )

@@ -1,0 +1,207 @@
+"""The ledger's SQLite file; every method blocks and is called in a thread.
+
+WAL lets any number of processes of one host write, one after the other, while others
+read. `synchronous=NORMAL` survives a killed process, and a power failure but for the
+last transactions (https://www.sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from trio_ai_stream.billing.ledger_row import LedgerRow
+
+BUSY_S: Final = 1.0
+VERSION: Final = 1
+_COLUMNS: Final = LedgerRow.__struct_fields__
+_REAL: Final = ("ended_at", "duration_ms", "first_content_ms")
+_INTEGER: Final = (
+    *("open", "prompt_tokens", "completion_tokens", "reasoning_tokens"),
+    *("cached_tokens", "cost_nusd", "tokens_after_close"),
+)
+_TYPES: Final = dict.fromkeys(_REAL, "REAL") | dict.fromkeys(_INTEGER, "INTEGER")
+_CREATE: Final = f"""
+CREATE TABLE IF NOT EXISTS streams (
+  {", ".join(f"{name} {_TYPES.get(name, 'TEXT')}" for name in _COLUMNS)},
+  PRIMARY KEY (uid)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS streams_by_time ON streams (ended_at);
+CREATE INDEX IF NOT EXISTS streams_open ON streams (worker) WHERE open;
+PRAGMA user_version = {VERSION};
+"""
+# A row that is settled is never opened again, so that a row may come any number of
+# times and in any order.
+_PUT: Final = f"""
+INSERT INTO streams ({", ".join(_COLUMNS)})
+VALUES ({", ".join("?" * len(_COLUMNS))})
+ON CONFLICT (uid) DO UPDATE
+SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])}
+WHERE streams.open
+"""  # noqa: S608  the names are those of the class
+GROUPS: Final = {
+    "key": "key",
+    "user": "user",
+    "model": "model",
+    "provider": "provider",
+    "outcome": "outcome",
+    "day": "strftime('%Y-%m-%d', ended_at, 'unixepoch')",
+}
+"""What sums can be asked by, and the column of each."""
+SUMS: Final = {
+    "streams": "count(*)",
+    "prompt_tokens": "sum(prompt_tokens)",
+    "completion_tokens": "sum(completion_tokens)",
+    "reasoning_tokens": "sum(reasoning_tokens)",
+    "cached_tokens": "sum(cached_tokens)",
+    "cost_nusd": "sum(cost_nusd)",
+    "exact": "sum(usage = 'exact')",
+    "reconciled": "sum(usage = 'reconciled')",
+    "estimated": "sum(usage = 'estimated')",
+    "ended_early": "sum(outcome <> 'completed')",
+    "billed_after_close": "sum(tokens_after_close > 0)",
+    "tokens_after_close": "sum(tokens_after_close)",
+}
+
+
+class UsageDatabase:
+    """One connection; used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it.
+
+        :raises sqlite3.Error: it cannot be opened, or is another program's.
+        """
+        self._path = path
+        self._db = sqlite3.connect(
+            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise sqlite3.DatabaseError(
+                f"expected a ledger of version {VERSION}, got {version};"
+                " a newer server wrote it: name another LEDGER_FILE"
+            )
+        self._db.executescript(_CREATE)
+
+    def put(self, lines: bytes) -> None:
+        """Put the rows of a journal in, all or none; a line that is no row is skipped.
+
+        :raises sqlite3.Error: nothing was put in.
+        """
+        rows = [_values(row) for row in map(_row, lines.splitlines()) if row]
+        with self._transaction():
+            self._db.executemany(_PUT, rows)
+
+    def take_open(self, worker: str, live: Iterable[str]) -> list[LedgerRow]:
+        """Make the open rows of all workers that are gone this worker's own."""
+        others = sorted(set(live) - {worker})
+        marks = ", ".join("?" * len(others))
+        with self._transaction():
+            self._db.execute(
+                f"UPDATE streams SET worker = ? WHERE open AND worker NOT IN ({marks})",  # noqa: S608
+                (worker, *others),
+            )
+            found = self._db.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM streams"  # noqa: S608
+                " WHERE open AND worker = ? ORDER BY ended_at",
+                (worker,),
+            ).fetchall()
+        named = [dict(zip(_COLUMNS, values, strict=True)) for values in found]
+        return [msgspec.convert(row, LedgerRow, strict=False) for row in named]
+
+    def forget(self, before: float, at_most: int = 10_000) -> None:
+        """Delete rows that ended before that time, the oldest first."""
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM streams WHERE uid IN (SELECT uid FROM streams"
+                " WHERE ended_at < ? ORDER BY ended_at LIMIT ?)",
+                (before, at_most),
+            )
+
+    def sums(
+        self,
+        by: Sequence[str] = (),
+        *,
+        since: float = 0.0,
+        until: float = 1e12,
+        equal: Mapping[str, str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return sums over the streams that ended in [since, until).
+
+        `by` and the keys of `equal` are out of `GROUPS`. The dearest come first.
+        """
+        parts = [f"{GROUPS[name]} AS {name}" for name in by]
+        parts += [f"{what} AS {name}" for name, what in SUMS.items()]
+        where, values = ["ended_at >= ?", "ended_at < ?"], [since, until]
+        bound: list[Any] = [*values]
+        for name, value in (equal or {}).items():
+            where.append(f"{GROUPS[name]} = ?")
+            bound.append(value)
+        group = f" GROUP BY {', '.join(GROUPS[name] for name in by)}" if by else ""
+        found = self._db.execute(
+            f"SELECT {', '.join(parts)} FROM streams"  # noqa: S608
+            f" WHERE {' AND '.join(where)}{group} ORDER BY cost_nusd DESC",
+            bound,
+        ).fetchall()
+        names = [*by, *SUMS]
+        return [dict(zip(names, values, strict=True)) for values in found]
+
+    def spent(self, since: float) -> dict[str, int]:
+        """Return what each key has spent since then, in billionths of a dollar."""
+        found = self._db.execute(
+            "SELECT key, sum(cost_nusd) FROM streams WHERE ended_at >= ? GROUP BY key",
+            (since,),
+        )
+        return {key: cost or 0 for key, cost in found}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    """A write transaction from its beginning: no lock is to be raised in between."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._db.rollback()
+            return
+        try:
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            self._db.rollback()
+            raise
+
+
+_decoder = msgspec.json.Decoder(LedgerRow)
+
+
+def _row(line: bytes) -> LedgerRow | None:
+    try:
+        return _decoder.decode(line)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _values(row: LedgerRow) -> list[Any]:
+    found = (getattr(row, name) for name in _COLUMNS)
+    return [
+        str(value) if name == "usage" else value
+        for name, value in zip(_COLUMNS, found, strict=True)
+    ]

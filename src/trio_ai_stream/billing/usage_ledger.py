@@ -1,0 +1,190 @@
+"""The ledger as the loop sees it: rows are put in at once and written by a thread.
+
+`put` appends to the journal. One task moves the journal's rows into the database, in
+batches, by a thread. Cancelling the task does not wait for that thread: what it was
+writing is still in the journal, and is written again by the next start, once.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+import trio
+from loguru import logger
+
+from trio_ai_stream.billing.journal import Journal, left_journals, live_workers
+from trio_ai_stream.billing.ledger_row import LedgerRow
+from trio_ai_stream.billing.usage_database import UsageDatabase
+from trio_ai_stream.telemetry.metrics import Metrics
+
+# From one batch to the next: a thread costs 100 us, and so does a transaction.
+BATCH_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 30.0
+LAST_WRITE_S: Final = 1.0
+RETENTION_EVERY_S: Final = 3600.0
+
+T = TypeVar("T")
+
+
+class LedgerUnavailableError(RuntimeError):
+    """The ledger cannot be read now; the text says why."""
+
+
+class UsageLedger:
+    """The ledger of this process in a file that all processes of the host share."""
+
+    def __init__(self, path: Path, metrics: Metrics, *, retention_s: float) -> None:
+        self.worker = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._path = path
+        self._metrics = metrics
+        self._retention_s = retention_s
+        self._journal: Journal | None = None
+        self._database: UsageDatabase | None = None
+        self._broken = False  # whether it was said that rows cannot be written
+        self._news = trio.Event()
+        self._limiter = trio.CapacityLimiter(1)  # one thread uses the connection
+
+    def put(self, row: LedgerRow) -> None:
+        """Keep a row; never waits, never fails: what cannot be kept is counted."""
+        try:
+            if self._journal is None:
+                self._journal = Journal(self._path, self.worker)
+            self._journal.append(msgspec.json.encode(row) + b"\n")
+        except OSError as exc:
+            self._metrics.ledger_rows_lost()
+            self._failed("journal", exc)
+        self._news.set()
+
+    async def run(
+        self,
+        on_open: Callable[[LedgerRow], object],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Write rows until cancelled; then write what is left, within a second.
+
+        Started once what dead workers left is in the database. `on_open` is given each
+        row whose bill they had not settled.
+        """
+        try:
+            for row in await self._start() or ():
+                on_open(row)
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._forget_old, name="ledger retention")
+                await self._write()
+        finally:
+            with trio.move_on_after(LAST_WRITE_S, shield=True):
+                await self._write_left()
+            if self._journal is not None:
+                self._journal.close()
+
+    async def ask(self, question: Callable[[UsageDatabase], T]) -> T:
+        """Ask the database, in a thread.
+
+        *Cancellation:* the thread goes on, and the next question waits for it.
+
+        :raises LedgerUnavailableError: it cannot be opened or read.
+        """
+        try:
+            return await self._in_thread(lambda: question(self._opened()))
+        except (sqlite3.Error, OSError) as exc:
+            self._failed("database", exc)
+            raise LedgerUnavailableError(str(exc)) from exc
+
+    async def _start(self) -> list[LedgerRow] | None:
+        def start() -> list[LedgerRow]:
+            database = self._opened()
+            if self._journal is None:  # it also says that this worker is alive
+                self._journal = Journal(self._path, self.worker)
+            for path, lines in left_journals(self._path):
+                database.put(lines)
+                path.unlink(missing_ok=True)
+            return database.take_open(self.worker, live_workers(self._path))
+
+        return await self._tried(start)
+
+    async def _write(self) -> None:
+        pause = BATCH_S
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            written = await self._write_batch()
+            if written:
+                pause = BATCH_S
+            else:
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                self._news.set()
+            await trio.sleep(pause)
+
+    async def _write_batch(self) -> bool:
+        """Move a batch on; return False if it could not be."""
+        journal = self._journal
+        if journal is None or journal.empty:
+            return journal is not None
+
+        def write() -> int:
+            lines = journal.read()
+            self._opened().put(lines)
+            return len(lines)
+
+        size = await self._tried(write)
+        if size is None:
+            return False
+        journal.moved(size)
+        if not journal.empty:
+            self._news.set()
+        return True
+
+    async def _write_left(self) -> None:
+        while self._journal is not None and not self._journal.empty:
+            if not await self._write_batch():
+                return
+
+    async def _forget_old(self) -> None:
+        while True:
+            await self._tried(self._forget)
+            await trio.sleep(RETENTION_EVERY_S)
+
+    def _forget(self) -> None:
+        self._opened().forget(time.time() - self._retention_s)
+
+    def _opened(self) -> UsageDatabase:
+        if self._database is None:
+            self._database = UsageDatabase(self._path)
+        return self._database
+
+    async def _tried(self, work: Callable[[], T]) -> T | None:
+        try:
+            result = await self._in_thread(work)
+        except (sqlite3.Error, OSError) as exc:
+            self._failed("database", exc)
+            return None
+        if self._broken:
+            self._broken = False
+            logger.info("the ledger is written again", event="ledger_back")
+        return result
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        # Not waited for when cancelled: a disk that hangs must not hold a shutdown.
+        return await trio.to_thread.run_sync(
+            work, abandon_on_cancel=True, limiter=self._limiter
+        )
+
+    def _failed(self, kind: str, exc: Exception) -> None:
+        self._metrics.ledger_failed(kind)
+        if not self._broken:
+            self._broken = True
+            logger.error(
+                "the ledger cannot be written; streams go on without it",
+                event="ledger_failed",
+                part=kind,
+                cause=str(exc),
+                file=str(self._path),
+            )

@@ -1,0 +1,253 @@
+"""The ledger: one row a stream, whatever happens to processes, disks and databases."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from tests.support.logs import logged
+from tests.support.records import ended
+from tests.support.world import world
+from trio_ai_stream.billing import journal
+from trio_ai_stream.billing.journal import Journal
+from trio_ai_stream.billing.ledger_row import LedgerRow, row_of
+from trio_ai_stream.billing.usage_database import UsageDatabase
+from trio_ai_stream.billing.usage_ledger import UsageLedger
+from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.wire.bill import Basis, Bill
+
+DAY_S = 86_400
+
+
+def ledger(path: Path, metrics: Metrics | None = None) -> UsageLedger:
+    """A ledger of a process of its own."""
+    metrics = metrics or Metrics(version="test", upstream="simulator")
+    return UsageLedger(path, metrics, retention_s=90 * DAY_S)
+
+
+def row(
+    basis: Basis = Basis.EXACT, *, ended_at: float | None = None, **fields: Any
+) -> LedgerRow:
+    """The row of a stream of ten tokens."""
+    bill = Bill(basis, 1, 10, 0, 0, 0.000_153, "Simulator")
+    return row_of(
+        ended(bill=bill, generation_id="gen-1", **fields),
+        key="somebody",
+        worker="gone",
+        ended_at=time.time() if ended_at is None else ended_at,
+    )
+
+
+def journals(folder: Path) -> list[Path]:
+    """The journals that are there."""
+    return list(folder.glob("*.journal"))
+
+
+def lost(text: str) -> int:
+    """How many rows the metrics call lost."""
+    name = "\ntrio_ai_stream_ledger_rows_lost_total "
+    return int(float(text.split(name)[1].split()[0]))
+
+
+async def write(subject: UsageLedger, *rows: LedgerRow) -> list[LedgerRow]:
+    """Start a ledger, put rows in and shut it down; return what was open before."""
+    opened: list[LedgerRow] = []
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(subject.run, opened.append)
+            for one in rows:
+                subject.put(one)
+            nursery.cancel_scope.cancel(reason="test")
+    return opened
+
+
+def total(path: Path, **options: Any) -> dict[str, Any]:
+    """The sums over all rows."""
+    database = UsageDatabase(path)
+    (sums,) = database.sums(**options)
+    database.close()
+    return sums
+
+
+async def test_what_was_put_in_is_there_after_the_shutdown(tmp_path: Path) -> None:
+    """All of it, and no journal is left."""
+    path = tmp_path / "ledger.db"
+    await write(ledger(path), *[row(request_id=f"r-{n}") for n in range(2000)])
+    sums = total(path)
+    assert (sums["streams"], sums["completion_tokens"]) == (2000, 20_000)
+    assert sums["cost_nusd"] == 2000 * 153_000
+    assert not journals(tmp_path)
+
+
+async def test_no_row_holds_prompt_content_or_key(tmp_path: Path) -> None:
+    """The columns are ids, names, times, tokens and cost."""
+    path = tmp_path / "ledger.db"
+    await write(ledger(path), row())
+    names = [r[1] for r in sqlite3.connect(path).execute("PRAGMA table_info(streams)")]
+    assert names == list(LedgerRow.__struct_fields__)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.billing.test_usage_ledger import row
+from trio_ai_stream.billing.journal import Journal
+import msgspec
+journal = Journal(Path(sys.argv[1]), "killed")
+for number in range(500):
+    journal.append(msgspec.json.encode(row(request_id=f"r-{number}")) + b"\\n")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_a_killed_process_loses_no_row_and_doubles_none(tmp_path: Path) -> None:
+    """The next start takes the journal over; a second time changes nothing."""
+    path = tmp_path / "ledger.db"
+    done = await trio.run_process(
+        [sys.executable, "-c", KILLED, str(path)],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    (left,) = journals(tmp_path)
+    copy = left.read_bytes()
+    await write(ledger(path))
+    assert total(path)["streams"] == 500
+    left.write_bytes(copy + b'{"cut off')  # as if it had died before the removal
+    await write(ledger(path), row())
+    assert total(path)["streams"] == 501
+    assert not journals(tmp_path)
+
+
+async def test_a_live_process_keeps_its_journal(tmp_path: Path) -> None:
+    """Another that starts takes only what the dead have left."""
+    path = tmp_path / "ledger.db"
+    theirs = Journal(path, "alive")
+    theirs.append(b"{}\n")
+    await write(ledger(path), row())
+    assert [p.name for p in journals(tmp_path)] == ["ledger.db.alive.0.journal"]
+    theirs.close()
+
+
+async def test_open_bills_are_handed_to_the_next_start(tmp_path: Path) -> None:
+    """Until they are settled, which nothing takes back."""
+    path = tmp_path / "ledger.db"
+    opened = row(Basis.ESTIMATED)
+    assert await write(ledger(path), opened) == []
+    (found,) = await write(ledger(path))
+    assert (found.uid, found.bill) == (opened.uid, opened.bill)
+    settled = found.settled(Bill(Basis.RECONCILED, 1, 12, 0, 0, 0.01, "Novita", 2))
+    assert await write(ledger(path), settled, opened)
+    assert await write(ledger(path)) == []
+    sums = total(path)
+    assert (sums["streams"], sums["reconciled"], sums["cost_nusd"]) == (1, 1, 10**7)
+
+
+def test_sums_are_by_whatever_is_asked(tmp_path: Path) -> None:
+    """Grouped, filtered, and between two times; the dearest first; the old are gone."""
+    database = UsageDatabase(tmp_path / "ledger.db")
+    rows = [row(model=f"m/{n % 2}", ended_at=DAY_S * n) for n in range(1, 6)]
+    database.put(b"".join(msgspec.json.encode(one) + b"\n" for one in rows))
+    by_model = database.sums(["model"])
+    assert [(r["model"], r["streams"]) for r in by_model] == [("m/1", 3), ("m/0", 2)]
+    days = database.sums(["day"], since=DAY_S * 4, equal={"model": "m/0"})
+    assert [(r["day"], r["streams"]) for r in days] == [("1970-01-05", 1)]
+    assert database.spent(DAY_S * 5) == {"somebody": 153_000}
+    database.forget(DAY_S * 3)
+    assert [r["streams"] for r in database.sums()] == [3]
+    database.close()
+
+
+async def test_two_processes_write_one_file(tmp_path: Path) -> None:
+    """Each waits for the other's transaction."""
+    path = tmp_path / "ledger.db"
+    first, second = ledger(path), ledger(path)
+    async with trio.open_nursery() as nursery:
+        for subject in (first, second):
+            nursery.start_soon(write, subject, *[row() for _ in range(500)])
+    assert total(path)["streams"] == 1000
+
+
+def test_a_long_journal_goes_on_in_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the database is deleted file by file; past the last one it is full."""
+    monkeypatch.setattr(journal, "FILE_BYTES", 100)
+    monkeypatch.setattr(journal, "FILES", 3)
+    subject = Journal(tmp_path / "ledger.db", "w")
+    lines = [b"%050d\n" % number for number in range(6)]
+    for line in lines:
+        subject.append(line)
+    with pytest.raises(OSError, match="as long as it may be"):
+        subject.append(b"one more\n")
+    assert len(journals(tmp_path)) == 3
+    read = b""
+    while not subject.empty:
+        block = subject.read()
+        read += block
+        subject.moved(len(block))
+    assert read == b"".join(lines)
+    assert len(journals(tmp_path)) == 1
+    subject.close()
+
+
+async def test_a_lost_disk_costs_no_stream_and_is_said_once(tmp_path: Path) -> None:
+    """Rows are counted as lost; when the place is back, so is the ledger."""
+    folder = tmp_path / "gone"
+    path = folder / "ledger.db"
+    metrics = Metrics(version="test", upstream="simulator")
+    subject = ledger(path, metrics)
+    with logged() as records, trio.fail_after(30):
+        async with world(ledger=subject, bills=True) as w:
+            for _ in range(3):
+                visit = w.chat("simulator/fast?chunks=3")
+                await visit.over.wait()
+                assert visit.types[-1] == "done"
+            folder.mkdir()
+            assert await subject.ask(lambda database: database.sums())
+            visit = w.chat("simulator/fast?chunks=3")
+            await visit.over.wait()
+    said = [one["event"] for one in records if "ledger" in str(one["event"])]
+    assert said[0] == "ledger_failed"
+    assert said.count("ledger_failed") == 1
+    assert lost(metrics.render()[1].decode()) >= 2
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import trio
+from tests.billing.test_usage_ledger import ledger, row, write
+from trio_ai_stream.telemetry.metrics import Metrics
+metrics = Metrics(version="test", upstream="simulator")
+path = Path(sys.argv[1])
+trio.run(write, ledger(path), row())
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+trio.run(write, ledger(path, metrics), *[row() for _ in range(60)])
+print(metrics.render()[1].decode())
+"""
+
+
+def test_a_full_disk_costs_whole_rows_only(tmp_path: Path) -> None:
+    """What fits is kept and comes in later, what does not is counted."""
+    path = tmp_path / "ledger.db"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert 0 < lost(done.stdout) < 60
+    trio.run(write, ledger(path))
+    assert total(path)["streams"] == 61 - lost(done.stdout)
