@@ -101,6 +101,16 @@ OPERATIONS: Final = (
         response=documents.Cancellation,
     ),
     Operation(
+        "get",
+        "/usage",
+        "Sum up what streams have cost, by key, user, model, provider, outcome, day.",
+        "In the query: `by`, `since`, `until`, `key`, `user`, `model`, `provider`,"
+        " `outcome`, and `format=csv`.",
+        response=documents.UsageDocument,
+        text="With `format=csv` the same as a table.",
+        text_types=("text/csv",),
+    ),
+    Operation(
         "post",
         "/v1/chat/completions",
         "Complete a chat, as OpenAI's API does it.",

@@ -119,6 +119,8 @@ def open_billing(settings: Settings, metrics: Metrics) -> Billing:
         ledger = UsageLedger(settings.LEDGER_FILE, metrics, retention_s=retention_s)
 
     def key_name(owner: str) -> str:
+        if owner.startswith("key:"):  # whatever the log shows
+            return owner
         return shown_client(owner, settings.LOG_CLIENTS) or ""
 
     return Billing(

@@ -180,6 +180,10 @@ COMMANDS: Final[dict[str, Command]] = {
         "run the OpenRouter stand-in",
         _room_command("trio_ai_stream.simulator.__main__"),
     ),
+    "usage": Command(
+        "sum up what streams have cost",
+        _room_command("trio_ai_stream.billing.usage_command"),
+    ),
     "check-config": Command("print the settings, secrets masked", _check_config),
     "dev-cert": Command("write a certificate for localhost", _dev_cert),
     "lab": Command(

@@ -22,6 +22,7 @@ PATHS = {
     "/streams",
     "/streams/live",
     "/streams/{request_id}",
+    "/usage",
     "/v1/chat/completions",
     "/v1/models",
     "/v1/models/{model}",

@@ -31,6 +31,7 @@ from trio_ai_stream.http.probes import (
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import streams_blueprint
+from trio_ai_stream.http.usage_routes import usage_blueprint
 
 DIALECTS: Final = (PLAIN_CHAT, COMPLETIONS)
 
@@ -118,6 +119,7 @@ class Application(QuartTrio):
         self.register_blueprint(metrics_blueprint(services))
         self.register_blueprint(documentation_blueprint(settings))
         self.register_blueprint(live_blueprint(services))
+        self.register_blueprint(usage_blueprint(services))
         self.register_blueprint(page_blueprint(services))
         self.paths |= {r.rule for r in self.url_map.iter_rules() if not r.arguments}
         if settings.CORS_ALLOW_ORIGINS:

@@ -47,6 +47,13 @@ class CompletionDocument(Struct, frozen=True):
     choices: list[dict[str, Any]]
 
 
+class UsageDocument(Struct, frozen=True):
+    """Sums over ended streams, a row for each group, the dearest first."""
+
+    by: list[str]
+    rows: list[dict[str, Any]]
+
+
 class StreamDocument(Struct, frozen=True):
     """One live stream. Times are in seconds; `outcome` is there once it is ending."""
 

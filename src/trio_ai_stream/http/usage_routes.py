@@ -1,0 +1,83 @@
+"""`GET /usage`: what streams have cost; a key sees its own, an operator's key all."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from quart import Blueprint, Response, request
+
+from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError
+from trio_ai_stream.billing.usage_report import (
+    UsageQuery,
+    UsageQueryError,
+    as_csv,
+    as_json,
+)
+from trio_ai_stream.http.auth import visible_owner
+from trio_ai_stream.http.http_responses import json_response
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.wire.problems import Fault, Problem, Refused, invalid
+
+NO_LEDGER: Final = Problem(
+    404, "not_found", "this server keeps no ledger; set LEDGER_FILE"
+)
+NO_NAME: Final = Problem(
+    403,
+    "permission_denied",
+    "the ledger does not tell this caller from others; ask with a key",
+)
+UNREADABLE: Final = Problem(
+    503,
+    "ledger_unavailable",
+    "the ledger cannot be read now; the log says why",
+    Fault.SERVER,
+    retryable=True,
+    retry_after=1,
+)
+
+
+def usage_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with `GET /usage`."""
+    blueprint = Blueprint("usage", __name__)
+
+    @blueprint.get("/usage")
+    async def usage() -> Response:
+        """Sum up what streams have cost, by key, user, model, provider, outcome, day.
+
+        In the query: `by`, `since`, `until`, `key`, `user`, `model`, `provider`,
+        `outcome`, and `format=csv`.
+        """
+        ledger = services.billing.ledger
+        if ledger is None:
+            raise Refused(NO_LEDGER)
+        said = dict(request.args)
+        owner = visible_owner()
+        if owner is not None:
+            said["key"] = _own_name(services, owner)
+        try:
+            query = UsageQuery.parse(said)
+        except UsageQueryError as exc:
+            raise invalid("query", str(exc)) from exc
+        try:
+            rows = await ledger.ask(query.rows)
+        except LedgerUnavailableError as exc:
+            raise Refused(UNREADABLE) from exc
+        if said.get("format") != "csv":
+            return json_response(as_json(query, rows))
+        response = Response(as_csv(query, rows))
+        response.headers["Content-Type"] = "text/csv; charset=utf-8"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return blueprint
+
+
+def _own_name(services: Services, owner: str) -> str:
+    """Return the caller's name in the ledger, if nobody shares it.
+
+    :raises Refused: 403; LOG_CLIENTS makes one of several addresses.
+    """
+    name = services.billing.key_name(owner)
+    if owner.startswith("ip:") and name != owner:
+        raise Refused(NO_NAME)
+    return name

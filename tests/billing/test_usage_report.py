@@ -1,0 +1,125 @@
+"""Sums out of the ledger: over HTTP, and in the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from tests.billing.test_usage_ledger import DAY_S, ledger, row
+from tests.support.completions import over
+from tests.support.world import Visit, World, world
+from trio_ai_stream.admission.clients import key_id
+from trio_ai_stream.billing import usage_command
+from trio_ai_stream.billing.usage_database import UsageDatabase
+from trio_ai_stream.billing.usage_report import UsageQuery, UsageQueryError
+from trio_ai_stream.wire.bill import Basis, Bill
+from trio_ai_stream.wire.record import Outcome
+
+KEYS = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
+
+
+def fill(path: Path) -> None:
+    """A day of two providers, of which one went on after a client had left."""
+    gone = row(Basis.ESTIMATED, outcome=Outcome.CLIENT_DISCONNECTED, user="=ann")
+    late = gone.settled(Bill(Basis.RECONCILED, 1, 410, 0, 0, 0.5, "Groq", 400))
+    old = row(ended_at=time.time() - 30 * DAY_S)
+    database = UsageDatabase(path)
+    rows = (row(), row(), late, old)
+    database.put(b"".join(msgspec.json.encode(one) + b"\n" for one in rows))
+    database.close()
+
+
+def test_one_command_says_what_departed_clients_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Last week, by provider: how often and how much was billed after our close."""
+    path = tmp_path / "ledger.db"
+    fill(path)
+    words = "--since 7d --outcome client_disconnected --by provider --file"
+    assert usage_command.main([*words.split(), str(path)]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["provider", "streams"]
+    assert line.split() == ["Groq", "1", "1", "410", "0.500000", "0", "1", "1", "400"]
+
+
+def test_the_table_has_a_total_and_the_csv_no_formula(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that a caller chose is no formula in a spreadsheet."""
+    path = tmp_path / "ledger.db"
+    fill(path)
+    assert usage_command.main(["--by", "user", "--file", str(path)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split()[:2] == ["total", "4"]
+    words = ["--by", "user", "--format", "csv", "--file", str(path)]
+    assert usage_command.main(words) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0]["user"] == "'=ann"
+    assert float(rows[0]["cost_usd"]) == 0.5
+
+
+def test_a_bad_question_is_answered_with_what_was_expected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unknown groups and times, and a ledger that is not there."""
+    with pytest.raises(UsageQueryError, match="by: expected key"):
+        UsageQuery.parse({"by": "day,colour"})
+    with pytest.raises(UsageQueryError, match="since: expected a date"):
+        UsageQuery.parse({"since": "yesterday"})
+    assert usage_command.main(["--file", str(tmp_path / "none")]) == 2
+    assert "expected a ledger" in capsys.readouterr().err
+
+
+async def ask(w: World, query: str, key: str) -> Visit:
+    """Ask for the usage."""
+    visit = Visit(
+        w.app,
+        "/usage",
+        b"",
+        method="GET",
+        headers={"authorization": f"Bearer {key}"},
+        query=query,
+    )
+    w.nursery.start_soon(visit.task)
+    await over(visit)
+    return visit
+
+
+async def test_a_key_sees_its_own_and_an_operator_all(tmp_path: Path) -> None:
+    """Whatever it asks for; times and groups are checked."""
+    subject = ledger(tmp_path / "ledger.db")
+    with trio.fail_after(30):
+        async with world(env=KEYS, ledger=subject, bills=True) as w:
+            for key, chunks in (("first-key", 3), ("second-key", 4)):
+                body: dict[str, Any] = {"prompt": "hello"}
+                body["model"] = f"simulator/fast?chunks={chunks}"
+                headers = {"authorization": f"Bearer {key}"}
+                await over(w.visit(body, headers=headers))
+            written = 0
+            while written < 2:
+                written = (await subject.ask(lambda db: db.sums()))[0]["streams"]
+            other = key_id("second-key")
+            own = await ask(w, f"by=key&key={other}", "first-key")
+            (mine,) = own.json()["rows"]
+            assert (mine["key"], mine["completion_tokens"]) == (key_id("first-key"), 3)
+            everybody = (await ask(w, "by=key", "admin-key")).json()["rows"]
+            assert {r["key"] for r in everybody} == {key_id("first-key"), other}
+            table = await ask(w, "by=model&format=csv", "admin-key")
+            assert table.headers["content-type"] == "text/csv; charset=utf-8"
+            assert len(table.body.splitlines()) == 3
+            assert (await ask(w, "by=colour", "first-key")).status == 400
+
+
+async def test_without_a_ledger_there_is_nothing_to_see(tmp_path: Path) -> None:
+    """404, and it says what to set."""
+    async with world(env=KEYS) as w:
+        refused = await ask(w, "", "admin-key")
+        assert refused.status == 404
+        assert "LEDGER_FILE" in refused.json()["message"]
