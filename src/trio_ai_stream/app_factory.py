@@ -77,7 +77,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         metrics=metrics,
         estimator=TokenEstimator(metrics.estimate_compared),
         billing=open_billing(settings, metrics),
-        keys=KeyRing(settings.api_keys, settings.admin_keys),
+        keys=key_ring(settings),
         tracer=open_tracer(
             os.environ,
             provider=settings.upstream_kind,
@@ -111,6 +111,12 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     return Application(services, start)
 
 
+def key_ring(settings: Settings) -> KeyRing:
+    """Return all keys that the server accepts."""
+    named = [(one.name, one.key.get_secret_value()) for one in settings.KEYS_FILE]
+    return KeyRing(settings.api_keys, settings.admin_keys, named)
+
+
 def open_billing(settings: Settings, metrics: Metrics) -> Billing:
     """Return the bills of this process, and the ledger if one is asked for."""
     ledger = None
@@ -119,8 +125,8 @@ def open_billing(settings: Settings, metrics: Metrics) -> Billing:
         ledger = UsageLedger(settings.LEDGER_FILE, metrics, retention_s=retention_s)
 
     def key_name(owner: str) -> str:
-        if owner.startswith("key:"):  # whatever the log shows
-            return owner
+        if not owner.startswith("ip:"):  # whatever the log shows
+            return owner.removeprefix("name:")
         return shown_client(owner, settings.LOG_CLIENTS) or ""
 
     return Billing(
@@ -150,7 +156,7 @@ def reload_settings(application: Application) -> Limits:
     for secret in settings.secrets:
         register_secret(secret)
     services.settings = settings
-    services.keys = KeyRing(settings.api_keys, settings.admin_keys)
+    services.keys = key_ring(settings)
     services.bodies.limit = settings.MAX_BODIES_BYTES
     services.gate.set_limits(
         Quota.per_second(settings.RATE_LIMIT),

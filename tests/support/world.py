@@ -17,6 +17,7 @@ import trio.testing
 from trio_ai_stream.admission.directory import LocalDirectory
 from trio_ai_stream.admission.gate import LocalGate, StreamPermits
 from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.app_factory import key_ring
 from trio_ai_stream.billing.billing import Billing
 from trio_ai_stream.billing.usage_ledger import UsageLedger
 from trio_ai_stream.http.application import Application
@@ -32,7 +33,6 @@ from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import UpstreamTransport
-from trio_ai_stream.wire.keys import KeyRing
 from trio_ai_stream.wire.record import Record
 
 BASE_URL = "http://upstream/api/v1"
@@ -168,7 +168,7 @@ class World:
         metrics = Metrics(version="test", upstream="simulator")
         self.services = Services(
             settings=settings,
-            keys=KeyRing(settings.api_keys, settings.admin_keys),
+            keys=key_ring(settings),
             budgets=budgets,
             gate=LocalGate(Quota.per_second(1000), self.permits),
             registry=registry,
@@ -179,7 +179,10 @@ class World:
             metrics=metrics,
             estimator=TokenEstimator(metrics.estimate_compared),
             billing=Billing(
-                metrics, key_name=lambda owner: owner, reconcile_s=300, ledger=ledger
+                metrics,
+                key_name=lambda owner: owner.removeprefix("name:"),
+                reconcile_s=300,
+                ledger=ledger,
             ),
             upstream=OpenRouter(
                 self.transport,

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from trio_ai_stream.wire.keys import KeyRing, Role, bearer_token
+from trio_ai_stream.wire.keys import KeyRing, KnownKey, Role, bearer_token
 
 TOKENS: list[tuple[str | None, str | None]] = [
     ("Bearer abc", "abc"),
@@ -31,21 +31,29 @@ def test_a_key_or_its_digest_is_known() -> None:
     """A digest stands for its key; the digest itself opens nothing."""
     digest = "sha256:" + hashlib.sha256(b"second-key").hexdigest().upper()
     ring = KeyRing(["first-key", digest], ["admin-key"])
-    assert ring.role("first-key") is Role.CLIENT
-    assert ring.role("second-key") is Role.CLIENT
-    assert ring.role("admin-key") is Role.ADMIN
-    assert ring.role(digest) is None
-    assert ring.role("") is None
+    assert ring.find("first-key") == KnownKey(Role.CLIENT)
+    assert ring.find("second-key") == KnownKey(Role.CLIENT)
+    assert ring.find("admin-key") == KnownKey(Role.ADMIN)
+    assert ring.find(digest) is None
+    assert ring.find("") is None
     assert ring.has_admins
     assert "key" not in repr(ring).removeprefix("<KeyRing")
 
 
 def test_a_key_on_both_lists_is_an_operators() -> None:
     """The greater right wins."""
-    assert KeyRing(["both-lists"], ["both-lists"]).role("both-lists") is Role.ADMIN
+    found = KeyRing(["both-lists"], ["both-lists"]).find("both-lists")
+    assert found == KnownKey(Role.ADMIN)
+
+
+def test_a_named_key_is_a_clients() -> None:
+    """Its name comes with it; two keys may have one name."""
+    ring = KeyRing([], ["admin-key"], [("team", "old-key-1"), ("team", "new-key-2")])
+    assert ring.find("old-key-1") == KnownKey(Role.CLIENT, "team")
+    assert ring.find("old-key-1") == ring.find("new-key-2")
 
 
 def test_a_ring_without_keys_knows_nobody() -> None:
     """No keys: no token is good, and nobody is an operator."""
-    assert KeyRing().role("anything") is None
+    assert KeyRing().find("anything") is None
     assert not KeyRing().has_admins

@@ -43,16 +43,20 @@ def identify(
     peer: str | None,
     *,
     api_key: str | None = None,
+    key_name: str | None = None,
     x_forwarded_for: Sequence[str] = (),
     forwarded: Sequence[str] = (),
     trusted: Sequence[Network] = (),
 ) -> str:
     """Return the id that a request's limits are counted by; safe to log and to share.
 
-    `api_key` is an authenticated key or None; `peer` the address of the connection's
-    other end, None if it has none; the two header arguments hold the field's values,
-    one for each line, in the order of arrival.
+    `api_key` is an authenticated key or None, `key_name` its name if it has one: keys
+    of one name are one client, so that a key can be exchanged. `peer` is the address of
+    the connection's other end, None if it has none; the two header arguments hold the
+    field's values, one for each line, in the order of arrival.
     """
+    if key_name is not None:
+        return f"name:{key_name}"
     if api_key is not None:
         return key_id(api_key)
     return address_id(client_address(peer, x_forwarded_for, forwarded, trusted))

@@ -100,17 +100,24 @@ class StreamPermits:
         self._count = self._peak = self._granted = self._refused = 0
 
     def acquire_nowait(
-        self, client_id: str, request_id: str, *, share: int | None = None
+        self,
+        client_id: str,
+        request_id: str,
+        *,
+        share: int | None = None,
+        per_client: int | None = None,
     ) -> Permit | PermitRefusal:
         """Return a permit, or why there is none; never waits.
 
-        `share` stands for the total while several processes must keep to it blindly.
+        `share` stands for the total while several processes must keep to it blindly,
+        `per_client` for what any client may hold.
         """
         total = self.total if share is None else share
         if self._count >= total:
             return self.refuse("server", total)
-        if self.per_client is not None and self._held[client_id] >= self.per_client:
-            return self.refuse("client", self.per_client)
+        own = self.per_client if per_client is None else per_client
+        if own is not None and self._held[client_id] >= own:
+            return self.refuse("client", own)
         return self.acquire_unchecked(client_id, request_id)
 
     def acquire_unchecked(self, client_id: str, request_id: str) -> Permit:
@@ -174,14 +181,19 @@ class GateStatus:
 class Gate(Protocol):
     """Decides on requests and streams; one for each process."""
 
-    async def admit_request(self, client_id: str) -> Decision:
-        """Take one request of the client's rate, or refuse."""
+    async def admit_request(
+        self, client_id: str, quota: Quota | None = None
+    ) -> Decision:
+        """Take one request of the client's rate, or refuse; `quota` is its own."""
         ...
 
     async def acquire_stream(
-        self, client_id: str, request_id: str
+        self, client_id: str, request_id: str, per_client: int | None = None
     ) -> Permit | PermitRefusal:
-        """Return the permit for one stream, or why there is none; never queues."""
+        """Return the permit for one stream, or why there is none; never queues.
+
+        `per_client` is the client's own limit.
+        """
         ...
 
     def status(self) -> GateStatus:
@@ -229,15 +241,19 @@ class LocalGate:
         self._permits = permits
         self._clock = clock
 
-    async def admit_request(self, client_id: str) -> Decision:
+    async def admit_request(
+        self, client_id: str, quota: Quota | None = None
+    ) -> Decision:
         """Take one request of the client's rate, or refuse."""
-        return self._buckets.admit(client_id, self._clock())
+        return self._buckets.admit(client_id, self._clock(), quota)
 
     async def acquire_stream(
-        self, client_id: str, request_id: str
+        self, client_id: str, request_id: str, per_client: int | None = None
     ) -> Permit | PermitRefusal:
         """Return the permit for one stream, or why there is none."""
-        return self._permits.acquire_nowait(client_id, request_id)
+        return self._permits.acquire_nowait(
+            client_id, request_id, per_client=per_client
+        )
 
     def status(self) -> GateStatus:
         """Return the local counts."""

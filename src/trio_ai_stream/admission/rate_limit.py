@@ -144,19 +144,21 @@ class BucketTable:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def admit(self, client_id: str, now: float) -> Decision:
+    def admit(self, client_id: str, now: float, quota: Quota | None = None) -> Decision:
         """Take one token of `client_id` at `now` (seconds, one clock), or refuse.
 
-        A refusal changes nothing: hammering does not lengthen the wait.
+        `quota` stands for that of the table. A refusal changes nothing: hammering does
+        not lengthen the wait.
         """
-        interval, window = self.quota.interval_s, self.quota.window_s
+        quota = quota or self.quota
+        interval, window = quota.interval_s, quota.window_s
         full_at = max(self._full_at.get(client_id, now), now)
         next_full_at = full_at + interval
         wait = next_full_at - window - now
         if wait > _ROUNDING_S:
             return Decision(
                 allowed=False,
-                quota=self.quota,
+                quota=quota,
                 remaining=0,
                 reset_s=full_at - now,
                 retry_after_s=wait,
@@ -168,7 +170,7 @@ class BucketTable:
         reset_s = next_full_at - now
         return Decision(
             allowed=True,
-            quota=self.quota,
+            quota=quota,
             remaining=max(0, int((window - reset_s) / interval + 1e-6)),
             reset_s=reset_s,
             retry_after_s=0.0,

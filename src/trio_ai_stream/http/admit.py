@@ -8,7 +8,7 @@ from typing import Final
 from loguru import logger
 
 from trio_ai_stream.admission.gate import Permit, PermitRefusal
-from trio_ai_stream.admission.rate_limit import Decision
+from trio_ai_stream.admission.rate_limit import Decision, Quota
 from trio_ai_stream.http.auth import PROBES, check_client
 from trio_ai_stream.http.page.page_routes import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.request import RequestContext
@@ -88,7 +88,9 @@ async def _count(services: Services, context: RequestContext) -> None:
     """
     if services.registry.draining.is_set() and context.method == "POST":
         raise Refused(SHUTTING_DOWN)
-    decision = await services.gate.admit_request(context.client_id)
+    own = None if context.limits is None else context.limits.requests_per_second
+    quota = None if own is None else Quota.per_second(own)
+    decision = await services.gate.admit_request(context.client_id, quota)
     context.decision = decision
     if not decision.allowed:
         raise Refused(_too_many(decision))
@@ -108,7 +110,10 @@ async def admit_stream(
 
     :raises Refused: 503 without a permit, or while the server drains.
     """
-    permit = await services.gate.acquire_stream(context.client_id, call.request_id)
+    per_client = None if context.limits is None else context.limits.streams
+    permit = await services.gate.acquire_stream(
+        context.client_id, call.request_id, per_client
+    )
     # No checkpoint from here to the end: a cancel cannot come between taking the permit
     # and handing it to the request.
     if not isinstance(permit, Permit):

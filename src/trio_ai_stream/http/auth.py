@@ -44,15 +44,20 @@ def check_client(services: Services, context: RequestContext) -> Problem | None:
     """
     said = context.fields(b"authorization")
     token = bearer_token(said[0]) if len(said) == 1 else None
-    context.role = None if token is None else services.keys.role(token)
+    known = None if token is None else services.keys.find(token)
+    context.role = None if known is None else known.role
+    context.limits = None
     client = context.scope["client"]
     context.client_id = identify(
         client[0] if client else None,
-        api_key=None if context.role is None else token,
+        api_key=None if known is None else token,
+        key_name=None if known is None else known.name,
         x_forwarded_for=context.fields(b"x-forwarded-for"),
         forwarded=context.fields(b"forwarded"),
         trusted=services.settings.TRUSTED_PROXIES,
     )
+    if known is not None and known.name is not None:
+        context.limits = services.settings.named_keys.get(known.name)
     path = context.path
     if path in PROBES:
         return None

@@ -12,6 +12,7 @@ from quart import request
 
 from trio_ai_stream.admission.rate_limit import Decision
 from trio_ai_stream.server.exchange import EXTENSION, Exchange
+from trio_ai_stream.settings.named_key import NamedKey
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.keys import Role
 
@@ -33,6 +34,7 @@ class RequestContext:
         "client_id",
         "decision",
         "exchange",
+        "limits",
         "method",
         "path",
         "request_id",
@@ -57,6 +59,7 @@ class RequestContext:
         self.body_bytes = 0
         self.client_id = ""
         self.role: Role | None = None
+        self.limits: NamedKey | None = None  # of a key that has a name
         self.decision: Decision | None = None
         self.stream: Stream | None = None
         self.status: int | None = None

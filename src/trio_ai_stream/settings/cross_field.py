@@ -58,9 +58,10 @@ def _pair_problem(certificate: Path, key: Path) -> str | None:
 
 
 def _keys_or_anybody(settings: Settings) -> str | None:
-    if settings.ALLOW_ANONYMOUS and settings.api_keys:
+    if settings.ALLOW_ANONYMOUS and (settings.api_keys or settings.KEYS_FILE):
+        name = "API_KEYS" if settings.api_keys else "KEYS_FILE"
         return (
-            "ALLOW_ANONYMOUS: expected 0 because there are API_KEYS, got 1;"
+            f"ALLOW_ANONYMOUS: expected 0 because there are {name}, got 1;"
             " clients either need a key or they do not"
         )
     return None
@@ -87,7 +88,9 @@ def _listeners_differ(settings: Settings) -> str | None:
 RULES: Final[dict[frozenset[str], Callable[[Settings], str | None]]] = {
     frozenset({"UPSTREAM", "OPENROUTER_API_KEY"}): _upstream_needs_its_key,
     frozenset({"TLS_CERT_FILE", "TLS_KEY_FILE"}): _certificate_needs_its_key,
-    frozenset({"ALLOW_ANONYMOUS", "API_KEYS", "API_KEYS_FILE"}): _keys_or_anybody,
+    frozenset(
+        {"ALLOW_ANONYMOUS", "API_KEYS", "API_KEYS_FILE", "KEYS_FILE"}
+    ): _keys_or_anybody,
     frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}): _one_body_fits_into_all,
     frozenset({"HOST", "PORT", "METRICS_PORT"}): _listeners_differ,
 }

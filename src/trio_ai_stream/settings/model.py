@@ -20,6 +20,7 @@ from pydantic import (
     SecretStr,
 )
 
+from trio_ai_stream.settings.named_key import NamedKey, read_named_keys
 from trio_ai_stream.settings.values import (
     DIGEST_PREFIX,
     Bytes,
@@ -103,6 +104,13 @@ class Settings(BaseModel):
     )
     ADMIN_KEYS_FILE: KeyFile = Field(
         (), description="File with more ADMIN_KEYS, as API_KEYS_FILE."
+    )
+    KEYS_FILE: Annotated[tuple[NamedKey, ...], BeforeValidator(read_named_keys)] = (
+        Field(
+            (),
+            description="TOML file with more client keys, each with a name and limits"
+            " of its own ([how](billing.md#keys-with-names-and-limits)).",
+        )
     )
     ALLOW_ANONYMOUS: bool = Field(
         False,
@@ -303,7 +311,8 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no log record may contain; a digest is no secret."""
-        keys = (*self.api_keys, *self.admin_keys)
+        named = (one.key.get_secret_value() for one in self.KEYS_FILE)
+        keys = (*self.api_keys, *self.admin_keys, *named)
         if self.OPENROUTER_API_KEY is not None:
             keys += (self.OPENROUTER_API_KEY.get_secret_value(),)
         return tuple(key for key in keys if not key.startswith(DIGEST_PREFIX))
@@ -311,7 +320,13 @@ class Settings(BaseModel):
     @cached_property
     def keys_required(self) -> bool:
         """Whether a request needs a key."""
-        return bool(self.api_keys or self.admin_keys) and not self.ALLOW_ANONYMOUS
+        keys = self.api_keys or self.admin_keys or self.KEYS_FILE
+        return bool(keys) and not self.ALLOW_ANONYMOUS
+
+    @cached_property
+    def named_keys(self) -> dict[str, NamedKey]:
+        """The limits of KEYS_FILE by name."""
+        return {one.name: one for one in self.KEYS_FILE}
 
     @cached_property
     def loopback_only(self) -> bool:

@@ -6,7 +6,9 @@ from typing import Final
 
 from trio_ai_stream.settings.model import Settings
 
-KEYS: Final = {"ADMIN_KEYS", "ADMIN_KEYS_FILE", "API_KEYS", "API_KEYS_FILE"}
+KEYS: Final = {
+    *("ADMIN_KEYS", "ADMIN_KEYS_FILE", "API_KEYS", "API_KEYS_FILE", "KEYS_FILE"),
+}
 RELOADED: Final = KEYS | {
     "H2_MAX_BUFFERED_BYTES",
     "H2_MAX_CONTROL_FRAMES",

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -26,6 +27,14 @@ def bearer_token(authorization: str | None) -> str | None:
     return match[1] if match else None
 
 
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A key of ours: what it may do, and its name if it has one."""
+
+    role: Role
+    name: str | None = None
+
+
 class KeyRing:
     """The keys that a server accepts, kept as SHA-256 digests.
 
@@ -34,11 +43,16 @@ class KeyRing:
     """
 
     def __init__(
-        self, api_keys: Iterable[str] = (), admin_keys: Iterable[str] = ()
+        self,
+        api_keys: Iterable[str] = (),
+        admin_keys: Iterable[str] = (),
+        named_keys: Iterable[tuple[str, str]] = (),
     ) -> None:
-        roles = [(key, Role.CLIENT) for key in api_keys]
-        roles += [(key, Role.ADMIN) for key in admin_keys]
-        self._known = [(_digest(key), role) for key, role in roles]
+        """Take keys or digests; a named one is a client's, (name, key)."""
+        known = [(key, KnownKey(Role.CLIENT)) for key in api_keys]
+        known += [(key, KnownKey(Role.CLIENT, name)) for name, key in named_keys]
+        known += [(key, KnownKey(Role.ADMIN)) for key in admin_keys]
+        self._known = [(_digest(key), what) for key, what in known]
 
     def __repr__(self) -> str:
         return f"<KeyRing of {len(self._known)}>"
@@ -46,17 +60,17 @@ class KeyRing:
     @property
     def has_admins(self) -> bool:
         """Whether any key is an operator's."""
-        return any(role is Role.ADMIN for _, role in self._known)
+        return any(known.role is Role.ADMIN for _, known in self._known)
 
-    def role(self, token: str) -> Role | None:
-        """Return what `token` may do, None if it is no key; in constant time."""
+    def find(self, token: str) -> KnownKey | None:
+        """Return what is known of `token`, None if it is no key; in constant time."""
         digest = hashlib.sha256(token.encode()).digest()
         found = None
         # Every key is compared, also after a match: the time tells nothing. Operators'
         # keys come last, so a key on both lists is an operator's.
-        for known, role in self._known:
+        for known, what in self._known:
             if hmac.compare_digest(known, digest):
-                found = role
+                found = what
         return found
 
 

@@ -174,6 +174,11 @@ Policy = Literal["local", "open", "closed"]
 CLOSED_RETRY_AFTER_S = 1.0
 
 
+def _rate(quota: Quota) -> list[int]:
+    """Return what the script takes of a quota."""
+    return [math.ceil(quota.interval_s * 1e6), quota.burst]
+
+
 class SharedGate:
     """Counts in Valkey; the same protocol as `LocalGate`."""
 
@@ -203,7 +208,6 @@ class SharedGate:
 
     def _set_quota(self, quota: Quota) -> None:
         self._quota = self._alone.quota = quota
-        self._rate = [math.ceil(quota.interval_s * 1e6), quota.burst]
 
     def set_limits(self, quota: Quota, total: int, per_client: int | None) -> None:
         """Decide by these limits from now on; every process must be told its own."""
@@ -215,23 +219,28 @@ class SharedGate:
         """Have more background work run on the connection; before `run`."""
         self._work += work
 
-    async def admit_request(self, client_id: str) -> Decision:
+    async def admit_request(
+        self, client_id: str, quota: Quota | None = None
+    ) -> Decision:
         """Take one request of the client's rate, or refuse; waits one timeout."""
+        quota = quota or self._quota
         asked_at = trio.current_time()
         denials = self._denials
         known = denials.get(client_id, asked_at)
         if known is not None:
             return known
         try:
-            reply = await self.link.call(ADMIT, [self.keys.rate(client_id)], self._rate)
+            reply = await self.link.call(
+                ADMIT, [self.keys.rate(client_id)], _rate(quota)
+            )
         except Unavailable as exc:
             self._metrics.gate_failed(exc.cause)
-            return self._admit_alone(client_id)
+            return self._admit_alone(client_id, quota)
         self._metrics.gate_decided(trio.current_time() - asked_at)
         allowed, remaining, reset_us, wait_us = reply
         decision = Decision(
             allowed=bool(allowed),
-            quota=self._quota,
+            quota=quota,
             remaining=remaining,
             reset_s=reset_us / 1e6,
             retry_after_s=wait_us / 1e6,
@@ -241,7 +250,7 @@ class SharedGate:
         return decision
 
     async def acquire_stream(
-        self, client_id: str, request_id: str
+        self, client_id: str, request_id: str, per_client: int | None = None
     ) -> Permit | PermitRefusal:
         """Return the permit for one stream, or why there is none; never queues.
 
@@ -249,14 +258,14 @@ class SharedGate:
         """
         lease = Lease(client_id, request_id)
         asked_at = trio.current_time()
-        per_client = self._permits.per_client
+        per_client = per_client or self._permits.per_client
         try:
             verdict = await self.leases.acquire(
                 lease, self._permits.total, per_client or 0
             )
         except Unavailable as exc:
             self._metrics.gate_failed(exc.cause)
-            return self._acquire_alone(lease)
+            return self._acquire_alone(lease, per_client)
         self._metrics.gate_decided(trio.current_time() - asked_at)
         if verdict == "server":
             return self._permits.refuse("server", self._permits.total)
@@ -289,27 +298,32 @@ class SharedGate:
         """End this process's lease, so that nobody waits for a server that has gone."""
         await self.leases.leave()
 
-    def _admit_alone(self, client_id: str) -> Decision:
+    def _admit_alone(self, client_id: str, quota: Quota) -> Decision:
         if self._policy == "local":
-            return self._alone.admit(client_id, trio.current_time())
+            return self._alone.admit(client_id, trio.current_time(), quota)
         admitted = self._policy == "open"
         return Decision(
             allowed=admitted,
-            quota=self._quota,
-            remaining=self._quota.burst if admitted else 0,
+            quota=quota,
+            remaining=quota.burst if admitted else 0,
             reset_s=0.0,
             retry_after_s=0.0 if admitted else CLOSED_RETRY_AFTER_S,
             unavailable=not admitted,
         )
 
-    def _acquire_alone(self, lease: Lease) -> Permit | PermitRefusal:
+    def _acquire_alone(
+        self, lease: Lease, per_client: int | None
+    ) -> Permit | PermitRefusal:
         if self._policy == "closed":
             return self._permits.refuse("gate", 0)
         share = None
         if self._policy == "local":
             share = math.ceil(self._permits.total / max(1, self.leases.fleet.processes))
             granted = self._permits.acquire_nowait(
-                lease.client_id, lease.request_id, share=share
+                lease.client_id,
+                lease.request_id,
+                share=share,
+                per_client=per_client,
             )
         else:
             granted = self._permits.acquire_unchecked(lease.client_id, lease.request_id)
