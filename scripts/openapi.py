@@ -22,7 +22,11 @@ from trio_ai_stream.http import documentation
 from trio_ai_stream.http.auth import PROBES
 from trio_ai_stream.wire import documents
 from trio_ai_stream.wire.model_list import ModelDocument, ModelListDocument
-from trio_ai_stream.wire.openai_requests import CompletionRequest
+from trio_ai_stream.wire.model_requests import (
+    CompletionRequest,
+    MessagesRequest,
+    ResponsesRequest,
+)
 from trio_ai_stream.wire.requests import ChatRequest
 
 _FOLDER: Final = Path(documentation.__file__).parent
@@ -121,6 +125,34 @@ OPERATIONS: Final = (
         " chunks, and at last `[DONE]` or a chunk with `error`.",
     ),
     Operation(
+        "post",
+        "/v1/messages",
+        "Create a message, as Anthropic's API does it.",
+        "Fields that are not named here reach upstream unchanged.",
+        request=MessagesRequest,
+        response=documents.MessageDocument,
+        text="Without `stream` upstream's message as one document; with it upstream's"
+        " events, and at last `message_stop` or `error`.",
+    ),
+    Operation(
+        "post",
+        "/v1/messages/count_tokens",
+        "Count the tokens of a message, as Anthropic's API does it.",
+        request=MessagesRequest,
+        response=documents.TokenCount,
+    ),
+    Operation(
+        "post",
+        "/v1/responses",
+        "Create a response, as OpenAI's API does it.",
+        "Fields that are not named here reach upstream unchanged.",
+        request=ResponsesRequest,
+        response=documents.ResponseDocument,
+        text="Without `stream` upstream's response as one document; with it upstream's"
+        " events, and at last `response.completed`, `.incomplete`, `.failed` or"
+        " `error`.",
+    ),
+    Operation(
         "get", "/v1/models", "List upstream's models.", response=ModelListDocument
     ),
     Operation(
@@ -134,7 +166,11 @@ OPERATIONS: Final = (
 
 def build() -> dict[str, Any]:
     """Return the OpenAPI document; the server adds that keys are needed."""
-    models: list[type] = [documents.ErrorDocument, documents.OpenAIErrorDocument]
+    models: list[type] = [
+        documents.ErrorDocument,
+        documents.OpenAIErrorDocument,
+        documents.AnthropicErrorDocument,
+    ]
     paths: dict[str, Any] = {}
     for one in OPERATIONS:
         models += [model for model in (one.request, one.response) if model is not None]
@@ -159,7 +195,10 @@ def build() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
         },
     }
 
@@ -206,7 +245,9 @@ def _refer(model: type) -> dict[str, str]:
 
 
 def _refusal(path: str) -> dict[str, Any]:
-    if path.startswith("/v1/"):
+    if path.startswith("/v1/messages"):
+        content = {_JSON: {"schema": _refer(documents.AnthropicErrorDocument)}}
+    elif path.startswith("/v1/"):
         content = {_JSON: {"schema": _refer(documents.OpenAIErrorDocument)}}
     else:
         content = {_JSON: {"schema": _refer(documents.ErrorDocument)}}
@@ -244,7 +285,7 @@ def _parts(document: dict[str, Any]) -> Iterator[str]:
         f"<h1>{escape(title)}</h1><p>{escape(info['summary'])}</p>"
         '<p>For machines: <a href="/openapi.json">OpenAPI 3.1</a>.</p>'
         "<p>On a server with keys every request but the probes carries "
-        "<code>Authorization: Bearer KEY</code>.</p>"
+        "<code>Authorization: Bearer KEY</code> or <code>x-api-key: KEY</code>.</p>"
     )
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

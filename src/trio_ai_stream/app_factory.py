@@ -62,6 +62,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         idle_s=settings.STREAM_IDLE_TIMEOUT_SECS,
         deadline_s=settings.STREAM_DEADLINE_SECS,
         heartbeat_s=settings.HEARTBEAT_SECS,
+        alive_s=settings.UPSTREAM_ALIVE_SECS,
         write_s=settings.WRITE_TIMEOUT_SECS,
         done_grace_s=settings.DONE_GRACE_SECS,
     )

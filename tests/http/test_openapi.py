@@ -24,6 +24,9 @@ PATHS = {
     "/streams/{request_id}",
     "/usage",
     "/v1/chat/completions",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/responses",
     "/v1/models",
     "/v1/models/{model}",
 }
@@ -102,7 +105,7 @@ async def test_security_is_what_the_server_asks_for(autojump_clock: MockClock) -
         assert "security" not in (await get(w, "/openapi.json")).json()
     async with world(env={"API_KEYS": "some-long-key"}) as w:
         document = (await get(w, "/openapi.json")).json()
-        assert document["security"] == [{"bearer": []}]
+        assert document["security"] == [{"bearer": []}, {"api_key": []}]
         free = {
             path
             for path, operations in document["paths"].items()

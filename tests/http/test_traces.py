@@ -51,7 +51,7 @@ class Recording:
         self, call: UpstreamRequest, on_sent: OnSent, on_abortable: OnAbortable
     ) -> Any:
         """Note, and open."""
-        self.traces.append(call.trace)
+        self.traces.append(call.headers)
         return await self._upstream.open(call, on_sent, on_abortable)
 
 

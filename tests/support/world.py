@@ -41,6 +41,7 @@ BUDGETS = Budgets(
     idle_s=10,
     deadline_s=100,
     heartbeat_s=4,
+    alive_s=20,
     write_s=2,
     done_grace_s=2,
 )

@@ -76,7 +76,7 @@ async def refusal(
     async def nothing() -> None:
         await trio.lowlevel.checkpoint()
 
-    call = UpstreamRequest("id", "model", b"{}", PLAIN_CHAT, whole=whole, trace=trace)
+    call = UpstreamRequest("id", "model", b"{}", PLAIN_CHAT, whole=whole, headers=trace)
     with pytest.raises(EndStream) as caught:
         await upstream.open(call, nothing, lambda _abort: None)
     return caught.value

@@ -15,7 +15,11 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from trio_ai_stream.dialects.refusals import error_headers, status_of
+from trio_ai_stream.dialects.refusals import (
+    OPENROUTER_FIELDS,
+    error_headers,
+    status_of,
+)
 from trio_ai_stream.upstream.chunks import (
     items_of_document,
     items_of_unstreamed,
@@ -23,7 +27,7 @@ from trio_ai_stream.upstream.chunks import (
 )
 from trio_ai_stream.wire.dialect import Dialect, ErrorResponse, ParsedRequest
 from trio_ai_stream.wire.events import Answer, Item, Raw
-from trio_ai_stream.wire.openai_requests import parse_completion
+from trio_ai_stream.wire.model_requests import CompletionRequest, request_parser
 from trio_ai_stream.wire.problems import Problem
 from trio_ai_stream.wire.sse import HEARTBEAT
 
@@ -107,7 +111,8 @@ COMPLETIONS: Final = Dialect(
     path="/v1/chat/completions",
     upstream_path="/chat/completions",
     raw=True,
-    parse=parse_completion,
+    forwarded=OPENROUTER_FIELDS,
+    parse=request_parser(CompletionRequest),
     read_events=read_chunks,
     read_document=items_of_document,
     read_unstreamed=items_of_unstreamed,

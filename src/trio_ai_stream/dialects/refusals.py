@@ -7,7 +7,24 @@ key for bad. It is told 502, and not to retry.
 
 from __future__ import annotations
 
+from typing import Final
+
 from trio_ai_stream.wire.problems import Problem
+
+# OpenRouter's own request fields that a client may set (its API reference, "Headers",
+# "App Attribution", "Router Metadata" and "Response Caching").
+OPENROUTER_FIELDS: Final = frozenset(
+    {
+        b"http-referer",
+        b"x-title",
+        b"x-openrouter-title",
+        b"x-openrouter-categories",
+        b"x-openrouter-metadata",
+        b"x-openrouter-experimental-metadata",
+        b"x-openrouter-cache",
+        b"x-session-id",
+    }
+)
 
 
 def status_of(problem: Problem) -> int:

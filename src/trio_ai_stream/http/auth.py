@@ -12,7 +12,7 @@ from trio_ai_stream.admission.clients import identify
 from trio_ai_stream.http.page.page_routes import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.wire.keys import Role, bearer_token
+from trio_ai_stream.wire.keys import Role, tokens_of
 from trio_ai_stream.wire.problems import Problem, Refused
 
 # Probes come from an orchestrator, which has no key and another address.
@@ -29,7 +29,9 @@ LOOPBACK_ONLY: Final = Problem(
     " by an address or name of loopback; set API_KEYS, or ALLOW_ANONYMOUS=1",
 )
 TWO_KEYS: Final = Problem(
-    400, "invalid_request", "authorization: expected one header field, got more"
+    400,
+    "invalid_request",
+    "authorization: expected one key, in one header field, got more",
 )
 OPERATORS_ONLY: Final = Problem(
     403, "permission_denied", "this needs one of the server's ADMIN_KEYS"
@@ -43,7 +45,9 @@ def check_client(services: Services, context: RequestContext) -> Problem | None:
     by the guesser's address.
     """
     said = context.fields(b"authorization")
-    token = bearer_token(said[0]) if len(said) == 1 else None
+    plain = context.fields(b"x-api-key")
+    tokens = tokens_of(said, plain) if said or plain else set()
+    token = next(iter(tokens)) if len(said) <= 1 == len(tokens) else None
     known = None if token is None else services.keys.find(token)
     context.role = None if known is None else known.role
     context.limits = None
@@ -61,7 +65,9 @@ def check_client(services: Services, context: RequestContext) -> Problem | None:
     path = context.path
     if path in PROBES:
         return None
-    if len(said) > 1:  # what stands before the server may have read the other
+    if (
+        len(said) > 1 or len(tokens) > 1
+    ):  # what stands before the server may have read the other
         return TWO_KEYS
     if services.settings.loopback_only and not _on_loopback(context):
         return LOOPBACK_ONLY
@@ -94,7 +100,7 @@ def whose_streams() -> Callable[[str], bool]:
 
 def _unauthorized(token: str | None) -> Problem:
     if token is None:
-        message = "expected `Authorization: Bearer KEY`, got no key"
+        message = "expected `Authorization: Bearer KEY` or `x-api-key`, got no key"
         return Problem(401, "missing_api_key", message)
     message = "the key is not one of this server's API_KEYS"
     return Problem(401, "invalid_api_key", message)

@@ -25,7 +25,7 @@ def documentation_blueprint(settings: Settings) -> Blueprint:
         (_FOLDER / "openapi.json").read_bytes()
     )
     if settings.keys_required:
-        document["security"] = [{"bearer": []}]
+        document["security"] = [{"bearer": []}, {"api_key": []}]
     document_bytes = msgspec.json.encode(document)
     page_bytes = (_FOLDER / "openapi.html").read_bytes()
     policy = _policy(page_bytes)

@@ -102,7 +102,7 @@ class Endpoint:
             dialect,
             whole=not asked.stream,
             choices=asked.choices,
-            trace=context.trace,
+            headers=context.forwarded(dialect.forwarded),
             prompt_chars=asked.prompt_chars,
             user=asked.user,
         )

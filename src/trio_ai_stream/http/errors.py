@@ -13,11 +13,13 @@ from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
 from trio_ai_stream.dialects.completions import COMPLETIONS
+from trio_ai_stream.dialects.messages import MESSAGES
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.http.endpoint import UNSUPPORTED_ENCODING
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.wire import sse
+from trio_ai_stream.wire.dialect import Dialect
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 from trio_ai_stream.wire.record import Outcome
 
@@ -83,6 +85,13 @@ def nearest_path(path: str, paths: Collection[str]) -> str | None:
     return near[0] if near else None
 
 
+def dialect_of(path: str) -> Dialect:
+    """Return the dialect whose clients ask for a path; `/chat` stands for the rest."""
+    if path.startswith(MESSAGES.path):
+        return MESSAGES
+    return COMPLETIONS if path.startswith("/v1/") else PLAIN_CHAT
+
+
 def render(
     problem: Problem, context: RequestContext, *, path: str | None = None
 ) -> Response:
@@ -90,11 +99,12 @@ def render(
 
     `path` is the endpoint's, if it is not the request's.
     """
-    openai = (path or context.path).startswith("/v1/")
-    dialect = COMPLETIONS if openai else PLAIN_CHAT
+    dialect = dialect_of(path or context.path)
     status, headers, body = dialect.error(problem, context.request_id)
     response = json_response(body, status)
-    if not openai and "text/event-stream" in (context.field(b"accept") or ""):
+    if dialect is PLAIN_CHAT and "text/event-stream" in (
+        context.field(b"accept") or ""
+    ):
         # A stream of one event: what accepts a stream may read nothing else.
         response.set_data(sse.ChatEncoder(context.request_id).error(problem))
         response.headers["Content-Type"] = sse.CONTENT_TYPE

@@ -22,6 +22,7 @@ _TRACEPARENT: Final = re.compile(
 )
 # 32 members of at most 512 characters each are allowed; nobody has to pass on as many.
 _TRACESTATE: Final = re.compile(rb"[\x20-\x7e\t]{1,2048}")
+_FIELD: Final = re.compile(rb"[\x21-\x7e]([\x20-\x7e\t]{0,4094}[\x21-\x7e])?")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -103,6 +104,20 @@ class RequestContext:
                 text: str = value.decode("latin-1")
                 return text
         return None
+
+    def forwarded(self, names: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+        """The fields that go on to upstream: those of `names`, and the trace.
+
+        The lines of one field become one, as a list (RFC 9110 section 5.2); what is
+        odd or endless is left out.
+        """
+        said: dict[bytes, list[bytes]] = {}
+        for name, value in self.scope["headers"]:
+            if name in names:
+                said.setdefault(name, []).append(value)
+        joined = [(name, b", ".join(values)) for name, values in said.items()]
+        plain = [field for field in joined if _FIELD.fullmatch(field[1])]
+        return (*plain, *self.trace)
 
     @property
     def trace(self) -> tuple[tuple[bytes, bytes], ...]:

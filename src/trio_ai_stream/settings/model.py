@@ -235,7 +235,11 @@ class Settings(BaseModel):
     )
     STREAM_DEADLINE_SECS: Seconds = Field(1800, description="A whole stream.")
     HEARTBEAT_SECS: Seconds = Field(
-        15, description="A comment goes to the client after this much silence."
+        15, description="A sign of life goes to the client after this much silence."
+    )
+    UPSTREAM_ALIVE_SECS: Seconds = Field(
+        45,
+        description="None goes out once upstream has been silent for longer than this.",
     )
     DRAIN_TIMEOUT_SECS: Annotated[float, Field(ge=0, le=86_400)] = Field(
         25,

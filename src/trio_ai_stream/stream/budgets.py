@@ -16,14 +16,16 @@ class Budgets:
 
     `first_token_s` and `deadline_s` count from admission, retries included; `idle_s`
     counts while the stream waits for upstream; `heartbeat_s` counts silence towards the
-    client; `write_s` bounds the terminal event; `done_grace_s` counts from the finish
-    reason of the last choice.
+    client, which is filled only while upstream's own lasts no longer than `alive_s`;
+    `write_s` bounds the terminal event; `done_grace_s` counts from the finish reason of
+    the last choice.
     """
 
     first_token_s: float
     idle_s: float
     deadline_s: float
     heartbeat_s: float
+    alive_s: float
     write_s: float
     done_grace_s: float
 

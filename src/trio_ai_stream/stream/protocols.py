@@ -25,8 +25,8 @@ class UpstreamRequest:
 
     `body` is JSON; `dialect` says where it goes and how the answer is read. With
     `whole` upstream is asked for one JSON document instead of a stream. `choices` is
-    how many answers are asked for at a time (`n`). `trace` are the header fields that
-    carry the client's trace on to upstream. `prompt_chars` is the length of the texts
+    how many answers are asked for at a time (`n`). `headers` are the fields of the
+    client's that go on to upstream. `prompt_chars` is the length of the texts
     that are sent, 0 if nobody counted; `user` is the caller's own user, as it says.
     """
 
@@ -36,7 +36,7 @@ class UpstreamRequest:
     dialect: Dialect
     whole: bool = False
     choices: int = 1
-    trace: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     prompt_chars: int = 0
     user: str | None = None
 

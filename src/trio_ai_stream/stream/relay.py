@@ -273,13 +273,14 @@ class _Conversation:
                 await timers.writable()
             events, size = await self.responder.deliver(items)
             if size:
+                stream.blocks += 1
+                stream.bytes_out += size
+            if events:
                 now = timers.sent_at = trio.current_time()
                 if stream.delivered_at is not None:
                     stream.on_gap(now - stream.delivered_at)
                 stream.delivered_at = now
                 stream.events += events
-                stream.blocks += 1
-                stream.bytes_out += size
         if failed_at is not None:
             transcript.fail()
 

@@ -8,6 +8,7 @@ shortest of the times is over, by one task for all streams.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context, copy_context
@@ -51,7 +52,11 @@ class StreamTimers:
             due = now + min(heartbeat_s, idle_s)
             if self.waiting_since is not None:
                 idle_due = self.waiting_since + idle_s
+                # Nothing hides an upstream that may be dead.
+                alive_until = self.waiting_since + self._budgets.alive_s
                 heartbeat_due = self.sent_at + heartbeat_s
+                if heartbeat_due > alive_until:
+                    heartbeat_due = math.inf
                 if self.idle_scope is not None and idle_due <= now:
                     self.idle_scope.cancel(reason="stream_idle_timeout")
                     return

@@ -18,6 +18,7 @@ from trio_ai_stream.wire.events import (
     Progress,
     Raw,
     Reasoning,
+    Stopped,
     Usage,
 )
 from trio_ai_stream.wire.record import Outcome
@@ -92,12 +93,15 @@ class Transcript:
                     self._open.add(index)
                 self._settle()
             case Finish(reason=reason, index=index):
-                self.answer.finish_reason = reason
+                known = self.answer.finish_reason
+                self.answer.finish_reason = reason or known or "stop"
                 self._finished.add(index)
                 self._open.discard(index)
                 self._settle()
+            case Stopped(reason=reason):
+                self.answer.finish_reason = reason
             case Usage(data=data):
-                self.answer.usage = data
+                self.answer.usage = {**(self.answer.usage or {}), **data}
             case Identity(id=name, provider=provider):
                 self.answer.generation_id = self.answer.generation_id or name
                 self.answer.provider = provider
@@ -108,6 +112,7 @@ class Transcript:
                 self.complete = True
             case Failure():
                 self.failure = item
+                self.answer.told = item.told
                 return True
             case _:
                 pass

@@ -21,7 +21,14 @@ from trio_ai_stream.wire.record import Outcome
 PREFIX = "trio_ai_stream_"
 OTHER = "other"
 
-ENDPOINTS = ("/chat", "/v1/chat/completions", OTHER)
+ENDPOINTS = (
+    "/chat",
+    "/v1/chat/completions",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/responses",
+    OTHER,
+)
 OUTCOMES = (*(outcome.value for outcome in Outcome), OTHER)
 # Whose doing an ending was; `none` for a whole answer.
 FAULTS = (*(fault.value for fault in Fault), "none", OTHER)

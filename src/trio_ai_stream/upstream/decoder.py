@@ -36,6 +36,7 @@ class Decoder:
     """Decodes one answer; `feed` it in any cuts and get the items in order.
 
     With `raw` each chunk's payload comes first as `Raw`, then what it says. With
+    `whole_events` `read` gets each event as it is, with all its fields. With
     `named` the first id of a chunk comes as `Identity`. What follows `[DONE]` is no
     part of the answer and is not looked at. What cannot be read becomes one `Malformed`
     after all that came before it, and is the last item.
@@ -50,6 +51,7 @@ class Decoder:
         "_raw",
         "_read",
         "_start",
+        "_whole_events",
         "held",
     )
 
@@ -59,16 +61,18 @@ class Decoder:
         raw: bool = False,
         named: bool = False,
         read: ReadEvents = read_chunks,
+        whole_events: bool = False,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self._after_cr = False
         self._buffer = bytearray()
         self._max = max_event_bytes
-        self._nameless = named
+        self._nameless = named and not whole_events
         self._over = False
         self._raw = raw
         self._read = read
         self._start = True
+        self._whole_events = whole_events
         self.held = 0  # bytes of an event that is not complete yet
 
     def feed(self, data: bytes) -> list[Item]:
@@ -138,6 +142,9 @@ class Decoder:
         if self._raw and not block.isascii():
             # A byte that is not UTF-8 becomes U+FFFD, as in every SSE client.
             block = block.decode("utf-8", "replace").encode()
+        if self._whole_events:
+            self._decode(block.split(b"\n\n"), items)
+            return
         if block.startswith(b"data: "):
             payloads = block[6:].split(b"\n\ndata: ")
             # No other line ends: each event is one line of data, as good as always.

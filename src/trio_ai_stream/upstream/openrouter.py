@@ -49,6 +49,7 @@ from trio_ai_stream.wire.record import Outcome
 # A 401 counts this long: whoever is not ready gets no requests, and so would never hear
 # that its key is good again.
 REJECTED_S: Final = 30.0
+_ATTRIBUTION: Final = {b"http-referer", b"x-title", b"x-openrouter-title"}
 
 
 class OpenRouter:
@@ -107,12 +108,12 @@ class OpenRouter:
                 "POST",
                 url,
                 headers=[
-                    *self._headers,
+                    *self._common(call),
                     (b"Content-Type", b"application/json"),
                     (b"Content-Length", b"%d" % len(call.body)),
                     (b"Accept", accept),
                     (b"X-Request-ID", call.request_id.encode("ascii")),
-                    *call.trace,
+                    *call.headers,
                 ],
                 stream=httpx.ByteStream(call.body),
                 extensions={
@@ -159,6 +160,18 @@ class OpenRouter:
             raise
         finally:
             on_abortable(None)
+
+    def _common(self, call: UpstreamRequest) -> list[tuple[bytes, bytes]]:
+        """Return the fields of every request, but those that the client overrules.
+
+        Referer and title name one application together.
+        """
+        if not call.headers:
+            return self._headers
+        said = {name for name, _ in call.headers}
+        if said & _ATTRIBUTION:
+            said |= _ATTRIBUTION
+        return [field for field in self._headers if field[0].lower() not in said]
 
     def _url(self, path: str) -> httpx.URL:
         url = self._urls.get(path)

@@ -57,7 +57,12 @@ class StreamedResponse:
         first: bytes = b"",
     ) -> None:
         self._body = body
-        self._decoder = Decoder(raw=dialect.raw, named=True, read=dialect.read_events)
+        self._decoder = Decoder(
+            raw=dialect.raw,
+            named=True,
+            read=dialect.read_events,
+            whole_events=dialect.whole_events,
+        )
         self._dialect = dialect
         self._document: bytearray | None = None
         self._failure: Callable[[], EndStream] | None = None

@@ -114,6 +114,17 @@ _WORDS: Final[dict[str, int]] = {
     "context_length_exceeded": 400,
     "max_tokens_exceeded": 400,
     "content_policy_violation": 400,
+    # Anthropic's.
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
 }
 
 

@@ -81,14 +81,18 @@ class Dialect:
     """One API, from its request to its last event.
 
     `path` is ours, `upstream_path` stands below upstream's base URL. With `raw` the
-    client gets upstream's payloads as they came. `read_unstreamed` reads a whole answer
-    where a stream was asked for, as the items of a stream. `encoder` takes the request,
-    its id, and the name of what answers.
+    client gets upstream's payloads as they came; with `whole_events` these are events
+    with all their fields, not only the data. `forwarded` are the names of the request's
+    header fields that go on to upstream, in lower case. `read_unstreamed` reads a whole
+    answer where a stream was asked for, as the items of a stream. `encoder` takes the
+    request, its id, and the name of what answers.
     """
 
     path: str
     upstream_path: str
     raw: bool
+    whole_events: bool = False
+    forwarded: frozenset[bytes] = frozenset()
     parse: Callable[[bytes, RequestLimits], ParsedRequest]
     read_events: ReadEvents
     read_document: ReadDocument

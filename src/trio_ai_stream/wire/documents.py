@@ -39,6 +39,43 @@ class OpenAIErrorDocument(Struct, frozen=True):
     error: OpenAIError
 
 
+class AnthropicError(Struct, frozen=True):
+    """What went wrong, as Anthropic's clients read it."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorDocument(Struct, frozen=True):
+    """A refusal, or a mistake of the server's or of upstream's."""
+
+    type: str
+    error: AnthropicError
+    request_id: str
+
+
+class MessageDocument(Struct, frozen=True):
+    """A whole message, as upstream gave it; the further fields are Anthropic's."""
+
+    id: str
+    type: str
+    content: list[dict[str, Any]]
+
+
+class TokenCount(Struct, frozen=True):
+    """How many tokens a message would take."""
+
+    input_tokens: int
+
+
+class ResponseDocument(Struct, frozen=True):
+    """A whole response, as upstream gave it; the further fields are OpenAI's."""
+
+    id: str
+    object: str
+    output: list[dict[str, Any]]
+
+
 class CompletionDocument(Struct, frozen=True):
     """A whole answer, as upstream gave it; the further fields are OpenAI's."""
 

@@ -35,10 +35,20 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """One choice is whole: `stop`, `length`, `tool_calls`, `content_filter`."""
+    """One choice is whole: `stop`, `length`, `tool_calls`, `content_filter`.
+
+    Without a reason: that of the `Stopped` before it.
+    """
+
+    reason: str = ""
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why the model stopped, before the answer is whole."""
 
     reason: str
-    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts and cost as upstream reports them, once, in its last chunk."""
+    """Token counts and cost as upstream reports them; later ones overrule."""
 
     data: dict[str, Any]
 
@@ -65,11 +75,13 @@ class Comment:
 class Failure:
     """An error inside the stream (`error` in a chunk), under status 200.
 
-    `detail` is for the log: upstream's code and type, never its text.
+    `detail` is for the log: upstream's code and type, never its text. `told`: its event
+    is passed on, and is the last one.
     """
 
     problem: Problem
     detail: str
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,7 @@ Item = (
     | Progress
     | Choice
     | Finish
+    | Stopped
     | Identity
     | Usage
     | Comment
@@ -114,6 +127,7 @@ class Answer:
         "provider",
         "reasoning_chars",
         "text_chars",
+        "told",
         "usage",
     )
 
@@ -122,6 +136,7 @@ class Answer:
         self.usage: dict[str, Any] | None = None
         self.generation_id: str | None = None
         self.opened = False  # upstream has answered 200
+        self.told = False  # upstream's own event has told its client of the failure
         self.provider: str | None = None
         # What an estimate is made of: characters, and pieces that have none.
         self.text_chars = self.reasoning_chars = self.pieces = 0

@@ -1,4 +1,4 @@
-"""Bearer keys: how a request carries one, and whether it is one of ours; pure."""
+"""Keys: how a request carries one, and whether it is one of ours; pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 _DIGEST: Final = re.compile("sha256:([0-9a-fA-F]{64})")
+_KEY: Final = re.compile("[!-~]+")
 _BEARER: Final = re.compile(r"(?i:bearer) +([!-~]+) *")
 
 
@@ -33,6 +34,13 @@ class KnownKey:
 
     role: Role
     name: str | None = None
+
+
+def tokens_of(authorization: Iterable[str], api_key: Iterable[str]) -> set[str]:
+    """Return the keys that a request names, from `Authorization` and `x-api-key`."""
+    bearers = {bearer_token(value) for value in authorization} - {None}
+    plain = {value.strip() for value in api_key if _KEY.fullmatch(value.strip())}
+    return {token for token in bearers if token} | plain
 
 
 class KeyRing:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ai_stream.wire.dialect import ParsedRequest, RequestLimits
-from trio_ai_stream.wire.openai_requests import parse_completion
+from trio_ai_stream.wire.model_requests import CompletionRequest, request_parser
 from trio_ai_stream.wire.problems import Refused
 
 values = st.recursive(
@@ -25,7 +25,9 @@ values = st.recursive(
 
 def parse(body: bytes) -> ParsedRequest:
     """Parse with a default model and a limit that no test meets."""
-    return parse_completion(body, RequestLimits("the/default", 100, 100))
+    return request_parser(CompletionRequest)(
+        body, RequestLimits("the/default", 100, 100)
+    )
 
 
 def test_a_body_that_names_its_model_keeps_every_byte() -> None:

@@ -1,0 +1,214 @@
+"""`/v1/responses`: OpenAI's Responses API, which its newer SDKs and Codex speak.
+
+https://platform.openai.com/docs/api-reference/responses-streaming, and OpenRouter's
+"Responses API". Upstream keeps nothing: `previous_response_id` gets its 400.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
+
+from msgspec import Struct
+
+from trio_ai_stream.dialects.completions import error_object, openai_error
+from trio_ai_stream.dialects.named_events import event, event_reader, joined, object_of
+from trio_ai_stream.dialects.refusals import OPENROUTER_FIELDS
+from trio_ai_stream.upstream.chunks import load
+from trio_ai_stream.upstream.upstream_errors import failure_of
+from trio_ai_stream.wire.dialect import Dialect, ParsedRequest
+from trio_ai_stream.wire.events import (
+    Answer,
+    Done,
+    Failure,
+    Finish,
+    Identity,
+    Item,
+    Progress,
+    Raw,
+    Reasoning,
+    Usage,
+)
+from trio_ai_stream.wire.model_requests import ResponsesRequest, request_parser
+from trio_ai_stream.wire.problems import Problem
+from trio_ai_stream.wire.sse import HEARTBEAT
+
+_PROGRESS: Final = Progress()
+_TEXTS: Final = {"response.output_text.delta", "response.refusal.delta"}
+_NUMBER: Final = re.compile(rb'"sequence_number":\s*([0-9]{1,15})')
+# What each event begins or ends, when no answer can be told from it.
+_ENDS: Final = {
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "response.cancelled",
+}
+_CANCELLED: Final = {"code": "server_error", "message": "upstream cancelled the answer"}
+
+
+class _ResponseState(Struct, gc=False):
+    id: str | None = None
+    provider: str | None = None
+    status: str | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+    incomplete_details: Any = None
+
+
+class _ResponseEvent(Struct, gc=False):
+    type: str
+    delta: Any = None
+    response: _ResponseState | None = None
+    error: Any = None
+    code: Any = None
+    message: Any = None
+
+
+def _say(said: _ResponseEvent, items: list[Item]) -> None:
+    kind = said.type
+    if kind in _TEXTS:
+        if isinstance(said.delta, str) and said.delta:
+            items.append(said.delta)
+    elif kind.endswith(".delta"):
+        thought = "reasoning" in kind and isinstance(said.delta, str)
+        items.append(Reasoning(said.delta) if thought else _PROGRESS)
+    elif kind == "response.created" and said.response is not None:
+        if said.response.id:
+            items.append(Identity(said.response.id, said.response.provider))
+    elif kind in _ENDS:
+        items += _ending(
+            kind.removeprefix("response."), said.response or _ResponseState()
+        )
+    elif kind == "error":
+        flat = {"code": said.code, "message": said.message}
+        items[-1] = failure_of(said.error or flat)
+
+
+def _ending(status: str, response: _ResponseState) -> list[Item]:
+    """Return what the last event says; a failure stands in the event itself."""
+    items: list[Item] = [Usage(response.usage)] if response.usage else []
+    if status in {"failed", "cancelled"}:
+        failure = failure_of(response.error or _CANCELLED)
+        return [*items, Failure(failure.problem, failure.detail, told=True)]
+    details = response.incomplete_details
+    reason = details.get("reason") if isinstance(details, dict) else None
+    return [*items, Finish(str(reason or status))]
+
+
+def read_response(body: bytes) -> list[Item]:
+    """Return what a whole response says, its bytes first.
+
+    :raises ValueError: when it is neither a response nor an error.
+    """
+    document = object_of(body)
+    status = document.get("status")
+    if document.get("error") or status in {"failed", "cancelled"}:
+        return [failure_of(document.get("error") or _CANCELLED)]
+    output = document.get("output")
+    if document.get("object") != "response" or not isinstance(output, list):
+        raise ValueError("expected a response")
+    items: list[Item] = [Raw(body)]
+    if isinstance(document.get("id"), str):
+        items.append(Identity(document["id"]))
+    for one in output:
+        items += _output(one if isinstance(one, dict) else {})
+    usage, details = document.get("usage"), document.get("incomplete_details")
+    end = _ResponseState(
+        usage=usage if isinstance(usage, dict) else None, incomplete_details=details
+    )
+    return [*items, *_ending(str(status), end), Done()]
+
+
+def _output(item: dict[str, Any]) -> list[Item]:
+    parts = item.get("content")
+    texts = [
+        part["text"]
+        for part in (parts if isinstance(parts, list) else [])
+        if isinstance(part, dict) and isinstance(part.get("text"), str)
+    ]
+    if item.get("type") == "reasoning":
+        return [Reasoning("".join(texts))]
+    return ["".join(texts)] if any(texts) else [_PROGRESS]
+
+
+def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
+    """Return a whole response as the last event of a stream, which holds all of it.
+
+    :raises ValueError: when it is neither a response nor an error.
+    """
+    first, *rest = read_response(body)
+    if not isinstance(first, Raw):
+        return [first]
+    document = load(body)
+    kind = f"response.{document.get('status')}"
+    whole = event({"type": kind, "sequence_number": 0, "response": document})
+    return [Raw(whole.removesuffix(b"\n\n")), *rest]
+
+
+class ResponseEncoder:
+    """Writes one stream: upstream's events as they are."""
+
+    __slots__ = ("_last",)
+    opening: ClassVar = b""
+
+    def __init__(self, _asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
+        self._last = b""
+
+    def content(self, items: Iterable[Item]) -> tuple[bytes, int]:
+        """Return the events of a block, and their number."""
+        payloads = [item.payload for item in items if type(item) is Raw]
+        if payloads:
+            self._last = payloads[-1]
+        return joined(payloads), len(payloads)
+
+    def heartbeat(self) -> bytes:
+        """Return `keepalive`; a comment before the first event, which must be another.
+
+        SDKs build their answer from `response.created`, and pass over what they do not
+        know after it. The number is the last event's: ours is none of the answer's.
+        """
+        if not self._last:
+            return HEARTBEAT
+        return event({"type": "keepalive", "sequence_number": self._number()})
+
+    def ending(self, problem: Problem | None, answer: Answer) -> bytes:
+        """Return nothing after one of the API's last events, else `error`.
+
+        The error stands in it twice: OpenAI's SDKs raise what is in `error`, its API
+        reference has the fields beside `type`.
+        """
+        if problem is None or answer.told:
+            return b""
+        fields: dict[str, Any] = {
+            "code": problem.error_type,
+            "message": problem.message,
+            "param": problem.field,
+        }
+        return event(
+            {
+                "type": "error",
+                "sequence_number": self._number() + 1 if self._last else 0,
+                **fields,
+                "error": {**error_object(problem), **fields},
+            }
+        )
+
+    def _number(self) -> int:
+        found = _NUMBER.findall(self._last)
+        return int(found[-1]) if found else 0
+
+
+RESPONSES: Final = Dialect(
+    path="/v1/responses",
+    upstream_path="/responses",
+    raw=True,
+    whole_events=True,
+    forwarded=OPENROUTER_FIELDS,
+    parse=request_parser(ResponsesRequest),
+    read_events=event_reader(_ResponseEvent, _say),
+    read_document=read_response,
+    read_unstreamed=read_unstreamed,
+    encoder=ResponseEncoder,
+    error=openai_error,
+)

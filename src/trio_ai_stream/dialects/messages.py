@@ -1,0 +1,267 @@
+"""`/v1/messages`: Anthropic's Messages API, which its SDKs and Claude Code speak.
+
+https://platform.claude.com/docs/en/api/messages, and "Streaming messages" there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
+
+import msgspec
+from msgspec import Struct
+
+from trio_ai_stream.dialects.named_events import (
+    COMMENT,
+    data_of,
+    event,
+    event_reader,
+    joined,
+    object_of,
+)
+from trio_ai_stream.dialects.refusals import (
+    OPENROUTER_FIELDS,
+    error_headers,
+    status_of,
+)
+from trio_ai_stream.upstream.upstream_errors import failure_of
+from trio_ai_stream.wire.dialect import (
+    Dialect,
+    ErrorResponse,
+    ParsedRequest,
+    RequestLimits,
+)
+from trio_ai_stream.wire.events import (
+    Answer,
+    Done,
+    Finish,
+    Identity,
+    Item,
+    Progress,
+    Raw,
+    Reasoning,
+    Stopped,
+    Usage,
+)
+from trio_ai_stream.wire.model_requests import MessagesRequest, request_parser
+from trio_ai_stream.wire.problems import Problem
+
+_PROGRESS: Final = Progress()
+_PING: Final = b"event: ping"
+# What an empty piece of an open block looks like, by the block's type.
+_EMPTY: Final[dict[str, dict[str, str]]] = {
+    "text": {"type": "text_delta", "text": ""},
+    "thinking": {"type": "thinking_delta", "thinking": ""},
+    "tool_use": {"type": "input_json_delta", "partial_json": ""},
+    "server_tool_use": {"type": "input_json_delta", "partial_json": ""},
+    "mcp_tool_use": {"type": "input_json_delta", "partial_json": ""},
+}
+_TYPES: Final[dict[int, str]] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+class _BlockDelta(Struct, gc=False):
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    stop_reason: str | None = None
+
+
+class _MessageStart(Struct, gc=False):
+    id: str | None = None
+    provider: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+class _MessageEvent(Struct, gc=False):
+    type: str
+    delta: _BlockDelta | None = None
+    message: _MessageStart | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+def _say(said: _MessageEvent, items: list[Item]) -> None:
+    kind, delta = said.type, said.delta
+    if kind == "content_block_delta" and delta is not None:
+        if delta.text:
+            items.append(delta.text)
+        elif delta.thinking:
+            items.append(Reasoning(delta.thinking))
+        elif delta.type not in {"text_delta", "thinking_delta"}:
+            items.append(_PROGRESS)
+    elif kind == "ping":
+        items.append(COMMENT)
+    elif kind == "message_start" and said.message is not None:
+        if said.message.id:
+            items.append(Identity(said.message.id, said.message.provider))
+        if said.message.usage:
+            items.append(Usage(said.message.usage))
+    elif kind == "message_delta":
+        if said.usage:
+            items.append(Usage(said.usage))
+        if delta is not None and delta.stop_reason:
+            items.append(Stopped(delta.stop_reason))
+    elif kind == "message_stop":
+        items.append(Finish())
+    elif kind == "error":
+        items[-1] = failure_of(_named(said.error))
+
+
+def _named(error: Any) -> Any:
+    """Return an error whose kind stands where upstream's other errors have it."""
+    if isinstance(error, dict) and "error_type" not in error:
+        return {**error, "error_type": error.get("type")}
+    return error
+
+
+def read_message(body: bytes) -> list[Item]:
+    """Return what a whole message says, its bytes first.
+
+    :raises ValueError: when it is neither a message nor an error.
+    """
+    document = object_of(body)
+    if document.get("error"):
+        return [failure_of(_named(document["error"]))]
+    content = document.get("content")
+    if document.get("type") != "message" or not isinstance(content, list):
+        raise ValueError("expected a message")
+    items: list[Item] = [Raw(body)]
+    if isinstance(document.get("id"), str):
+        provider = document.get("provider")
+        known = provider if isinstance(provider, str) else None
+        items.append(Identity(document["id"], known))
+    for block in content:
+        part = block if isinstance(block, dict) else {}
+        if isinstance(text := part.get("text"), str) and text:
+            items.append(text)
+        elif isinstance(text := part.get("thinking"), str) and text:
+            items.append(Reasoning(text))
+        else:
+            items.append(_PROGRESS)
+    if isinstance(document.get("usage"), dict):
+        items.append(Usage(document["usage"]))
+    return [*items, Finish(str(document.get("stop_reason") or "")), Done()]
+
+
+def read_count(body: bytes) -> list[Item]:
+    """Return what `count_tokens` says; it costs nothing.
+
+    :raises ValueError: when it is neither a count nor an error.
+    """
+    document = object_of(body)
+    if document.get("error"):
+        return [failure_of(_named(document["error"]))]
+    if type(document.get("input_tokens")) is not int:
+        raise ValueError("expected input_tokens")
+    free = Usage({"prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0})
+    return [Raw(body), free, Finish(), Done()]
+
+
+def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
+    """Return the error that came instead of events.
+
+    :raises ValueError: when it is none.
+    """
+    document = object_of(body)
+    if document.get("error"):
+        return [failure_of(_named(document["error"]))]
+    raise ValueError("expected events")
+
+
+class MessageEncoder:
+    """Writes one stream: upstream's events as they are.
+
+    Upstream's own `ping` counts as no event: it must not keep ours from being written,
+    which more clients take for life.
+    """
+
+    __slots__ = ("_last",)
+    opening: ClassVar = b""
+
+    def __init__(self, _asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
+        self._last = b""  # the last event, pings apart
+
+    def content(self, items: Iterable[Item]) -> tuple[bytes, int]:
+        """Return the events of a block, and how many of them are no `ping`."""
+        payloads = [item.payload for item in items if type(item) is Raw]
+        count = len(payloads)
+        for payload in reversed(payloads):
+            if payload[:11] != _PING:
+                self._last = payload
+                break
+            count -= 1
+        return joined(payloads), count
+
+    def heartbeat(self) -> bytes:
+        """Return a `ping`, and an empty piece of the block that is open, if one is."""
+        ping = event({"type": "ping"})
+        said = object_of(data_of(self._last) or b"{}")
+        part = said.get("delta") or said.get("content_block") or {}
+        opens = said.get("type") in {"content_block_start", "content_block_delta"}
+        by_piece = {piece["type"]: piece for piece in _EMPTY.values()}
+        empty = {**_EMPTY, **by_piece}.get(part.get("type", "")) if opens else None
+        if empty is None:
+            return ping
+        delta = {"type": "content_block_delta", "index": said["index"], "delta": empty}
+        return ping + event(delta)
+
+    def ending(self, problem: Problem | None, answer: Answer) -> bytes:
+        """Return nothing after `message_stop`, else `error`."""
+        if problem is None or answer.told:
+            return b""
+        return event(error_document(problem))
+
+
+def error_document(problem: Problem) -> dict[str, Any]:
+    """Return a problem in Anthropic's shape."""
+    status = status_of(problem)
+    kind = "api_error" if status >= 500 else "invalid_request_error"
+    error = {"type": _TYPES.get(status, kind), "message": problem.message}
+    return {"type": "error", "error": error}
+
+
+def error_response(problem: Problem, request_id: str) -> ErrorResponse:
+    """Return a refusal in Anthropic's shape."""
+    body = msgspec.json.encode({**error_document(problem), "request_id": request_id})
+    headers = [*error_headers(problem), ("Request-Id", request_id)]
+    return ErrorResponse(status_of(problem), headers, body)
+
+
+MESSAGES: Final = Dialect(
+    path="/v1/messages",
+    upstream_path="/messages",
+    raw=True,
+    whole_events=True,
+    forwarded=OPENROUTER_FIELDS | {b"anthropic-version", b"anthropic-beta"},
+    parse=request_parser(MessagesRequest),
+    read_events=event_reader(_MessageEvent, _say),
+    read_document=read_message,
+    read_unstreamed=read_unstreamed,
+    encoder=MessageEncoder,
+    error=error_response,
+)
+
+
+def _parse_count(body: bytes, limits: RequestLimits) -> ParsedRequest:
+    """Return the request to count; its answer is a document, whatever it says."""
+    return dataclasses.replace(MESSAGES.parse(body, limits), stream=False)
+
+
+COUNT_TOKENS: Final = dataclasses.replace(
+    MESSAGES,
+    path="/v1/messages/count_tokens",
+    upstream_path="/messages/count_tokens",
+    parse=_parse_count,
+    read_document=read_count,
+)

@@ -1,0 +1,175 @@
+"""`/v1/responses`: what passes, what ends it, what an error looks like."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from tests.support.completions import error_of, over
+from tests.support.scripted import COMMENT, HOLD, LAST_CHUNK, chunked, head, scripted
+from tests.support.world import Visit, World, world
+from trio_ai_stream.wire.record import Outcome
+
+PATH = "/v1/responses"
+
+
+def event(kind: str, number: int, **fields: Any) -> bytes:
+    """One event of OpenAI's."""
+    data = json.dumps({"type": kind, "sequence_number": number, **fields})
+    return f"event: {kind}\ndata: {data}\n\n".encode()
+
+
+def last(status: str, **fields: Any) -> bytes:
+    """The event that ends a stream."""
+    usage = {"input_tokens": 4, "output_tokens": 9, "total_tokens": 13}
+    response = {"id": "resp_1", "status": status, "usage": usage, **fields}
+    return event(f"response.{status}", 7, response=response)
+
+
+CREATED = event("response.created", 0, response={"id": "resp_1", "status": "x"})
+THOUGHT = event("response.reasoning_summary_text.delta", 1, delta="hm")
+HELLO = event("response.output_text.delta", 2, delta="héllo")
+CALL = event("response.function_call_arguments.delta", 3, delta='{"a')
+NEW = event("response.new.thing", 4, whatever=[1])
+DONE = b"data: [DONE]\n\n"
+BEGIN = CREATED + THOUGHT + HELLO + CALL + NEW
+
+
+def ask(w: World, **fields: Any) -> Visit:
+    """Begin a response."""
+    body = {"model": "simulator/fast", "input": "hello", "stream": True, **fields}
+    return w.visit(body, PATH)
+
+
+@pytest.mark.parametrize("mark", [DONE, b""], ids=["with [DONE]", "without"])
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (last("completed"), "completed"),
+        (last("incomplete", incomplete_details={"reason": "max"}), "max"),
+    ],
+    ids=["completed", "incomplete"],
+)
+async def test_events_pass_unchanged(
+    autojump_clock: MockClock, end: bytes, reason: str, mark: bytes
+) -> None:
+    """Those that nobody knows as well, and `[DONE]` if upstream says it."""
+    answer = BEGIN + end + mark
+    async with scripted(head(), chunked(answer), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        assert visit.body == answer
+        assert w.record.outcome is Outcome.COMPLETED
+        assert w.record.finish_reason == reason
+        bill = w.record.bill
+        assert (bill.prompt_tokens, bill.completion_tokens) == (4, 9)
+        w.assert_clean()
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+async def test_an_answer_that_says_it_failed_is_not_told_twice(
+    autojump_clock: MockClock, status: str
+) -> None:
+    """Its own last event is the last; the record calls it a failure."""
+    error = {"code": "server_error", "message": "x"}
+    answer = BEGIN + last(status, error=error)
+    async with scripted(head(), chunked(answer), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        assert visit.body == answer
+        assert w.record.outcome is Outcome.UPSTREAM_FAILED
+
+
+async def test_a_cut_answer_ends_in_one_error(autojump_clock: MockClock) -> None:
+    """Its number is the next one, and its text stands where each SDK looks."""
+    async with scripted(head(), chunked(BEGIN), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        passed, _, error = visit.body.partition(b"event: error\ndata: ")
+        assert passed == BEGIN
+        said = json.loads(error)
+        assert (said["type"], said["sequence_number"]) == ("error", 5)
+        assert said["code"] == said["error"]["code"] == "upstream_failed"
+        assert said["message"] == said["error"]["message"]
+        assert w.record.outcome is Outcome.UPSTREAM_FAILED
+
+
+async def test_an_error_event_is_told_in_our_words(autojump_clock: MockClock) -> None:
+    """Flat, as the API has it, or in `error`."""
+    for fields in (
+        {"code": "401", "message": "key sk-1 is wrong", "param": None},
+        {"error": {"code": 401, "message": "key sk-1 is wrong"}},
+    ):
+        answer = CREATED + event("error", 1, **fields)
+        async with scripted(head(), chunked(answer), LAST_CHUNK) as (w, _):
+            visit = ask(w)
+            await over(visit)
+            assert b"sk-1" not in visit.body
+            assert visit.body.count(b"event: error") == 1
+
+
+async def test_life_is_shown_by_an_event_once_there_was_one(
+    autojump_clock: MockClock,
+) -> None:
+    """A comment before: SDKs take the first event for the answer's beginning."""
+    script = head(), chunked(COMMENT), 5.0, chunked(CREATED + HELLO), HOLD
+    async with scripted(*script) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        shown = [data.replace(b" ", b"") for _, data in visit.arrived]
+        assert shown[0] == b":heartbeat\n\n"
+        keepalive = event("keepalive", 2).replace(b" ", b"")
+        assert shown[2:4] == [keepalive, keepalive]
+        assert w.record.outcome is Outcome.STREAM_IDLE_TIMEOUT
+
+
+async def test_a_document_passes_unchanged(autojump_clock: MockClock) -> None:
+    """Also to a client that asked for events, as the last of them."""
+    parts = [{"type": "output_text", "text": "y", "annotations": []}]
+    output = [{"type": "reasoning"}, {"type": "message", "content": parts}]
+    response = {"id": "resp_1", "object": "response", "status": "completed"}
+    body = json.dumps({**response, "output": output}).encode()
+    script = head("application/json"), chunked(body), LAST_CHUNK
+    async with scripted(*script) as (w, _):
+        visit = ask(w, stream=False)
+        await over(visit)
+        assert (visit.status, visit.body) == (200, body)
+        assert w.record.finish_reason == "completed"
+        streamed = ask(w)
+        await over(streamed)
+        name, _, data = streamed.body.partition(b"\ndata: ")
+        assert name == b"event: response.completed"
+        assert json.loads(data)["response"] == json.loads(body)
+
+
+async def test_a_document_that_failed_is_an_error(autojump_clock: MockClock) -> None:
+    """Under 200 a client would take it for an answer."""
+    body = b'{"object":"response","status":"failed","error":{"code":"server_error"}}'
+    async with scripted(head("application/json"), chunked(body), LAST_CHUNK) as (w, _):
+        visit = ask(w, stream=False)
+        await over(visit)
+        assert (visit.status, error_of(visit)["type"]) == (500, "server_error")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"model": "x"}, "input"),
+        ({"input": []}, "input"),
+        ({"input": 3}, "input"),
+        ({"input": "x", "instructions": 3}, "instructions"),
+        ({"input": "x" * 101}, "input"),
+    ],
+)
+async def test_a_bad_body_is_refused_by_field(
+    autojump_clock: MockClock, body: dict[str, Any], field: str
+) -> None:
+    """In OpenAI's shape, and upstream is not asked."""
+    async with world(env={"MAX_MESSAGES_LENGTH": "100"}) as w:
+        visit = w.visit(body, PATH)
+        await over(visit)
+        assert visit.status in {400, 413}
+        assert error_of(visit)["param"] == field
