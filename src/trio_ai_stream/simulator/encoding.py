@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from trio_ai_stream.simulator.faults import Eol, Faults
-from trio_ai_stream.simulator.simulated_answer import ToolCall
+from trio_ai_stream.simulator.simulated_answer import SimulatedAnswer, ToolCall
 
 PROCESSING = ": OPENROUTER PROCESSING"
 _EOLS: dict[Eol, bytes] = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
@@ -60,6 +60,10 @@ class Encoder:
         template = self.delta({"role": "assistant", "content": _HOLE})
         self._open, self._close = template.split(encode(_HOLE))
         self._seam = self._close + self._open
+
+    def begin(self, prompt_tokens: int) -> bytes:
+        """Return what stands before the answer: nothing."""
+        return b""
 
     def frame(self, data: bytes) -> bytes:
         """Return one event whose data is this line of bytes."""
@@ -136,6 +140,17 @@ class Encoder:
         if usage is None:
             return self.delta(delta, reason, native)
         return self.delta(delta, reason, native, usage=usage)
+
+    def ending(
+        self, answer: SimulatedAnswer, usage: dict[str, Any], place: str, *, done: bool
+    ) -> list[bytes]:
+        """Return what follows the last piece; `place` is where the usage stands."""
+        native = answer.native_finish_reason()
+        last = usage if place == "last" else None
+        frames = [self.finish(answer.finish_reason, native, last)]
+        if place == "own":
+            frames.append(self.usage(usage))
+        return [*frames, self.done()] if done else frames
 
     def usage(self, usage: dict[str, Any]) -> bytes:
         """Return the usage event: its `choices` is an empty list."""

@@ -47,6 +47,10 @@ PRESETS: dict[str, Preset] = {
         "comments_ms=2000&comment_every_ms=250&delay_ms=10",
     ),
     "tools": Preset("One tool call in fragments", "tool_calls=1&delay_ms=10"),
+    "agent": Preset(
+        "Reasoning, some words, then two tool calls",
+        "reasoning=5&preface=4&tool_calls=2&delay_ms=10",
+    ),
     "refusal": Preset("The model refuses", "refusal=1"),
     "filtered": Preset(
         "finish_reason content_filter after five words",
@@ -274,6 +278,8 @@ class Faults:
     reasoning: int = _key(0, _count(100_000), "reasoning events before content")
     refusal: bool = _key(False, _flag, "the model refuses")
     tool_calls: int = _key(0, _count(16), "tool calls, whether or not it has tools")
+    preface: int = _key(0, _count(100_000), "words before the tool calls")
+    tool: str | None = _key(None, _word, "which of the request's tools is called")
     finish: str | None = _key(None, _word, "finish_reason in place of the true one")
     usage: UsagePlace = _key("own", _choice(UsagePlace), "where the usage stands")
     tag: str | None = _key(None, _word, "nothing but a name to find the record by")

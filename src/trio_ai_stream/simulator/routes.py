@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from trio_ai_stream.simulator.agent_requests import parse_messages, parse_responses
 from trio_ai_stream.simulator.faults import PREFIX, PRESETS
 from trio_ai_stream.simulator.http_messages import SimulatedRequest
 from trio_ai_stream.simulator.ledger import Ledger, LedgerRecord
@@ -30,12 +31,18 @@ from trio_ai_stream.simulator.steps import SimulatedHead, Step, Write
 
 BASE = "/api/v1"
 CHAT = BASE + "/chat/completions"
+MESSAGES = BASE + "/messages"
+PARSERS = {
+    CHAT: parse_chat,
+    MESSAGES: parse_messages,
+    BASE + "/responses": parse_responses,
+}
 BAD_KEYS = {"sk-invalid": 401, "sk-nocredit": 402}
 
 
 def is_chat(request: SimulatedRequest) -> bool:
     """Whether a request, of which at least the head is known, asks for a chat."""
-    return request.method == "POST" and request.path == CHAT
+    return request.method == "POST" and request.path in PARSERS
 
 
 class Plan(NamedTuple):
@@ -52,12 +59,13 @@ def plan_chat(
     """Return the plan of a chat request; fills in the record's model and attempt."""
     keep = request.keep_alive
     refused = refused_key(request)
+    dialect = request.path.rpartition("/")[2]
     if refused is not None:
-        return Plan(plain_error(refused), keep)
+        return Plan(plain_error(refused, dialect=dialect), keep)
     try:
-        chat = parse_chat(bytes(request.body), default_model)
+        chat = PARSERS[request.path](bytes(request.body), default_model)
     except ChatError as exc:
-        return Plan(plain_error(exc.status, str(exc)), keep)
+        return Plan(plain_error(exc.status, str(exc), dialect), keep)
     record.model = chat.model
     record.stream = chat.stream
     record.faults = chat.faults
@@ -84,7 +92,7 @@ def _script(
     if chat.faults.refuse != "no":
         return refuse_script(chat.faults)
     if chat.faults.status is not None:
-        return status_script(chat.faults)
+        return status_script(chat.faults, chat.dialect)
     if chat.stream:
         return StreamSchedule(chat, generation, ledger.now_ns).steps()
     return whole_script(chat, generation)
@@ -101,6 +109,8 @@ def plan_other(request: SimulatedRequest, ledger: Ledger) -> Iterator[Step]:
     path = request.path
     if path == BASE + "/stats":
         return _stats(request, ledger)
+    if request.method == "POST" and path == MESSAGES + "/count_tokens":
+        return _json({"input_tokens": max(1, len(request.body) // 4)})
     if request.method != "GET":
         return plain_error(404)
     if path == BASE + "/models":

@@ -16,6 +16,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from trio_ai_stream.simulator.block_encoding import (
+    BlockEncoder,
+    SimulatedMessageEncoder,
+    SimulatedResponseEncoder,
+    anthropic_error_json,
+)
 from trio_ai_stream.simulator.encoding import (
     PIECE,
     Encoder,
@@ -37,6 +43,10 @@ from trio_ai_stream.simulator.steps import (
 )
 from trio_ai_stream.simulator.text import seed_of
 
+ENCODERS: dict[str, type[BlockEncoder]] = {
+    "messages": SimulatedMessageEncoder,
+    "responses": SimulatedResponseEncoder,
+}
 BLOCK = 128  # content events in one write when there is no delay: about 32 kB
 TRAILING = b'data: {"after":"done"}\n\n: bye\n\nnot a field at all'
 
@@ -46,6 +56,18 @@ class Generation(NamedTuple):
 
     id: str
     created: int
+
+
+def encoder_of(chat: SimulatedChat, generation: Generation) -> Encoder:
+    """Return what writes the answer to a request."""
+    return ENCODERS.get(chat.dialect, Encoder)(
+        generation_id=generation.id,
+        model=chat.model,
+        created=generation.created,
+        provider=chat.faults.provider,
+        eol=chat.faults.eol,
+        space=chat.faults.space,
+    )
 
 
 class StreamSchedule:
@@ -59,14 +81,7 @@ class StreamSchedule:
         self.answer = compose(chat)
         self.generation = generation
         self.now_ns = now_ns
-        self.encoder = Encoder(
-            generation_id=generation.id,
-            model=chat.model,
-            created=generation.created,
-            provider=self.faults.provider,
-            eol=self.faults.eol,
-            space=self.faults.space,
-        )
+        self.encoder = encoder_of(chat, generation)
         self._jitter = random.Random(seed_of(chat.prompt, chat.seed))  # noqa: S311
         self._content = 0  # content events so far
         self._tokens = 0  # tokens so far, reasoning and tool fragments included
@@ -101,6 +116,8 @@ class StreamSchedule:
         """Comments, the debug event, and the wait for the first token."""
         if self.chat.debug:
             yield Write(self.encoder.debug({"model": self.chat.model}), 1)
+        if begun := self.encoder.begin(self.answer.prompt_tokens):
+            yield Write(begun, begun.count(b"data:"))
         yield from self._comments(self.faults.comments_ms / 1000)
         yield Pause(self.faults.first_token_ms / 1000)
 
@@ -126,6 +143,8 @@ class StreamSchedule:
         """The events of an answer that is not words: a refusal, tool calls."""
         if self.answer.refusal is not None:
             yield self.encoder.refusal(self.answer.refusal)
+        for word in self.answer.preface:
+            yield self.encoder.content([word])
         for index, call in enumerate(self.answer.tool_calls):
             yield from self.encoder.tool_call(index, call)
 
@@ -184,17 +203,7 @@ class StreamSchedule:
     def _finish(self, *, done: bool) -> Iterator[Step]:
         place = self.faults.usage
         usage = self.answer.usage(self._tokens)
-        frames = [
-            self.encoder.finish(
-                self.answer.finish_reason,
-                self.answer.native_finish_reason(),
-                usage if place == "last" else None,
-            )
-        ]
-        if place == "own":
-            frames.append(self.encoder.usage(usage))
-        if done:
-            frames.append(self.encoder.done())
+        frames = self.encoder.ending(self.answer, usage, place, done=done)
         yield Pause(self._delay())
         block = b"".join(frames)
         if self.faults.trailing:
@@ -261,12 +270,19 @@ def whole_body(
 ) -> bytes:
     """Return the JSON of a single answer, or of the error in its place."""
     faults = chat.faults
+    encoder = encoder_of(chat, generation)
+    if isinstance(encoder, BlockEncoder):
+        if faults.end != "error":
+            return encoder.document(answer, answer.usage(tokens))
+        return error_bodies(chat.dialect)(faults.code, faults.message)
     if faults.end == "error" and faults.shape != "choice":
         error = error_object(faults.code, faults.message)
         return msgspec.json.encode({"error": error})
     content = None
     if answer.count:
         content = clean("".join(answer.words))
+    elif answer.preface:
+        content = clean("".join(answer.preface))
     if faults.corrupt == "giant":
         content = "x" * faults.size
     choice: dict[str, Any] = {
@@ -331,10 +347,12 @@ def refuse_script(faults: Faults) -> Iterator[Step]:
     yield End.FIN if faults.refuse == "drop" else End.RST
 
 
-def status_script(faults: Faults) -> Iterator[Step]:
+def status_script(faults: Faults, dialect: str = "chat") -> Iterator[Step]:
     """Yield the steps of the answer that `faults.status` asks for."""
     status = faults.status or 500
     kind, body = error_body(faults)
+    if dialect == "messages" and faults.body == "json":
+        body = anthropic_error_json(faults.code if status == 200 else status)
     headers = [("Content-Type", kind)]
     if faults.retry_after is not None:
         headers.append(("Retry-After", faults.retry_after))
@@ -361,8 +379,15 @@ def status_script(faults: Faults) -> Iterator[Step]:
     yield Write(body, 0, 0, ResponsePhase.FINISHING)
 
 
-def plain_error(status: int, message: str | None = None) -> Iterator[Step]:
+def error_bodies(dialect: str) -> Callable[[int | str, str | None], bytes]:
+    """Return what makes the JSON body of an error."""
+    return anthropic_error_json if dialect == "messages" else error_json
+
+
+def plain_error(
+    status: int, message: str | None = None, dialect: str = "chat"
+) -> Iterator[Step]:
     """Yield the steps of OpenRouter's JSON error, at once."""
-    body = error_json(status, message)
+    body = error_bodies(dialect)(status, message)
     yield SimulatedHead(status, (JSON,), len(body))
     yield Write(body, 0, 0, ResponsePhase.FINISHING)

@@ -46,6 +46,10 @@ class ToolCall(msgspec.Struct, frozen=True):
     name: str
     arguments: str
 
+    def value(self) -> Any:
+        """Return the arguments as what they say."""
+        return msgspec.json.decode(self.arguments)
+
     def fragments(self) -> tuple[str, ...]:
         """Cut the arguments into the pieces that a stream carries."""
         whole = self.arguments
@@ -71,6 +75,7 @@ class SimulatedAnswer:
     count: int | None = 0
     reasoning: tuple[str, ...] = ()
     refusal: str | None = None
+    preface: tuple[str, ...] = ()  # words before the tool calls
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str = "stop"
     prompt_tokens: int = 1
@@ -119,7 +124,10 @@ def compose(chat: SimulatedChat) -> SimulatedAnswer:
         answer = dataclasses.replace(answer, refusal=REFUSAL)
     elif calls:
         answer = dataclasses.replace(
-            answer, tool_calls=calls, finish_reason="tool_calls"
+            answer,
+            preface=tuple(Words(chat.prompt, seed, faults.preface)),
+            tool_calls=calls,
+            finish_reason="tool_calls",
         )
     elif faults.endless:
         words = Words(chat.prompt, seed, None)
@@ -158,7 +166,10 @@ def _worded(answer: SimulatedAnswer, chat: SimulatedChat, seed: int) -> Simulate
 
 def _tool_calls(chat: SimulatedChat, seed: int) -> tuple[ToolCall, ...]:
     wanted = chat.faults.tool_calls or bool(chat.tools)
-    tools = chat.tools or ({"name": "get_weather", "parameters": _WEATHER},)
+    named = [tool for tool in chat.tools if tool.get("name") == chat.faults.tool]
+    tools = (
+        tuple(named) or chat.tools or ({"name": "get_weather", "parameters": _WEATHER},)
+    )
     return tuple(
         ToolCall(
             id=f"call_{(seed + number) % 16**12:012x}",

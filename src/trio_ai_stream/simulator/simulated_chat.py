@@ -46,6 +46,11 @@ class SimulatedChat:
     schema: Any = None
     session_id: str | None = None
     debug: bool = False
+    dialect: str = "chat"  # or `messages`, `responses`
+
+    def replaced(self, **fields: Any) -> SimulatedChat:
+        """Return the same with other values."""
+        return dataclasses.replace(self, **fields)
 
 
 class _Message(msgspec.Struct):
@@ -83,17 +88,12 @@ def parse_chat(body: bytes, default_model: str) -> SimulatedChat:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ChatError(f"the body is no chat request: {exc}") from exc
     model = asked.model or (asked.models or [default_model])[0]
-    if model in RETIRED:
-        raise ChatError(f"No endpoints found for {model}.", 404)
-    try:
-        faults = parse_model(model if model.startswith(PREFIX) else default_model)
-    except FaultError as exc:
-        raise ChatError(str(exc)) from exc
+    faults = faults_of(model, default_model)
     users = [message for message in asked.messages if message.role == "user"]
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or ()
     return SimulatedChat(
         model=ALIASES.get(model, model),
-        prompt=_text((users or asked.messages)[-1].content),
+        prompt=text_in((users or asked.messages)[-1].content),
         faults=faults,
         stream=bool(asked.stream),
         max_tokens=asked.max_completion_tokens or asked.max_tokens,
@@ -106,7 +106,18 @@ def parse_chat(body: bytes, default_model: str) -> SimulatedChat:
     )
 
 
-def _text(content: Any) -> str:
+def faults_of(model: str, default_model: str) -> Faults:
+    """Return how a model behaves. Raises ChatError if it does not exist."""
+    if model in RETIRED:
+        raise ChatError(f"No endpoints found for {model}.", 404)
+    try:
+        return parse_model(model if model.startswith(PREFIX) else default_model)
+    except FaultError as exc:
+        raise ChatError(str(exc)) from exc
+
+
+def text_in(content: Any) -> str:
+    """Return the text of a message's content."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):

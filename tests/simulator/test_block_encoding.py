@@ -1,0 +1,148 @@
+"""Messages and Responses have the shape that the SDKs' models ask for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from trio_ai_stream.simulator.agent_requests import parse_messages, parse_responses
+from trio_ai_stream.simulator.schedule import (
+    Generation,
+    StreamSchedule,
+    whole_script,
+)
+from trio_ai_stream.simulator.simulated_chat import ChatError, SimulatedChat
+from trio_ai_stream.simulator.steps import Write
+
+MODELS = [
+    "fast",
+    "reasoning",
+    "tools",
+    "agent",
+    "refusal",
+    "filtered",
+    "fast?chunks=0",
+    "crlf",
+    "fast?reasoning=3&tool_calls=3",
+]
+MESSAGE_EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+RESPONSE_EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+
+
+def message(model: str, **fields: Any) -> SimulatedChat:
+    """A request to `/messages`."""
+    turn = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
+    body = {"model": f"simulator/{model}", "messages": [turn], **fields}
+    return parse_messages(json.dumps(body).encode(), "simulator/fast")
+
+
+def response(model: str, **fields: Any) -> SimulatedChat:
+    """A request to `/responses`."""
+    body = {"model": f"simulator/{model}", "input": "hi", **fields}
+    return parse_responses(json.dumps(body).encode(), "simulator/fast")
+
+
+def events(chat: SimulatedChat) -> list[dict[str, Any]]:
+    """The events of a streamed answer; each one's name is its type."""
+    schedule = StreamSchedule(chat, Generation("gen-1", 1), lambda: 0)
+    body = b"".join(s.data for s in schedule.steps() if isinstance(s, Write))
+    found = []
+    for block in body.decode().replace("\r\n", "\n").split("\n\n")[:-1]:
+        name, _, data = block.rpartition("data:")
+        if data.strip() != "[DONE]":
+            found.append(json.loads(data))
+            assert name == f"event: {found[-1]['type']}\n"
+    return found
+
+
+def document(chat: SimulatedChat) -> dict[str, Any]:
+    """The answer as one document."""
+    steps = whole_script(chat, Generation("gen-1", 1))
+    body = b"".join(step.data for step in steps if isinstance(step, Write))
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_event_of_messages_is_the_sdks(model: str) -> None:
+    """Blocks open, are filled and close one after the other, then the message ends."""
+    found = events(message(model))
+    for event in found:
+        if event["type"] != "ping":
+            MESSAGE_EVENTS.validate_python(event)
+    open_block = None
+    for event in found:
+        if event["type"] == "content_block_start":
+            assert open_block is None
+            open_block = event["index"]
+        elif event["type"].startswith("content_block"):
+            assert event["index"] == open_block
+            if event["type"] == "content_block_stop":
+                open_block = None
+    assert [e["type"] for e in found[-2:]] == ["message_delta", "message_stop"]
+    Message.model_validate(document(message(model)))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_event_of_responses_is_the_sdks(model: str) -> None:
+    """Numbers follow each other, and the last event holds what the pieces said."""
+    found = events(response(model))
+    for event in found:
+        RESPONSE_EVENTS.validate_python(event)
+    assert [e["sequence_number"] for e in found] == list(range(len(found)))
+    whole = found[-1]["response"]
+    Response.model_validate(whole)
+    Response.model_validate(document(response(model)))
+    said = "".join(
+        e["delta"] for e in found if e["type"] == "response.output_text.delta"
+    )
+    held = [part for item in whole["output"] for part in item.get("content", ())]
+    assert said == "".join(part.get("text", "") for part in held)
+
+
+@pytest.mark.parametrize("shape", ["choice", "empty"])
+def test_errors_are_the_sdks(shape: str) -> None:
+    """In the stream; Anthropic's have its own words."""
+    end = f"error?shape={shape}&code=529&at=2"
+    error = events(message(end))[-1]
+    assert (error["type"], error["error"]["type"]) == ("error", "overloaded_error")
+    last = events(response(end))[-1]
+    RESPONSE_EVENTS.validate_python(last)
+    assert last["type"] == ("response.failed" if shape == "choice" else "error")
+
+
+def test_a_tool_is_called_until_it_has_answered() -> None:
+    """The tool that the model's name asks for, else the first of the client's own."""
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    tools = [{"name": name, "input_schema": schema} for name in ("a", "b")]
+    starts = [
+        e["content_block"]["name"]
+        for model in ("fast", "fast?tool=b")
+        for e in events(message(model, tools=tools))
+        if e.get("content_block", {}).get("type") == "tool_use"
+    ]
+    assert starts == ["a", "b"]
+    result = {"role": "user", "content": [{"type": "tool_result", "content": "4"}]}
+    assert not message("fast", tools=tools, messages=[result]).tools
+    output = {"type": "function_call_output", "call_id": "c", "output": "4"}
+    flat = [{"type": "function", "name": "a", "parameters": schema}]
+    assert response("fast", tools=flat).tools
+    assert not response("fast", tools=flat, input=[output]).tools
+    assert not response("fast", tools=flat, tool_choice="none").tools
+
+
+def test_what_is_needed_and_missing_is_refused() -> None:
+    """As OpenRouter does; it keeps no response that could be referred to."""
+    for parse, body in itertools.product(
+        (parse_messages, parse_responses), (b"{}", b"[", b'{"input":[],"messages":[]}')
+    ):
+        with pytest.raises(ChatError):
+            parse(body, "simulator/fast")
+    with pytest.raises(ChatError, match="previous_response_id"):
+        response("fast", previous_response_id="resp_1")
