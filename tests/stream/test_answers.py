@@ -176,6 +176,15 @@ CASES = [
                     Content_Encoding="br")),
     Case("gzip of a document", body("application/json", gzip.compress(DOCUMENT),
                                     Content_Encoding="gzip")),
+    Case("gzip of comments without end",
+         body("text/event-stream", gzip.compress(b":\n\n" * 200_000, mtime=0),
+              Content_Encoding="gzip"), text="", error="upstream_failed"),
+    Case("a text of very many parts",
+         body("text/event-stream", b'data: {"choices":[{"delta":{"content":['
+              + b'"",' * 60_000 + b'""]}}]}\n\n'), text="", error="upstream_failed"),
+    Case("a reasoning of very many parts",
+         body("text/event-stream", b'data: {"choices":[{"delta":{"reasoning_details":['
+              + b'1,' * 60_000 + b'1]}}]}\n\n'), text="", error="upstream_failed"),
     Case("gzip that is none", body("text/event-stream", HELLO, Content_Encoding="gzip"),
          text="", error="upstream_failed"),
     Case("a coding that nobody knows",

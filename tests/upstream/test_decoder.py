@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_ai_stream.upstream.decoder import Decoder
+from trio_ai_stream.upstream.decoder import MAX_EMPTY_EVENTS, Decoder
 from trio_ai_stream.wire.events import (
     Choice,
     Comment,
@@ -423,3 +423,13 @@ def test_a_finish_in_error_tells_the_providers_word() -> None:
     (failure,) = Decoder(raw=True).feed(data)
     assert isinstance(failure, Failure)
     assert failure.problem.message.endswith(": BAD_CALL")
+
+
+@pytest.mark.parametrize("event", [b":\n\n", b"\n\n", b"data: \n\n", b"id\n\n"])
+def test_empty_events_without_end_are_refused(event: bytes) -> None:
+    """Any item but a comment starts the count anew."""
+    decoder = Decoder(named=True)
+    most = event * (MAX_EMPTY_EVENTS - 1000)
+    for data in (most, content("x"), most, content("x") + b":\n\n", most):
+        assert not any(type(item) is Malformed for item in decoder.feed(data))
+    assert type(decoder.feed(event * 2000)[-1]) is Malformed

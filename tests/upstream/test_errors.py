@@ -8,6 +8,7 @@ import math
 from email.utils import formatdate
 from typing import Any
 
+import brotli  # type: ignore[import-untyped]
 import pytest
 
 from trio_ai_stream.dialects.refusals import error_headers
@@ -202,6 +203,9 @@ BOMB = gzip.compress(b" " * 10_000_000 + b'{"message":"bomb"}', mtime=0)
         ),
         (b"no gzip", "gzip", ""),
         (BOMB, "gzip", ""),
+        (brotli.compress(b'{"error":{"message":"packed"}}'), "br", "packed"),
+        (brotli.compress(b" " * 10_000_000 + b'{"message":"bomb"}'), "br", ""),
+        (b"no brotli", "br", ""),
         (b"just words", "", "just words"),
         (b"\xff\xfe\x00", "", ""),
         (b"<!doctype html><p>words</p>", "", ""),

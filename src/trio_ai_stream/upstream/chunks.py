@@ -36,16 +36,14 @@ from trio_ai_stream.wire.problems import Fault, Problem
 # More answers at a time nobody can ask for (OpenAI's API reference, `n`); a chunk that
 # holds millions would block the loop while they are read.
 MAX_CHOICES: Final = 128
+_REASONING: Final = ("reasoning", "reasoning_content", "reasoning_details")
+# So many parts has no text: each costs the loop a step.
+MAX_PARTS: Final = 50_000
+_TEXTS: Final = ("content", "refusal", *_REASONING)
 # What a model may send besides plain text; all of it is progress.
 _WORK: Final = (
-    "tool_calls",
-    "function_call",
-    "audio",
-    "images",
-    "annotations",
-    "reasoning",
-    "reasoning_content",
-    "reasoning_details",
+    *("tool_calls", "function_call", "audio", "images", "annotations"),
+    *_REASONING,
 )
 
 
@@ -67,9 +65,11 @@ def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
     A chunk that holds an error is not passed on; if it holds text as well, a chunk with
     only that is.
 
-    :raises ValueError: when it is not JSON.
+    :raises ValueError: when it is not JSON, or has far more parts than anybody means.
     :raises RecursionError: when it is nested too deeply.
     """
+    if payload.count(b"[") > 2 * MAX_PARTS:  # lists that are slow to make already
+        raise ValueError("expected fewer lists")
     chunk = load(payload)
     items = list(_items(chunk))
     failure = failure_in(chunk)
@@ -146,7 +146,9 @@ def _finished_in_error(native: object) -> Failure:
 def _items(chunk: Any) -> Iterator[Item]:
     if not isinstance(chunk, dict):
         return
-    for choice in _objects(chunk.get("choices"))[:MAX_CHOICES]:
+    choices = _objects(chunk.get("choices"))[:MAX_CHOICES]
+    _check_parts(choices)
+    for choice in choices:
         index = choice.get("index")
         if type(index) is not int or not 0 <= index < MAX_CHOICES:
             index = 0
@@ -163,11 +165,31 @@ def _items(chunk: Any) -> Iterator[Item]:
         yield Usage(usage)
 
 
+def _check_parts(choices: list[dict[str, Any]]) -> None:
+    """Look at how many parts the texts of all choices have together.
+
+    :raises ValueError: more than anybody means; reading them would block the loop.
+    """
+    left = MAX_PARTS
+    todo: list[Any] = []
+    for choice in choices:
+        said = choice.get("delta") or choice.get("message")
+        todo.append(choice.get("text"))
+        if isinstance(said, dict):
+            todo += [said.get(name) for name in _TEXTS]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict | list):
+            left -= len(one)
+            if left < 0:
+                raise ValueError(f"expected a text of at most {MAX_PARTS} parts")
+            todo += one.values() if isinstance(one, dict) else one
+
+
 def _said(said: dict[str, Any]) -> Iterator[Item]:
     yield from _contents(said.get("content"))
     yield from _contents(said.get("refusal"))
-    names = ("reasoning", "reasoning_content", "reasoning_details")
-    thought = next(filter(None, (_text(said.get(name)) for name in names)), "")
+    thought = next(filter(None, (_text(said.get(name)) for name in _REASONING)), "")
     if thought:
         yield Reasoning(thought)
     elif any(said.get(name) for name in _WORK):
@@ -317,7 +339,11 @@ def read_chunks(
                 continue
             if chunk.choices:
                 continue
-        items[start:] = odd_chunk(payload, raw=raw)
+        try:
+            items[start:] = odd_chunk(payload, raw=raw)
+        except (ValueError, RecursionError):
+            del items[start:]
+            return payload
     return None
 
 
@@ -348,7 +374,8 @@ def items_of_unstreamed(body: bytes, raw: bool) -> list[Item]:
     if failure is not None:
         return [failure]
     items: list[Item] = [*_name(document)]
-    read_chunks(iter(chunks_of_answer(document)), items, raw)
+    if read_chunks(iter(chunks_of_answer(document)), items, raw) is not None:
+        raise ValueError("expected an answer, got something else")
     return [*items, Done()]
 
 

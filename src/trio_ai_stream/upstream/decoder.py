@@ -19,6 +19,8 @@ from trio_ai_stream.wire.dialect import ReadEvents
 from trio_ai_stream.wire.events import Comment, Done, Identity, Item, Malformed
 
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+# In a row. A compressed body of some megabytes may hold billions, and hold the loop.
+MAX_EMPTY_EVENTS: Final = 100_000
 _COMMENT: Final = Comment()
 _DONE: Final = Done()
 _BOM: Final = b"\xef\xbb\xbf"
@@ -45,6 +47,7 @@ class Decoder:
     __slots__ = (
         "_after_cr",
         "_buffer",
+        "_empty",
         "_max",
         "_nameless",
         "_over",
@@ -66,6 +69,7 @@ class Decoder:
     ) -> None:
         self._after_cr = False
         self._buffer = bytearray()
+        self._empty = 0  # events without an item but comments, in a row
         self._max = max_event_bytes
         self._nameless = named and not whole_events
         self._over = False
@@ -78,6 +82,7 @@ class Decoder:
     def feed(self, data: bytes) -> list[Item]:
         """Return what `data` completes."""
         items: list[Item] = []
+        complete = b""
         if self._over:
             return items
         if self._start:
@@ -103,13 +108,19 @@ class Decoder:
             buffer += data
             end = buffer.rfind(b"\n\n", end)
             if end >= 0:
-                self._events(bytes(buffer[:end]), items)
+                complete = bytes(buffer[:end])
                 self._buffer = buffer[end + 2 :].lstrip(b"\n")
         else:
             complete, found, rest = data.rpartition(b"\n\n")
-            if found:
-                self._events(complete, items)
+            end = len(found) - 1
             buffer += rest.lstrip(b"\n")
+        if end >= 0:
+            self._events(complete, items)
+            # Mostly the last item tells.
+            if items and (items[-1] is not _COMMENT or _say_something(items)):
+                self._empty = 0
+            else:
+                self._count_empty(complete.count(b"\n\n") + 1, items)
         self.held = len(self._buffer)
         if self.held > self._max + 1:  # one may be half of the blank line
             self._refuse_length(items)
@@ -206,10 +217,23 @@ class Decoder:
                 items.append(Identity(named.id, known))
                 self._nameless = False
 
+    def _count_empty(self, events: int, items: list[Item]) -> None:
+        self._empty += events
+        if self._empty > MAX_EMPTY_EVENTS:
+            what = f"got {MAX_EMPTY_EVENTS} events without any in a row"
+            self._refuse(f"expected content, {what}", items)
+
     def _refuse_length(self, items: list[Item]) -> None:
+        what = f"expected events of at most {self._max} bytes, got a longer one"
+        self._refuse(what, items)
+
+    def _refuse(self, detail: str, items: list[Item]) -> None:
         self._buffer.clear()
         self.held = 0
         if not self._over:
             self._over = True
-            detail = f"expected events of at most {self._max} bytes, got a longer one"
             items.append(Malformed(MALFORMED, detail))
+
+
+def _say_something(items: list[Item]) -> bool:
+    return any(item is not _COMMENT for item in items)

@@ -23,6 +23,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+import brotli  # type: ignore[import-untyped]
 import httpx
 
 from trio_ai_stream.stream.outcome import EndStream
@@ -389,6 +390,12 @@ def document_of(body: bytes, encoding: str = "") -> dict[str, Any] | None:
 
 
 def _decoded(body: bytes, encoding: str) -> bytes:
+    if encoding.strip().lower() == "br":
+        try:
+            decompressor = brotli.Decompressor()
+            return bytes(decompressor.process(body, output_buffer_limit=MAX_DECODED))
+        except brotli.error:
+            return b""
     if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
         return body
     try:
