@@ -128,7 +128,8 @@ async def test_the_path_is_as_short_as_it_is_said_to_be() -> None:
     assert said is not None
     assert len(files) <= int(said[1]), " ".join(sorted(files))
     events = more - few
-    added = {p: long[p] - short[p] for p in long if long[p] - short[p] >= events / 2}
+    # Once for each event, and not what a busy machine lets fall into the longer run.
+    added = {p: long[p] - short[p] for p in long if long[p] - short[p] >= 0.9 * events}
     said = EVENT.search(DOCUMENT)
     assert said is not None
     assert round(sum(added.values()) / events) <= int(said[1]), added
