@@ -255,3 +255,50 @@ class TestAgentsSdk:
 
         asyncio.run(run())
         assert simulator.gone(request_id)["gone_phase"] == "streaming"
+
+
+class TestAgentsOnResponses:
+    """`openai-agents` with its default API."""
+
+    @staticmethod
+    async def run(base_url: str, name: str, asked: list[str]) -> Any:
+        """Let an agent with one tool answer in a stream."""
+        from agents import (
+            Agent,
+            OpenAIResponsesModel,
+            Runner,
+            function_tool,
+            set_tracing_disabled,
+        )
+        from openai import AsyncOpenAI
+
+        set_tracing_disabled(True)
+
+        @function_tool
+        def weather(city: str) -> str:
+            """Tell the weather."""
+            asked.append(city)
+            return "sunny"
+
+        async with (
+            asyncio.timeout(20),
+            AsyncOpenAI(base_url=base_url, api_key=KEY, max_retries=0) as client,
+        ):
+            model = OpenAIResponsesModel(f"simulator/{name}", client)
+            agent = Agent(name="Weatherman", model=model, tools=[weather])
+            result = Runner.run_streamed(agent, "hello")
+            async for _event in result.stream_events():
+                pass
+            return result.final_output
+
+    def test_an_agent_uses_its_tool(self, base_url: str) -> None:
+        """Call, result, answer: two responses."""
+        asked: list[str] = []
+        assert len(asyncio.run(self.run(base_url, "fast", asked))) > 100
+        assert asked == ["sample"]
+
+    def test_errors(self, base_url: str) -> None:
+        """A refusal and a broken stream end the run."""
+        for name in ("not-found", "truncated?tool_calls=0&tool=x"):
+            with pytest.raises(Exception, match=r"404|upstream|closed|response"):
+                asyncio.run(self.run(base_url, name, []))

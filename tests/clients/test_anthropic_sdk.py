@@ -1,0 +1,173 @@
+"""The `anthropic` SDK on `/v1/messages`: synchronous, and asynchronous on Trio."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import anthropic
+import pytest
+import trio
+from anthropic.types import MessageParam
+
+from tests.clients.conftest import KEY, SimulatorProcess
+from tests.support.serving import ServerProcess
+
+HELLO: list[MessageParam] = [{"role": "user", "content": "hello"}]
+WEATHER: Any = {
+    "name": "weather",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> anthropic.Anthropic:
+    """The SDK as anybody sets it up; it sends `x-api-key`."""
+    return anthropic.Anthropic(
+        base_url=server.url, api_key=KEY, max_retries=0, timeout=20
+    )
+
+
+def asked(name: str = "fast", **fields: Any) -> dict[str, Any]:
+    """What every request says."""
+    return {
+        "model": f"simulator/{name}",
+        "max_tokens": 1000,
+        "messages": HELLO,
+        **fields,
+    }
+
+
+def test_text(client: anthropic.Anthropic) -> None:
+    """A document, and the same as a stream of pieces, with its usage."""
+    whole = client.messages.create(**asked())
+    with client.messages.stream(**asked()) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert final.content[0].text == text  # type: ignore[union-attr]
+    assert whole.content[0].text == text
+    assert final.stop_reason == whole.stop_reason == "end_turn"
+    assert final.usage.output_tokens > 10
+
+
+def test_thinking_and_tools(client: anthropic.Anthropic) -> None:
+    """Blocks of three kinds; the tool's answer gets an answer."""
+    with client.messages.stream(**asked("agent", tools=[WEATHER])) as stream:
+        final = stream.get_final_message()
+    kinds = [block.type for block in final.content]
+    assert kinds == ["thinking", "text", "tool_use", "tool_use"]
+    assert final.stop_reason == "tool_use"
+    call: Any = final.content[2]
+    assert (call.name, call.input) == ("weather", {"city": "sample"})
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "sunny"}
+    turns: Any = [
+        *HELLO,
+        {"role": "assistant", "content": final.content},
+        {"role": "user", "content": [result]},
+    ]
+    after = client.messages.create(**asked(messages=turns, tools=[WEATHER]))
+    assert after.stop_reason == "end_turn"
+
+
+def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
+    """`messages.count_tokens` has its answer."""
+    counted = client.messages.count_tokens(model="simulator/fast", messages=HELLO)
+    assert counted.input_tokens > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "status"),
+    [
+        ("not-found", anthropic.NotFoundError, 404),
+        ("at-capacity", anthropic.RateLimitError, 429),
+        ("forbidden", anthropic.PermissionDeniedError, 403),
+        ("bad-request", anthropic.BadRequestError, 400),
+        ("unauthorized", anthropic.InternalServerError, 502),
+        ("provider-overloaded", anthropic.InternalServerError, 529),
+    ],
+)
+def test_refusals_are_its_own_errors(
+    client: anthropic.Anthropic,
+    name: str,
+    kind: type[anthropic.APIStatusError],
+    status: int,
+) -> None:
+    """Under their true status, but for what is about the server's own key."""
+    with pytest.raises(kind) as caught:
+        client.messages.create(**asked(name, stream=True))
+    assert caught.value.status_code == status
+    assert isinstance(caught.value.body, dict)
+    assert set(caught.value.body["error"]) == {"type", "message"}
+
+
+@pytest.mark.parametrize("name", ["error", "drop", "truncated", "bad-json"])
+def test_a_broken_stream_is_an_error(client: anthropic.Anthropic, name: str) -> None:
+    """After the words that came; no cut answer passes for a whole one."""
+    words: list[str] = []
+    with (
+        client.messages.stream(**asked(name)) as stream,
+        pytest.raises(anthropic.APIStatusError, match=r"upstream|provider"),
+    ):
+        words.extend(stream.text_stream)
+    assert len(words) == 5
+
+
+def test_retries_are_not_multiplied(server: ServerProcess) -> None:
+    """After the server's own tries the SDK makes none."""
+    client = anthropic.Anthropic(base_url=server.url, api_key=KEY, max_retries=2)
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        client.messages.create(**asked("rate-limited?retry_after=0"))
+    assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+def test_signs_of_life_are_no_events(client: anthropic.Anthropic) -> None:
+    """While the model thinks for two seconds there are pings, which it passes over."""
+    with client.messages.stream(**asked("thinking?chunks=3")) as stream:
+        kinds = {event.type for event in stream}
+    assert "ping" not in kinds
+    raw = client.messages.with_raw_response.create(
+        **asked("thinking?chunks=3", stream=True)
+    )
+    assert raw.http_response.read().count(b'"type":"ping"') >= 4
+
+
+# The SDK leaves its generators unfinished when it is cancelled.
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [
+        ("no-answer", "awaiting_headers"),
+        ("no-token", "awaiting_first_token"),
+        ("endless", "streaming"),
+    ],
+)
+async def test_leaving_on_trio(
+    server: ServerProcess, simulator: SimulatorProcess, name: str, phase: str
+) -> None:
+    """In every phase upstream's work ends, before the first token too."""
+    request_id = uuid.uuid4().hex
+    async with anthropic.AsyncAnthropic(
+        base_url=server.url, api_key=KEY, max_retries=0
+    ) as client:
+        with trio.move_on_after(0.8):
+            stream = await client.messages.create(
+                **asked(name, stream=True), extra_headers={"X-Request-ID": request_id}
+            )
+            async with stream:
+                async for _event in stream:
+                    await trio.lowlevel.checkpoint()
+    gone = await trio.to_thread.run_sync(simulator.gone, request_id)
+    assert gone["gone_phase"] == phase
+
+
+async def test_answers_on_trio(server: ServerProcess) -> None:
+    """The SDK runs on Trio as it is; a Bearer key does as well."""
+    with trio.fail_after(20):
+        async with (
+            anthropic.AsyncAnthropic(
+                base_url=server.url, auth_token=KEY, api_key=None, max_retries=0
+            ) as client,
+            client.messages.stream(**asked("reasoning")) as stream,
+        ):
+            final = await stream.get_final_message()
+    assert [block.type for block in final.content] == ["thinking", "text"]

@@ -1,0 +1,131 @@
+"""OpenAI's newer API, `/v1/responses`: the `openai` SDK."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import openai
+import pytest
+import trio
+
+from tests.clients.conftest import KEY, SimulatorProcess
+
+WEATHER: Any = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
+
+@pytest.fixture
+def client(base_url: str) -> openai.OpenAI:
+    """The SDK as anybody sets it up."""
+    return openai.OpenAI(base_url=base_url, api_key=KEY, max_retries=0, timeout=20)
+
+
+def asked(name: str = "fast", **fields: Any) -> dict[str, Any]:
+    """What every request says."""
+    return {"model": f"simulator/{name}", "input": "hello", **fields}
+
+
+def test_text(client: openai.OpenAI) -> None:
+    """A document, `create(stream=True)` and `.stream()` give the same text."""
+    whole = client.responses.create(**asked())
+    events = list(client.responses.create(**asked(stream=True)))
+    deltas = [e.delta for e in events if e.type == "response.output_text.delta"]
+    with client.responses.stream(**asked()) as stream:
+        final = stream.until_done().get_final_response()
+    assert "".join(deltas) == whole.output_text == final.output_text
+    assert final.usage is not None
+    assert final.usage.output_tokens > 10
+
+
+def test_thinking_and_tools(client: openai.OpenAI) -> None:
+    """Items of three kinds; the tool's answer gets an answer."""
+    with client.responses.stream(**asked("agent", tools=[WEATHER])) as stream:
+        final = stream.until_done().get_final_response()
+    kinds = [item.type for item in final.output]
+    assert kinds == ["reasoning", "message", "function_call", "function_call"]
+    call: Any = final.output[2]
+    assert (call.name, call.arguments) == ("weather", '{"city":"sample"}')
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "x"}
+    after = client.responses.create(
+        **asked(tools=[WEATHER], input=[{"role": "user", "content": "hi"}, output])
+    )
+    assert after.output_text
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "status"),
+    [
+        ("not-found", openai.NotFoundError, 404),
+        ("at-capacity", openai.RateLimitError, 429),
+        ("bad-request", openai.BadRequestError, 400),
+        ("unauthorized", openai.InternalServerError, 502),
+    ],
+)
+def test_refusals_are_its_own_errors(
+    client: openai.OpenAI, name: str, kind: type[openai.APIStatusError], status: int
+) -> None:
+    """Under their true status, but for what is about the server's own key."""
+    with pytest.raises(kind) as caught:
+        client.responses.create(**asked(name, stream=True))
+    assert caught.value.status_code == status
+    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+        client.responses.create(**asked(previous_response_id="resp_1"))
+
+
+@pytest.mark.parametrize("name", ["drop", "truncated", "bad-json", "error?shape=empty"])
+def test_a_broken_stream_is_an_error(client: openai.OpenAI, name: str) -> None:
+    """After the words that came; no cut answer passes for a whole one."""
+    events: list[Any] = []
+    stream = client.responses.create(**asked(name, stream=True))
+    with pytest.raises(openai.APIError):
+        events.extend(stream)
+    kinds = [event.type for event in events]
+    assert kinds.count("response.output_text.delta") == 5
+
+
+def test_an_answer_that_failed_says_so(client: openai.OpenAI) -> None:
+    """`response.failed` is the last event."""
+    events = list(client.responses.create(**asked("error", stream=True)))
+    assert events[-1].type == "response.failed"
+    assert events[-1].response.error is not None
+
+
+def test_signs_of_life_disturb_nothing(client: openai.OpenAI) -> None:
+    """While the model thinks for two seconds, both ways of streaming go on."""
+    with client.responses.stream(**asked("thinking?chunks=3")) as stream:
+        final = stream.until_done().get_final_response()
+    assert final.output_text
+    events = list(client.responses.create(**asked("thinking?chunks=3", stream=True)))
+    assert sum(e.type == "keepalive" for e in events) >= 3
+
+
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [
+        ("no-answer", "awaiting_headers"),
+        ("no-token", "awaiting_first_token"),
+        ("endless", "streaming"),
+    ],
+)
+async def test_leaving_on_trio(
+    base_url: str, simulator: SimulatorProcess, name: str, phase: str
+) -> None:
+    """In every phase upstream's work ends, before the first token too."""
+    request_id = uuid.uuid4().hex
+    async with openai.AsyncOpenAI(
+        base_url=base_url, api_key=KEY, max_retries=0
+    ) as client:
+        with trio.move_on_after(0.8):
+            stream = await client.responses.create(
+                **asked(name, stream=True), extra_headers={"X-Request-ID": request_id}
+            )
+            async with stream:
+                async for _event in stream:
+                    await trio.lowlevel.checkpoint()
+    gone = await trio.to_thread.run_sync(simulator.gone, request_id)
+    assert gone["gone_phase"] == phase
