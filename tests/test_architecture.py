@@ -43,6 +43,7 @@ HOMES = {
     "opentelemetry": {"telemetry"},
     "asyncio": set(),
     "cancel_lab": {"cli"},
+    "markdown_it": {"http"},
     "pydantic": {"settings"},
     "dotenv": {"settings"},
 }

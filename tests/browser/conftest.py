@@ -86,9 +86,15 @@ def visit(browser: Browser, server: ServerProcess) -> Iterator[Open]:
         yield open_page
 
 
+def choose(page: Page, model: str) -> None:
+    """Write a model's name into its field."""
+    page.locator("#model").fill(model)
+    page.locator("#model").press("Enter")
+
+
 def ask(page: Page, text: str, model: str = "simulator/fast") -> Locator:
     """Choose a behaviour, type, press Enter; return the answer's element."""
-    page.locator("#fault").select_option(model)
+    choose(page, model)
     page.locator("#prompt").fill(text)
     page.locator("#prompt").press("Enter")
     return page.locator(".assistant").last

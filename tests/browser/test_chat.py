@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Request, expect
 
-from tests.browser.conftest import Open, ask, finished
+from tests.browser.conftest import Open, ask, choose, finished
 from tests.support.serving import ServerProcess, until
+
+MADE = {"p", "code", "strong", "pre", "ul", "li", "h3", "div", "span", "button"}
 
 
 def test_an_answer_appears_word_by_word(visit: Open) -> None:
@@ -173,7 +175,7 @@ def test_a_fault_is_shown_with_what_came_before_it(
     """The card names the error; the words that did come stay."""
     answer = finished(ask(visit(), "Fail, please.", model))
     expect(answer).to_have_attribute("data-end", "error")
-    expect(answer.locator(".card.failed .title")).to_have_text(told)
+    expect(answer.locator(".card.failed code")).to_have_text(told)
     expect(answer.locator(".card.failed dd")).to_contain_text(f"{words} events in")
     assert bool(answer.locator(".body").inner_text()) is (words > 0)
 
@@ -184,9 +186,10 @@ def test_the_simulator_is_announced(visit: Open) -> None:
     note = page.get_by_role("note")
     expect(note).to_contain_text("No model answers here")
     expect(note).to_be_in_viewport()
-    menu = page.locator("#fault option").all_inner_texts()
-    assert {"default", "endless", "drop", "rate-limited"} <= set(menu)
-    page.locator("#fault").select_option("simulator/drop")
+    page.locator("#model").click()
+    menu = page.locator("#models [role=option] > span:first-child").all_inner_texts()
+    assert {f"simulator/{one}" for one in ("default", "endless", "drop")} <= set(menu)
+    choose(page, "simulator/drop")
     expect(page.locator("#hint")).to_contain_text("closed in mid-body")
 
 
@@ -206,7 +209,7 @@ def test_an_answer_is_never_markup(visit: Open, text: str) -> None:
     page = visit()
     answer = finished(ask(page, text, "simulator/echo"))
     made = answer.locator(".body *").evaluate_all("all => all.map(e => e.localName)")
-    assert set(made) <= {"p", "code", "strong", "pre", "ul", "li"}
+    assert set(made) <= MADE
     expect(answer.locator(".body")).to_contain_text("<")
     assert page.title() == "trio-ai-stream"
 
@@ -215,13 +218,13 @@ def test_keyboard_alone_is_enough(visit: Open) -> None:
     """Shift+Enter makes a line, Enter sends, Esc stops, and the focus is never lost."""
     page = visit()
     expect(page.locator("#prompt")).to_be_focused()
-    page.locator("#fault").select_option("simulator/endless")
+    choose(page, "simulator/endless")
     page.locator("#prompt").focus()
     page.keyboard.type("one")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("two")
     page.keyboard.press("Enter")
-    expect(page.locator(".user")).to_have_text("one\ntwo")
+    expect(page.locator(".user > p")).to_have_text("one\ntwo")
     expect(page.locator("#prompt")).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Stop")).to_be_focused()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -19,22 +17,18 @@ PARSE = """async (ways) => {
         return cuts.flatMap((cut) => parser.push(cut));
     });
 }"""
-BLOCKS = """async (text) => {
-    const { blocksOf } = await import("/page/render.js");
-    return blocksOf(text);
-}"""
-GROW = """async (text) => {
-    const { Rendering } = await import("/page/render.js");
-    const [whole, grown] = ["div", "div"].map((tag) => document.createElement(tag));
-    const all = new Rendering(whole, () => {});
-    all.append(text);
-    all.flush();
-    const slow = new Rendering(grown, () => {});
-    for (const character of text) {
-        slow.append(character);
-        slow.flush();
+SHOW = """async ([text, cuts]) => {
+    const { Rendering } = await import("/page/markdown.js");
+    const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    const body = document.createElement("div");
+    const rendering = new Rendering(body, () => {});
+    const size = Math.ceil(text.length / cuts);
+    for (let at = 0; at < text.length; at += size) {
+        rendering.append(text.slice(at, at + size));
+        if (cuts > 1) await pause(40);
     }
-    return [whole.innerHTML, grown.innerHTML];
+    await rendering.finish();
+    return body.innerHTML;
 }"""
 
 
@@ -76,29 +70,69 @@ def test_events_are_parsed_in_any_cuts(
         assert [[e["type"], e["data"]] for e in found] == events, cuts
 
 
-@pytest.mark.parametrize(
-    ("text", "kinds"),
-    [
-        ("one\ntwo\n\nthree", ["text", "text"]),
-        ("a\n```py\nb\n\nc\n```\nd", ["text", "code", "text"]),
-        ("```\nnever closed", ["code"]),
-        ("~~~~\n```\n~~~~", ["code"]),
-        ("# Title\ntext", ["heading", "text"]),
-        ("- a\n- b\n\n1. c", ["list", "list"]),
-        ("", []),
-    ],
-)
-def test_text_is_cut_into_blocks(page: Page, text: str, kinds: list[str]) -> None:
-    """Paragraphs, code, lists and headings are told apart."""
-    blocks: list[dict[str, Any]] = page.evaluate(BLOCKS, text)
-    assert [block["kind"] for block in blocks] == kinds, json.dumps(blocks)
+TEXT = """# Title
+Some *italic*, **bold**, ~~gone~~ and `code`, [a link](https://example.org/).
+
+| a | b |
+|---|--:|
+| 1 | 2 |
+
+3. three
+4. four
+   - inner
+
+> quoted
+
+```python
+x = 1
+
+y = 2
+```
+After.
+
+~~~
+```
+~~~"""
 
 
-def test_text_that_grows_ends_up_as_text_that_came_at_once(page: Page) -> None:
+def test_markdown_is_what_it_says(page: Page) -> None:
+    """Tables, links, quotes, italics, numbers that go on, nested lists, code."""
+    html = page.evaluate(SHOW, [TEXT, 1])
+    for part in (
+        '<h3 dir="auto">Title</h3>',
+        "<em>italic</em>",
+        "<s>gone</s>",
+        'href="https://example.org/" target="_blank" rel="noopener noreferrer"',
+        '<td data-align="right" dir="auto">2</td>',
+        '<ol start="3">',
+        "<blockquote",
+        "<code>x = 1\n\ny = 2</code>",
+        "<code>```</code>",
+    ):
+        assert part in html, html
+    assert html.index("four") < html.index("<ul>") < html.index("inner")
+
+
+@pytest.mark.parametrize("cuts", [7, 25])
+def test_text_that_grows_ends_up_as_text_that_came_at_once(
+    page: Page, cuts: int
+) -> None:
     """However an answer arrives, it is rendered the same."""
-    text = (
-        "# T\nHi `x` **y**\n\n```python\na = 1\n\nb\n```\n1. one\n2. two\n\n- last\nend"
-    )
-    whole, grown = page.evaluate(GROW, text)
-    assert whole == grown
-    assert "<pre" in whole
+    assert page.evaluate(SHOW, [TEXT, cuts]) == page.evaluate(SHOW, [TEXT, 1])
+
+
+def test_a_long_text_is_parsed_in_pieces(page: Page) -> None:
+    """Code and paragraphs longer than one request are whole on the screen."""
+    lines = [f"line {n:5}" for n in range(3000)]
+    html = page.evaluate(SHOW, ["```\n" + "\n".join(lines) + "\n```\n**end**", 3])
+    assert f"<code>{chr(10).join(lines)}</code>" in html
+    assert "<strong>end</strong>" in html
+    html = page.evaluate(SHOW, ["\n\n".join(lines), 1])
+    assert all(line in html for line in lines)
+
+
+def test_without_the_server_text_stays_as_it_was_written(page: Page) -> None:
+    """Where nothing parses, nothing is lost."""
+    page.route("**/page/markdown", lambda route: route.abort())
+    assert page.evaluate(SHOW, ["**a** <b>", 1]) == '<p dir="auto">**a** &lt;b&gt;</p>'
+    page.unroute("**/page/markdown")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
 from trio_ai_stream.http.page.page_routes import FOLDER, POLICY
+
+ANY_LINK = ["a", {"href": "https://h/p"}, "i"]
 
 
 async def get(w: World, path: str, method: str = "GET", **headers: str) -> Visit:
@@ -103,3 +106,27 @@ def test_the_page_links_every_file() -> None:
     texts = {path.name: path.read_text() for path in FOLDER.iterdir()}
     for name in texts.keys() - {"index.html"}:
         assert any(f"/{name}" in text for text in texts.values()), name
+
+
+async def test_markdown_becomes_a_tree_without_markup() -> None:
+    """HTML is text, a script is no link, an image is a link, a long text is refused."""
+    async with world() as w:
+        text = "# T\n<b>x</b> [a](javascript:1) ![i](https://h/p)\n\n2. b"
+        asked = w.visit(json.dumps({"text": text}).encode(), "/page/markdown")
+        await over(asked)
+        assert asked.json() == [
+            [0, ["h3", {}, "T"]],
+            [1, ["p", {}, "<b>x</b> [a](javascript:1) !", ANY_LINK]],
+            [3, ["ol", {"start": "2"}, ["li", {}, "b"]]],
+        ]
+        long = w.visit(json.dumps({"text": "x" * 8001}).encode(), "/page/markdown")
+        await over(long)
+        assert long.status == 400
+
+
+async def test_markdown_is_parsed_for_those_with_a_key() -> None:
+    """Parsing costs more than a file, so it needs what `/chat` needs."""
+    async with world(env={"API_KEYS": "one-of-the-keys"}) as w:
+        asked = w.visit(b'{"text":"x"}', "/page/markdown", headers={})
+        await over(asked)
+        assert asked.status == 401

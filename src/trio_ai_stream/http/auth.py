@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from trio_ai_stream.admission.clients import identify
+from trio_ai_stream.http.page.page_routes import MARKDOWN
 from trio_ai_stream.http.page.page_routes import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
@@ -73,7 +74,7 @@ def check_client(services: Services, context: RequestContext) -> Problem | None:
         return LOOPBACK_ONLY
     if not services.settings.keys_required or context.role is not None:
         return None
-    public = path in PUBLIC or path.startswith(PUBLIC_PREFIX)
+    public = path in PUBLIC or (path.startswith(PUBLIC_PREFIX) and path != MARKDOWN)
     return None if public else _unauthorized(token)
 
 

@@ -95,10 +95,8 @@ def sentences(prompt: str, seed: int) -> Iterator[tuple[str, ...]]:
     while True:
         order = choice.sample(_SENTENCES, len(_SENTENCES))
         for number, sentence in enumerate(order):
-            if number % 3 == 2:
-                yield _glued("\n\n", sentence)
-            else:
-                yield _glued(" ", sentence)
+            # Paragraphs have three sentences; what follows a block is one of its own.
+            yield _glued("\n\n" if number % 3 == 0 else " ", sentence)
             if number % 6 == 5:
                 yield _glued("\n\n", choice.choice(_BLOCKS))
 

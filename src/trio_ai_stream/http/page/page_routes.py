@@ -1,4 +1,4 @@
-"""`GET /`: the page; `/page/…`: its files; `/page/config`: what it must know.
+"""`GET /`: the page; `/page/…`: its files, what it must know, its Markdown.
 
 The files are a few tens of kilobytes. They are read once and served from memory:
 reading them for each request would take a thread of Trio's.
@@ -10,16 +10,23 @@ import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
+import trio
 from quart import Blueprint, Response, abort, request
 
+from trio_ai_stream.http.http_responses import json_response
+from trio_ai_stream.http.page.markdown import MAX_TEXT, blocks
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.simulator.faults import PREFIX as SIMULATOR_PREFIX
 from trio_ai_stream.simulator.faults import PRESETS
+from trio_ai_stream.wire.problems import Problem, Refused
 
 PREFIX: Final = "/page/"
+# Costs more than a file does, so it needs a key where `/chat` does.
+MARKDOWN: Final = f"{PREFIX}markdown"
 FOLDER: Final = Path(__file__).with_name("static")
 TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -41,6 +48,12 @@ POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /page/markdown`."""
+
+    text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +91,12 @@ def load_assets(folder: Path = FOLDER) -> dict[str, Asset]:
 
 
 def page_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint with the page; it needs no key, only `/chat` does."""
+    """Return the blueprint with the page; its files need no key."""
     blueprint = Blueprint("page", __name__)
     assets = load_assets()
     config = page_config(services.settings)
+    # One at a time: whoever has the page parse all day takes one core's half at most.
+    parsers = trio.CapacityLimiter(1)
 
     @blueprint.get("/")
     async def page() -> Response:
@@ -90,6 +105,15 @@ def page_blueprint(services: Services) -> Blueprint:
     @blueprint.get(f"{PREFIX}config")
     async def page_config_() -> dict[str, Any]:
         return config
+
+    @blueprint.post(MARKDOWN)
+    async def markdown() -> Response:
+        try:
+            source = msgspec.json.decode(await request.get_data(), type=Source)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            raise Refused(Problem(400, "invalid_request", str(exc))) from exc
+        found = await trio.to_thread.run_sync(blocks, source.text, limiter=parsers)
+        return json_response(msgspec.json.encode(found))
 
     @blueprint.get(f"{PREFIX}<name>")
     async def file(name: str) -> Response:

@@ -1,11 +1,13 @@
-// The page: wires the composer, the conversation and the live view.
+// The page: wires the composer, the conversation, its choices and the live view.
 
 import { $, el } from "./dom.js";
 import { Exchange } from "./exchange.js";
+import { showHistory } from "./history.js";
 import { LiveView } from "./live.js";
-import { doneLine, errorCard, stopCard } from "./receipt.js";
-import { Rendering } from "./render.js";
-import { getConfig, key } from "./server.js";
+import { Picker } from "./picker.js";
+import { getConfig, getModels, key } from "./server.js";
+import { choice, conversations } from "./store.js";
+import { Thread } from "./thread.js";
 
 const STARTERS = [
   ["simulator/default", "A healthy answer", "Tell me about cancel scopes."],
@@ -18,116 +20,232 @@ const STARTERS = [
 // stream lived in another process; where a receipt is here already it is worth less.
 const SOON_MS = 500;
 const LATER_MS = 1500;
+const RETRY_MS = 1500;
+const SAVE_MS = 1000;
+const TITLE_LENGTH = 60;
+
+const draft = choice("draft");
+const lastOpen = choice("conversation");
+const options = choice("options");
+const bannerAway = choice("banner away");
 
 let config = null;
 let live = null;
 let exchange = null;
-let messages = [];
+let waiting = null; // the message that waits for the server: {back()}
+let editing = null; // the message that the composer's text will take the place of
+let conversation = newConversation();
 
+const thread = new Thread({ edit, retry, fresh, key: () => $("key").focus() });
+new Picker($("model"), $("models"), findModels, describeModel);
+
+function newConversation() {
+  return { id: crypto.randomUUID?.() ?? String(Math.random()).slice(2), title: "", at: 0, messages: [] };
+}
+
+/** Ask for the server's configuration until it is here. */
 async function begin() {
-  config = await getConfig();
+  while (config === null) {
+    try {
+      config = await getConfig();
+    } catch {
+      $("link").dataset.state = "lost";
+      $("link").textContent = "the server does not answer; trying again";
+      await pause(RETRY_MS);
+    }
+  }
   const { budgets, faults, upstream, version } = config;
   $("version").textContent = version;
-  $("simulated").hidden = upstream !== "simulator";
-  $("fault-option").hidden = faults.length === 0;
-  $("model-option").hidden = faults.length > 0;
+  $("simulated").hidden = upstream !== "simulator" || bannerAway.get() === true;
   $("key-option").hidden = !config.key_needed;
   $("key").value = key.get();
   $("model").placeholder = config.default_model;
-  for (const { model } of faults) {
-    $("fault").append(el("option", { value: model }, model.replace("simulator/", "")));
-  }
+  if (faults.length && !$("model").value) $("model").value = "simulator/default";
   for (const [model, title, prompt] of faults.length ? STARTERS : []) {
     const button = el("button", { type: "button" }, el("strong", {}, title), el("span", {}, prompt));
     button.addEventListener("click", () => {
-      $("fault").value = model;
-      describeFault();
+      $("model").value = model;
+      describeModel();
       ask(prompt);
     });
     $("starters").append(el("li", {}, button));
   }
-  describeFault();
+  describeModel();
   live = new LiveView(budgets);
   live.restart();
   // On a phone the focus would open the keyboard over what there is to read.
   if (config.key_needed && !key.get()) $("key").focus();
-  else if (wide.matches) $("prompt").focus();
+  else if (wide.matches && document.activeElement === document.body) $("prompt").focus();
 }
 
-function describeFault() {
-  const chosen = config.faults.find(({ model }) => model === $("fault").value);
+async function findModels() {
+  return config?.faults.length ? config.faults : getModels();
+}
+
+function describeModel() {
+  const chosen = config?.faults.find(({ model }) => model === $("model").value);
   $("hint").textContent = chosen ? `${chosen.description}.` : "Enter sends, Shift+Enter makes a line, Esc stops.";
+  options.set({ ...options.get(), model: $("model").value });
 }
 
-/** Send `text` with as much of the conversation before it as the server takes. */
+/** Send `text` as the conversation's next message. */
 async function ask(text) {
-  if (exchange || !text.trim()) return;
-  messages.push({ role: "user", content: text });
-  const { left, sent } = fitting();
-  $("welcome").hidden = true;
-  $("messages").append(el("li", { class: "user" }, el("p", {}, text)));
-  const answer = addAnswer(left);
-  running(new Exchange());
-  say("Answering");
-  const body = { messages: sent };
-  const model = config.faults.length ? $("fault").value : $("model").value.trim();
-  if (model) body.model = model;
-  const result = await exchange.run(body, answer);
-  running(null);
-  await finish(answer, result);
+  if (exchange || waiting || !text.trim()) return;
+  const message = { role: "user", content: text };
+  conversation.messages.push(message);
+  conversation.title ||= text.replace(/[\s#*`|]+/g, " ").trim().slice(0, TITLE_LENGTH);
+  const item = thread.addUser(message, conversation.messages.length - 1);
+  save();
+  await answer(item);
 }
 
-/** Leave out the oldest messages beyond the server's limit; never the last. */
-function fitting() {
-  let room = config.max_messages_length;
-  let from = messages.length;
-  while (from > 0 && (room -= [...messages[from - 1].content].length) >= 0) from -= 1;
-  from = Math.min(from, messages.length - 1);
-  return { sent: messages.slice(from), left: from };
-}
-
-function addAnswer(left) {
-  const body = el("div", { class: "body" });
-  const item = el("li", { class: "assistant", "aria-busy": "true" });
-  if (left > 0) {
-    item.append(el("p", { class: "line" }, `The server takes ${config.max_messages_length} characters: ${left} older left out.`));
+/** Have the last message answered; while the server is gone it waits, and says so. */
+async function answer(item) {
+  let result = null;
+  let shown = null;
+  const message = { role: "assistant", content: "", model: $("model").value };
+  const at = conversation.messages.length;
+  while (result === null) {
+    if (config === null && !(await serverIsBack(item))) return;
+    const { left, sent } = fitting();
+    shown = thread.addAnswer(message);
+    if (left > 0) shown.note(`The server takes ${config.max_messages_length} characters: ${left} older left out.`);
+    running(new Exchange());
+    conversation.messages[at] = message;
+    say("Answering");
+    const saving = setInterval(save, SAVE_MS);
+    result = await exchange.run({ ...request(), messages: sent }, shown);
+    clearInterval(saving);
+    if (result.end === "error" && result.type === "connection_lost" && result.id === null) {
+      // Nothing has begun: the message waits for the server to come back.
+      shown.item.remove();
+      conversation.messages.length = at;
+      running(null);
+      result = null;
+      if (!(await serverIsBack(item))) return;
+    }
   }
-  item.append(body);
-  $("messages").append(item);
-  toEnd(true);
-  const rendering = new Rendering(body, () => toEnd());
-  let thoughts = null;
-  return {
-    item,
-    rendering,
-    began: (event) => (item.dataset.request = event.request_id),
-    content: (text) => rendering.append(text),
-    reasoning: (text) => {
-      thoughts ??= item.insertBefore(el("p", { class: "thoughts" }), body);
-      thoughts.append(text);
-      toEnd();
+  message.result = result;
+  if (result.end === "stopped" && result.id !== null) {
+    message.record = await live.record(result.id, result.receipt ? SOON_MS : LATER_MS);
+  }
+  running(null);
+  await save();
+  await thread.end(shown, message, at);
+  say(spoken(message));
+}
+
+function spoken({ result, record }) {
+  if (result.end === "done") return "Answer complete";
+  if (result.end !== "stopped") return `The answer failed: ${result.message}`;
+  return `Stopped. Outcome: ${record?.outcome ?? result.receipt?.outcome ?? "cancelled"}.`;
+}
+
+/** Wait for the server under the message; false if the message was taken back. */
+async function serverIsBack(item) {
+  const button = el("button", { type: "button", class: "small" }, "Take back");
+  const note = el("p", { class: "line waits" }, "Not sent: the server does not answer. It will be sent as soon as it does. ", button);
+  item.append(note);
+  thread.toEnd();
+  say("Not sent yet: the server does not answer");
+  let taken = false;
+  waiting = {
+    back() {
+      taken = true;
+      const { content } = conversation.messages.pop();
+      item.remove();
+      if (conversation.messages.length === 0) conversations.remove(conversation.id);
+      else save();
+      fill($("prompt").value ? `${content}\n${$("prompt").value}` : content);
     },
+  };
+  button.addEventListener("click", () => waiting?.back());
+  for (;;) {
+    await pause(config === null ? 100 : RETRY_MS);
+    if (taken || (config !== null && (await getConfig().then(() => true, () => false)))) break;
+  }
+  waiting = null;
+  note.remove();
+  return !taken;
+}
+
+/** What is chosen in the drawer, as `POST /chat` wants it. */
+function request() {
+  const { temperature, max_tokens } = chosen();
+  const model = $("model").value.trim();
+  return {
+    ...(model ? { model } : {}),
+    ...(temperature === null ? {} : { temperature }),
+    ...(max_tokens === null ? {} : { max_tokens }),
+    include_reasoning: true,
   };
 }
 
-async function finish(answer, result) {
-  const { item, rendering } = answer;
-  rendering.flush();
-  item.removeAttribute("aria-busy");
-  item.dataset.end = result.end;
-  if (rendering.text) messages.push({ role: "assistant", content: rendering.text });
-  if (result.end === "stopped") {
-    const record = result.id === null ? null : await live.record(result.id, result.receipt ? SOON_MS : LATER_MS);
-    item.append(stopCard(result, record));
-    say(`Stopped. Outcome: ${record?.outcome ?? result.receipt?.outcome ?? "cancelled"}.`);
-  } else if (result.end === "done") {
-    item.append(doneLine(result));
-    say("Answer complete");
-  } else {
-    item.append(errorCard(result));
-    say(`The answer failed: ${result.message}`);
-  }
-  toEnd();
+const number = (id) => ($(id).value.trim() === "" || !$(id).checkValidity() ? null : Number($(id).value));
+
+const chosen = () => ({
+  system: $("system").value.trim(),
+  temperature: number("temperature"),
+  max_tokens: number("max-tokens"),
+});
+
+/** Leave out the oldest messages beyond the server's limit; never the last. */
+function fitting() {
+  const { system } = chosen();
+  const messages = conversation.messages
+    .filter(({ content }) => content)
+    .map(({ role, content }) => ({ role, content }));
+  let room = config.max_messages_length - [...system].length;
+  let from = messages.length;
+  while (from > 0 && (room -= [...messages[from - 1].content].length) >= 0) from -= 1;
+  from = Math.min(from, messages.length - 1);
+  const first = system ? [{ role: "system", content: system }] : [];
+  return { sent: [...first, ...messages.slice(from)], left: from };
+}
+
+async function save() {
+  if (conversation.messages.length === 0) return;
+  conversation.at = Date.now();
+  lastOpen.set(conversation.id);
+  await conversations.put(structuredClone(conversation));
+}
+
+function show(record) {
+  conversation = record;
+  lastOpen.set(record.id);
+  stopEditing();
+  thread.show(record.messages);
+}
+
+/** Take a message of the user's back into the composer; sending replaces what follows. */
+function edit(at) {
+  if (exchange || waiting) return;
+  editing = { at, before: editing?.before ?? $("prompt").value };
+  $("editing").hidden = false;
+  fill(conversation.messages[at].content);
+}
+
+function stopEditing() {
+  if (editing === null) return;
+  $("editing").hidden = true;
+  fill(editing.before);
+  editing = null;
+}
+
+/** Have the question before message `at` answered once more. */
+function retry(at) {
+  if (exchange || waiting) return;
+  conversation.messages.length = at;
+  thread.show(conversation.messages);
+  const item = $("messages").lastElementChild;
+  item.querySelector(".waits")?.remove();
+  answer(item);
+}
+
+function fresh() {
+  if (exchange || waiting) return;
+  show(newConversation());
+  $("prompt").focus();
 }
 
 function running(now) {
@@ -137,65 +255,104 @@ function running(now) {
   $("send").hidden = now !== null;
   $("stop").hidden = now === null;
   $("fresh").disabled = now !== null;
+  $("messages").classList.toggle("busy", now !== null);
   if (focused) (now ? $("stop") : $("prompt")).focus();
 }
 
 const say = (text) => ($("status").textContent = text);
-
-/** Keep the end in view, unless the reader has scrolled away from it. */
-let following = true;
-function toEnd(always = false) {
-  const scroll = $("scroll");
-  if (always) following = true;
-  if (following) scroll.scrollTop = scroll.scrollHeight;
-}
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function submit(event) {
   event?.preventDefault();
-  if (exchange || !$("prompt").value.trim()) return;
+  if (exchange || waiting || !$("prompt").value.trim()) return;
   const text = $("prompt").value;
-  $("prompt").value = "";
-  grow();
+  if (editing) {
+    conversation.messages.length = editing.at;
+    thread.show(conversation.messages);
+    $("messages").querySelector(".waits")?.remove();
+    stopEditing();
+  } else {
+    fill("");
+  }
   ask(text);
 }
 
-function grow() {
+function fill(text) {
+  $("prompt").value = text;
+  typed();
+  $("prompt").focus();
+}
+
+function typed() {
   const prompt = $("prompt");
+  if (editing === null) draft.set(prompt.value);
   prompt.style.height = "auto";
   prompt.style.height = `${Math.min(prompt.scrollHeight + 2, 200)}px`;
 }
 
 $("composer").addEventListener("submit", submit);
-$("prompt").addEventListener("input", grow);
+$("prompt").addEventListener("input", typed);
 $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") exchange?.stop();
+  if (event.key !== "Escape" || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  if (exchange) exchange.stop();
+  else if (editing) stopEditing();
 });
 $("stop").addEventListener("click", () => exchange?.stop());
-$("fault").addEventListener("change", describeFault);
+$("edit-cancel").addEventListener("click", stopEditing);
 $("key").addEventListener("change", () => {
   key.set($("key").value);
-  live.restart();
+  live?.restart();
 });
-$("fresh").addEventListener("click", () => {
-  messages = [];
-  $("messages").replaceChildren();
-  $("welcome").hidden = false;
+$("fresh").addEventListener("click", fresh);
+$("banner-close").addEventListener("click", () => {
+  bannerAway.set(true);
+  $("simulated").hidden = true;
   $("prompt").focus();
 });
-$("scroll").addEventListener("scroll", () => {
-  const { scrollHeight, scrollTop, clientHeight } = $("scroll");
-  following = scrollHeight - scrollTop - clientHeight < 60;
+
+for (const name of ["settings", "history"]) {
+  $(`${name}-close`).addEventListener("click", () => $(name).close());
+  $(name).addEventListener("click", (event) => {
+    if (event.target === $(name)) $(name).close(); // beside it
+  });
+}
+$("settings-open").addEventListener("click", () => $("settings").showModal());
+$("settings").addEventListener("input", () => {
+  options.set({ ...options.get(), ...chosen() });
+  const set = Object.values(chosen()).filter((value) => value !== null && value !== "").length;
+  $("settings-open").textContent = set ? `Options (${set})` : "Options";
+});
+$("history-open").addEventListener("click", async () => {
+  await showHistory({
+    current: conversation.id,
+    async open(id) {
+      if (exchange || waiting) return;
+      show(await conversations.get(id));
+      $("history").close();
+    },
+    removed(id) {
+      if (id === conversation.id && !exchange && !waiting) show(newConversation());
+    },
+  });
+  $("history").showModal();
 });
 
 const wide = matchMedia("(min-width: 64rem)");
 const unfold = () => ($("live").open = wide.matches);
 wide.addEventListener("change", unfold);
 unfold();
-begin().catch((error) => {
-  $("link").dataset.state = "lost";
-  $("link").textContent = "the server does not answer";
-  say(`The page could not start: ${error.message}`);
-});
+
+const kept = options.get() ?? {};
+$("model").value = kept.model ?? "";
+$("system").value = kept.system ?? "";
+$("temperature").value = kept.temperature ?? "";
+$("max-tokens").value = kept.max_tokens ?? "";
+$("settings").dispatchEvent(new Event("input"));
+$("prompt").value = draft.get() ?? "";
+typed();
+begin();
+const last = await conversations.get(lastOpen.get() ?? "");
+if (last && conversation.messages.length === 0) show(last);

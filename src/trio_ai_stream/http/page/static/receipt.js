@@ -21,16 +21,42 @@ export function doneLine(result) {
   return el("p", { class: "line" }, parts.filter(Boolean).join(" · "));
 }
 
-/** The card of an answer that failed. */
-export function errorCard(result) {
+// What an error means, for somebody who has never read the server's manual.
+const WORDS = {
+  connection_lost: "The line to the server broke",
+  missing_api_key: "This server wants a key",
+  invalid_api_key: "The server does not know this key",
+  permission_denied: "This key may not do that",
+  rate_limited: "You ask faster than this server allows",
+  server_overloaded: "The server is full",
+  shutting_down: "The server is being restarted",
+  payload_too_large: "This is more than the server takes",
+  invalid_request: "The server does not understand the request",
+  internal_error: "The server made a mistake",
+  deadline_exceeded: "The answer took too long",
+  first_token_timeout: "The model did not begin in time",
+  stream_idle_timeout: "The model fell silent",
+  upstream_unreachable: "The provider cannot be reached",
+  upstream_unavailable: "The provider is down",
+  upstream_overloaded: "The provider is overloaded",
+  upstream_rate_limited: "The provider allows no more requests now",
+  upstream_payment_required: "The server's account has no credit left",
+  upstream_authentication: "The provider refuses the server's key",
+  upstream_failed: "The provider broke off",
+  upstream_rejected: "The provider refused the request",
+};
+
+/** The card of an answer that failed; `remedy` is the button with what to do. */
+export function errorCard(result, remedy) {
   const status = result.status ? ` (${result.status})` : "";
   return el(
     "div",
     { class: "card failed" },
-    el("p", { class: "title" }, `${result.type ?? "broken"}${status}`),
+    el("p", { class: "title" }, WORDS[result.type] ?? "The answer failed"),
     el("p", {}, result.message ?? ""),
-    result.retryable ? el("p", { class: "quiet" }, "The same request may well succeed if you send it again.") : null,
+    el("p", { class: "quiet" }, el("code", {}, `${result.type ?? "broken"}${status}`), result.retryable ? " · may well succeed if you send it again" : ""),
     el("dl", {}, ...fact("Delivered", count(result.events, "event"), `in ${time(result.totalMs)}`)),
+    remedy,
   );
 }
 

@@ -5,6 +5,7 @@ import { readEvents } from "./sse.js";
 const KEY = "trio-ai-stream key";
 // A cancel takes a few milliseconds; a server that cannot answer is hung up on.
 const CANCEL_MS = 3000;
+const MARKDOWN_MS = 5000;
 
 export const key = {
   get: () => sessionStorage.getItem(KEY) ?? "",
@@ -34,6 +35,29 @@ export async function getConfig() {
   const response = await fetch("/page/config");
   if (!response.ok) throw await refusal(response);
   return response.json();
+}
+
+/** Upstream's models as [{model, description}]. */
+export async function getModels() {
+  const response = await fetch("/v1/models", { headers: headers() });
+  if (!response.ok) throw await refusal(response);
+  const { data } = await response.json();
+  return data.map(({ id, name }) => ({ model: id, description: name }));
+}
+
+/** Have the server parse Markdown: [[line, node], ...], or null where it cannot. */
+export async function parseMarkdown(text) {
+  try {
+    const response = await fetch("/page/markdown", {
+      method: "POST",
+      headers: headers({ "Content-Type": "application/json" }),
+      body: JSON.stringify({ text }),
+      signal: AbortSignal.timeout(MARKDOWN_MS),
+    });
+    return response.ok ? await response.json() : null;
+  } catch {
+    return null;
+  }
 }
 
 /** Start an answer; return its id and its events, parsed, in batches as they arrive. */

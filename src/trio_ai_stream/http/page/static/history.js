@@ -1,0 +1,67 @@
+// The list of conversations that this browser keeps: open, rename, export, delete.
+
+import { $, el } from "./dom.js";
+import { conversations } from "./store.js";
+
+const small = (label, name, act) => {
+  const button = el("button", { type: "button", class: "small", "aria-label": `${label}: ${name}` }, label);
+  button.addEventListener("click", act);
+  return button;
+};
+
+/** Fill the dialog; `open(id)` shows a conversation, `removed(id)` hears of one deleted. */
+export async function showHistory({ current, open, removed }) {
+  const all = await conversations.all();
+  $("history-note").textContent = all.length ? "They are kept in this browser only." : "Nothing is kept yet.";
+  const again = () => showHistory({ current, open, removed });
+  $("history-list").replaceChildren(
+    ...all.map((record) => {
+      const title = el("button", { type: "button", class: "title", "aria-current": record.id === current ? "true" : null }, record.title, el("span", { class: "quiet" }, when(record.at)));
+      title.addEventListener("click", () => open(record.id));
+      const item = el("li", {}, title);
+      item.append(
+        small("Rename", record.title, () => rename(item, record, again)),
+        small("Export", record.title, () => download(record)),
+        small("Delete", record.title, async () => {
+          await conversations.remove(record.id);
+          removed(record.id);
+          await again();
+          ($("history-list").querySelector("button") ?? $("history-close")).focus();
+        }),
+      );
+      return item;
+    }),
+  );
+}
+
+const when = (at) => new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+
+function rename(item, record, again) {
+  const input = el("input", { type: "text", "aria-label": "New name", maxlength: 120 });
+  input.value = record.title;
+  const save = async () => {
+    const title = input.value.trim();
+    if (title) await conversations.put({ ...record, title, named: true });
+    await again();
+  };
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") save();
+    if (event.key === "Escape") {
+      event.preventDefault();
+      again();
+    }
+  });
+  const done = el("button", { type: "button", class: "small" }, "Save");
+  done.addEventListener("click", save);
+  item.replaceChildren(input, done);
+  input.focus();
+}
+
+/** Write a conversation as a Markdown file. */
+function download(record) {
+  const parts = record.messages.map(({ role, content }) => `## ${role === "user" ? "You" : "Answer"}\n\n${content}\n`);
+  const file = new Blob([`# ${record.title}\n\n${parts.join("\n")}`], { type: "text/markdown" });
+  const link = el("a", { href: URL.createObjectURL(file), download: `${record.title.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40)}.md` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

@@ -1,0 +1,136 @@
+// The messages on the screen: each with what can be done with it.
+
+import { $, el } from "./dom.js";
+import { copyText, MAX_SHOWN, Rendering } from "./markdown.js";
+import { doneLine, errorCard, stopCard } from "./receipt.js";
+
+const action = (label, act) => {
+  const button = el("button", { type: "button", class: "small" }, label);
+  button.addEventListener("click", () => act(button));
+  return button;
+};
+
+/** Shows a conversation; `acts` has edit(at), retry(at), key() and fresh(). */
+export class Thread {
+  #acts;
+  #following = true;
+
+  constructor(acts) {
+    this.#acts = acts;
+    $("scroll").addEventListener("scroll", () => {
+      const { scrollHeight, scrollTop, clientHeight } = $("scroll");
+      this.#following = scrollHeight - scrollTop - clientHeight < 60;
+    });
+  }
+
+  /** Show all of a conversation anew. */
+  show(messages) {
+    $("messages").replaceChildren();
+    $("welcome").hidden = messages.length > 0;
+    messages.forEach((message, at) => {
+      if (message.role === "user") this.addUser(message, at);
+      else this.#restore(message, at);
+    });
+    if (messages.at(-1)?.role === "user") {
+      const send = action("Send it", () => this.#acts.retry(messages.length));
+      $("messages").lastElementChild.append(el("p", { class: "line waits" }, "This has no answer yet. ", send));
+    }
+    this.toEnd(true);
+  }
+
+  addUser(message, at) {
+    $("welcome").hidden = true;
+    const item = el(
+      "li",
+      { class: "user" },
+      el("p", { dir: "auto" }, message.content),
+      el(
+        "div",
+        { class: "actions" },
+        action("Copy", (button) => copyText(message.content, button)),
+        action("Edit", () => this.#acts.edit(at)),
+      ),
+    );
+    $("messages").append(item);
+    this.toEnd(true);
+    return item;
+  }
+
+  /** Begin an answer: what an `Exchange` shows, and what `end` finishes. */
+  addAnswer(message) {
+    const body = el("div", { class: "body" });
+    const item = el("li", { class: "assistant", "aria-busy": "true" }, body);
+    $("messages").append(item);
+    this.toEnd(true);
+    const rendering = new Rendering(body, () => this.toEnd());
+    let thoughts = null;
+    return {
+      item,
+      rendering,
+      note: (text) => item.insertBefore(el("p", { class: "line" }, text), body),
+      began: (event) => {
+        item.dataset.request = message.id = event.request_id;
+      },
+      content: (text) => {
+        if (message.content.length < MAX_SHOWN) message.content += text;
+        thoughts?.querySelector("summary").replaceChildren("Thoughts");
+        rendering.append(text);
+      },
+      reasoning: (text) => {
+        message.thoughts ??= "";
+        if (message.thoughts.length > MAX_SHOWN) return;
+        message.thoughts += text;
+        thoughts ??= item.insertBefore(this.#thoughts("Thinking"), body);
+        thoughts.lastChild.append(text);
+        this.toEnd();
+      },
+    };
+  }
+
+  /** Show how an answer has ended, and what can be done with it. */
+  async end(answer, message, at) {
+    const { item, rendering } = answer;
+    const { result, record } = message;
+    await rendering.finish();
+    item.removeAttribute("aria-busy");
+    if (result?.end === "stopped") item.append(stopCard(result, record));
+    else if (result?.end === "done") item.append(doneLine(result));
+    else if (result) item.append(errorCard(result, this.#remedy(result, at)));
+    else item.append(el("p", { class: "line" }, "The page was closed before this answer had ended."));
+    const actions = el("div", { class: "actions" });
+    if (message.content) actions.append(action("Copy", (button) => copyText(message.content, button)));
+    actions.append(action("Retry", () => this.#acts.retry(at)));
+    item.append(actions);
+    item.dataset.end = result?.end ?? "left";
+    this.toEnd();
+  }
+
+  #restore(message, at) {
+    const answer = this.addAnswer(message);
+    if (message.id) answer.item.dataset.request = message.id;
+    if (message.thoughts) {
+      const thoughts = this.#thoughts("Thoughts");
+      thoughts.lastChild.append(message.thoughts);
+      answer.item.insertBefore(thoughts, answer.item.firstChild);
+    }
+    answer.rendering.append(message.content);
+    this.end(answer, message, at);
+  }
+
+  #thoughts(title) {
+    return el("details", { class: "thoughts" }, el("summary", {}, title), el("p", { dir: "auto" }));
+  }
+
+  #remedy(result, at) {
+    if (result.status === 401) return action("Enter a key", () => this.#acts.key());
+    if (result.status === 413) return action("New chat", () => this.#acts.fresh());
+    return action("Try again", () => this.#acts.retry(at));
+  }
+
+  /** Keep the end in view, unless the reader has scrolled away from it. */
+  toEnd(always = false) {
+    const scroll = $("scroll");
+    if (always) this.#following = true;
+    if (this.#following) scroll.scrollTop = scroll.scrollHeight;
+  }
+}

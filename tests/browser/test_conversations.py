@@ -1,0 +1,173 @@
+"""What the page keeps and what can be done with it; nothing typed is lost."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from playwright.sync_api import Page, Request, expect
+
+from tests.browser.conftest import Open, ask, choose, finished
+from tests.support.serving import ServerProcess
+from trio_ai_stream.http.page.page_routes import FOLDER
+
+
+def bodies_of(page: Page) -> list[dict[str, Any]]:
+    """Collect what the page sends to `/chat`."""
+    found: list[dict[str, Any]] = []
+
+    def collect(request: Request) -> None:
+        if request.url.endswith("/chat"):
+            found.append(request.post_data_json or {})
+
+    page.on("request", collect)
+    return found
+
+
+def test_the_page_is_light() -> None:
+    """The first load is 150 kB at most, uncompressed."""
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 150_000
+
+
+def test_a_conversation_and_a_draft_survive_a_reload(visit: Open) -> None:
+    """Messages, their endings and what was typed are there again, and go on."""
+    page = visit()
+    bodies = bodies_of(page)
+    finished(ask(page, "First **one**.", "simulator/echo"))
+    page.locator("#prompt").fill("half a thought")
+    page.reload()
+    answer = finished(page.locator(".assistant"))
+    expect(answer.locator("strong")).to_have_text("one")
+    expect(answer.locator(".line")).to_contain_text("completed")
+    expect(page.locator("#prompt")).to_have_value("half a thought")
+    page.locator("#prompt").press("Enter")
+    expect(page.locator(".assistant")).to_have_count(2)
+    assert [m["role"] for m in bodies[-1]["messages"]] == ["user", "assistant", "user"]
+
+
+def test_chats_are_listed_renamed_exported_and_deleted(visit: Open) -> None:
+    """The list is the browser's own; a deleted conversation is gone."""
+    page = visit()
+    finished(ask(page, "Rivers", "simulator/echo"))
+    page.get_by_role("button", name="New chat").click()
+    finished(ask(page, "Mountains", "simulator/echo"))
+    page.get_by_role("button", name="Chats").click()
+    titles = page.locator("#history-list .title")
+    expect(titles).to_have_text([re.compile("Mountains"), re.compile("Rivers")])
+    page.get_by_role("button", name="Rename: Rivers").click()
+    page.get_by_label("New name").fill("Water")
+    page.keyboard.press("Enter")
+    expect(titles.last).to_contain_text("Water")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export: Water").click()
+    assert "## You\n\nRivers" in download.value.path().read_text()
+    page.get_by_role("button", name="Delete: Mountains").click()
+    expect(titles).to_have_count(1)
+    titles.click()
+    expect(page.locator(".user > p")).to_have_text("Rivers")
+
+
+def test_edit_and_retry_replace_what_follows(visit: Open) -> None:
+    """An earlier message is changed and sent anew; an answer is asked for again."""
+    page = visit()
+    bodies = bodies_of(page)
+    finished(ask(page, "One.", "simulator/echo"))
+    finished(ask(page, "Two.", "simulator/echo"))
+    page.locator("#prompt").fill("a draft")
+    page.locator(".user").first.get_by_role("button", name="Edit").click()
+    expect(page.locator("#prompt")).to_have_value("One.")
+    page.locator("#prompt").fill("Uno.")
+    page.locator("#prompt").press("Enter")
+    expect(page.locator(".user > p")).to_have_text(["Uno."])
+    expect(page.locator("#prompt")).to_have_value("a draft")
+    finished(page.locator(".assistant")).get_by_role("button", name="Retry").click()
+    finished(page.locator(".assistant"))
+    asked = [[m["content"] for m in body["messages"]] for body in bodies[2:]]
+    assert asked == [["Uno."], ["Uno."]]
+
+
+def test_reasoning_is_folded_and_options_are_sent(visit: Open) -> None:
+    """Thoughts open on demand; system prompt, temperature, tokens reach `/chat`."""
+    page = visit()
+    bodies = bodies_of(page)
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label("System prompt").fill("Be brief.")
+    page.get_by_label("Temperature").fill("0.5")
+    page.get_by_label("Most tokens").fill("30")
+    page.keyboard.press("Escape")
+    answer = finished(ask(page, "Hm?", "simulator/reasoning"))
+    thoughts = answer.locator("details.thoughts")
+    expect(thoughts.locator("p")).to_be_hidden()
+    thoughts.get_by_text("Thoughts").click()
+    expect(thoughts.locator("p")).to_contain_text("simple")
+    assert bodies[0]["temperature"] == 0.5
+    assert bodies[0]["max_tokens"] == 30
+    assert bodies[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+    expect(page.get_by_role("button", name="Options (3)")).to_be_visible()
+
+
+def test_the_list_of_models_is_searched(visit: Open) -> None:
+    """Words find names and descriptions; arrows and Enter choose."""
+    page = visit()
+    page.locator("#model").click()
+    page.locator("#model").fill("half second")
+    options = page.locator("#models [role=option]")
+    expect(options).to_have_count(1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#model")).to_have_value("simulator/slow")
+    expect(page.locator("#models")).to_be_hidden()
+    expect(page.locator("#hint")).to_contain_text("every half second")
+
+
+def test_a_message_waits_for_its_server(visit: Open) -> None:
+    """Before the first answer of the server, and while it is gone; it can be undone."""
+    page = visit()
+    page.route("**/chat", lambda route: route.abort())
+    page.route("**/page/config", lambda route: route.abort())
+    choose(page, "simulator/echo")
+    page.locator("#prompt").fill("Taken back")
+    page.keyboard.press("Enter")
+    expect(page.locator(".user")).to_contain_text("Not sent")
+    page.get_by_role("button", name="Take back").click()
+    expect(page.locator("#prompt")).to_have_value("Taken back")
+    page.reload()
+    page.locator("#prompt").fill("Patience")
+    page.keyboard.press("Enter")
+    expect(page.locator(".user")).to_contain_text("Not sent")
+    page.unroute("**/chat")
+    page.unroute("**/page/config")
+    expect(page.locator(".user")).to_have_count(1)
+    expect(finished(page.locator(".assistant"))).to_contain_text("Patience")
+    expect(page.locator(".user")).not_to_contain_text("Not sent")
+
+
+def test_the_banner_can_be_put_away(visit: Open) -> None:
+    """And stays away; each answer still says that it is the simulator's."""
+    page = visit()
+    page.get_by_role("button", name="Put this note away").click()
+    expect(page.get_by_role("note")).to_be_hidden()
+    page.reload()
+    finished(ask(page, "Hello."))
+    expect(page.get_by_role("note")).to_be_hidden()
+    expect(page.locator(".assistant .line")).to_contain_text("simulator")
+
+
+def test_a_phone_in_landscape_keeps_its_chat(visit: Open) -> None:
+    """At 740 by 360 the conversation has a quarter of the height at least."""
+    page = visit()
+    page.set_viewport_size({"width": 740, "height": 360})
+    finished(ask(page, "Hello."))
+    assert page.locator("#scroll").evaluate("e => e.clientHeight") >= 90
+    expect(page.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
+
+
+def test_without_scripts_a_sentence_says_so(visit: Open, server: ServerProcess) -> None:
+    """Who has no JavaScript is told what to use."""
+    browser = visit().context.browser
+    assert browser is not None
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(server.url)
+    expect(page.locator("noscript p")).to_contain_text("This page needs JavaScript")
+    expect(page.locator("noscript p")).to_be_visible()
+    page.context.close()
