@@ -38,7 +38,7 @@ async def evalsha_calls(client: coredis.Redis[bytes]) -> int:
 
 async def granted(gate: SharedGate, client_id: str, request_id: str) -> Permit:
     """Ask until a permit is granted; a release reaches the server a moment later."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while True:
             answer = await gate.acquire_stream(client_id, request_id)
             if isinstance(answer, Permit):
@@ -47,13 +47,13 @@ async def granted(gate: SharedGate, client_id: str, request_id: str) -> Permit:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what a task in the background does; a server gives no signal of it."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - as above
             await trio.sleep(0.005)
 
 
 async def until_async(ask: Callable[[], Any], expected: object) -> None:
     """Ask the server until it says what is expected."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while await ask() != expected:  # noqa: ASYNC110 - as above
             await trio.sleep(0.005)

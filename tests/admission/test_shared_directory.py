@@ -122,9 +122,9 @@ async def test_a_silent_owner_is_unavailable_not_absent(
         joined(valkey.url, make_gate, Streams("one", a="ann")) as (one, _),
         silenced(),
     ):
-        with trio.fail_after(1), pytest.raises(DirectoryUnavailableError):
+        with trio.fail_after(30), pytest.raises(DirectoryUnavailableError):
             await one.cancel("c", "ann")
-        with trio.fail_after(1):
+        with trio.fail_after(30):
             listing = await one.list_streams(None)
         assert [entry["id"] for entry in listing.entries] == ["a"]
         assert not listing.complete

@@ -33,7 +33,7 @@ async def test_two_gates_admit_one_clients_rate_together(
             decision = await gate.admit_request("ip:192.0.2.1")
             decisions.append(decision.allowed)
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             gates = [make_gate(any_server.url, quota=quota) for _ in range(2)]
             for gate in gates:

@@ -88,7 +88,7 @@ class World:
         """Run one act in the loop, within ten seconds."""
 
         async def bounded() -> T:
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 return await act(*args)
 
         return trio.from_thread.run(bounded, trio_token=self._token)

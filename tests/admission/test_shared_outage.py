@@ -157,12 +157,12 @@ async def test_a_busy_process_does_not_blame_its_server(
 ) -> None:
     """A decision that comes late because our own loop was held keeps the link up."""
     async with trio.open_nursery() as nursery:
-        gate = make_gate(valkey.url, timeout_s=0.1)
+        gate = make_gate(valkey.url, timeout_s=0.5)
         await nursery.start(gate.run)
         async with trio.open_nursery() as requests:
             requests.start_soon(gate.admit_request, "c")
             await trio.lowlevel.checkpoint()
-            time.sleep(0.4)  # noqa: ASYNC251 - the loop is held on purpose
+            time.sleep(1.0)  # noqa: ASYNC251 - the loop is held on purpose
         assert gate.link.up
         assert (await gate.admit_request("c")).allowed
         nursery.cancel_scope.cancel(reason="the test is over")
@@ -173,7 +173,7 @@ async def test_a_permit_granted_too_late_for_us_goes_back(
     own_valkey: Server, make_gate: GateMaker
 ) -> None:
     """What Valkey granted while our loop was held is no stream, and is not counted."""
-    options = {"timeout_s": 0.1, "lease_s": 60.0}
+    options = {"timeout_s": 0.5, "lease_s": 60.0}
     async with connected(own_valkey, make_gate, **options) as (gate, client):
         found: list[Permit | PermitRefusal] = []
         streams = gate.keys.permits[1]
@@ -189,7 +189,7 @@ async def test_a_permit_granted_too_late_for_us_goes_back(
             requests.start_soon(acquire)
             await trio.testing.wait_all_tasks_blocked()
             own_valkey.thaw()
-            time.sleep(0.4)  # noqa: ASYNC251 - the loop is held on purpose
+            time.sleep(1.0)  # noqa: ASYNC251 - the loop is held on purpose
         assert gate.link.up
         assert isinstance(found[0], Permit)
         found[0].release()
@@ -208,7 +208,7 @@ async def test_all_who_wait_when_the_link_is_lost_wait_no_longer(
         async with trio.open_nursery() as requests:
             for number in range(50):
                 requests.start_soon(gate.admit_request, f"c{number}")
-        assert trio.current_time() - began < 0.5
+        assert trio.current_time() - began < 5  # one by one: 10 s
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
@@ -258,7 +258,7 @@ async def test_a_server_that_was_never_there_delays_no_start(
     """Without its Valkey a server starts, falls back and says so once."""
     async with trio.open_nursery() as nursery:
         gate = make_gate(f"redis://127.0.0.1:{free_port()}")
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             await nursery.start(gate.run)
         assert (await gate.admit_request("c")).allowed
         assert isinstance(await gate.acquire_stream("c", "r"), Permit)

@@ -157,7 +157,7 @@ def test_a_timeout_before_the_head_is_noticed_upstream(
             model=model,
             messages=HELLO,
             stream=stream,
-            timeout=0.3,
+            timeout=2,  # long enough for the request to get there
             extra_headers={"X-Request-ID": request_id},
         ):
             pass

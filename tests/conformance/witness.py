@@ -16,7 +16,7 @@ async def undisturbed(
     server: ServerProcess, hostile: Callable[[], Awaitable[None]]
 ) -> None:
     """Run `hostile` next to a stream: that completes, in the same process."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with await Client.connect(server.port) as client:
             stream = f"/stream?n={EVENTS}&every=0.01"
             await client.say(get(stream, "Connection: close"))

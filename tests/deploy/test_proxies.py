@@ -134,7 +134,7 @@ def test_a_client_that_leaves_before_the_answer_ends_the_request(
     left_at = time.monotonic()
     connection.close()
     assert server.ended(request_id)["outcome"] == "client_disconnected"
-    assert time.monotonic() - left_at < 5
+    assert time.monotonic() - left_at < 15
 
 
 def test_the_clients_request_id_is_kept(proxy: Proxy, server: ServerProcess) -> None:

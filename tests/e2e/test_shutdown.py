@@ -95,7 +95,7 @@ async def _drain_one(folder: Path, workers: int, target: str) -> None:
             assert code == 0, server.log.read_text()
         else:
             await _until_gone(pid)
-        assert trio.current_time() - began < DRAIN_S + 2 + 1  # the machine is shared
+        assert trio.current_time() - began < DRAIN_S + 10  # the machine is shared
         streams.close()
         assert "Traceback" not in server.log.read_text()
     finally:
@@ -115,7 +115,7 @@ async def test_the_end_comes_with_the_last_stream(tmp_path: Path) -> None:
                 assert len(events_of(await client.read_to_end())) == 6
                 began = trio.current_time()
                 assert await _exit_code(server) == 0
-                assert trio.current_time() - began < 2
+                assert trio.current_time() - began < 10
     finally:
         server.kill()
 

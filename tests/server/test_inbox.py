@@ -12,7 +12,7 @@ from trio_ai_stream.server.http_stream import Inbox, Message
 async def test_a_second_reader_is_refused() -> None:
     """Whoever waited first would never be woken."""
     inbox = Inbox(1)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(inbox.receive)
             await trio.testing.wait_all_tasks_blocked()
@@ -24,7 +24,7 @@ async def test_a_second_reader_is_refused() -> None:
 async def test_a_message_is_not_lost_with_a_cancelled_reader() -> None:
     """It goes to the next, whether it came before the cancel, with it or after it."""
     inbox = Inbox(1)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(inbox.receive)
             await trio.testing.wait_all_tasks_blocked()
@@ -58,7 +58,7 @@ async def test_a_disconnect_wakes_its_reader_and_overtakes_the_body() -> None:
     async def read() -> None:
         seen.append(await inbox.receive())
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             await trio.testing.wait_all_tasks_blocked()

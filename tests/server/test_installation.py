@@ -190,5 +190,5 @@ async def test_an_address_that_was_taken_meanwhile_is_a_sentence() -> None:
         said = (
             f"^cannot listen on http://127.0.0.1:{address[1]}: Address already in use"
         )
-        with trio.fail_after(10), pytest.raises(SystemExit, match=said):
+        with trio.fail_after(30), pytest.raises(SystemExit, match=said):
             await server.serve(app, config, sockets=sockets)

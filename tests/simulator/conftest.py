@@ -16,6 +16,6 @@ async def running(nursery: trio.Nursery) -> AsyncIterator[Running]:
     """A simulator on a free port."""
     simulator = Simulator(default_model="simulator/fast")
     address = await nursery.start(simulator.serve)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         yield Running(simulator, address)
     nursery.cancel_scope.cancel(reason="test over")

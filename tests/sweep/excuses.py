@@ -56,6 +56,9 @@ EXCUSES: Final[dict[str, str]] = {
         "other workers' streams, over their sockets"
     ),
     "trio_ai_stream/http/streams.py:*": ("no stream: one short answer"),
+    "trio_ai_stream/http/usage_routes.py:*": (
+        "no stream: one short answer, which a thread reads from the ledger"
+    ),
     "trio_ai_stream/http/models.py:*": (
         "no stream: the scenario `models` takes its longest way"
     ),

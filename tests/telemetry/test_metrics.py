@@ -189,13 +189,11 @@ async def test_a_long_turn_of_the_loop_is_seen(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_sampling, subject, lambda: None)
         await trio.sleep(0.5)
-        until = time.perf_counter() + 0.3
-        while time.perf_counter() < until:
-            pass
+        time.sleep(1)  # noqa: ASYNC251 - the loop is held on purpose
         await trio.sleep(1)
-        assert values(subject)["loop_longest_turn_seconds",] >= 0.3
+        assert values(subject)["loop_longest_turn_seconds",] >= 1
         await trio.sleep(KEPT + 1)
-        assert values(subject)["loop_longest_turn_seconds",] < 0.3
+        assert values(subject)["loop_longest_turn_seconds",] < 1
         nursery.cancel_scope.cancel(reason="the test is over")
 
 

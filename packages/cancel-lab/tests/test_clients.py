@@ -107,7 +107,7 @@ async def test_a_close_reaches_the_peer_as_what_it_is(act: Act, ending: str) -> 
     chunk = b'data: {"type":"content"}\n\n'
     unread = b"5\r\nhello\r\n" * 50
     peer = Peer(HEAD + b"%x\r\n%b\r\n" % (len(chunk), chunk) + unread)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             port = await listen(peer, nursery)
             stream = await dial(port, REQUEST, Transport.H1)
@@ -127,7 +127,7 @@ async def test_a_chunked_answer_is_complete_only_with_its_last_chunk() -> None:
     whole = b"%x\r\n%b\r\n" % (len(STREAM), STREAM)
     for answer, ending in ((whole + b"0\r\n\r\n", "done"), (whole[:30], "cut: closed")):
         peer = Peer(HEAD + answer)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 port = await listen(peer, nursery)
                 stream = await dial(port, REQUEST, Transport.H1)
@@ -143,7 +143,7 @@ async def test_a_chunked_answer_is_complete_only_with_its_last_chunk() -> None:
 async def test_an_act_of_http2_is_refused_on_http1() -> None:
     """The error says what it would need."""
     peer = Peer(b"")
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             stream = await dial(await listen(peer, nursery), REQUEST, Transport.H1)
             with pytest.raises(ValueError, match="needs HTTP/2"):
@@ -180,7 +180,7 @@ class HTTP2Peer:
 async def test_streams_below_a_goaways_last_id_are_read_to_their_end() -> None:
     """A draining server says GOAWAY and finishes what it has (RFC 9113, 6.8)."""
     peer = HTTP2Peer()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(trio.serve_listeners, peer.serve, listeners)
@@ -197,7 +197,7 @@ async def test_streams_below_a_goaways_last_id_are_read_to_their_end() -> None:
 async def test_sending_to_a_peer_that_is_gone_says_so() -> None:
     """A reset connection is reported as ended, not as some library's error."""
     peer = Peer(b"")
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             stream = await dial(await listen(peer, nursery), REQUEST, Transport.H1)
             stream.connection.close()

@@ -73,7 +73,7 @@ async def test_what_came_before_a_mistake_is_delivered(apart: bool) -> None:
         await peer.send((b"" if apart else CHUNKED) + b"2\r\nab\r\nnonsense\r\n")
         await trio.sleep_forever()
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         async with (
             in_memory(handle) as (client, transport),
             client.stream("GET", URL) as response,
@@ -196,7 +196,7 @@ async def test_abort_closes_at_once_and_is_idempotent() -> None:
         await peer.send(CHUNKED)
         await peer.more()
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with serving(handle) as server, client_of() as (client, transport):
             async with client.stream("GET", server.url) as response:
                 body = response.extensions["body"]
@@ -231,7 +231,7 @@ async def test_abort_from_another_task_wakes_the_reader(tls: bool) -> None:
         await peer.send(CHUNKED)
         await peer.more()
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with (
             serving(handle, tls=tls) as server,
             client_of() as (client, _),
@@ -258,7 +258,7 @@ async def test_a_cancelled_receive_closes_before_it_leaves() -> None:
         await peer.send(CHUNKED)
         await peer.more()
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with (
             serving(handle) as server,
             client_of() as (client, transport),

@@ -66,7 +66,7 @@ async def outcome(transport: httpx.AsyncBaseTransport, url: str) -> object:
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_a_response_is_what_httpx_makes_of_it(answer: bytes, tls: bool) -> None:
     """Status, headers, body and error class equal those of httpx's own transport."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with serving(answering(answer), tls=tls) as server:
             ours = await outcome(UpstreamTransport(ssl_context=CLIENT_TLS), server.url)
             stock = httpx.AsyncHTTPTransport(verify=CLIENT_TLS)
@@ -85,7 +85,7 @@ async def test_a_request_is_what_httpx_makes_of_it(method: str) -> None:
         await peer.send(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 
     transports = UpstreamTransport(ssl_context=CLIENT_TLS), httpx.AsyncHTTPTransport()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with serving(record) as server:
             for transport in transports:
                 async with httpx.AsyncClient(transport=transport) as client:
@@ -111,13 +111,13 @@ async def test_a_refused_connection_is_a_connect_error() -> None:
     async with serving(answering()) as server:
         port = server.port
     async with httpx.AsyncClient(transport=UpstreamTransport()) as client:
-        with trio.fail_after(10), pytest.raises(httpx.ConnectError):
+        with trio.fail_after(30), pytest.raises(httpx.ConnectError):
             await client.get(f"http://127.0.0.1:{port}/")
 
 
 async def test_an_untrusted_certificate_is_a_connect_error() -> None:
     """A certificate that the context does not trust ends the dial, and no socket."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with serving(answering(OK), tls=True) as server:
             transport = UpstreamTransport(ssl_context=httpx.create_ssl_context())
             async with httpx.AsyncClient(transport=transport) as client:
@@ -129,7 +129,7 @@ async def test_an_untrusted_certificate_is_a_connect_error() -> None:
 
 async def test_a_wrong_host_name_is_a_connect_error() -> None:
     """The certificate must be for the host of the URL."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with serving(answering(OK), tls=True) as server:
             transport = UpstreamTransport(ssl_context=CLIENT_TLS)
             async with httpx.AsyncClient(transport=transport) as client:
@@ -139,7 +139,7 @@ async def test_a_wrong_host_name_is_a_connect_error() -> None:
 
 async def test_a_request_error_carries_the_request() -> None:
     """httpx fills in the request of an error, so hooks and logs can name it."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with (
             serving(answering(b"")) as server,
             httpx.AsyncClient(

@@ -50,7 +50,7 @@ async def test_an_abort_ends_the_wait_for_the_head(tls: bool, large: bool) -> No
     """The socket is closed in the call; the request fails, and nothing is left."""
     holder = Holder()
     content = b"x" * (300_000 if large else 1)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with serving(mute, tls=tls) as server, client_of() as (client, transport):
 
             async def ask() -> None:
@@ -94,7 +94,7 @@ async def test_a_closed_connection_is_never_handed_on(passes: int) -> None:
 
         transport = UpstreamTransport(connect=connect)
         answers: list[str] = []
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_ask, transport, holder, answers)
                 await trio.testing.wait_all_tasks_blocked()
@@ -123,7 +123,7 @@ async def _ask(
 async def test_a_connection_with_an_answer_is_let_go() -> None:
     """Once the head is there the connection is the body's, or the next request's."""
     holder = Holder()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with serving(forever(OK)) as server, client_of() as (client, _):
             for _ in range(2):
                 answer = await client.post(

@@ -81,7 +81,7 @@ async def test_a_kept_connection_that_ends_without_an_answer(
             Pool, "acquire", lambda _, origin: acquire_and_close(origin)
         )
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 await post(transport, port)
                 if how.startswith("read"):
                     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
@@ -104,6 +104,6 @@ async def test_a_new_connection_that_took_nothing_is_a_connect_error() -> None:
             return stream
 
         transport = UpstreamTransport(connect=connect)
-        with trio.fail_after(10), pytest.raises(httpx.ConnectError):
+        with trio.fail_after(30), pytest.raises(httpx.ConnectError):
             await post(transport, listener.getsockname()[1])
         await transport.aclose()

@@ -153,5 +153,5 @@ async def test_a_host_that_vanishes_before_it_answers_is_found_in_silence(
             vanish()
             began = time.monotonic()
             await failed.wait()
-            assert time.monotonic() - began < 2 * PEER_S + 2
+            assert time.monotonic() - began < 2 * PEER_S + 8
         await transport.aclose()

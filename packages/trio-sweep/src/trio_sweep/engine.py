@@ -200,6 +200,8 @@ class Sweep:
 
     def _sweep(self) -> None:
         self._once(Token(0))  # caches fill, modules load: this run is not judged
+        gc.collect()
+        gc.freeze()  # what it filled is no run's either
         quiet, first = 0, None
         for seed in range(self.plan.seeds or MOST_SEEDS):
             before = len(self.states)
@@ -466,7 +468,7 @@ def undisturbed(stop: threading.Event) -> Iterator[None]:
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
-    enabled = gc.isenabled()
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
     if ours:
         signal.signal(signal.SIGINT, on_signal)
     gc.collect()
@@ -475,7 +477,8 @@ def undisturbed(stop: threading.Event) -> Iterator[None]:
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:  # else what the caller froze would thaw with it
+            gc.unfreeze()
         if enabled:
             gc.enable()
         if ours:
