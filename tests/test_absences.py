@@ -24,6 +24,7 @@ CLOCKS: Final = {
     "server/signals.py": "systemd's MONOTONIC_USEC",
     "simulator/ledger.py": "events of several processes are compared",
     "billing/billing.py": "the ledger has Unix time",
+    "billing/spending.py": "a budget is a calendar's day's or month's",
     "billing/usage_report.py": "it is asked for the last days",
     "billing/usage_ledger.py": "what is kept is counted in days, also over a restart",
     "telemetry/otel.py": "spans have Unix time",

@@ -11,8 +11,7 @@ from loguru import logger
 
 from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.admission.rate_limit import Quota
-from trio_ai_stream.billing.billing import Billing
-from trio_ai_stream.billing.usage_ledger import UsageLedger
+from trio_ai_stream.billing.billing_factory import open_billing
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.probes import management_app, readiness
 from trio_ai_stream.http.services import Services
@@ -28,7 +27,7 @@ from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.registry import LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
-from trio_ai_stream.telemetry.log_rendering import register_secret, shown_client
+from trio_ai_stream.telemetry.log_rendering import register_secret
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
@@ -66,6 +65,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         write_s=settings.WRITE_TIMEOUT_SECS,
         done_grace_s=settings.DONE_GRACE_SECS,
     )
+    estimator = TokenEstimator(metrics.estimate_compared)
     services = Services(
         settings=settings,
         budgets=budgets,
@@ -76,8 +76,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         directory=admission.directory,
         observe=partial(log_stream, settings.LOG_CLIENTS),
         metrics=metrics,
-        estimator=TokenEstimator(metrics.estimate_compared),
-        billing=open_billing(settings, metrics),
+        estimator=estimator,
+        billing=open_billing(settings, metrics, admission.gate, estimator),
         keys=key_ring(settings),
         tracer=open_tracer(
             os.environ,
@@ -95,7 +95,9 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         await nursery.start(admission.run)
         await start_services(services, connect, nursery)
         assert services.upstream is not None
-        await nursery.start(services.billing.run, services.upstream.get)
+        await nursery.start(
+            services.billing.run, services.upstream.get, lambda: services.registry
+        )
         nursery.start_soon(services.timer_queue.run, name="timer queue")
         nursery.start_soon(count, services, run_directory, name="metrics")
         if settings.management_bind is not None:
@@ -118,26 +120,6 @@ def key_ring(settings: Settings) -> KeyRing:
     return KeyRing(settings.api_keys, settings.admin_keys, named)
 
 
-def open_billing(settings: Settings, metrics: Metrics) -> Billing:
-    """Return the bills of this process, and the ledger if one is asked for."""
-    ledger = None
-    if settings.LEDGER_FILE is not None:
-        retention_s = settings.LEDGER_RETENTION_DAYS * 86_400
-        ledger = UsageLedger(settings.LEDGER_FILE, metrics, retention_s=retention_s)
-
-    def key_name(owner: str) -> str:
-        if not owner.startswith("ip:"):  # whatever the log shows
-            return owner.removeprefix("name:")
-        return shown_client(owner, settings.LOG_CLIENTS) or ""
-
-    return Billing(
-        metrics,
-        key_name=key_name,
-        reconcile_s=settings.RECONCILE_SECS,
-        ledger=ledger,
-    )
-
-
 def make_retries(settings: Settings, metrics: Metrics) -> Retries:
     """Return the retry policy of this process, with a full budget."""
     share, floor = settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR
@@ -158,6 +140,7 @@ def reload_settings(application: Application) -> Limits:
         register_secret(secret)
     services.settings = settings
     services.keys = key_ring(settings)
+    services.billing.spending.keys = settings.named_keys
     services.bodies.limit = settings.MAX_BODIES_BYTES
     services.gate.set_limits(
         Quota.per_second(settings.RATE_LIMIT),

@@ -21,10 +21,11 @@ def keys_file(folder: Path, **limits: Any) -> str:
     return str(file)
 
 
-def chat(w: World, model: str, key: str = "team-key") -> Visit:
+def chat(w: World, model: str, key: str = "team-key", **fields: Any) -> Visit:
     """Begin a chat with a key."""
     headers = {"authorization": f"Bearer {key}"}
-    return w.visit({"prompt": "hello", "model": model}, headers=headers)
+    body = {"prompt": "hello", "model": model, **fields}
+    return w.visit(body, headers=headers)
 
 
 async def test_a_key_has_its_own_rate_and_streams(

@@ -19,6 +19,7 @@ from trio_ai_stream.admission.gate import LocalGate, StreamPermits
 from trio_ai_stream.admission.rate_limit import Quota
 from trio_ai_stream.app_factory import key_ring
 from trio_ai_stream.billing.billing import Billing
+from trio_ai_stream.billing.spending import LedgerTotals, Spending, Totals
 from trio_ai_stream.billing.usage_ledger import UsageLedger
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.services import Services
@@ -156,6 +157,7 @@ class World:
         permits: int = 100,
         env: dict[str, str] | None = None,
         ledger: UsageLedger | None = None,
+        totals: Totals | None = None,
         bills: bool = False,
     ) -> None:
         self.nursery = nursery
@@ -167,6 +169,7 @@ class World:
         settings = load_settings({"RATE_LIMIT": "1000", **(env or {})}, None)
         registry = Registry()
         metrics = Metrics(version="test", upstream="simulator")
+        estimator = TokenEstimator(metrics.estimate_compared)
         self.services = Services(
             settings=settings,
             keys=key_ring(settings),
@@ -178,12 +181,14 @@ class World:
             directory=LocalDirectory(LiveStreams(registry)),
             observe=self.records.append,
             metrics=metrics,
-            estimator=TokenEstimator(metrics.estimate_compared),
+            estimator=estimator,
             billing=Billing(
                 metrics,
+                estimator,
                 key_name=lambda owner: owner.removeprefix("name:"),
                 reconcile_s=300,
                 ledger=ledger,
+                spending=Spending(totals or LedgerTotals(ledger), settings.named_keys),
             ),
             upstream=OpenRouter(
                 self.transport,
@@ -199,7 +204,11 @@ class World:
         nursery.start_soon(self.services.timer_queue.run)
         if bills:
             assert self.services.upstream is not None
-            nursery.start_soon(self.services.billing.run, self.services.upstream.get)
+            nursery.start_soon(
+                self.services.billing.run,
+                self.services.upstream.get,
+                lambda: registry,
+            )
 
     async def _start(self, _nursery: trio.Nursery) -> None:
         """Nothing is to be started: `services` is complete."""

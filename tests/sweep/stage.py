@@ -16,7 +16,8 @@ from tests.sweep.network import Network
 from tests.sweep.scenario import Scenario
 from trio_ai_stream.admission.gate import LocalGate, StreamPermits
 from trio_ai_stream.admission.rate_limit import Quota
-from trio_ai_stream.app_factory import create_app, make_retries, open_billing
+from trio_ai_stream.app_factory import create_app, make_retries
+from trio_ai_stream.billing.billing_factory import open_billing
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.registry import Registry
@@ -58,7 +59,9 @@ def application(
             StreamPermits(settings.MAX_CONCURRENT_STREAMS),
         )
     services.retries = make_retries(settings, services.metrics)
-    services.billing = open_billing(settings, services.metrics)
+    services.billing = open_billing(
+        settings, services.metrics, services.gate, services.estimator
+    )
     services.observe = observe
     services.upstream = None
     return stage.app

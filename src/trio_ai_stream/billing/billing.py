@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 from loguru import logger
@@ -11,8 +11,12 @@ from loguru import logger
 from trio_ai_stream.billing.ledger_row import LedgerRow, row_of
 from trio_ai_stream.billing.prices import Get
 from trio_ai_stream.billing.reconciler import Reconciler
+from trio_ai_stream.billing.spending import Spending
 from trio_ai_stream.billing.usage_ledger import UsageLedger
+from trio_ai_stream.stream.estimate import TokenEstimator
+from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.wire.bill import Basis
 from trio_ai_stream.wire.record import Record
 
 
@@ -25,15 +29,19 @@ class Billing:
     def __init__(
         self,
         metrics: Metrics,
+        estimator: TokenEstimator,
         *,
         key_name: Callable[[str], str],
         reconcile_s: float,
+        spending: Spending,
         ledger: UsageLedger | None = None,
     ) -> None:
         self.key_name = key_name
         self.ledger = ledger
+        self.spending = spending
         self.reconciler = Reconciler(self._settled, for_s=reconcile_s)
         self._metrics = metrics
+        self._estimator = estimator
         self._worker = "" if ledger is None else ledger.worker
 
     def stream_ended(self, record: Record) -> None:
@@ -46,6 +54,8 @@ class Billing:
         )
         if self.ledger is not None:
             self.ledger.put(row)
+        if record.owner.startswith("name:"):
+            self.spending.add(row.key, row.cost_nusd or 0)
         if not row.open:
             self._metrics.stream_billed(row.outcome, row.bill)
             return
@@ -54,19 +64,32 @@ class Billing:
         self._metrics.bills_open(len(self.reconciler))
 
     async def run(
-        self, get: Get, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        get: Get,
+        live: Callable[[], Iterable[Stream]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Settle and keep bills until cancelled; `get` fetches from upstream."""
+        """Settle and keep bills until cancelled.
+
+        `get` fetches from upstream; `live` returns the live streams.
+        """
         async with trio.open_nursery() as nursery:
             if self.ledger is not None:
                 await nursery.start(self.ledger.run, self.reconciler.put)
+            await nursery.start(self.spending.run, live)
             nursery.start_soon(self.reconciler.run, get, name="reconciler")
             task_status.started()
 
-    def _settled(self, row: LedgerRow, lag_s: float, asked: int) -> None:
+    def _settled(
+        self, before: LedgerRow, row: LedgerRow, lag_s: float, asked: int
+    ) -> None:
         bill = row.bill
+        self.spending.add(row.key, (row.cost_nusd or 0) - (before.cost_nusd or 0))
         if self.ledger is not None:
             self.ledger.put(row)
+        if bill.basis is Basis.RECONCILED:
+            self._estimator.learn_cost(row.model, bill)
         self._metrics.stream_billed(row.outcome, bill)
         self._metrics.reconciled(lag_s)
         self._metrics.bills_open(len(self.reconciler) - 1)

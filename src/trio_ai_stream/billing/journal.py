@@ -32,8 +32,10 @@ class _JournalFile:
         self.size = self.moved = 0
         # It gets its name once it is locked: nobody takes it for one that was left.
         fresh = path.with_suffix(".new")
-        self.file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        fcntl.flock(self.file, fcntl.LOCK_EX)
+        self.file = os.open(
+            fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600
+        )
+        fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fresh.rename(path)
 
     def append(self, line: bytes) -> None:

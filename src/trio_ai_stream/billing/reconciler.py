@@ -34,8 +34,9 @@ MAX_OPEN: Final = 10_000
 MARGIN_TOKENS: Final = 16
 MARGIN_SHARE: Final = 0.25
 
-OnSettled = Callable[[LedgerRow, float, int], None]
-"""Is told the settled row, the seconds since it was put in, and the look-ups made."""
+OnSettled = Callable[[LedgerRow, LedgerRow, float, int], None]
+"""Is told the open row and the settled one, the seconds since it was put in, and the
+look-ups made."""
 
 
 class _Document(msgspec.Struct):
@@ -140,13 +141,14 @@ class Reconciler:
         if bill is None:
             if self._for_s:
                 await self._prices.load(get)
-            cost = self._prices.cost(row.model, row.bill)
-            bill = dataclasses.replace(row.bill, cost_usd=cost)
+            bill, cost = row.bill, self._prices.cost(row.model, row.bill)
+            if cost is not None:
+                bill = dataclasses.replace(bill, cost_usd=cost)
         else:
             beyond = tokens_after_close(row.bill, bill)
             bill = dataclasses.replace(bill, tokens_after_close=beyond)
         lag_s = trio.current_time() - lookup.began_at
-        self._on_settled(row.settled(bill), lag_s, lookup.asked)
+        self._on_settled(row, row.settled(bill), lag_s, lookup.asked)
 
 
 async def _fetch(get: Get, row: LedgerRow) -> Bill | None:

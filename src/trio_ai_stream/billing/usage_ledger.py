@@ -48,14 +48,13 @@ class UsageLedger:
         self._database: UsageDatabase | None = None
         self._broken = False  # whether it was said that rows cannot be written
         self._news = trio.Event()
+        self._writing = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)  # one thread uses the connection
 
     def put(self, row: LedgerRow) -> None:
         """Keep a row; never waits, never fails: what cannot be kept is counted."""
         try:
-            if self._journal is None:
-                self._journal = Journal(self._path, self.worker)
-            self._journal.append(msgspec.json.encode(row) + b"\n")
+            self._opened_journal().append(msgspec.json.encode(row) + b"\n")
         except OSError as exc:
             self._metrics.ledger_rows_lost()
             self._failed("journal", exc)
@@ -81,9 +80,16 @@ class UsageLedger:
                 await self._write()
         finally:
             with trio.move_on_after(LAST_WRITE_S, shield=True):
-                await self._write_left()
+                await self.flush()
             if self._journal is not None:
                 self._journal.close()
+
+    async def flush(self) -> bool:
+        """Write what was put in before; False if it could not be."""
+        written = True
+        while written and self._journal is not None and not self._journal.empty:
+            written = await self._write_batch()
+        return written
 
     async def ask(self, question: Callable[[UsageDatabase], T]) -> T:
         """Ask the database, in a thread.
@@ -101,14 +107,22 @@ class UsageLedger:
     async def _start(self) -> list[LedgerRow] | None:
         def start() -> list[LedgerRow]:
             database = self._opened()
-            if self._journal is None:  # it also says that this worker is alive
-                self._journal = Journal(self._path, self.worker)
             for path, lines in left_journals(self._path):
                 database.put(lines)
                 path.unlink(missing_ok=True)
             return database.take_open(self.worker, live_workers(self._path))
 
+        try:
+            self._opened_journal()  # it also says that this worker is alive
+        except OSError as exc:
+            self._failed("journal", exc)
         return await self._tried(start)
+
+    def _opened_journal(self) -> Journal:
+        """Return the journal; only the loop's thread makes it."""
+        if self._journal is None:
+            self._journal = Journal(self._path, self.worker)
+        return self._journal
 
     async def _write(self) -> None:
         pause = BATCH_S
@@ -125,6 +139,10 @@ class UsageLedger:
 
     async def _write_batch(self) -> bool:
         """Move a batch on; return False if it could not be."""
+        async with self._writing:
+            return await self._move_batch()
+
+    async def _move_batch(self) -> bool:
         journal = self._journal
         if journal is None or journal.empty:
             return journal is not None
@@ -141,11 +159,6 @@ class UsageLedger:
         if not journal.empty:
             self._news.set()
         return True
-
-    async def _write_left(self) -> None:
-        while self._journal is not None and not self._journal.empty:
-            if not await self._write_batch():
-                return
 
     async def _forget_old(self) -> None:
         while True:

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -72,9 +72,14 @@ class UsageQuery:
         return [_in_dollars(row) for row in found]
 
 
-def as_json(query: UsageQuery, rows: list[dict[str, Any]]) -> bytes:
-    """Return the sums as one document."""
-    return msgspec.json.encode({"by": query.by, "rows": rows})
+def as_json(
+    query: UsageQuery,
+    rows: list[dict[str, Any]],
+    budgets: Sequence[Mapping[str, Any]] = (),
+) -> bytes:
+    """Return the sums as one document, with what keys may still spend."""
+    document = {"by": query.by, "rows": rows, "budgets": budgets}
+    return msgspec.json.encode(document)
 
 
 def as_csv(query: UsageQuery, rows: Iterable[Mapping[str, Any]]) -> str:

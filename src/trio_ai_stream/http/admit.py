@@ -108,9 +108,15 @@ async def admit_stream(
 
     `budgets` stand in for the server's usual ones.
 
-    :raises Refused: 503 without a permit, or while the server drains.
+    :raises Refused: 402 if the key's budget is spent, 503 without a permit, or while
+        the server drains.
     """
-    per_client = None if context.limits is None else context.limits.streams
+    per_client = None
+    if context.limits is not None:
+        problem = await services.billing.spending.check(context.limits)
+        if problem is not None:
+            raise Refused(problem)
+        per_client = context.limits.streams
     permit = await services.gate.acquire_stream(
         context.client_id, call.request_id, per_client
     )

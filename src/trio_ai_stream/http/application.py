@@ -63,6 +63,7 @@ class Lifespan:
                 started = True
                 await send({"type": "lifespan.startup.complete"})
                 await receive()  # lifespan.shutdown
+                await self.app.services.billing.spending.leave()
                 await self.app.services.gate.leave()
                 nursery.cancel_scope.cancel(reason="shutdown")
         except Exception as exc:

@@ -77,6 +77,7 @@ REASONS: Final = {
     "too_many_streams": "server_permits",
     "too_many_streams_of_client": "client_permits",
     "limits_unavailable": "gate_closed",
+    "budget_exhausted": "budget",
     "shutting_down": "draining",
     "missing_api_key": "unauthorized",
     "invalid_api_key": "unauthorized",

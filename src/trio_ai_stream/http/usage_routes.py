@@ -63,7 +63,9 @@ def usage_blueprint(services: Services) -> Blueprint:
         except LedgerUnavailableError as exc:
             raise Refused(UNREADABLE) from exc
         if said.get("format") != "csv":
-            return json_response(as_json(query, rows))
+            own = None if owner is None else said["key"]
+            budgets = services.billing.spending.views(own)
+            return json_response(as_json(query, rows, budgets))
         response = Response(as_csv(query, rows))
         response.headers["Content-Type"] = "text/csv; charset=utf-8"
         response.headers["Cache-Control"] = "no-store"

@@ -67,6 +67,16 @@ def _keys_or_anybody(settings: Settings) -> str | None:
     return None
 
 
+def _budgets_are_kept(settings: Settings) -> str | None:
+    limited = [one.name for one in settings.KEYS_FILE if one.has_budget]
+    if limited and settings.LEDGER_FILE is None and settings.REDIS_URL is None:
+        return (
+            "LEDGER_FILE: expected a file, or REDIS_URL, because KEYS_FILE limits what"
+            f" {limited[0]} may spend, got neither; a restart would forget it"
+        )
+    return None
+
+
 def _one_body_fits_into_all(settings: Settings) -> str | None:
     if settings.MAX_BODIES_BYTES < settings.MAX_BODY_BYTES:
         return (
@@ -91,6 +101,7 @@ RULES: Final[dict[frozenset[str], Callable[[Settings], str | None]]] = {
     frozenset(
         {"ALLOW_ANONYMOUS", "API_KEYS", "API_KEYS_FILE", "KEYS_FILE"}
     ): _keys_or_anybody,
+    frozenset({"KEYS_FILE", "LEDGER_FILE", "REDIS_URL"}): _budgets_are_kept,
     frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}): _one_body_fits_into_all,
     frozenset({"HOST", "PORT", "METRICS_PORT"}): _listeners_differ,
 }

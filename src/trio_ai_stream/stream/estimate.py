@@ -51,6 +51,28 @@ class _Ratio:
             self._tokens = self._tokens * KEPT + tokens
 
 
+class _Model:
+    """What was learnt of one model."""
+
+    __slots__ = ("_tokens", "_usd", "completion", "prompt")
+
+    def __init__(self) -> None:
+        self.prompt = _Ratio()
+        self.completion = _Ratio()
+        self._usd = self._tokens = 0.0
+
+    def cost(self, bill: Bill) -> float | None:
+        """Return what an estimate comes to, by what whole answers have cost a token."""
+        tokens = (bill.prompt_tokens or 0) + (bill.completion_tokens or 0)
+        return tokens * self._usd / self._tokens if self._tokens else None
+
+    def learn_cost(self, bill: Bill) -> None:
+        tokens = (bill.prompt_tokens or 0) + (bill.completion_tokens or 0)
+        if tokens and bill.cost_usd is not None:
+            self._usd = self._usd * KEPT + bill.cost_usd
+            self._tokens = self._tokens * KEPT + tokens
+
+
 class TokenEstimator:
     """Makes bills, and learns from the exact ones; bounded, one for each process.
 
@@ -59,7 +81,7 @@ class TokenEstimator:
 
     def __init__(self, on_error: Callable[[float], None] = lambda _error: None) -> None:
         self._on_error = on_error
-        self._models: OrderedDict[str, tuple[_Ratio, _Ratio]] = OrderedDict()
+        self._models: OrderedDict[str, _Model] = OrderedDict()
 
     def bill(
         self,
@@ -79,27 +101,41 @@ class TokenEstimator:
             return dataclasses.replace(bill, tokens_after_close=0)
         if not attempts or (not answer.opened and outcome in _NO_ANSWER):
             return Bill()
-        prompt, completion = self._ratios(request.model)
-        text = completion.tokens(answer.text_chars)
-        reasoning = completion.tokens(answer.reasoning_chars)
-        return Bill(
+        return self._estimate(request, answer)
+
+    def cost_so_far(self, request: UpstreamRequest, answer: Answer) -> float:
+        """Return the dollars of what has passed of a live stream; 0 if unknown."""
+        return self._estimate(request, answer).cost_usd or 0.0
+
+    def learn_cost(self, model: str, bill: Bill) -> None:
+        """Learn from a bill that came afterwards what the model's tokens cost."""
+        self._model(model).learn_cost(bill)
+
+    def _estimate(self, request: UpstreamRequest, answer: Answer) -> Bill:
+        model = self._model(request.model)
+        text = model.completion.tokens(answer.text_chars)
+        reasoning = model.completion.tokens(answer.reasoning_chars)
+        bill = Bill(
             Basis.ESTIMATED,
-            prompt_tokens=max(1, prompt.tokens(_prompt_chars(request))),
+            prompt_tokens=max(1, model.prompt.tokens(_prompt_chars(request))),
             completion_tokens=text + reasoning + answer.pieces,
             reasoning_tokens=reasoning,
             provider=known_provider(answer.provider),
         )
+        return dataclasses.replace(bill, cost_usd=model.cost(bill))
 
-    def _ratios(self, model: str) -> tuple[_Ratio, _Ratio]:
-        found = self._models.pop(model, None) or (_Ratio(), _Ratio())
+    def _model(self, model: str) -> _Model:
+        found = self._models.pop(model, None) or _Model()
         self._models[model] = found
         if len(self._models) > MODELS:
             self._models.popitem(last=False)
         return found
 
     def _learn(self, request: UpstreamRequest, answer: Answer, bill: Bill) -> None:
-        prompt, completion = self._ratios(request.model)
-        prompt.learn(_prompt_chars(request), bill.prompt_tokens or 0)
+        model = self._model(request.model)
+        model.learn_cost(bill)
+        completion = model.completion
+        model.prompt.learn(_prompt_chars(request), bill.prompt_tokens or 0)
         chars = answer.text_chars + answer.reasoning_chars
         hidden = 0 if answer.reasoning_chars else bill.reasoning_tokens or 0
         counted = (bill.completion_tokens or 0) - hidden - answer.pieces

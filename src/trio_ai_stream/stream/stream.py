@@ -112,9 +112,11 @@ class Stream:
             self.release_upstream()
         return True
 
-    def stop(self, outcome: Outcome, *, detail: str = "") -> bool:
+    def stop(
+        self, outcome: Outcome, *, problem: Problem | None = None, detail: str = ""
+    ) -> bool:
         """End the stream from outside; its client is still told."""
-        if not self.end(outcome, detail=detail):
+        if not self.end(outcome, problem=problem, detail=detail):
             return False
         self.stop_scope.cancel(reason=outcome.value)
         return True
@@ -157,6 +159,10 @@ class Stream:
         self._on_close(self, self._record())
         # The timers know the client, whose request holds this stream: a cycle.
         self.nursery = self.timers = None
+
+    def cost_so_far(self) -> float:
+        """Return the dollars that the stream has cost by now, as well as is known."""
+        return self._estimator.cost_so_far(self.request, self.answer)
 
     def _record(self) -> Record:
         assert self.ending is not None

@@ -44,6 +44,7 @@ REFUSALS = (
     "server_permits",
     "client_permits",
     "gate_closed",
+    "budget",
     "draining",
     "unauthorized",
     "forbidden",

@@ -85,10 +85,14 @@ class CompletionDocument(Struct, frozen=True):
 
 
 class UsageDocument(Struct, frozen=True):
-    """Sums over ended streams, a row for each group, the dearest first."""
+    """Sums over ended streams, a row for each group, the dearest first.
+
+    `budgets` are those of the caller's key, or of all: a day's and a month's for each.
+    """
 
     by: list[str]
     rows: list[dict[str, Any]]
+    budgets: list[dict[str, Any]]
 
 
 class StreamDocument(Struct, frozen=True):

@@ -1,0 +1,269 @@
+"""What named keys have spent, and whether they may spend more.
+
+A key whose budget is spent gets no new stream. Live streams of a key with `end_streams`
+are ended, too: once a second what they have cost so far is estimated and added.
+
+How far a budget can be passed: by what the key's streams that were live at that moment
+cost from then on, wherever they live, and by what a stream cost that ended in the
+moment (a push takes milliseconds; without Valkey other workers see it within a second).
+Bound it by the key's `streams`. A cut stream counts at once, by an estimate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+import trio
+from loguru import logger
+
+from trio_ai_stream.billing.ledger_row import NANO
+from trio_ai_stream.billing.usage_database import UsageDatabase
+from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError, UsageLedger
+from trio_ai_stream.settings.named_key import NamedKey
+from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.wire.problems import Fault, Problem
+from trio_ai_stream.wire.record import Outcome
+
+REFRESH_S: Final = 1.0
+UNKNOWN: Final = Problem(
+    503,
+    "limits_unavailable",
+    "the server cannot check its limits now; try again later",
+    Fault.SERVER,
+    retryable=True,
+    retry_after=1,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a key has spent this day and this month (UTC), in billionths of a dollar."""
+
+    day: int = 0
+    month: int = 0
+
+
+class Totals(Protocol):
+    """Counts what keys spend, in this process, on this host or for all hosts."""
+
+    def add(self, name: str, nusd: int) -> None:
+        """Count what a key has spent; never waits."""
+        ...
+
+    def known(self, name: str) -> Spent:
+        """Return what is known here, without asking."""
+        ...
+
+    async def ask(self, name: str) -> Spent | None:
+        """Return what is known anywhere; None: nobody can say, so refuse."""
+        ...
+
+    async def refresh(self, names: Iterable[str]) -> None:
+        """Have `known` hold what others have spent."""
+        ...
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Work in the background until cancelled."""
+        ...
+
+    async def leave(self) -> None:
+        """Hand over what is left, in a bound, before `run` is cancelled."""
+        ...
+
+
+class LedgerTotals:
+    """Sums of the host's ledger, and what this process has spent since they were read.
+
+    Without a ledger nothing is read, and only this process's own spending is known.
+    """
+
+    def __init__(self, ledger: UsageLedger | None) -> None:
+        self._ledger = ledger
+        self._read = {"day": ("", dict[str, int]()), "month": ("", dict[str, int]())}
+        self._since: Counter[tuple[str, str]] = Counter()
+
+    def add(self, name: str, nusd: int) -> None:
+        """Count what a key has spent."""
+        self._since[name, today()] += nusd
+
+    def known(self, name: str) -> Spent:
+        """Return the sums as they were read last, and what came since."""
+        day = today()
+        return Spent(self._sum("day", name, day), self._sum("month", name, day[:7]))
+
+    async def ask(self, name: str) -> Spent:
+        """Return what is known: others' spending is a second old at most."""
+        return self.known(name)
+
+    async def refresh(self, names: Iterable[str]) -> None:
+        """Read the sums, with all that this process has put into the ledger."""
+        if self._ledger is None:
+            return
+        counted = self._since.copy()
+        if not await self._ledger.flush():
+            return
+        day = today()
+        found = {
+            "day": (day, await self._spent(day)),
+            "month": (day[:7], await self._spent(f"{day[:7]}-01")),
+        }
+        self._read = found
+        self._since.subtract(counted)
+        self._since = Counter({what: n for what, n in self._since.items() if n})
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Do nothing: `refresh` is called in time."""
+        task_status.started()
+
+    async def leave(self) -> None:
+        """Do nothing: the ledger keeps what is left."""
+
+    async def _spent(self, since: str) -> dict[str, int]:
+        assert self._ledger is not None
+        start = datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+
+        def ask(database: UsageDatabase) -> dict[str, int]:
+            return database.spent(start)
+
+        return await self._ledger.ask(ask)
+
+    def _sum(self, period: str, name: str, now: str) -> int:
+        of, sums = self._read[period]
+        read = sums.get(name, 0) if of == now else 0
+        new = (n for (who, day), n in self._since.items() if who == name)
+        return read + sum(new)
+
+
+class Spending:
+    """The budgets of one process; `keys` are the named ones, a reload changes them."""
+
+    def __init__(self, totals: Totals, keys: Mapping[str, NamedKey]) -> None:
+        self._totals = totals
+        self.keys = keys
+
+    def add(self, name: str, nusd: int) -> None:
+        """Count what a key has spent, if it is one with a name."""
+        if nusd and name in self.keys:
+            self._totals.add(name, nusd)
+
+    async def check(self, key: NamedKey) -> Problem | None:
+        """Return why a key gets no stream: its budget is spent; None: it gets one."""
+        if not key.has_budget:
+            return None
+        spent = await self._totals.ask(key.name)
+        return UNKNOWN if spent is None else exhausted(key, spent)
+
+    def views(self, only: str | None = None) -> list[dict[str, Any]]:
+        """Return each key's budget, what is left of it and when it is new again."""
+        found = []
+        for name, key in self.keys.items():
+            if only in {None, name}:
+                spent = self._totals.known(name)
+                found += [
+                    {
+                        "key": name,
+                        "period": period,
+                        "spent_usd": used / NANO,
+                        "limit_usd": limit,
+                        "left_usd": None if limit is None else left(limit, used),
+                        "resets_at": resets.isoformat(),
+                    }
+                    for period, limit, used, resets in _periods(key, spent)
+                ]
+        return found
+
+    async def run(
+        self,
+        live: Callable[[], Iterable[Stream]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Keep the totals, and end streams of keys that want it, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._totals.run)
+            await self._refresh()
+            task_status.started()
+            while True:
+                await trio.sleep(REFRESH_S)
+                await self._refresh()
+                self._end_streams(live())
+
+    async def leave(self) -> None:
+        """Hand over what is left to count, in a bound."""
+        await self._totals.leave()
+
+    async def _refresh(self) -> None:
+        budgets = [name for name, key in self.keys.items() if key.has_budget]
+        if not budgets:
+            return
+        try:
+            await self._totals.refresh(budgets)
+        except LedgerUnavailableError:
+            return  # the ledger has said it; what this process spends is known
+        except Exception:
+            logger.exception("the budgets could not be read", event="budget_error")
+
+    def _end_streams(self, live: Iterable[Stream]) -> None:
+        keys = {f"name:{n}": k for n, k in self.keys.items() if k.end_streams}
+        if not keys:
+            return
+        running: dict[str, list[Stream]] = {}
+        for stream in live:
+            if stream.owner in keys:
+                running.setdefault(stream.owner, []).append(stream)
+        for owner, streams in running.items():
+            key = keys[owner]
+            so_far = sum(stream.cost_so_far() for stream in streams)
+            known, more = self._totals.known(key.name), round(so_far * NANO)
+            problem = exhausted(key, Spent(known.day + more, known.month + more))
+            if problem is not None:
+                for stream in streams:
+                    stream.stop(
+                        Outcome.CANCELLED, problem=problem, detail="budget_exhausted"
+                    )
+
+
+def exhausted(key: NamedKey, spent: Spent) -> Problem | None:
+    """Return the refusal of a key that has spent a budget, with when it is new."""
+    for period, limit, used, resets in _periods(key, spent):
+        if limit is not None and used >= limit * NANO:
+            wait_s = (resets - datetime.now(UTC)).total_seconds()
+            return Problem(
+                402,
+                "budget_exhausted",
+                f"this key has {left(limit, used):.2f} USD left of its {limit:.2f} USD"
+                f" a {period}; they are new at {resets:%Y-%m-%dT%H:%M:%SZ}",
+                retry_after=max(1.0, wait_s),
+            )
+    return None
+
+
+def left(limit: float, used: int) -> float:
+    """Return the dollars that are left of a limit."""
+    return max(0.0, limit - used / NANO)
+
+
+def today() -> str:
+    """Return this day in UTC, as 2026-11-26; the month is its first seven letters."""
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def _periods(
+    key: NamedKey, spent: Spent
+) -> list[tuple[str, float | None, int, datetime]]:
+    now = datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    next_month = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return [
+        ("day", key.usd_per_day, spent.day, midnight + timedelta(days=1)),
+        ("month", key.usd_per_month, spent.month, next_month),
+    ]

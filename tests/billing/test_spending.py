@@ -1,0 +1,140 @@
+"""Budgets of named keys: who has spent theirs gets no stream."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.billing.test_named_keys import chat, keys_file
+from tests.billing.test_usage_ledger import ledger
+from tests.support.completions import over
+from tests.support.world import Visit, world
+from trio_ai_stream.billing.ledger_row import NANO
+from trio_ai_stream.billing.spending import LedgerTotals, Spent, exhausted
+from trio_ai_stream.settings.named_key import NamedKey
+
+TOKEN = 15e-6  # dollars, at the simulator
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """A key that may spend what a hundred tokens cost, a day."""
+    file = keys_file(tmp_path, usd_per_day=100 * TOKEN)
+    return {"KEYS_FILE": file, "API_KEYS": "other-key", "REDIS_URL": "redis://unused"}
+
+
+async def test_a_spent_budget_is_402_with_what_is_left_and_when_it_is_new(
+    env: dict[str, str], autojump_clock: MockClock
+) -> None:
+    """Before the stream; other keys are not touched."""
+    async with world(env=env) as w:
+        for _ in range(3):
+            visit = chat(w, "simulator/fast?chunks=40")
+            await over(visit)
+            assert visit.status == 200
+        refused = chat(w, "simulator/fast?chunks=1")
+        await over(refused)
+        assert refused.status == 402
+        said = refused.json()
+        assert said["error_type"] == "budget_exhausted"
+        assert "0.00 USD left of its 0.00 USD a day; they are new at" in said["message"]
+        assert 1 <= int(refused.headers["retry-after"]) <= 86_400
+        other = chat(w, "simulator/fast?chunks=1", "other-key")
+        await over(other)
+        assert other.status == 200
+        (day, _month) = w.services.billing.spending.views("team")
+        assert day["spent_usd"] == pytest.approx(3 * (3e-6 + 40 * TOKEN))
+        assert day["left_usd"] == 0
+
+
+async def test_a_cut_stream_counts_at_once(
+    env: dict[str, str], autojump_clock: MockClock
+) -> None:
+    """By what whole answers of its model have cost; then by its own bill."""
+    async with world(env=env, bills=True) as w:
+        model = "simulator/fast?delay_ms=10&chunks=30&bill_more=50"
+        await over(chat(w, model))
+        spending = w.services.billing.spending
+        visit = chat(w, model)
+        await trio.sleep(0.2)
+        visit.leave()
+        await over(visit)
+        after = spending.views("team")[0]["spent_usd"]
+        whole = 3e-6 + 30 * TOKEN
+        assert after - whole == pytest.approx(21 * TOKEN, rel=0.4)
+        await trio.sleep(3)
+        bill = w.simulator.ledger.find()[-1].bill
+        assert bill is not None
+        settled = spending.views("team")[0]["spent_usd"]
+        assert settled == pytest.approx(whole + bill.cost)
+
+
+async def cut_off(visit: Visit) -> dict[str, Any]:
+    """Wait for the end; return the last event."""
+    with trio.fail_after(100):
+        await visit.over.wait()
+    last: dict[str, Any] = visit.events[-1]
+    return last
+
+
+async def test_a_live_stream_ends_with_the_budget_if_its_key_says_so(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Its client is told why; without `end_streams` it goes on."""
+    file = keys_file(tmp_path, usd_per_day=100 * TOKEN, end_streams=True)
+    env = {"KEYS_FILE": file, "REDIS_URL": "redis://unused"}
+    async with world(env=env, bills=True) as w:
+        model = "simulator/fast?delay_ms=20&chunks=2000"
+        await over(chat(w, model, max_tokens=20))
+        last = await cut_off(chat(w, model))
+        assert (last["type"], last["error_type"]) == ("error", "budget_exhausted")
+        sent = w.simulator.ledger.find()[-1].tokens_sent
+        assert 40 <= sent <= 200
+        w.assert_clean()
+
+
+def test_a_month_is_a_budget_of_its_own() -> None:
+    """It ends with the month."""
+    key = NamedKey.model_validate(
+        {"name": "a", "key": "some-key", "usd_per_day": 9, "usd_per_month": 20}
+    )
+    assert exhausted(key, Spent(8 * NANO, 19 * NANO)) is None
+    problem = exhausted(key, Spent(NANO, 20 * NANO))
+    assert problem is not None
+    now = datetime.now(UTC)
+    first = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+    assert f"a month; they are new at {first:%Y-%m-%d}T00:00:00Z" in problem.message
+
+
+async def test_the_ledger_knows_what_others_have_spent(tmp_path: Path) -> None:
+    """Two workers of one host; what one spends the other sees when it reads."""
+    path = tmp_path / "ledger.db"
+    file = keys_file(tmp_path, usd_per_day=100 * TOKEN)
+    env = {"KEYS_FILE": file, "LEDGER_FILE": str(path)}
+    with trio.fail_after(30):
+        async with (
+            world(env=env, ledger=ledger(path), bills=True) as first,
+            world(env=env, ledger=ledger(path), bills=True) as second,
+        ):
+            for _ in range(3):
+                await over(chat(first, "simulator/fast?chunks=40"))
+            status: int | None = 200
+            while status == 200:
+                visit = chat(second, "simulator/fast?chunks=0")
+                await over(visit)
+                status = visit.status
+            assert status == 402
+
+
+async def test_what_is_spent_is_counted_once(tmp_path: Path) -> None:
+    """Before it is in the ledger, while it is read, and after."""
+    totals = LedgerTotals(ledger(tmp_path / "ledger.db"))
+    totals.add("a", 5)
+    totals.add("a", -2)
+    assert totals.known("a") == Spent(3, 3)
+    assert totals.known("b") == Spent()
