@@ -1,4 +1,4 @@
-"""npm's `openai`, `@openrouter/sdk` and `eventsource-parser`, under Node."""
+"""npm's SDKs as they are, under Node: OpenAI's, Anthropic's, OpenRouter's, Vercel's."""
 
 from __future__ import annotations
 
@@ -90,6 +90,41 @@ def test_openrouters_package(
     }
     assert result["within"] == [502, True, "error"]
     assert result["priced"]
+    assert simulator.gone(request_id)["gone_phase"] == "streaming"
+
+
+def test_anthropics_package(
+    folder: Path, server: ServerProcess, simulator: SimulatorProcess
+) -> None:
+    """It streams blocks of each kind, leaves in mid-stream and raises its errors."""
+    request_id = uuid.uuid4().hex
+    result = run(folder, "messages.mjs", server.url, KEY, request_id)
+    assert result["same"]
+    assert result["kinds"] == ["thinking", "text", "tool_use", "tool_use"]
+    assert result["life"] == "end_turn"
+    assert result["seen"] == 5
+    assert result["errors"]["not-found"] == ["NotFoundError", 404]
+    assert result["errors"]["at-capacity"] == ["RateLimitError", 429]
+    assert result["errors"]["unauthorized"] == ["InternalServerError", 502]
+    assert {"error", "drop"} <= set(result["errors"])
+    assert simulator.gone(request_id)["gone_phase"] == "streaming"
+
+
+def test_vercels_package(
+    folder: Path, base_url: str, simulator: SimulatorProcess
+) -> None:
+    """`@ai-sdk/openai` speaks Responses: a tool's loop, errors, leaving."""
+    request_id = uuid.uuid4().hex
+    result = run(folder, "responses.mjs", base_url, KEY, request_id)
+    assert result["asked"] == ["sample"]
+    assert result["long"]
+    assert result["plain"]
+    assert result["life"] == "stop"
+    assert result["seen"] == 5
+    assert result["errors"]["not-found"] == 404
+    assert result["errors"]["truncated"] == 500  # its word for a server's error
+    assert "stop" not in result["errors"].values()
+    assert len(result["errors"]) == 4
     assert simulator.gone(request_id)["gone_phase"] == "streaming"
 
 
