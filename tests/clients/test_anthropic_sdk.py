@@ -97,7 +97,7 @@ def test_refusals_are_its_own_errors(
         client.messages.create(**asked(name, stream=True))
     assert caught.value.status_code == status
     assert isinstance(caught.value.body, dict)
-    assert set(caught.value.body["error"]) == {"type", "message"}
+    assert set(caught.value.body["error"]) == {"type", "message", "metadata"}
 
 
 @pytest.mark.parametrize("name", ["error", "drop", "truncated", "bad-json"])

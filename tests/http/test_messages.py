@@ -83,7 +83,7 @@ def error_of(visit: Visit) -> dict[str, Any]:
     """The error of a refusal, in the shape that Anthropic's SDKs read."""
     body = visit.json()
     assert body["type"] == "error"
-    assert set(body["error"]) == {"type", "message"}
+    assert set(body["error"]) == {"type", "message", "metadata"}
     error: dict[str, Any] = body["error"]
     return error
 

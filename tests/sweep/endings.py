@@ -10,8 +10,15 @@ from tests.sweep.client import Client
 from tests.sweep.scenario import Shape
 from trio_ai_stream.wire.record import Outcome
 
-TERMINAL: Final = ("done", "error")
-_MAY_END: Final = re.compile(rb'"(?:done|error)"')  # a text's own quotes are escaped
+LAST: Final = {
+    "message_stop": "done",
+    "response.completed": "done",
+    "response.incomplete": "done",
+    "response.failed": "upstream_failed",
+}
+TERMINAL: Final = ("done", "error", *LAST)
+# A text's own quotes are escaped.
+_MAY_END: Final = re.compile(rb'"(?:done|error|message_stop|response\.[cif]\w+)"')
 # The terminal event's `error_type` by outcome; upstream's failures have types of their
 # own, which say more.
 ERROR_TYPES: Final = {
@@ -32,14 +39,15 @@ def terminals(client: Client, shape: Shape) -> list[str]:
     found = []
     for data in _data(client.body):
         if data == b"[DONE]":
-            found.append("done")
+            found += ["done"] * (shape != "responses")  # it has an end of its own
         elif not _MAY_END.search(data):
             continue  # thousands are content, and to parse each is most of a check
         elif (event := json.loads(data)).get("error"):
             found.append(_error_type(event["error"]))
         elif event.get("type") in TERMINAL:
-            found.append(str(event.get("error_type") or event["type"]))
-    if shape == "openai" and client.body[:1] == b"{":
+            kind = str(event.get("error_type") or event["type"])
+            found.append(LAST.get(kind, kind))
+    if shape != "chat" and client.body[:1] == b"{":
         found.append(_document(client.body))
     return found
 

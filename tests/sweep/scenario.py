@@ -22,10 +22,12 @@ BUDGETS: Final = {
     "STREAM_DEADLINE_SECS": "20",
     "HEARTBEAT_SECS": "2",
 }
-Shape = Literal["chat", "openai", "document", "other"]
+Shape = Literal["chat", "openai", "messages", "responses", "document", "other"]
 PATHS: Final[dict[Shape, str]] = {
     "chat": "/chat",
     "openai": "/v1/chat/completions",
+    "messages": "/v1/messages",
+    "responses": "/v1/responses",
     "document": "/v1/chat/completions",
 }
 
@@ -79,5 +81,7 @@ class Scenario:
         if self.shape == "chat":
             return {"prompt": self.prompt, "model": model, **self.options}
         messages = [{"role": "user", "content": self.prompt}]
-        stream = self.shape == "openai"
+        if self.shape == "responses":
+            return {"input": messages, "model": model, "stream": True, **self.options}
+        stream = self.shape in {"openai", "messages"}
         return {"messages": messages, "model": model, "stream": stream, **self.options}

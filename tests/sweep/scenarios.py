@@ -162,6 +162,32 @@ _ALL: Final = (
         ends=Outcome.DEADLINE_EXCEEDED,
     ),
     Scenario(
+        "messages",
+        "Anthropic's Messages: thinking, then a text, with a silence in its block",
+        upstream="simulator/fast?reasoning=1&chunks=2&delay_ms=2500",
+        shape="messages",
+    ),
+    Scenario(
+        "messages-cut",
+        "the same, which breaks before `message_stop`",
+        upstream=f"simulator/fast?chunks=1&end=no_done&{PACE}",
+        shape="messages",
+        ends=Outcome.UPSTREAM_FAILED,
+    ),
+    Scenario(
+        "responses",
+        "OpenAI's Responses: a tool call, after silence before the first event",
+        upstream="simulator/fast?tool_calls=1&first_token_ms=2500&delay_ms=100",
+        shape="responses",
+    ),
+    Scenario(
+        "responses-failed",
+        "the same API's own last event says that the answer failed",
+        upstream=f"simulator/error?at=1&{PACE}",
+        shape="responses",
+        ends=Outcome.UPSTREAM_FAILED,
+    ),
+    Scenario(
         "broken",
         "upstream closes in mid-answer",
         upstream=f"simulator/drop?at=1&{PACE}",

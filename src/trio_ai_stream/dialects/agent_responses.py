@@ -7,19 +7,22 @@ https://platform.openai.com/docs/api-reference/responses-streaming, and OpenRout
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from msgspec import Struct
 
 from trio_ai_stream.dialects.completions import error_object, openai_error
-from trio_ai_stream.dialects.named_events import event, event_reader, joined, object_of
+from trio_ai_stream.dialects.named_events import (
+    NamedEventEncoder,
+    event,
+    event_reader,
+    object_of,
+)
 from trio_ai_stream.dialects.refusals import OPENROUTER_FIELDS
 from trio_ai_stream.upstream.chunks import load
 from trio_ai_stream.upstream.upstream_errors import failure_of
-from trio_ai_stream.wire.dialect import Dialect, ParsedRequest
+from trio_ai_stream.wire.dialect import Dialect
 from trio_ai_stream.wire.events import (
-    Answer,
     Done,
     Failure,
     Finish,
@@ -57,7 +60,7 @@ class _ResponseState(Struct, gc=False):
 
 
 class _ResponseEvent(Struct, gc=False):
-    type: str
+    type: str = ""
     delta: Any = None
     response: _ResponseState | None = None
     error: Any = None
@@ -80,7 +83,7 @@ def _say(said: _ResponseEvent, items: list[Item]) -> None:
         items += _ending(
             kind.removeprefix("response."), said.response or _ResponseState()
         )
-    elif kind == "error":
+    elif kind == "error" or said.error:  # also one without a name
         flat = {"code": said.code, "message": said.message}
         items[-1] = failure_of(said.error or flat)
 
@@ -146,21 +149,10 @@ def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
     return [Raw(whole.removesuffix(b"\n\n")), *rest]
 
 
-class ResponseEncoder:
-    """Writes one stream: upstream's events as they are."""
+class ResponseEncoder(NamedEventEncoder):
+    """Writes one stream of a response's events."""
 
-    __slots__ = ("_last",)
-    opening: ClassVar = b""
-
-    def __init__(self, _asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
-        self._last = b""
-
-    def content(self, items: Iterable[Item]) -> tuple[bytes, int]:
-        """Return the events of a block, and their number."""
-        payloads = [item.payload for item in items if type(item) is Raw]
-        if payloads:
-            self._last = payloads[-1]
-        return joined(payloads), len(payloads)
+    __slots__ = ()
 
     def heartbeat(self) -> bytes:
         """Return `keepalive`; a comment before the first event, which must be another.
@@ -172,14 +164,12 @@ class ResponseEncoder:
             return HEARTBEAT
         return event({"type": "keepalive", "sequence_number": self._number()})
 
-    def ending(self, problem: Problem | None, answer: Answer) -> bytes:
-        """Return nothing after one of the API's last events, else `error`.
+    def error(self, problem: Problem) -> bytes:
+        """Return `error`.
 
-        The error stands in it twice: OpenAI's SDKs raise what is in `error`, its API
+        What it says stands in it twice: OpenAI's SDKs raise what is in `error`, its API
         reference has the fields beside `type`.
         """
-        if problem is None or answer.told:
-            return b""
         fields: dict[str, Any] = {
             "code": problem.error_type,
             "message": problem.message,

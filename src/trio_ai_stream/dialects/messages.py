@@ -6,18 +6,17 @@ https://platform.claude.com/docs/en/api/messages, and "Streaming messages" there
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from trio_ai_stream.dialects.named_events import (
     COMMENT,
+    NamedEventEncoder,
     data_of,
     event,
     event_reader,
-    joined,
     object_of,
 )
 from trio_ai_stream.dialects.refusals import (
@@ -33,7 +32,6 @@ from trio_ai_stream.wire.dialect import (
     RequestLimits,
 )
 from trio_ai_stream.wire.events import (
-    Answer,
     Done,
     Finish,
     Identity,
@@ -48,7 +46,6 @@ from trio_ai_stream.wire.model_requests import MessagesRequest, request_parser
 from trio_ai_stream.wire.problems import Problem
 
 _PROGRESS: Final = Progress()
-_PING: Final = b"event: ping"
 # What an empty piece of an open block looks like, by the block's type.
 _EMPTY: Final[dict[str, dict[str, str]]] = {
     "text": {"type": "text_delta", "text": ""},
@@ -84,7 +81,7 @@ class _MessageStart(Struct, gc=False):
 
 
 class _MessageEvent(Struct, gc=False):
-    type: str
+    type: str = ""
     delta: _BlockDelta | None = None
     message: _MessageStart | None = None
     usage: dict[str, Any] | None = None
@@ -114,7 +111,7 @@ def _say(said: _MessageEvent, items: list[Item]) -> None:
             items.append(Stopped(delta.stop_reason))
     elif kind == "message_stop":
         items.append(Finish())
-    elif kind == "error":
+    elif kind == "error" or said.error:  # also one without a name
         items[-1] = failure_of(_named(said.error))
 
 
@@ -179,29 +176,10 @@ def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
     raise ValueError("expected events")
 
 
-class MessageEncoder:
-    """Writes one stream: upstream's events as they are.
+class MessageEncoder(NamedEventEncoder):
+    """Writes one stream of a message's events."""
 
-    Upstream's own `ping` counts as no event: it must not keep ours from being written,
-    which more clients take for life.
-    """
-
-    __slots__ = ("_last",)
-    opening: ClassVar = b""
-
-    def __init__(self, _asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
-        self._last = b""  # the last event, pings apart
-
-    def content(self, items: Iterable[Item]) -> tuple[bytes, int]:
-        """Return the events of a block, and how many of them are no `ping`."""
-        payloads = [item.payload for item in items if type(item) is Raw]
-        count = len(payloads)
-        for payload in reversed(payloads):
-            if payload[:11] != _PING:
-                self._last = payload
-                break
-            count -= 1
-        return joined(payloads), count
+    __slots__ = ()
 
     def heartbeat(self) -> bytes:
         """Return a `ping`, and an empty piece of the block that is open, if one is."""
@@ -216,18 +194,20 @@ class MessageEncoder:
         delta = {"type": "content_block_delta", "index": said["index"], "delta": empty}
         return ping + event(delta)
 
-    def ending(self, problem: Problem | None, answer: Answer) -> bytes:
-        """Return nothing after `message_stop`, else `error`."""
-        if problem is None or answer.told:
-            return b""
+    def error(self, problem: Problem) -> bytes:
+        """Return `error`."""
         return event(error_document(problem))
 
 
 def error_document(problem: Problem) -> dict[str, Any]:
-    """Return a problem in Anthropic's shape."""
+    """Return a problem in Anthropic's shape, and our own name for it beside."""
     status = status_of(problem)
     kind = "api_error" if status >= 500 else "invalid_request_error"
-    error = {"type": _TYPES.get(status, kind), "message": problem.message}
+    error = {
+        "type": _TYPES.get(status, kind),
+        "message": problem.message,
+        "metadata": {"error_type": problem.error_type},
+    }
     return {"type": "error", "error": error}
 
 

@@ -7,16 +7,19 @@ its fields, as it came.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from trio_ai_stream.upstream.chunks import load
-from trio_ai_stream.wire.dialect import ReadEvents
-from trio_ai_stream.wire.events import Comment, Item, Raw
+from trio_ai_stream.wire.dialect import ParsedRequest, ReadEvents
+from trio_ai_stream.wire.events import Answer, Comment, Failure, Finish, Item, Raw
+from trio_ai_stream.wire.problems import Problem
 
 COMMENT: Final = Comment()
+_PING: Final = b"event: ping"
+_LAST: Final = {Finish, Failure}
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -75,9 +78,42 @@ def object_of(body: bytes) -> dict[str, Any]:
     return document
 
 
-def joined(payloads: list[bytes]) -> bytes:
-    """Return whole events as they stand in a stream."""
-    return b"\n\n".join(payloads) + b"\n\n" if payloads else b""
+class NamedEventEncoder:
+    """Writes one stream: upstream's events as they are.
+
+    Upstream's own `ping` counts as no event: it must not keep our signs of life from
+    being written, which more clients take for life.
+    """
+
+    __slots__ = ("_last", "_over")
+    opening: ClassVar = b""
+
+    def __init__(self, _asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
+        self._last = b""  # the last event, pings apart
+        self._over = False  # the API's own last event has been written
+
+    def content(self, items: Sequence[Item]) -> tuple[bytes, int]:
+        """Return the events of a block, and how many of them are no `ping`."""
+        payloads = [item.payload for item in items if type(item) is Raw]
+        if not payloads:
+            return b"", 0
+        count = len(payloads)
+        for payload in reversed(payloads):
+            if payload[:11] != _PING:
+                self._last = payload
+                break
+            count -= 1
+        if not _LAST.isdisjoint(map(type, items)):
+            self._over = True
+        return b"\n\n".join(payloads) + b"\n\n", count
+
+    def ending(self, problem: Problem | None, _answer: Answer) -> bytes:
+        """Return nothing after the API's own last event, else the error."""
+        return b"" if problem is None or self._over else self.error(problem)
+
+    def error(self, problem: Problem) -> bytes:
+        """Return the event that ends a stream that failed."""
+        raise NotImplementedError
 
 
 def event(fields: dict[str, Any]) -> bytes:

@@ -61,7 +61,7 @@ class Transcript:
         return not self._open
 
     def note(self, items: Sequence[Item]) -> int | None:
-        """Take note of a block; return the index from which it fails."""
+        """Take note of a block; return how much of it comes before it fails."""
         chars = 0  # a local one: this loop sees every event
         for index, item in enumerate(items):
             if type(item) is str:
@@ -71,7 +71,8 @@ class Transcript:
                     self.begun = True
                 if self._note_rare(item):
                     self.answer.text_chars += chars
-                    return index
+                    told = self.failure is not None and self.failure.told
+                    return index + told
         if chars:
             self.begun = True
             self.answer.text_chars += chars
@@ -105,6 +106,8 @@ class Transcript:
             case Identity(id=name, provider=provider):
                 self.answer.generation_id = self.answer.generation_id or name
                 self.answer.provider = provider
+            case Done(ends=False):
+                self.complete = self.whole
             case Done():
                 self.complete = self.begun or self.answer.finish_reason is not None
                 return not self.complete  # upstream has swallowed its own error
@@ -112,7 +115,6 @@ class Transcript:
                 self.complete = True
             case Failure():
                 self.failure = item
-                self.answer.told = item.told
                 return True
             case _:
                 pass

@@ -200,7 +200,7 @@ class Decoder:
                 continue
             self._over = True
             if payload.startswith(b"[DONE]"):
-                items.append(_DONE)
+                items.append(Done(ends=False) if self._whole_events else _DONE)
             else:
                 detail = "expected a chunk of JSON, got something else"
                 items.append(Malformed(MALFORMED, detail))

@@ -6,7 +6,7 @@ ask a `Dialect`; there is one for each endpoint, in `dialects/`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -56,7 +56,7 @@ class EventEncoder(Protocol):
     def opening(self) -> bytes:
         """What is written before upstream answers; nothing if the status waits."""
 
-    def content(self, items: Iterable[Item]) -> tuple[bytes, int]:
+    def content(self, items: Sequence[Item]) -> tuple[bytes, int]:
         """Return the frames of a block, joined, and their number."""
 
     def heartbeat(self) -> bytes:

@@ -17,7 +17,7 @@ class ErrorDocument(Struct, frozen=True):
     timestamp: str
 
 
-class OpenAIErrorMetadata(Struct, frozen=True):
+class ErrorMetadata(Struct, frozen=True):
     """The server's own name for the error, as `/chat` has it."""
 
     error_type: str
@@ -30,7 +30,7 @@ class OpenAIError(Struct, frozen=True):
     code: int
     type: str
     param: str | None
-    metadata: OpenAIErrorMetadata
+    metadata: ErrorMetadata
 
 
 class OpenAIErrorDocument(Struct, frozen=True):
@@ -44,6 +44,7 @@ class AnthropicError(Struct, frozen=True):
 
     type: str
     message: str
+    metadata: ErrorMetadata
 
 
 class AnthropicErrorDocument(Struct, frozen=True):

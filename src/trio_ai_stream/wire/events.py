@@ -76,7 +76,7 @@ class Failure:
     """An error inside the stream (`error` in a chunk), under status 200.
 
     `detail` is for the log: upstream's code and type, never its text. `told`: its event
-    is passed on, and is the last one.
+    is passed on with it, and is the last one.
     """
 
     problem: Problem
@@ -91,7 +91,9 @@ class Malformed(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The `[DONE]` marker."""
+    """The `[DONE]` marker; `ends` is false where the answer has an end of its own."""
+
+    ends: bool = True
 
 
 class Raw(Struct, frozen=True, gc=False):
@@ -127,7 +129,6 @@ class Answer:
         "provider",
         "reasoning_chars",
         "text_chars",
-        "told",
         "usage",
     )
 
@@ -136,7 +137,6 @@ class Answer:
         self.usage: dict[str, Any] | None = None
         self.generation_id: str | None = None
         self.opened = False  # upstream has answered 200
-        self.told = False  # upstream's own event has told its client of the failure
         self.provider: str | None = None
         # What an estimate is made of: characters, and pieces that have none.
         self.text_chars = self.reasoning_chars = self.pieces = 0
