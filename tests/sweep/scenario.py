@@ -58,10 +58,11 @@ class Scenario:
     leaves_after_s: float | None = None  # the client leaves by itself
     keeps: bool = True  # a whole answer leaves its connection in the pool
     always: tuple[str, ...] = ()  # causes for every boundary, also in a quick sweep
+    every: int = 1  # a quick sweep acts at each so-many-th boundary of a long run
     valkey: Literal["", "up", "slow", "lost"] = ""  # where limits are shared
     own_app: bool = False  # its routes hold state: compile them for each run
 
-    def make_settings(self) -> Settings:
+    def make_settings(self, **more: str) -> Settings:
         """Return the server's settings."""
         environ = {
             "UPSTREAM": "openrouter",
@@ -69,9 +70,9 @@ class Scenario:
             "OPENROUTER_BASE_URL": "http://upstream.test/api/v1",
             "RATE_LIMIT": "1000",
             "RECONCILE_SECS": "0",  # what follows a stream is the ledger's scenario's
-            **({"REDIS_URL": "redis://valkey.test"} if self.valkey else {}),
             **BUDGETS,
             **self.settings,
+            **more,
         }
         return load_settings(environ, None)
 

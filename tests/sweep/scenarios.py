@@ -46,6 +46,7 @@ _ALL: Final = (
         "upstream says more than the client reads: backpressure up to upstream",
         upstream="simulator/fast?chunks=900&burst=300&reasoning=1",
         read_every_s=0.1,
+        every=3,
     ),
     Scenario(
         "retry",
@@ -74,6 +75,7 @@ _ALL: Final = (
         "upstream refuses with a body that does not end",
         upstream="simulator/endless-error",
         ends=Outcome.UPSTREAM_REJECTED,
+        every=3,
     ),
     Scenario(
         "error-200",
@@ -146,7 +148,6 @@ _ALL: Final = (
         "content that arrives while a heartbeat is being written waits for it",
         upstream="simulator/fast?chunks=2&first_token_ms=50&delay_ms=4000",
         read_every_s=1.5,
-        always=("disconnect",),
     ),
     Scenario(
         "stuck-client",
@@ -160,6 +161,7 @@ _ALL: Final = (
         "a piece every three seconds, without end: the deadline",
         upstream="simulator/endless?delay_ms=3000",
         ends=Outcome.DEADLINE_EXCEEDED,
+        every=4,
     ),
     Scenario(
         "messages",
@@ -245,9 +247,7 @@ _ALL: Final = (
         "limits are shared through a Valkey",
         upstream="simulator/fast?chunks=1",
         valkey="up",
-        own_app=True,
         warm=1,  # by then coredis has its connections
-        always=("stop", "disconnect"),
     ),
     Scenario(
         "shared-slow",
@@ -256,9 +256,7 @@ _ALL: Final = (
         valkey="slow",
         settings={"MAX_CONCURRENT_STREAMS": "1"},
         neighbour="simulator/fast?chunks=1",
-        own_app=True,
         warm=1,
-        always=("disconnect",),
         ends=None,
     ),
     Scenario(
@@ -266,9 +264,8 @@ _ALL: Final = (
         "the same, lost as the permit is granted; it comes back a little later",
         upstream="simulator/fast?chunks=2&first_token_ms=300&delay_ms=300",
         valkey="lost",
-        own_app=True,
         warm=1,
-        always=("disconnect",),
+        every=2,
     ),
     Scenario("openai", "`/v1/chat/completions`, streamed", shape="openai"),
     Scenario(

@@ -14,13 +14,12 @@ import trio
 
 from tests.sweep.network import Network
 from tests.sweep.scenario import Scenario
-from trio_ai_stream.admission.gate import LocalGate, StreamPermits
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.app_factory import create_app, make_retries
 from trio_ai_stream.billing.billing_factory import open_billing
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.settings import Settings
-from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.registry import LiveStreams, Registry
 from trio_ai_stream.wire.record import Record
 
 
@@ -31,6 +30,7 @@ class _Stage:
         self.settings = settings
         self.network: Network | None = None
         self.app = create_app(settings, connect=self._connect)
+        self.start = self.app.start_services
 
     async def _connect(self, host: str, port: int, tls: bool) -> trio.abc.Stream:
         assert self.network is not None
@@ -47,21 +47,26 @@ def application(
     key = tuple(sorted(scenario.settings.items()))
     stage = None if scenario.own_app else _stages.get(key)
     if stage is None:
-        stage = _Stage(scenario.make_settings())
-        if not scenario.own_app:
-            _stages[key] = stage
+        stage = _stages[key] = _Stage(scenario.make_settings())
     stage.network = network
     services, settings = stage.app.services, stage.settings
     services.registry = Registry()
-    if not scenario.valkey:
-        services.gate = LocalGate(
-            Quota.per_second(settings.RATE_LIMIT),
-            StreamPermits(settings.MAX_CONCURRENT_STREAMS),
-        )
     services.retries = make_retries(settings, services.metrics)
+    services.observe = observe
+    services.upstream = None
+    if scenario.valkey:
+        settings = scenario.make_settings(REDIS_URL="redis://valkey.test")
+    admission = open_admission(
+        settings, LiveStreams(services.registry), services.metrics
+    )
+    services.gate, services.directory = admission.gate, admission.directory
     services.billing = open_billing(
         settings, services.metrics, services.gate, services.estimator
     )
-    services.observe = observe
-    services.upstream = None
+
+    async def start(nursery: trio.Nursery) -> None:
+        await nursery.start(admission.run)
+        await stage.start(nursery)
+
+    stage.app.start_services = start
     return stage.app

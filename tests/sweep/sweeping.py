@@ -35,9 +35,13 @@ def rotating(scenario: str) -> Choose:
     of the program, which so meet every cause.
     """
 
+    every, always = SCENARIOS[scenario].every, SCENARIOS[scenario].always
+
     def choose(_acts: Acts, k: int, possible: Sequence[str]) -> Iterable[str]:
-        mine = possible[(k + _NUMBERS[scenario]) % len(possible)]
-        return dict.fromkeys((mine, *SCENARIOS[scenario].always))
+        if k % every:
+            return ()
+        mine = possible[(k // every + _NUMBERS[scenario]) % len(possible)]
+        return dict.fromkeys((mine, *always))
 
     return choose
 

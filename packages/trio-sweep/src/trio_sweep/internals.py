@@ -15,7 +15,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import random
+import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, Final, NoReturn
 
 import outcome
@@ -85,6 +87,25 @@ def thread_starter() -> ThreadStarter:
 def replace_reply(message: Any, reply: object) -> None:
     """Let the answer to a `from_thread` call be put into `reply`."""
     object.__setattr__(message, "queue", reply)
+
+
+@contextlib.contextmanager
+def noting_scopes(
+    note: Callable[[trio.CancelScope, FrameType], object],
+) -> Iterator[None]:
+    """Call `note` with each scope that is entered meanwhile, and the frame there."""
+    original: Any = trio.CancelScope.__enter__
+
+    def enter(scope: trio.CancelScope) -> trio.CancelScope:
+        note(scope, sys._getframe(1))
+        entered: trio.CancelScope = original(scope)
+        return entered
+
+    trio.CancelScope.__enter__ = enter  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        trio.CancelScope.__enter__ = original  # type: ignore[method-assign]
 
 
 def birth(task: Task) -> int:
@@ -215,13 +236,18 @@ def self_test() -> None:
     """
     check_version()
     try:
-        schedules = []
+        schedules, noted = [], set()
         for _ in range(2):
-            with deterministic(7), thread_hooks(_threads.start_thread_soon, _ask):
+            with (
+                deterministic(7),
+                thread_hooks(_threads.start_thread_soon, _ask),
+                noting_scopes(lambda _, frame: noted.add(frame.f_code.co_name)),
+            ):
                 schedules.append(trio.run(_probe))
     except AttributeError as exc:
         raise TrioChangedError(f"Trio's private parts differ: {exc}") from exc
     _expect("one seed gives one schedule", schedules[0] == schedules[1])
+    _expect("scopes are entered by __enter__", {"child", "__aenter__"} <= noted)
 
 
 def _ask(original: Callable[..., Any], token: Any, message: Any) -> Any:

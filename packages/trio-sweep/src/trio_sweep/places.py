@@ -1,8 +1,8 @@
 """Names for where a suspended program is: source places, tasks and cancel scopes.
 
-A cancel scope has no name of its own. It is called after the function that opened it
-and the variable that holds it there (`client.py:Client.ask:patience`), or by its number
-if none does. Labels hold no line numbers, so a token outlives an edit elsewhere.
+A cancel scope has no name of its own. It is called after the variable that holds it
+(`client.py:Client.ask:patience`), or after the function that opened it and its number
+there. Labels hold no line numbers, so a token outlives an edit elsewhere.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections import Counter
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import outcome
 import trio
@@ -27,6 +29,7 @@ _MACHINERY = (
     f"{Path(__file__).parent}{os.sep}",
     contextlib.__file__,
 )
+_openers: WeakKeyDictionary[trio.CancelScope, CodeType] = WeakKeyDictionary()
 _ANYIO_BACKEND = f"{os.sep}anyio{os.sep}_backends{os.sep}"
 
 
@@ -87,6 +90,14 @@ def shielded_by_trio(task: internals.Task) -> bool:
     )
 
 
+def note_opener(scope: trio.CancelScope, frame: FrameType | None) -> None:
+    """Note the function of the program that enters a scope, for its label."""
+    while frame is not None and is_machinery(frame.f_code.co_filename):
+        frame = frame.f_back
+    if frame is not None:
+        _openers[scope] = frame.f_code
+
+
 def labelled_scopes(
     outermost: trio.CancelScope, tasks: list[internals.Task]
 ) -> dict[str, trio.CancelScope]:
@@ -103,13 +114,14 @@ def labelled_scopes(
             if not is_machinery(frame.f_code.co_filename)
         ]
         held = _held_by(frames)
-        innermost = _function(frames[-1]) if frames else name_of(task)
-        anonymous = 0
+        anonymous: Counter[str] = Counter()
         for scope in scopes[scopes.index(outermost) + 1 :]:
             label = held.get(id(scope))
             if label is None:
-                label = f"{innermost}:{anonymous}"
-                anonymous += 1
+                code = _openers.get(scope)
+                opener = name_of(task) if code is None else _function(code)
+                label = f"{opener}:{anonymous[opener]}"
+                anonymous[opener] += 1
             if id(scope) not in known:
                 known.add(id(scope))
                 found[_unused(label, found)] = scope
@@ -123,8 +135,8 @@ def _unused(label: str, taken: dict[str, trio.CancelScope]) -> str:
     return label if number == 1 else f"{label}#{number}"
 
 
-def _function(frame: FrameType) -> str:
-    return f"{short(frame.f_code.co_filename)}:{frame.f_code.co_qualname}"
+def _function(code: CodeType) -> str:
+    return f"{short(code.co_filename)}:{code.co_qualname}"
 
 
 def _held_by(frames: list[FrameType]) -> dict[int, str]:
@@ -134,7 +146,7 @@ def _held_by(frames: list[FrameType]) -> dict[int, str]:
         for name, value in frame.f_locals.items():
             scope = _scope_in(value)
             if scope is not None:
-                held.setdefault(id(scope), f"{_function(frame)}:{name}")
+                held.setdefault(id(scope), f"{_function(frame.f_code)}:{name}")
     return held
 
 

@@ -19,7 +19,7 @@ import trio.testing
 from trio_sweep import internals, resources
 from trio_sweep.injector import Act, Injector, Seen, Tracer
 from trio_sweep.memory import DIALLED, MemoryStream
-from trio_sweep.places import Site, is_machinery, name_of, short
+from trio_sweep.places import Site, is_machinery, name_of, note_opener, short
 from trio_sweep.program import Program
 from trio_sweep.threads import Lockstep
 from trio_sweep.token import Token
@@ -119,6 +119,7 @@ def run_once(
         resources.listening(run.complaints),
         internals.deterministic(token.seed),
         lockstep.installed(),
+        internals.noting_scopes(note_opener),
         _lines(executed),
     ):
         contextvars.copy_context().run(_play, program, injector, run, tracer)
