@@ -60,6 +60,22 @@ def test_scopes_are_chosen_by_their_labels() -> None:
     assert sweep(sleeps, seeds=1, scopes=["*:other"]).runs == nothing < everything
 
 
+def test_a_scope_without_a_name_is_called_after_who_opened_it() -> None:
+    """Not after the function that waits inside, which may be called from many."""
+
+    class Keeper:
+        def __init__(self) -> None:
+            self.scope = trio.CancelScope()
+
+    async def opens() -> None:
+        with Keeper().scope, trio.move_on_after(5):
+            await sleeps()
+
+    landed = sweep(opens, seeds=1).landed
+    labels = {name.rpartition(".")[2] for name in landed if name != "cancel"}
+    assert labels == {"opens:0", "opens:1", "py:sleeps:patience"}
+
+
 def test_a_body_that_is_swept_inside_of_trio_is_refused() -> None:
     """A sweep runs Trio itself."""
 
