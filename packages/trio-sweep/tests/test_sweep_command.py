@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,8 @@ from trio_sweep.command import main
 PROGRAM = """
 import contextlib, os, signal, time, trio
 from trio_sweep import Cause
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
 
 async def whole():
     print("many lines")
@@ -55,6 +59,13 @@ async def interrupts():
 
 count = []
 
+async def swallows_until_ctrl_c():
+    count.append(1)
+    if len(count) == 6:
+        raise KeyboardInterrupt
+    with contextlib.suppress(BaseException):
+        await trio.sleep(1)
+
 async def waits_for_ctrl_c():
     for _ in range(50):
         await trio.sleep(1)
@@ -79,11 +90,19 @@ def run(
     folder: Path, *arguments: str, **options: object
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder with the program above."""
+    return run_on(subprocess.PIPE, folder, *arguments, **options)
+
+
+def run_on(
+    stderr: int, folder: Path, *arguments: str, **options: object
+) -> subprocess.CompletedProcess[str]:
+    """Run it with its errors and its progress there."""
     (folder / "program.py").write_text(PROGRAM)
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-m", "trio_sweep", *arguments],
         cwd=folder,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         timeout=120,
         check=False,
@@ -229,10 +248,31 @@ def test_ctrl_c_stops_at_once_and_claims_nothing(tmp_path: Path, name: str) -> N
     assert "VIOLATED" not in done.stdout
 
 
+def test_ctrl_c_keeps_what_was_found(tmp_path: Path) -> None:
+    """A violation before it is reported, with status 1."""
+    done = run(tmp_path, "program.py:swallows_until_ctrl_c", "--jobs", "1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "INTERRUPTED after" in done.stdout
+    assert "VIOLATED not-swallowed" in done.stdout
+
+
+def test_progress_is_shown_on_a_terminal_with_an_estimate(tmp_path: Path) -> None:
+    """It says how far the sweep is and how long it may take, and goes away at last."""
+    ours, theirs = pty.openpty()
+    done = run_on(theirs, tmp_path, "program.py:whole", "--seeds", "1", "--jobs", "1")
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as terminal:
+        shown = terminal.read1(65_536).decode()
+    assert done.returncode == 0
+    assert re.match(r"\rseed 0: 1 of \d+ points, about \d+ s left ", shown)
+    assert re.search(r"\r +\r$", shown)
+
+
 def test_ctrl_c_ends_the_processes_too(tmp_path: Path) -> None:
     """Of a sweep over two cores nothing is left."""
     (tmp_path / "long.py").write_text(
-        "import os, trio\n"
+        "import os, signal, trio\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "parent = os.getpid()\n"
         "async def body():\n"
         "    if os.getpid() != parent:\n"

@@ -6,13 +6,15 @@ import os
 
 import pytest
 
-from sweep_zoo import broken, whole
+from sweep_zoo import broken, of_anyio, whole
 from sweep_zoo.animal import Animal
 from trio_sweep import sweep
 from trio_sweep.engine import Plan, Sweep
 from trio_sweep.program import Program
 from trio_sweep.token import Token
 
+WHOLE = whole.zoo.animals + of_anyio.whole.animals
+BROKEN = broken.zoo.animals + of_anyio.broken.animals
 OF_THE_SWEEP = {"seeds", "scopes", "pairs", "allow", "packages", "excuses"}
 
 
@@ -23,7 +25,7 @@ def program_of(animal: Animal) -> Program:
     return Program(animal.body, causes=causes, **options)
 
 
-@pytest.mark.parametrize("animal", whole.zoo.animals, ids=lambda one: one.name)
+@pytest.mark.parametrize("animal", WHOLE, ids=lambda one: one.name)
 def test_a_whole_program_is_found_to_be_whole(animal: Animal) -> None:
     """Nothing is found, and the sweep went on until no state was new."""
     report = sweep(animal.body, **animal.options)
@@ -32,7 +34,7 @@ def test_a_whole_program_is_found_to_be_whole(animal: Animal) -> None:
     assert report.saturated or "seeds" in animal.options
 
 
-@pytest.mark.parametrize("animal", broken.zoo.animals, ids=lambda one: one.name)
+@pytest.mark.parametrize("animal", BROKEN, ids=lambda one: one.name)
 def test_a_broken_program_is_found_to_be_broken_in_its_way(animal: Animal) -> None:
     """Just the broken invariants are found; each token finds its own again."""
     report = sweep(animal.body, **animal.options)

@@ -99,12 +99,18 @@ class Plan:
         if self.excuses and not self.packages:
             raise MisuseError("expected packages, of which excuses name await sites")
 
+    @property
+    def patterns(self) -> list[str]:
+        """The labels of scopes that were named, as patterns."""
+        if isinstance(self.scopes, bool):
+            return []
+        return [self.scopes] if isinstance(self.scopes, str) else list(self.scopes)
+
     def wants(self, label: str) -> bool:
         """Tell whether the scope with this label is cancelled as well."""
-        if isinstance(self.scopes, bool):
-            return self.scopes
-        patterns = [self.scopes] if isinstance(self.scopes, str) else self.scopes
-        return any(fnmatchcase(label, pattern) for pattern in patterns)
+        return self.scopes is True or any(
+            fnmatchcase(label, pattern) for pattern in self.patterns
+        )
 
 
 def sweep(
@@ -173,6 +179,11 @@ class Sweep:
         self.report = Report(name)
         self._progress = progress or (lambda _seed, _done, _all: None)
         self._sites = await_sites(files_of(plan.packages))
+        if plan.packages and not self._sites:
+            named = ", ".join(plan.packages)
+            raise MisuseError(
+                f"expected packages with an await; {named}: there is none"
+            )
         self.states: set[State] = set()
         self.met: set[Site] = set()  # where an act met a suspended task
         self.executed: set[Site] = {(site.path, 0) for site in self._sites}
@@ -221,9 +232,8 @@ class Sweep:
             if self._enough():
                 return
         assert first is not None
-        unused = [one for one in self.program.causes if not self.report.landed[one]]
-        if unused and not self._kinds and self.plan.choose is None:
-            raise MisuseError(f"these causes never met anything: {', '.join(unused)}")
+        if not self._kinds:
+            self._refuse_if_idle()
         again = self._once(first.token)
         if again.seen.steps != first.seen.steps:
             text = (
@@ -231,6 +241,25 @@ class Sweep:
             )
             self._differ(first.token, text, first.seen.steps, again.seen.steps)
         self._confirm()
+
+    def _refuse_if_idle(self) -> None:
+        """Refuse a sweep that found nothing because it did not do what it was told."""
+        landed = self.report.landed
+        if not landed:
+            raise MisuseError("no act ever landed: nothing was tried")
+        if self.plan.choose is not None:
+            return
+        unused = [one for one in self.program.causes if not landed[one]]
+        if unused:
+            raise MisuseError(f"these causes never met anything: {', '.join(unused)}")
+        labels = [one.removeprefix(SCOPE) for one in landed if one.startswith(SCOPE)]
+        idle = [
+            pattern
+            for pattern in self.plan.patterns
+            if not any(fnmatchcase(label, pattern) for label in labels)
+        ]
+        if idle:
+            raise MisuseError(f"no scope was met that is called {', '.join(idle)}")
 
     def _once(self, token: Token, **options: Any) -> Run:
         return run_once(self.program, token, stopping=self._stop.is_set, **options)
@@ -363,7 +392,7 @@ class Sweep:
                 )
                 continue
             known.runs += 1
-            if len(outcome.token.acts) < len(Token.parse(known.token).acts):
+            if outcome.token.size < Token.parse(known.token).size:
                 known.text, known.token = found.text, str(outcome.token)
                 known.place = outcome.place
 
@@ -378,13 +407,30 @@ class Sweep:
 
     def _confirm(self) -> None:
         """Run the token of each finding once more: it must find the same."""
-        for finding in list(self._kinds.values()):
-            token = Token.parse(finding.token)
+        for kind, finding in list(self._kinds.items()):
             if finding.invariant in ("deterministic", "undisturbed"):
                 continue
+            token = self._shrunk(kind, finding)
             again = {one.invariant for one in self.replayed(token)[1]}
             if finding.invariant not in again:
                 self._differ(token, f"{finding.invariant} is not found again", [], [])
+
+    def _shrunk(self, kind: tuple[str, str], finding: Finding) -> Token:
+        """Leave out an act, if the other alone finds the same; return the token.
+
+        A sweep that was thinned out, or stopped early, has not tried each alone.
+        """
+        token = Token.parse(finding.token)
+        for act in token.acts if len(token.acts) > 1 else ():
+            alone = Token(token.seed, (act,))
+            with contextlib.suppress(TokenError):  # without the other it meets nothing
+                run, found = self.replayed(alone)
+                same = [one.text for one in found if one.kind == kind]
+                if same:
+                    finding.text, finding.token = same[0], str(alone)
+                    finding.place = _place(run.acts[0].state)
+                    return alone
+        return token
 
     def replayed(self, token: Token, **options: Any) -> tuple[Run, list[Violation]]:
         """Run a token, and the undisturbed run that it is compared with.

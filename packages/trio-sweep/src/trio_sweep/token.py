@@ -29,6 +29,11 @@ class Token:
         acts = "+".join(f"{k}:{cause}" for k, cause in self.acts)
         return f"{self.seed}:{acts}" if acts else str(self.seed)
 
+    @property
+    def size(self) -> tuple[int, int, tuple[tuple[int, str], ...]]:
+        """What orders tokens by how little they ask: acts, seed, boundaries."""
+        return len(self.acts), self.seed, self.acts
+
     @classmethod
     def parse(cls, text: str) -> Token:
         """Read a token.
