@@ -38,7 +38,10 @@ class SimulatedRequest:
     """
 
     def __init__(self) -> None:
-        self.parser = httptools.HttpRequestParser(self)
+        # It holds this object in turn: let go of at the end, for the collector's sake.
+        self.parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(
+            self
+        )
         self.method = ""
         self.target = b""
         self.headers: dict[str, str] = {}
@@ -80,6 +83,7 @@ class SimulatedRequest:
             urlsplit(self.target.decode("latin-1"))
         except ValueError as exc:
             raise RequestError("the target is no URL") from exc
+        assert self.parser is not None
         self.method = self.parser.get_method().decode("latin-1")
         self.http11 = self.parser.get_http_version() == "1.1"
         self.head_done = True
@@ -88,7 +92,9 @@ class SimulatedRequest:
         self.body += body
 
     def on_message_complete(self) -> None:
+        assert self.parser is not None
         self.keep_alive = self.parser.should_keep_alive()
+        self.parser = None
         self.complete = True
 
 
@@ -108,6 +114,10 @@ class RequestReader:
         """How many bytes have come for the request after the current one."""
         return len(self._early)
 
+    def release(self) -> None:
+        """Let go of a parser whose request will not be whole any more. Idempotent."""
+        self.request.parser = None
+
     def keep(self, data: bytes | bytearray) -> None:
         """Keep bytes that came while the current request was being answered."""
         self._early += data
@@ -122,9 +132,11 @@ class RequestReader:
     def feed(self, data: bytes | bytearray) -> None:
         """Take in bytes; look at `request` afterwards. Raises RequestError."""
         self._fed += len(data)
-        request = self.request
+        request, parser = self.request, self.request.parser
+        if parser is None:
+            raise RequestError("pipelined requests are not supported")
         try:
-            request.parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
             raise RequestError("upgrade is not supported", 400) from exc
         except httptools.HttpParserError as exc:

@@ -62,6 +62,7 @@ class SimulatedConnection:
         except RequestError as exc:
             await self._refuse(exc)
         finally:
+            self._reader.release()
             self._close_record("cancelled")
             await trio.aclose_forcefully(self._stream)
 
