@@ -27,6 +27,7 @@ from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.registry import LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
+from trio_ai_stream.telemetry.garbage import FullPasses
 from trio_ai_stream.telemetry.log_rendering import register_secret
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
@@ -212,9 +213,12 @@ async def start_services(
 
 async def count(services: Services, run_directory: RunDirectory | None) -> None:
     """Keep the metrics current; when the worker ends, leave the other workers' sums."""
-    metrics = services.metrics
+    metrics, passes = services.metrics, FullPasses()
 
-    def sample() -> None:
+    def sample(resident: int = 0) -> None:
+        reason = passes.look(len(services.registry), resident)
+        if reason is not None:
+            metrics.collected(reason)
         server = counters()
         metrics.server_counts(
             connections_open=server.connections_open,

@@ -128,6 +128,10 @@ CASES = {
         {T + "loop_longest_turn_seconds": "0.01x116 1.5x4"},
         {T + "loop_longest_turn_seconds": "0.1x120"},
     ),
+    "SlowTurns": Case(
+        {T + "loop_slow_turns_total": "0+3x120"},
+        {T + "loop_slow_turns_total": "0x100 20x20"},
+    ),
     "StreamsRefused": Case(
         {T + 'refused_total{reason="server_permits"}': "0+3x120"},
         {T + 'refused_total{reason="client_permits"}': "0+3x120"},

@@ -151,7 +151,7 @@ async def test_what_others_count_is_brought_in_every_second(
     subject = metrics()
     counts = deque([(3, 5, {"flood": 1}), (2, 9, {"flood": 4, "unheard of": 2})])
 
-    def sample() -> None:
+    def sample(_resident: int) -> None:
         open_now, total, interventions = counts.popleft()
         subject.server_counts(
             connections_open=open_now,
@@ -187,7 +187,7 @@ async def test_a_long_turn_of_the_loop_is_seen(
     """A task that holds the thread shows in the gauge for a minute, and then goes."""
     subject = metrics()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_sampling, subject, lambda: None)
+        nursery.start_soon(run_sampling, subject, lambda _resident: None)
         await trio.sleep(0.5)
         time.sleep(1)  # noqa: ASYNC251 - the loop is held on purpose
         await trio.sleep(1)

@@ -30,6 +30,8 @@ ENDPOINTS = (
     OTHER,
 )
 OUTCOMES = (*(outcome.value for outcome in Outcome), OTHER)
+# Few streams lived; or memory had grown by more than those that lived explain.
+PASSES = ("quiet", "memory", OTHER)
 # Whose doing an ending was; `none` for a whole answer.
 FAULTS = (*(fault.value for fault in Fault), "none", OTHER)
 # The statuses that the application answers with; `none`: the client left before one.
@@ -319,6 +321,13 @@ FAMILIES = (
         "gauge",
         "The longest that a worker ran without looking at its sockets, in a minute.",
         combine="max",
+    ),
+    Family("loop_slow_turns", "counter", "Such runs of more than 50 ms."),
+    Family(
+        "collector_passes",
+        "counter",
+        "Full passes of the garbage collector; every stream waits for one.",
+        (("reason", PASSES),),
     ),
     Family(
         "certificate_expiry_timestamp_seconds",

@@ -292,6 +292,14 @@ class Metrics:
         """Say how long this process's loop ran at most without a look at sockets."""
         self._set("loop_longest_turn_seconds", seconds)
 
+    def slow_turns(self, count: int) -> None:
+        """Count turns of the loop that were longer than `loop_turns.SLOW_S`."""
+        self._add("loop_slow_turns", amount=count)
+
+    def collected(self, reason: str) -> None:
+        """Count a full pass of the garbage collector; see `families.PASSES`."""
+        self._add("collector_passes", reason)
+
     def process(
         self,
         *,

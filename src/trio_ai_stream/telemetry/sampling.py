@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
+from loguru import logger
 
 from trio_ai_stream.telemetry.logs import dropped_records
+from trio_ai_stream.telemetry.loop_turns import LoopTurn, LoopTurns
 from trio_ai_stream.telemetry.metrics import Metrics
 
 PERIOD_S: Final = 1.0
@@ -27,54 +29,48 @@ _PAGE: Final = resource.getpagesize()
 _STARTED_AT: Final = time.time()
 
 
-class LongestTurn(trio.abc.Instrument):
-    """Times how long the loop runs tasks before it looks at its sockets again."""
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self._began = clock()
-        self._longest = 0.0
-
-    def after_io_wait(self, timeout: float) -> None:
-        """Note that tasks run from now on."""
-        self._began = self._clock()
-
-    def before_io_wait(self, timeout: float) -> None:
-        """Note that all tasks that could run have run."""
-        turn = self._clock() - self._began
-        if turn > self._longest:
-            self._longest = turn
-
-    def take(self) -> float:
-        """Return the longest turn since the last call, in seconds."""
-        longest, self._longest = self._longest, 0.0
-        return longest
-
-
-async def run_sampling(metrics: Metrics, sample: Callable[[], None]) -> None:
+async def run_sampling(metrics: Metrics, sample: Callable[[int], None]) -> None:
     """Sample until cancelled; the first samples are taken at once.
 
-    `sample` is called each time, and puts in what other rooms count.
+    `sample` is called each time with the bytes that this process holds, and puts in
+    what other rooms count.
     """
-    turn = LongestTurn()
-    turns = deque([0.0], maxlen=KEPT)
-    trio.lowlevel.add_instrument(turn)
-    try:
+    longest = deque([0.0], maxlen=KEPT)
+    with LoopTurns() as turns:
         while True:
             metrics.log_records_dropped(dropped_records())
-            sample_process(metrics)
-            turns.append(turn.take())
-            metrics.longest_turn(max(turns))
-            sample()
+            resident = sample_process(metrics)
+            turn, slow = turns.take()
+            longest.append(turn.seconds)
+            metrics.longest_turn(max(longest))
+            if slow:
+                metrics.slow_turns(slow)
+                _log_slow(turn, slow)
+            sample(resident)
             due = trio.current_time() + PERIOD_S
             await trio.sleep_until(due)
             metrics.loop_lag(trio.current_time() - due)
-    finally:
-        trio.lowlevel.remove_instrument(turn)
 
 
-def sample_process(metrics: Metrics) -> None:
-    """Read /proc, in some tens of microseconds; where there is none, zeros stand."""
+def _log_slow(turn: LoopTurn, slow: int) -> None:
+    """Say what ran in the longest of a second's slow turns."""
+    logger.warning(
+        "a turn of the loop was slow: every stream of this worker waited",
+        event="slow_turn",
+        duration_ms=round(1000 * turn.seconds, 1),
+        steps=turn.steps,
+        task=turn.task,
+        task_ms=round(1000 * turn.task_s, 1),
+        collector_ms=round(1000 * turn.collector_s, 1),
+        turns=slow,
+    )
+
+
+def sample_process(metrics: Metrics) -> int:
+    """Read /proc, in some tens of microseconds; where there is none, zeros stand.
+
+    :return: resident bytes.
+    """
     try:
         with open("/proc/self/statm", "rb") as statm:
             resident = int(statm.read().split()[1]) * _PAGE
@@ -89,3 +85,4 @@ def sample_process(metrics: Metrics) -> None:
         max_fds=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         started_at=_STARTED_AT,
     )
+    return resident
