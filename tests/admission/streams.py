@@ -13,7 +13,7 @@ class Streams:
         self.owners = owners
         self.broken = False
 
-    def snapshot(self, owner: str | None) -> list[Entry]:
+    async def snapshot(self, owner: str | None) -> list[Entry]:
         return [
             {"id": request_id, "at": self.name}
             for request_id, by in self.owners.items()

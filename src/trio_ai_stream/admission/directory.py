@@ -26,13 +26,13 @@ class DirectoryUnavailableError(Exception):
 
 
 class LocalStreams(Protocol):
-    """The live streams of this process; both methods are synchronous.
+    """The live streams of this process; a cancel is synchronous.
 
     `owner` is the client whose streams may be seen; None sees all.
     """
 
-    def snapshot(self, owner: str | None) -> Sequence[Entry]:
-        """Return the live streams that `owner` may see."""
+    async def snapshot(self, owner: str | None) -> Sequence[Entry]:
+        """Return the live streams that `owner` may see; others run meanwhile."""
         ...
 
     def cancel(self, request_id: str, owner: str | None) -> Entry | None:
@@ -70,19 +70,19 @@ class LocalDirectory:
         self._streams = streams
 
     async def list_streams(self, owner: str | None) -> Listing:
-        """Return the live streams that `owner` may see; never waits."""
-        return Listing(self._streams.snapshot(owner), complete=True)
+        """Return the live streams that `owner` may see."""
+        return Listing(await self._streams.snapshot(owner), complete=True)
 
     async def cancel(self, request_id: str, owner: str | None) -> Entry | None:
         """Cancel a stream of this process; never waits."""
         return self._streams.cancel(request_id, owner)
 
 
-def answer(streams: LocalStreams, question: Entry) -> Any:
+async def answer(streams: LocalStreams, question: Entry) -> Any:
     """Answer another process's question about this one's streams."""
     match question:
         case {"ask": "list", "owner": str() | None as owner}:
-            return list(streams.snapshot(owner))
+            return list(await streams.snapshot(owner))
         case {"ask": "cancel", "id": str(request_id), "owner": str() | None as owner}:
             return streams.cancel(request_id, owner)
     return None

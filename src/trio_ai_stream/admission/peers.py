@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 
 from trio_ai_stream.admission.directory import (
@@ -57,7 +58,7 @@ class PeerDirectory:
     async def list_streams(self, owner: str | None) -> Listing:
         """Return the live streams that `owner` may see, from all who answer in time."""
         answers, complete = await self._ask_others(list_question(owner))
-        entries = list(self._streams.snapshot(owner))
+        entries = list(await self._streams.snapshot(owner))
         entries += [entry for found in answers if found for entry in found]
         return Listing(entries, complete)
 
@@ -104,8 +105,8 @@ class PeerDirectory:
             async with sibling:
                 try:
                     question = json.loads(await _read_line(sibling))
-                    reply = answer(self._streams, question)
-                    await sibling.send_all(json.dumps(reply).encode() + b"\n")
+                    reply = await answer(self._streams, question)
+                    await sibling.send_all(msgspec.json.encode(reply) + b"\n")
                 except (ValueError, trio.BrokenResourceError):
                     return  # a sibling that died, or is of another version
 

@@ -30,8 +30,9 @@ class _Undrained:
     def begin_drain(self) -> None:
         """Do nothing."""
 
-    def end_streams(self) -> None:
-        """Do nothing."""
+    def end_streams(self) -> bool:
+        """Do nothing; there is no more to do."""
+        return False
 
 
 async def serve_management(

@@ -14,9 +14,10 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 from random import randint
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import trio
 from hypercorn.config import Config
@@ -45,12 +46,16 @@ _EXHAUSTED_PAUSE_S: Final = 0.1
 _EXHAUSTED_SAID_S: Final = 10.0
 # Descriptors for clients that ask how the process is when it has run out of them.
 _RESERVED: Final = 8
+# So many connections are acted on in one turn of the loop.
+_SLICE: Final = 100
 # How often progress is looked for while terminal events go out.
 _LOOK_S: Final = 0.05
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n"
     b"retry-after: 1\r\nconnection: close\r\n\r\n"
 )
+
+T = TypeVar("T")
 
 
 class Drainable(Protocol):
@@ -59,8 +64,11 @@ class Drainable(Protocol):
     def begin_drain(self) -> None:
         """Refuse what is new from now on, with 503; what is live goes on."""
 
-    def end_streams(self) -> None:
-        """Let each live stream say its terminal event now, and end."""
+    def end_streams(self) -> bool:
+        """Let some live streams say their terminal event now, and end.
+
+        Return whether there are more, to be told in another turn of the loop.
+        """
 
 
 class Shutdown:
@@ -281,8 +289,7 @@ class Worker:
         text, event = "draining: %d live, for at most %g s", {"event": "drain_began"}
         log.info(text, self._live, limits.drain_s, extra=event)
         self._contained(self.drainable.begin_drain)
-        for connection in list(self.connections):
-            self._contained(connection.begin_drain)
+        await self._each(lambda connection: connection.begin_drain())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_listening, listeners)
             with trio.move_on_after(limits.drain_s):
@@ -290,22 +297,35 @@ class Worker:
             if self._live:
                 text = "the drain is over: ending %d live exchanges"
                 log.info(text, self._live, extra={"event": "drain_over"})
-                self._contained(self.drainable.end_streams)
+                await self._end_streams()
                 with trio.move_on_after(limits.terminal_events_s):
                     await first_of(self._until_quiet, self._until_nobody_reads)
             nursery.cancel_scope.cancel(reason="the drain is over")
-        for connection in list(self.connections):
-            if connection.live:
-                self._contained(connection.abort)
-            self._contained(connection.finish_drain)
+        await self._each(_finish)
 
-    def _contained(self, callback: Callable[[], None]) -> None:
+    async def _end_streams(self) -> None:
+        """Let the application tell its streams; others have a turn in between."""
+        more: bool | None = True
+        while more:
+            more = self._contained(self.drainable.end_streams)
+            await trio.lowlevel.checkpoint()
+
+    async def _each(self, act: Callable[[Connection], None]) -> None:
+        """Act on every connection; other tasks have a turn after each slice."""
+        for number, connection in enumerate(list(self.connections), 1):
+            if connection in self.connections:  # it may have ended meanwhile
+                self._contained(partial(act, connection))
+            if number % _SLICE == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _contained(self, callback: Callable[[], T]) -> T | None:
         """Call what must not keep the drain from its end, nor others from it."""
         try:
-            callback()
+            return callback()
         except Exception:
             self.tally.interventions["application_error"] += 1
             log.exception("a callback failed", extra={"event": "callback_error"})
+            return None
 
     async def _stop_listening(self, listeners: Sequence[Listener]) -> None:
         """Refuse new clients, instead of letting them queue where nobody will look."""
@@ -315,20 +335,23 @@ class Worker:
 
     async def _until_nobody_reads(self) -> None:
         """Wait until those who are still live have acknowledged nothing for a while."""
-        seen, since = self._unread(), trio.current_time()
+        seen, since = await self._unread(), trio.current_time()
         while trio.current_time() < since + self.limits.terminal_events_stall_s:
             await trio.sleep(_LOOK_S)
-            now = self._unread()
+            now = await self._unread()
             if now != seen:
                 seen, since = now, trio.current_time()
 
-    def _unread(self) -> dict[Connection, int]:
+    async def _unread(self) -> dict[Connection, int]:
         """Return what each live client has been sent and has not acknowledged."""
-        return {
-            connection: connection.transport.unacknowledged()
-            for connection in self.connections
-            if connection.live
-        }
+        unread: dict[Connection, int] = {}
+
+        def note(connection: Connection) -> None:
+            if connection.live:
+                unread[connection] = connection.transport.unacknowledged()
+
+        await self._each(note)
+        return unread
 
     async def _until_quiet(self) -> None:
         while self._live:
@@ -350,6 +373,13 @@ class Worker:
         self.tally.exchanges_live -= 1
         if not self._live:
             self._quiet.set()
+
+
+def _finish(connection: Connection) -> None:
+    """Close what the drain has left."""
+    if connection.live:
+        connection.abort()
+    connection.finish_drain()
 
 
 def _make_protocol(connection: Connection, http2: bool) -> HTTPProtocol:

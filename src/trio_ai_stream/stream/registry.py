@@ -7,14 +7,19 @@ it is made where the stream lives, and is the same whichever way it goes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import msgspec
 import trio
 
+from trio_ai_stream.stream.lifecycle import State
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.documents import Cancellation, StreamDocument
 from trio_ai_stream.wire.record import Outcome
+
+# So many streams are looked at in one turn of the loop: a millisecond or two.
+SLICE: Final = 100
 
 
 class Registry:
@@ -53,10 +58,16 @@ class Registry:
         """Take no new streams from now on."""
         self.draining.set()
 
-    def end_streams(self) -> None:
-        """Tell each live stream that the server goes away now."""
-        for stream in self:
+    def end_streams(self) -> bool:
+        """Tell some live streams that the server goes away now; all but the told next.
+
+        Return whether there are more: one turn of the loop must not tell thousands.
+        """
+        untold = (stream for stream in self._live.values() if stream.ending is None)
+        some = list(islice(untold, SLICE))
+        for stream in some:
             stream.stop(Outcome.SHUTDOWN)
+        return len(some) == SLICE
 
 
 class LiveStreams:
@@ -65,13 +76,19 @@ class LiveStreams:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def snapshot(self, owner: str | None) -> list[dict[str, Any]]:
-        """Return the live streams, as `StreamDocument`s."""
-        return [
-            msgspec.to_builtins(_document(stream))
-            for stream in self._registry
-            if owner is None or stream.owner == owner
-        ]
+    async def snapshot(self, owner: str | None) -> list[dict[str, Any]]:
+        """Return the live streams, as `StreamDocument`s; other tasks run meanwhile.
+
+        What ends meanwhile may be missing, and what begins is.
+        """
+        documents = []
+        for number, stream in enumerate(self._registry, 1):
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+            if stream.state is State.ENDED or owner not in {None, stream.owner}:
+                continue
+            documents.append(msgspec.to_builtins(_document(stream)))
+        return documents
 
     def cancel(self, request_id: str, owner: str | None) -> dict[str, Any] | None:
         """Cancel a stream; return the `Cancellation`, None if it is not here.

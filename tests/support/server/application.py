@@ -63,9 +63,10 @@ class Application:
         """Refuse what is new."""
         self.draining = True
 
-    def end_streams(self) -> None:
+    def end_streams(self) -> bool:
         """Let streams say their last words."""
         self.ending.set()
+        return False
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,7 +69,7 @@ class Bus:
         self,
         link: ValkeyLink,
         keys: Keys,
-        reply: Callable[[Entry], Any],
+        reply: Callable[[Entry], Awaitable[Any]],
         *,
         timeout_s: float,
     ) -> None:
@@ -159,7 +159,7 @@ class Bus:
             logger.warning("a message on the bus was not ours", event="bus_rubbish")
             return
         if "ask" in message:
-            reply = {"token": token, "answer": self._reply(message)}
+            reply = {"token": token, "answer": await self._reply(message)}
             await self._link.publish(str(message.get("reply")), json.dumps(reply))
         elif (pending := self._pending.get(token)) is not None:
             pending.answers.append(message.get("answer"))
@@ -207,7 +207,7 @@ class SharedDirectory:
         try:
             answers, complete = await self._bus.ask(list_question(owner))
         except Unavailable:
-            return Listing(self._streams.snapshot(owner), complete=False)
+            return Listing(await self._streams.snapshot(owner), complete=False)
         entries = [entry for found in answers if found for entry in found]
         return Listing(entries, complete)
 
