@@ -27,6 +27,7 @@ CLOCKS: Final = {
     "billing/spending.py": "a budget is a calendar's day's or month's",
     "billing/usage_report.py": "it is asked for the last days",
     "billing/usage_ledger.py": "what is kept is counted in days, also over a restart",
+    "telemetry/loop_turns.py": "what real time a turn takes, also on a mock clock",
     "telemetry/otel.py": "spans have Unix time",
     "telemetry/sampling.py": "process_start_time_seconds is Unix time",
     "tracing/instrument.py": "a trace of a run on a mock clock shows real time",

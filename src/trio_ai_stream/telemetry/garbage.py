@@ -13,9 +13,10 @@ generations from being looked at; on 3.14 they keep the increments of an old one
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
 from typing import Final, Literal
+
+import trio
 
 Reason = Literal["quiet", "memory"]
 
@@ -44,7 +45,7 @@ class FullPasses:
     def __init__(
         self,
         collect: Callable[[], object] = gc.collect,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self._collect = collect
         self._clock = clock
