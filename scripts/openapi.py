@@ -153,6 +153,16 @@ OPERATIONS: Final = (
         " `error`.",
     ),
     Operation(
+        "get",
+        "/v1/generation",
+        "Describe one of the caller's generations (`?id=`), as upstream bills it.",
+    ),
+    Operation(
+        "get",
+        "/v1/key",
+        "Describe the caller's key: its name, its limits, what it has spent.",
+    ),
+    Operation(
         "get", "/v1/models", "List upstream's models.", response=ModelListDocument
     ),
     Operation(

@@ -91,6 +91,18 @@ async def test_the_head_waits_for_upstreams_headers(autojump_clock: MockClock) -
         assert visit.body.count(b"heartbeat") == 0
 
 
+async def test_a_sign_of_life_may_be_an_empty_chunk(
+    autojump_clock: MockClock,
+) -> None:
+    """For clients that wait for events, if the settings ask for it."""
+    async with world(env={"COMPLETIONS_HEARTBEAT": "chunk"}) as w:
+        visit = ask(w, "simulator/fast?chunks=1&headers_ms=5000")
+        await over(visit)
+        first = payloads(visit)[0]
+        assert first["choices"] == [{"index": 0, "delta": {}, "finish_reason": None}]
+        assert b": heartbeat" not in visit.body
+
+
 async def test_a_heartbeat_commits_the_status(autojump_clock: MockClock) -> None:
     """After HEARTBEAT_SECS without headers the client is shown life under 200."""
     async with world() as w:

@@ -24,6 +24,8 @@ PATHS = {
     "/streams/{request_id}",
     "/usage",
     "/v1/chat/completions",
+    "/v1/generation",
+    "/v1/key",
     "/v1/messages",
     "/v1/messages/count_tokens",
     "/v1/responses",

@@ -14,7 +14,6 @@ NEAREST = [
     ("/api/v1/chat/completions", COMPLETIONS),
     ("/v1/chat/completions/", COMPLETIONS),
     ("/v1/chat/completion", COMPLETIONS),
-    ("/v1/completions", COMPLETIONS),
     ("/models", "/v1/models"),
     ("/v1/model", "/v1/models"),
 ]

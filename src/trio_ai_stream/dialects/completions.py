@@ -60,30 +60,37 @@ def frames(items: Iterable[Item]) -> tuple[bytes, int]:
 class ChunkEncoder:
     """Writes `stream: true`: upstream's chunks as they are, then `[DONE]`."""
 
-    __slots__ = ("_model", "_request_id")
+    __slots__ = ("_asked", "_request_id")
     opening: ClassVar = b""
     content = staticmethod(frames)
 
     def __init__(self, asked: ParsedRequest, request_id: str, _upstream: str) -> None:
-        self._model = asked.model
+        self._asked = asked
         self._request_id = request_id
 
     def heartbeat(self) -> bytes:
-        """Return a comment."""
-        return HEARTBEAT
+        """Return a comment, or where the settings ask for it an empty chunk."""
+        if not self._asked.chunk_heartbeats:
+            return HEARTBEAT
+        choice = {"index": 0, "delta": {}, "finish_reason": None}
+        return self._chunk(self._request_id, choice)
 
     def ending(self, problem: Problem | None, answer: Answer) -> bytes:
         """Return `[DONE]`, or a chunk with the error."""
         if problem is None:
             return DONE
         choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
+        name = answer.generation_id or self._request_id
+        return self._chunk(name, choice, error=error_object(problem))
+
+    def _chunk(self, name: str, choice: dict[str, Any], **more: Any) -> bytes:
         chunk = {
-            "id": answer.generation_id or self._request_id,
+            "id": name,
             "object": "chat.completion.chunk",
             "created": int(time.time()),
-            "model": self._model,
+            "model": self._asked.model,
             "choices": [choice],
-            "error": error_object(problem),
+            **more,
         }
         return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 

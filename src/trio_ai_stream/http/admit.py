@@ -134,6 +134,7 @@ async def admit_stream(
             services.metrics.stream_ended,
             partial(services.tracer.stream_ended, traceparent=traceparent),
             services.subscribers.stream_ended,
+            services.generations.stream_ended,
             services.billing.stream_ended,
         ):
             try:

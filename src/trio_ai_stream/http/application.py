@@ -18,6 +18,7 @@ from trio_ai_stream.dialects.completions import COMPLETIONS
 from trio_ai_stream.dialects.messages import COUNT_TOKENS, MESSAGES
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.http import errors
+from trio_ai_stream.http.accounts import accounts_blueprint
 from trio_ai_stream.http.admit import admit_request
 from trio_ai_stream.http.asgi import ASGIConnection
 from trio_ai_stream.http.documentation import documentation_blueprint
@@ -117,6 +118,7 @@ class Application(QuartTrio):
             answer = endpoint.answer_through_quart
             self.add_url_rule(dialect.path, dialect.path, answer, methods=["POST"])
         self.register_blueprint(models_blueprint(services))
+        self.register_blueprint(accounts_blueprint(services))
         self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(health_blueprint(services))
         self.register_blueprint(metrics_blueprint(services))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Final
@@ -23,6 +24,15 @@ from trio_ai_stream.wire.dialect import Dialect
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 from trio_ai_stream.wire.record import Outcome
 
+# APIs of OpenAI's that clients ask for by default, and that are none of a chat.
+_UNSERVED: Final = re.compile(
+    "(/api)?/v1/(completions|embeddings|images|audio|moderations|rerank|files|batches)"
+    "(/|$)"
+)
+_SERVED: Final = (
+    "this server serves answers of chat models only: POST /v1/chat/completions,"
+    " /v1/messages, /v1/responses or /chat, and GET /v1/models"
+)
 # RFC 6750 section 3; the error is named to who sent a key, as section 3.1 asks.
 _CHALLENGE: Final = 'Bearer realm="trio-ai-stream"'
 _BAD_TOKEN: Final = _CHALLENGE + ', error="invalid_token"'
@@ -55,7 +65,9 @@ def respond(
     near = None
     if isinstance(exc, HTTPException):
         problem = _problem_of(exc)
-        if problem.status == 404 and (near := nearest_path(context.path, paths)):
+        if problem.status == 404 and _UNSERVED.match(context.path):
+            problem = dataclasses.replace(problem, message=_SERVED)
+        elif problem.status == 404 and (near := nearest_path(context.path, paths)):
             message = f"there is nothing at this path; did you mean {near}?"
             problem = dataclasses.replace(problem, message=message)
     elif isinstance(exc, Refused):

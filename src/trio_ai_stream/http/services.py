@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,6 +141,29 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(1000 * seconds, 3)
 
 
+# About two megabytes; the oldest goes first.
+MAX_GENERATIONS: Final = 10_000
+
+
+class Generations:
+    """Who got which generation, the last ones of this process."""
+
+    def __init__(self) -> None:
+        self._owners: OrderedDict[str, str] = OrderedDict()
+
+    def stream_ended(self, record: Record) -> None:
+        """Remember whose an ended stream was."""
+        if record.generation_id is not None:
+            self._owners[record.generation_id] = record.owner
+            if len(self._owners) > MAX_GENERATIONS:
+                self._owners.popitem(last=False)
+
+    def seen_by(self, owner: str | None, generation_id: str) -> bool:
+        """Tell whether a caller may see a generation; None may see all."""
+        found = self._owners.get(generation_id)
+        return found is not None and owner in {None, found}
+
+
 @dataclass(slots=True)
 class Services:
     """The rooms behind the routes. `upstream` is there once the server has started.
@@ -165,6 +188,7 @@ class Services:
     upstream: OpenRouter | None = None
     request_ids: set[str] = field(default_factory=set)
     subscribers: Subscribers = field(default_factory=Subscribers)
+    generations: Generations = field(default_factory=Generations)
     bodies: BodyBudget = field(init=False)
 
     def __post_init__(self) -> None:

@@ -237,6 +237,11 @@ class Settings(BaseModel):
     HEARTBEAT_SECS: Seconds = Field(
         15, description="A sign of life goes to the client after this much silence."
     )
+    COMPLETIONS_HEARTBEAT: Literal["comment", "chunk"] = Field(
+        "comment",
+        description="What it is on `/v1/chat/completions`; an empty chunk is"
+        " for clients that wait for events.",
+    )
     UPSTREAM_ALIVE_SECS: Seconds = Field(
         45,
         description="None goes out once upstream has been silent for longer than this.",

@@ -19,8 +19,9 @@ class ParsedRequest:
     """One checked request; `body` is the JSON for upstream.
 
     `choices` is how many answers are asked for at a time. `reasoning`: the client wants
-    to see it, where that is asked of us and not of upstream. `prompt_chars` counts the
-    prompt's characters; `user` is whom the caller serves, by its own word.
+    to see it, where that is asked of us and not of upstream. `chunk_heartbeats`: its
+    signs of life are empty chunks, not comments. `prompt_chars` counts the prompt's
+    characters; `user` is whom the caller serves, by its own word.
     """
 
     model: str
@@ -28,6 +29,7 @@ class ParsedRequest:
     body: bytes
     choices: int = 1
     reasoning: bool = False
+    chunk_heartbeats: bool = False
     prompt_chars: int = 0
     user: str | None = None
 
@@ -39,6 +41,7 @@ class RequestLimits:
     default_model: str
     max_prompt_length: int
     max_messages_length: int
+    chunk_heartbeats: bool = False
 
 
 class ErrorResponse(NamedTuple):

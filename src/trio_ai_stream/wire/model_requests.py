@@ -178,6 +178,7 @@ def request_parser(
             bool(request.stream),
             body,
             request.choices(),
+            chunk_heartbeats=limits.chunk_heartbeats,
             prompt_chars=length,
             user=plain_user(request.user),
         )

@@ -1,0 +1,91 @@
+"""`GET /v1/key` and `GET /v1/generation`: OpenRouter's, as far as they are a caller's.
+
+The key is the one that the caller has with this server, never the server's own. A
+generation is shown to whoever got it, as long as this process remembers that.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+import trio
+from quart import Blueprint, Response, request
+
+from trio_ai_stream.http.auth import visible_owner
+from trio_ai_stream.http.http_responses import json_response
+from trio_ai_stream.http.request import RequestContext
+from trio_ai_stream.http.services import Services
+from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.wire.keys import Role
+from trio_ai_stream.wire.problems import Fault, Problem, Refused, invalid
+
+FETCH_S: Final = 10.0
+NOT_FOUND: Final = Problem(
+    404,
+    "not_found",
+    "this process remembers no such generation of the caller's, or upstream has no"
+    " account of it yet",
+)
+UNAVAILABLE: Final = Problem(
+    504,
+    "upstream_timeout",
+    "upstream gave no account of the generation in time",
+    Fault.UPSTREAM,
+    retryable=True,
+)
+
+
+def accounts_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with both."""
+    blueprint = Blueprint("accounts", __name__)
+
+    @blueprint.get("/v1/key")
+    async def key() -> Response:
+        """Describe the caller's key: its name, its limits, what it has spent."""
+        return json_response(msgspec.json.encode({"data": _key(services)}))
+
+    @blueprint.get("/v1/generation")
+    async def generation() -> Response:
+        """Describe one of the caller's generations, as upstream accounts for it."""
+        generation_id = request.args.get("id", "")
+        if not generation_id:
+            raise invalid("id", "expected a generation's id in the query, got none")
+        if not services.generations.seen_by(visible_owner(), generation_id):
+            raise Refused(NOT_FOUND)
+        assert services.upstream is not None
+        try:
+            with trio.fail_after(FETCH_S):
+                path = f"/generation?id={quote(generation_id, safe='')}"
+                return json_response(await services.upstream.get(path))
+        except trio.TooSlowError as exc:
+            raise Refused(UNAVAILABLE) from exc
+        except EndStream as exc:
+            raise Refused(exc.problem or NOT_FOUND) from exc
+
+    return blueprint
+
+
+def _key(services: Services) -> dict[str, Any]:
+    context = RequestContext.current()
+    named = context.limits
+    rate = services.settings.RATE_LIMIT
+    views: list[dict[str, Any]] = []
+    if named is not None:
+        rate = named.requests_per_second or rate
+        views = services.billing.spending.views(named.name)
+    month = next((view for view in views if view["period"] == "month"), {})
+    day = next((view for view in views if view["period"] == "day"), {})
+    return {
+        "label": context.client_id if named is None else named.name,
+        "is_management_key": context.role is Role.ADMIN,
+        "is_free_tier": False,
+        "limit": month.get("limit_usd"),
+        "limit_remaining": month.get("left_usd"),
+        "limit_reset": "monthly" if month.get("limit_usd") is not None else None,
+        "usage": month.get("spent_usd"),
+        "usage_daily": day.get("spent_usd"),
+        "usage_monthly": month.get("spent_usd"),
+        "rate_limit": {"requests": rate, "interval": "1s"},
+    }
