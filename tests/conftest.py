@@ -33,6 +33,9 @@ FIRST = (
     "tests/e2e",
     "tests/admission/test_servers.py",
     "tests/clients",
+    "packages/trio-sweep",
+    "packages/cancel-lab/tests/test_published.py",
+    "tests/deploy",
 )
 
 

@@ -53,7 +53,9 @@ async def test_never_waits():
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """Run the tests above in a process of their own."""
-    quiet = ("-p", "no:cacheprovider", "-p", "no:schemathesis", "-p", "no:xdist")
+    # What it is not tested beside costs each process seconds.
+    others = "cacheprovider schemathesis xdist langsmith_plugin hypothesispytest valkey"
+    quiet = [word for name in others.split() for word in ("-p", f"no:{name}")]
     return pytester.runpytest_subprocess(*quiet, "--strict-markers", *arguments)
 
 
