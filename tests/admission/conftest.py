@@ -49,7 +49,7 @@ def make_gate() -> Callable[..., SharedGate]:
     def make(url: str, **options: object) -> SharedGate:
         quota = options.pop("quota", Quota(rate=1, burst=20))
         permits = options.pop("permits", StreamPermits(5))
-        options = {"prefix": prefix, "lease_s": 1.0, **options}
+        options = {"prefix": prefix, "lease_s": 1.0, "timeout_s": 2.0, **options}
         metrics = Metrics(version="1", upstream="simulator")
         return SharedGate(url, quota, permits, metrics, **options)  # type: ignore[arg-type]
 

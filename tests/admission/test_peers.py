@@ -18,7 +18,7 @@ from trio_ai_stream.admission.peers import PeerDirectory
 @asynccontextmanager
 async def running(folder: Path, *all_streams: Streams) -> AsyncIterator[PeerDirectory]:
     """Run one worker's directory for each of the streams; yield the first."""
-    workers = [PeerDirectory(folder, streams, timeout_s=0.3) for streams in all_streams]
+    workers = [PeerDirectory(folder, streams, timeout_s=1) for streams in all_streams]
     async with trio.open_nursery() as nursery:
         for worker in workers:
             await nursery.start(worker.run)

@@ -27,7 +27,7 @@ async def joined(
 ) -> AsyncIterator[tuple[SharedDirectory, SharedGate]]:
     """Run a gate with a directory, its streams holding their permits, for a block."""
     gate = make(url)
-    directory = SharedDirectory(gate, streams, timeout_s=0.3)
+    directory = SharedDirectory(gate, streams, timeout_s=1)
     async with trio.open_nursery() as nursery:
         await nursery.start(gate.run)
         for request_id, owner in streams.owners.items():

@@ -53,13 +53,13 @@ async def test_a_refusal_tells_the_true_wait(
 ) -> None:
     """After `retry_after_s` the client is admitted again, by any gate."""
     async with trio.open_nursery() as nursery:
-        gates = [make_gate(valkey.url, quota=Quota(10, 1)) for _ in range(2)]
+        gates = [make_gate(valkey.url, quota=Quota(1, 1)) for _ in range(2)]
         for gate in gates:
             await nursery.start(gate.run)
         assert (await gates[0].admit_request("c")).allowed
         refused = await gates[1].admit_request("c")
         assert not refused.allowed
-        assert 0 < refused.retry_after_s <= 0.1
+        assert 0 < refused.retry_after_s <= 1
         await trio.sleep(refused.retry_after_s)
         assert (await gates[0].admit_request("c")).allowed
         nursery.cancel_scope.cancel(reason="done")

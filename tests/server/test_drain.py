@@ -80,7 +80,7 @@ async def test_who_does_not_read_is_not_waited_for() -> None:
 
 async def test_who_reads_slowly_has_all_of_the_terminal_events() -> None:
     """As long as bytes are acknowledged, the time for the last words is not cut."""
-    limits = _limits(drain_s=0.1, terminal_events_s=1, terminal_events_stall_s=0.3)
+    limits = _limits(drain_s=0.1, terminal_events_s=1, terminal_events_stall_s=0.8)
 
     async def body(server: LocalServer) -> None:
         async with await Client.connect(server.port, receive_bytes=4096) as client:
