@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, ViewportSize, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    Locator,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from tests.support.serving import ServerProcess
 
@@ -49,6 +56,9 @@ def browser() -> Iterator[Browser]:
         yield browser
         browser.close()
 
+
+# Waits of Playwright end as soon as what is awaited is there.
+expect.set_options(timeout=30_000)
 
 Open = Callable[..., Page]
 

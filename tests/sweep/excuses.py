@@ -59,6 +59,7 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/http/usage_routes.py:*": (
         "no stream: one short answer, which a thread reads from the ledger"
     ),
+    "trio_ai_stream/http/page/page_routes.py:*": ("no stream: text that is rendered"),
     "trio_ai_stream/http/models.py:*": (
         "no stream: the scenario `models` takes its longest way"
     ),
