@@ -49,12 +49,13 @@ ASK = "curl -N localhost:8080/chat -H 'content-type:"
 HYPERCORN = "uv run hypercorn -c hypercorn.toml"
 TLS = "uv run trio-ai-stream dev-cert >>"
 SHARED = "export REDIS_URL=redis://localhost:6379 MAX_CONCURRENT_STREAMS=1 PORT=8081 uv"
+USAGE = "trio-ai-stream usage --since 7d --outcome"
 CLIENT = 'trio-ai-stream chat --url https://chat.example.com "Why'
 
 
 def test_no_command_is_left_out() -> None:
     """A new block of commands is run by a test of this module."""
-    assert sorted(BLOCKS) == sorted([SERVE, ASK, HYPERCORN, TLS, SHARED, CLIENT])
+    assert sorted(BLOCKS) == sorted([SERVE, ASK, HYPERCORN, TLS, SHARED, USAGE, CLIENT])
 
 
 def possible() -> bool:
@@ -144,3 +145,15 @@ def test_the_terminal_client(folder: Path) -> None:
     start = in_background(BLOCKS[SERVE].splitlines()[0])
     diff = "git init -q .; echo one > a; git add a; echo two > a"
     assert "completed" in run(folder, f"{start}\n{diff}\n{piped}")
+
+
+def test_what_departed_clients_cost(folder: Path) -> None:
+    """A client leaves a server that keeps a ledger; the table has its stream."""
+    start = in_background(BLOCKS[SERVE].splitlines()[0])
+    leave = (
+        "curl -sN -m 1 localhost:8080/chat -H 'content-type: application/json'"
+        """ -d '{"prompt":"x","model":"simulator/endless"}' | wc -c"""
+    )
+    asked = f"until {BLOCKS[USAGE]} | tee shown | grep -w 1; do sleep 0.2; done"
+    shown = run(folder, f"export LEDGER_FILE=$PWD/ledger\n{start}\n{leave}\n{asked}")
+    assert "Traceback" not in shown
