@@ -64,3 +64,4 @@ def test_a_drain_is_told_and_held_up_by_nobody(
     expect(card).to_contain_text("shutting_down (503)")
     expect(card).to_contain_text("may well succeed if you send it again")
     expect(page.locator("#link")).to_have_attribute("data-state", "lost")
+    expect(page.locator("#link")).to_contain_text("draining")

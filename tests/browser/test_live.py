@@ -75,3 +75,41 @@ def test_the_page_reconnects_to_a_restarted_server(visit: Open) -> None:
     page.unroute("**/streams/live")
     page.context.set_offline(False)
     expect(page.locator("#link")).to_have_attribute("data-state", "live")
+
+
+def test_many_streams_are_rows_and_one_opens_into_its_tree(
+    visit: Open, server: ServerProcess
+) -> None:
+    """The count is right; a row opens; its cancel runs through the tree slowly."""
+    page = visit()
+    talkers = [visit() for _ in range(3)]
+    for talker in talkers:
+        ask(talker, "Go on for ever.", "simulator/endless")
+    rows = page.locator(".stream")
+    expect(rows).to_have_count(3)
+    expect(page.locator("#live-count")).to_have_text("3")
+    expect(page.locator("#live-note")).to_contain_text("3 streaming")
+    expect(page.locator(".stream .tree")).to_have_count(0)
+    expect(rows.first.locator(".spark")).to_have_text(re.compile("[▁-█]{2}"))
+    rows.first.locator(".open").press("Enter")
+    expect(rows.first.locator(".nursery .name")).to_have_text("stream nursery")
+    request_id = rows.first.get_attribute("data-id") or ""
+    rows.first.get_by_role("button", name="Cancel").click()
+    was = page.locator(".was")
+    expect(was.locator(".steps li").first).to_contain_text("cause: cancelled")
+    expect(was.locator(".steps li").last).to_contain_text("permit are gone")
+    expect(was.locator(".scope.closed")).to_have_count(3)
+    expect(page.locator("#live-count")).to_have_text("2")
+    ended = page.locator("#live-ended li").first
+    expect(ended).to_contain_text(request_id[:8])
+    expect(ended).to_contain_text("simulator/endless")
+    assert server.ended(request_id)["outcome"] == "cancelled"
+
+
+def test_who_has_never_seen_trio_finds_the_words(visit: Open) -> None:
+    """The legend says what a task, a nursery, a scope and a shield are."""
+    page = visit()
+    page.get_by_text("What is this?").click()
+    expect(page.locator(".legend dt")).to_have_text(
+        ["task", "nursery", "scope", "shield"]
+    )

@@ -197,3 +197,25 @@ def test_watchers_are_counted_out_whatever_happens() -> None:
     with pytest.raises(KeyError):
         fail()
     assert not subscribers.full
+
+
+async def test_all_are_counted_and_one_more_tree_can_be_asked_for(
+    autojump_clock: MockClock,
+) -> None:
+    """Forty streams come with their trees, all are counted, `?tree=` adds one."""
+    async with world() as w:
+        chats = [w.chat("simulator/endless") for _ in range(45)]
+        await trio.sleep(2)
+        last = list(w.services.registry)[-1].request_id
+        asked = {"method": "GET", "query": f"tree={last}"}
+        subscriber = w.visit(b"", "/streams/live", **asked)
+        await trio.sleep(1)
+        seen = snapshots(subscriber)[0]
+        assert seen["total"] == len(chats) == len(seen["streams"])
+        assert seen["states"] == {"streaming": 45}
+        assert sum(s["task"] is not None for s in seen["streams"]) == 41
+        assert seen["streams"][-1]["task"] is not None
+        for stream in list(w.services.registry):
+            stream.stop(Outcome.CANCELLED)
+        for chat in chats:
+            await over(chat)

@@ -3,11 +3,14 @@
 Events: `snapshot` (whenever something differs from the last one, four times a second at
 most), `ended` (one for each stream that ended since) and at last `bye`, when the server
 drains. One subscriber too many gets `bye` under status 503. A snapshot shows the
-streams that the caller may cancel; those of other processes without their tasks.
+streams that the caller may cancel, the oldest first: forty with their tasks, then two
+hundred without, as are those of other processes; `total` and `states` count them all.
+`?tree=ID` asks for the tasks of one more.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -29,7 +32,8 @@ from trio_ai_stream.wire.sse import CONTENT_TYPE, HEARTBEAT
 # Trio does not say when its task tree changes, so a subscriber looks: four times a
 # second looks alive to a person.
 LOOK_S: Final = 0.25
-MAX_STREAMS: Final = 40
+MAX_TREES: Final = 40
+MAX_ROWS: Final = 240
 
 
 def live_blueprint(services: Services) -> Blueprint:
@@ -45,6 +49,7 @@ def live_blueprint(services: Services) -> Blueprint:
         context = RequestContext.current()
         subscriber = Subscriber(whose_streams())
         owner = visible_owner()
+        tree = request.args.get("tree", "")
 
         async def run(send: Send, headers: Headers) -> None:
             writer = ASGIWriter(send, headers, context)
@@ -54,7 +59,7 @@ def live_blueprint(services: Services) -> Blueprint:
                 await writer.finish()
                 return
             with services.subscribers.subscribe(subscriber):
-                view = LiveView(services, subscriber, writer)
+                view = LiveView(services, subscriber, writer, tree)
                 await view.run(partial(remote.streams, owner))
 
         return StreamResponse(run)
@@ -66,11 +71,16 @@ class LiveView:
     """Writes to one subscriber what has changed."""
 
     def __init__(
-        self, services: Services, subscriber: Subscriber, writer: ASGIWriter
+        self,
+        services: Services,
+        subscriber: Subscriber,
+        writer: ASGIWriter,
+        tree: str = "",
     ) -> None:
         self._services = services
         self._subscriber = subscriber
         self._writer = writer
+        self._tree = tree
         self._last = b""
 
     async def run(self, remote: Callable[[], Awaitable[Sequence[StreamView]]]) -> None:
@@ -96,10 +106,16 @@ class LiveView:
     def _changes(self, remote: Sequence[StreamView]) -> bytes:
         """Return the frames of what differs from the last look; empty if nothing."""
         seen = [s for s in self._services.registry if self._subscriber.sees(s.owner)]
-        streams = [snapshot(stream) for stream in seen[:MAX_STREAMS]]
-        streams += remote[: MAX_STREAMS - len(streams)]
-        more = len(seen) + len(remote) - len(streams)
-        body = {"streams": streams, "more": more}
+        streams = [
+            snapshot(one, tree=at < MAX_TREES or one.request_id == self._tree)
+            for at, one in enumerate(seen)
+            if at < MAX_ROWS or one.request_id == self._tree
+        ]
+        streams += remote[: max(0, MAX_ROWS - len(streams))]
+        states = Counter([*(s.state for s in seen), *(s.state for s in remote)])
+        total = len(seen) + len(remote)
+        more = total - len(streams)
+        body = {"streams": streams, "more": more, "total": total, "states": states}
         frames = [_frame("ended", ended_view(r)) for r in self._subscriber.take()]
         encoded = msgspec.json.encode(body)
         if encoded != self._last:

@@ -75,4 +75,5 @@ def view(entry: Entry, now: float) -> StreamView:
         events=entry["events"],
         task=None,
         elsewhere=True,
+        owner=entry["client"],
     )

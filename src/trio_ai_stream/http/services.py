@@ -127,6 +127,7 @@ def ended_view(record: Record) -> dict[str, Any]:
         "duration_ms": _ms(record.duration_s),
         "first_content_ms": _ms(record.first_content_s),
         "upstream_closed_ms": _ms(record.cancel_latency_s),
+        "ending_ms": _ms(record.ending_s),
         "attempts": record.attempts,
         "events": record.events,
         "blocks": record.blocks,

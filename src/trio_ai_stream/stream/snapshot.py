@@ -25,6 +25,7 @@ class ScopeView(Struct, frozen=True):
 
     label: str
     due: float | None
+    shield: bool = False
 
 
 class NurseryView(Struct, frozen=True):
@@ -60,11 +61,15 @@ class StreamView(Struct, frozen=True):
     task: TaskView | None
     holds_upstream: bool = False
     elsewhere: bool = False
+    owner: str = ""
 
 
-def snapshot(stream: Stream) -> StreamView:
-    """Return the state of `stream`; changes nothing and never awaits."""
-    nursery = stream.nursery
+def snapshot(stream: Stream, *, tree: bool = True) -> StreamView:
+    """Return the state of `stream`; changes nothing and never awaits.
+
+    Without its `tree` a stream costs a tenth.
+    """
+    nursery = stream.nursery if tree else None
     return StreamView(
         id=stream.request_id,
         state=stream.state,
@@ -75,6 +80,7 @@ def snapshot(stream: Stream) -> StreamView:
         attempts=stream.attempts,
         events=stream.events,
         holds_upstream=stream.response is not None,
+        owner=stream.owner,
         task=None if nursery is None else _task(stream, nursery.parent_task, 0),
     )
 
@@ -108,7 +114,11 @@ def _label(stream: Stream, nursery: trio.Nursery) -> str:
 
 def _scopes(stream: Stream) -> list[ScopeView]:
     return [
-        ScopeView(label, _idle_due(stream) if label == "idle" else _due(scope.deadline))
+        ScopeView(
+            label,
+            _idle_due(stream) if label == "idle" else _due(scope.deadline),
+            scope.shield,
+        )
         for label, scope in stream.scopes.items()
     ]
 

@@ -179,6 +179,7 @@ class Stream:
             duration_s=trio.current_time() - self.began_at,
             first_content_s=None if first is None else first - self.began_at,
             cancel_latency_s=self.cancel_latency_s,
+            ending_s=trio.current_time() - self.ending.at,
             attempts=self.attempts,
             events=self.events,
             blocks=self.blocks,

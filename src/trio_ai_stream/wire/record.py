@@ -41,6 +41,7 @@ class Record:
 
     `fault` says whose doing the end was, None of a whole answer. `cancel_latency_s` is
     from the cause to the upstream connection's close, where the stream held one.
+    `ending_s` is from the cause until nothing of the stream was left.
     `told` says whether the terminal event, and all before it, left this process.
     `user` is the caller's own user, as its request names it; for the ledger alone.
     """
@@ -65,3 +66,4 @@ class Record:
     generation_id: str | None
     bill: Bill
     user: str | None = None
+    ending_s: float = 0.0

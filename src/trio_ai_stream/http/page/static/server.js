@@ -90,9 +90,10 @@ export async function cancelStream(id) {
   }
 }
 
-/** Watch the running streams; yields batches of {type, ...data}. */
-export async function* watchStreams(signal) {
-  const response = await fetch("/streams/live", { headers: headers(), signal });
+/** Watch the running streams; yields batches of {type, ...data}. `tree` is one more's id. */
+export async function* watchStreams(signal, tree) {
+  const query = tree ? `?tree=${encodeURIComponent(tree)}` : "";
+  const response = await fetch(`/streams/live${query}`, { headers: headers(), signal });
   if (!response.ok) throw await refusal(response);
   for await (const events of readEvents(response)) {
     yield events.map((event) => ({ type: event.type, ...JSON.parse(event.data) }));

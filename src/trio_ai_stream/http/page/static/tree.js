@@ -1,6 +1,6 @@
 // One running stream as it is inside the server: tasks in nurseries, scopes, deadlines.
 
-import { count, el, time } from "./dom.js";
+import { el, time } from "./dom.js";
 
 const GLOSS = [
   [/^timers /, "heartbeat and silence timers"],
@@ -14,39 +14,90 @@ const LABEL = {
   terminal_event: "last event",
 };
 
-/** Bring one stream's element up to date; rebuilds only what has changed. */
-export function updateStream(item, stream, now, budgets) {
-  const shape = JSON.stringify([stream.state, stream.outcome, stream.model, stream.task], (name, value) =>
+/**
+ * Bring one stream's row up to date; rebuilds only what has changed. `view` says whether it
+ * is `open` and owners are worth a word (`owners`), and has toggle(id), cancel(id), gaps(id).
+ */
+export function updateStream(item, stream, now, budgets, view) {
+  const shape = JSON.stringify([stream.state, stream.outcome, stream.model, view.open && stream.task, view.open, view.owners], (name, value) =>
     name === "due" && value !== null ? true : value,
   );
   if (item.shape !== shape) {
+    // The button that has the focus is made anew: the focus goes with it.
+    const focused = item.contains(document.activeElement) ? document.activeElement.className : null;
     item.shape = shape;
     item.dataset.state = stream.state;
-    item.replaceChildren(head(stream), ...inside(stream));
+    item.replaceChildren(head(stream, view), ...(view.open ? inside(stream, view) : []));
+    if (focused) item.getElementsByClassName(focused)[0]?.focus();
   }
-  const age = time(Math.max(0, (now - stream.began_at) * 1000));
-  const tries = stream.attempts > 1 ? ` · attempt ${stream.attempts}` : "";
-  write(item.querySelector(".age"), `${age} · ${count(stream.events, "event")}${tries}`);
-  const scopes = stream.task ? [...dues(stream.task)] : [];
+  write(item.querySelector(".age"), time(Math.max(0, (now - stream.began_at) * 1000)));
+  const tries = stream.attempts > 1 ? ` · try ${stream.attempts}` : "";
+  write(item.querySelector(".events"), `${stream.events.toLocaleString("en")} ev${tries}`);
+  write(item.querySelector(".spark"), view.gaps(stream.id));
+  const scopes = view.open && stream.task ? [...dues(stream.task)] : [];
   item.querySelectorAll(".scope[data-due]").forEach((chip, index) => {
     countDown(chip, scopes[index], now, budgets);
   });
 }
 
-function head(stream) {
+function head(stream, view) {
+  const title = el(
+    "button",
+    { type: "button", class: "open", "aria-expanded": String(view.open), title: stream.id },
+    el("span", { class: "state" }, stream.outcome ?? stream.state),
+    el("code", { class: "id" }, stream.id.slice(0, 8)),
+    el("span", { class: "model" }, stream.model),
+  );
+  title.addEventListener("click", () => view.toggle(stream.id));
+  const cancel = el("button", { type: "button", class: "small cancel", "aria-label": `Cancel ${stream.id.slice(0, 8)}` }, "Cancel");
+  cancel.addEventListener("click", () => view.cancel(stream.id, cancel));
   return el(
     "div",
     { class: "head" },
-    el("span", { class: "state" }, stream.outcome ?? stream.state),
-    el("code", { class: "id", title: stream.id }, stream.id.slice(0, 8)),
-    el("span", { class: "model" }, stream.model),
-    el("span", { class: "age quiet" }),
+    title,
+    el(
+      "p",
+      { class: "facts quiet" },
+      el("span", { class: "age" }),
+      el("span", { class: "events" }),
+      view.owners ? el("span", { class: "owner" }, stream.owner) : null,
+      el("span", { class: "spark", "aria-hidden": "true" }),
+      cancel,
+    ),
   );
 }
 
 function inside(stream) {
-  if (stream.task) return [el("ul", {}, taskItem(stream.task))];
-  return stream.elsewhere ? [el("p", { class: "quiet" }, "Lives in another process of this server.")] : [];
+  if (stream.task) return [el("ul", { class: "tree" }, taskItem(stream.task))];
+  const why = stream.elsewhere ? "Lives in another process of this server." : "Its tasks are being asked for.";
+  return [el("p", { class: "quiet" }, why)];
+}
+
+/** The end of a stream whose tree was open, in slow motion: what closed, and when. */
+export function showEnding(item, record) {
+  const closed = record.upstream_closed_ms;
+  const steps = [
+    ["0 ms", `cause: ${record.outcome}`],
+    closed == null ? null : [time(closed), "the connection to upstream is closed"],
+    [time(record.ending_ms), record.told ? "the client was told; tasks, nursery and permit are gone" : "tasks, nursery and permit are gone; the client could not be told"],
+  ].filter(Boolean);
+  item.dataset.state = "ended";
+  item.querySelector(".state").textContent = record.outcome;
+  item.querySelector(".cancel")?.remove();
+  // Scopes first, then tasks, then nurseries from the inside out: as Trio unwinds them.
+  const parts = [
+    ...item.querySelectorAll(".scope"),
+    ...[...item.querySelectorAll(".task > code, .nursery")].reverse(),
+  ];
+  parts.forEach((part, at) => {
+    part.classList.add("closing");
+    part.style.transitionDelay = `${200 + at * 250}ms`;
+  });
+  requestAnimationFrame(() => parts.forEach((part) => part.classList.add("closed")));
+  item.append(
+    el("p", { class: "quiet" }, "Slowed down; it took:"),
+    el("ol", { class: "steps" }, ...steps.map(([at, what]) => el("li", {}, el("code", {}, at), ` ${what}`))),
+  );
 }
 
 function taskItem(task) {
@@ -74,7 +125,7 @@ function nurseryItem(nursery) {
 function scopeChip(scope) {
   return el(
     "span",
-    { class: "scope", "data-label": scope.label, "data-due": scope.due !== null },
+    { class: "scope", "data-label": scope.label, "data-due": scope.due !== null, "data-shield": scope.shield },
     el("span", {}, LABEL[scope.label] ?? scope.label),
     scope.due === null ? null : el("span", { class: "left" }),
     scope.due === null ? null : el("span", { class: "bar" }, el("span", {})),
