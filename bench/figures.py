@@ -34,11 +34,12 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Ours to naive's, median of the rounds' own ratios."""
-        ours, naive = self.values.get("ours"), self.values.get("naive")
-        if not ours or not naive or 0 in naive:
+        """Ours to naive's, or to aiohttp's; median of the rounds' own ratios."""
+        ours = self.values.get("ours")
+        other = self.values.get("naive") or self.values.get("aiohttp")
+        if not ours or not other or 0 in other:
             return None
-        return statistics.median(a / b for a, b in zip(ours, naive, strict=False))
+        return statistics.median(a / b for a, b in zip(ours, other, strict=False))
 
     def cell(self, who: str) -> str:
         """Return the median, and the range when there are several rounds."""
@@ -57,14 +58,16 @@ def ratio_text(figure: Figure) -> str:
     ratio = figure.ratio
     if not ratio:
         return ""
+    if "aiohttp" in figure.values:
+        return f"{ratio:.2f}"
     return f"{ratio:.1f}x" if ratio >= 1 else f"1/{1 / ratio:.1f}"
 
 
 def table(figures: Iterable[Figure]) -> str:
     """Return the figures as Markdown."""
     lines = [
-        "| work | figure | ours | naive | ours to naive | without gateway | goal |",
-        "|---|---|---|---|---|---|---|",
+        "| work | figure | ours | naive | aiohttp | ratio | without gateway | goal |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for figure in figures:
         work, _, name = figure.name.partition(": ")
@@ -73,6 +76,7 @@ def table(figures: Iterable[Figure]) -> str:
             f"{name}, {figure.unit}" if figure.unit else name,
             figure.cell("ours"),
             figure.cell("naive"),
+            figure.cell("aiohttp"),
             ratio_text(figure),
             figure.cell("direct"),
             figure.goal,

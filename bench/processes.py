@@ -98,7 +98,7 @@ def gateway(
     cores: set[int] = GATEWAY_CORE,
     **settings: str,
 ) -> Iterator[tuple[Process, Target]]:
-    """Run a gateway in front of an upstream: `ours` or `naive`."""
+    """Run a gateway in front of an upstream: `ours`, `naive` or `aiohttp`."""
     port = _free_port()
     base_url = f"http://127.0.0.1:{source.port}/api/v1"
     if name == "ours":
@@ -110,6 +110,10 @@ def gateway(
             "WORKERS": str(workers),
             **settings,
         }
+        target = Target(name, port)
+    elif name == "aiohttp":
+        command = [sys.executable, "-m", "bench.aiohttp_relay", str(port)]
+        environment = {"UPSTREAM_URL": base_url}
         target = Target(name, port)
     else:
         bind = f"127.0.0.1:{port}"

@@ -9,8 +9,10 @@ from bench.rows.first import First
 from bench.rows.idle import Idle
 from bench.rows.many import Many
 from bench.rows.paced import Paced
+from bench.rows.pauses import Pauses
 from bench.rows.relay import Relay
 from bench.rows.row import Row
+from bench.rows.sparse import Sparse
 from bench.rows.streams import Streams
 from bench.rows.workers import Workers
 
@@ -18,6 +20,8 @@ ROWS: Final[dict[str, type[Row]]] = {
     "relay": Relay,
     "first": First,
     "paced": Paced,
+    "pauses": Pauses,
+    "sparse": Sparse,
     "idle": Idle,
     "many": Many,
     "workers": Workers,

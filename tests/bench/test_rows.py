@@ -22,6 +22,10 @@ TINY = {
     "paced": ["--streams", "3", "--events", "30", "--period-ms", "20"],
     "idle": ["--rounds", "1", "--streams", "3", "--warm-up", "1"],
     "many": ["--few", "2", "--many", "4", "--probes", "10"],
+    "pauses": ["--streams", "3", "--beside", "2", "--newcomers", "2",
+               "--period-ms", "20", "--seconds", "0.3"],
+    "sparse": ["--rounds", "1", "--many", "3", "--few", "2", "--seconds", "0.2",
+               "--requests", "2"],
     "workers": ["--rounds", "1", "--streams", "2", "--seconds", "0.3"],
     "fairness": ["--rounds", "1", "--firehoses", "1", "--newcomers", "2",
                  "--settle-s", "0.1"],
@@ -82,7 +86,7 @@ def test_figures_say_median_range_and_ratio(tmp_path: Path) -> None:
         figure.add("ours", ours)
         figure.add("naive", naive)
     assert ratio_text(figure) == "1/20.0"
-    assert "| work | cost, us | 2 (1-3) | 40 (10-90) | 1/20.0 |" in table([figure])
+    assert "| work | cost, us | 2 (1-3) | 40 (10-90) |  | 1/20.0 |" in table([figure])
     write_json([figure], tmp_path / "figures.json")
     assert quantile([1, 2, 3], 0.5) == 2
 
