@@ -35,7 +35,7 @@ from trio_ai_stream.upstream.responses import (
     StreamedResponse,
     open_unlabelled,
 )
-from trio_ai_stream.upstream.transport import UpstreamTransport
+from trio_ai_stream.upstream.transport import TransportResponse, UpstreamTransport
 from trio_ai_stream.upstream.transport.circuit import CircuitState
 from trio_ai_stream.upstream.upstream_errors import (
     KEY_TYPE,
@@ -123,10 +123,10 @@ class OpenRouter:
                 },
             )
         )
-        if response.status_code == 200:
+        if response.head.status == 200:
             self._rejected_at = -math.inf
             return await self._answer(response, call, on_abortable)
-        on_abortable(response.extensions["body"].abort)
+        on_abortable(response.body.abort)
         try:
             # Not held by this frame: an exception that it holds would hold it.
             raise await self._rejection(response, url)
@@ -134,7 +134,10 @@ class OpenRouter:
             on_abortable(None)
 
     async def _answer(
-        self, response: httpx.Response, call: UpstreamRequest, on_abortable: OnAbortable
+        self,
+        response: TransportResponse,
+        call: UpstreamRequest,
+        on_abortable: OnAbortable,
     ) -> UpstreamResponse:
         """Return the source of an answer under 200, whatever it is labelled.
 
@@ -145,7 +148,7 @@ class OpenRouter:
             body.abort()
             raise misplaced("a web page", str(self._url(call.dialect.upstream_path)))
         reservation = Reservation(self.buffers)
-        generation_id = response.headers.get("x-generation-id")
+        generation_id = response.field(b"x-generation-id") or None
         if call.whole:
             read = call.dialect.read_document
             return DocumentResponse(body, generation_id, reservation, read)
@@ -192,7 +195,7 @@ class OpenRouter:
                 extensions=self._extensions,
             )
         )
-        if response.status_code != 200:
+        if response.head.status != 200:
             raise await self._rejection(response, self._base_url + path)
         body, reservation = _body(response), Reservation(self.buffers)
         try:
@@ -202,10 +205,11 @@ class OpenRouter:
             body.abort()
 
     async def _rejection(
-        self, response: httpx.Response, url: httpx.URL | str
+        self, response: TransportResponse, url: httpx.URL | str
     ) -> EndStream:
-        body = await read_error(response.extensions["body"])
-        failure = rejection(response.status_code, body, response.headers, url=str(url))
+        body = await read_error(response.body)
+        fields = httpx.Headers(response.head.headers)
+        failure = rejection(response.head.status, body, fields, url=str(url))
         if failure.problem is not None and failure.problem.error_type == KEY_TYPE:
             self._note_rejected_key()
         return failure
@@ -222,7 +226,7 @@ class OpenRouter:
         """Close all connections; live streams must have been ended before."""
         await self._transport.aclose()
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx.Request) -> TransportResponse:
         """Send a request; what fails on the way is a stream's end.
 
         Straight through the transport: what `httpx.AsyncClient` adds (cookies, which
@@ -230,22 +234,22 @@ class OpenRouter:
         is of no use here and costs more than the transport itself.
         """
         try:
-            response = await self._transport.handle_async_request(request)
+            response = await self._transport.exchange(request)
         except httpx.HTTPError as exc:
             raise transport_error(exc) from exc
         if self._on_status is not None:
-            self._on_status(response.status_code)
+            self._on_status(response.head.status)
         return response
 
 
-def _body(response: httpx.Response) -> ResponseBody:
+def _body(response: TransportResponse) -> ResponseBody:
     """Return a response's body, decoded.
 
     :raises EndStream: when it is compressed in a way that is not known here.
     """
-    body: ResponseBody = response.extensions["body"]
+    body = response.body
     try:
-        return decoded(body, response.headers.get("content-encoding", ""))
+        return decoded(body, response.field(b"content-encoding"))
     except LookupError as exc:
         body.abort()
         raise EndStream(
@@ -253,6 +257,5 @@ def _body(response: httpx.Response) -> ResponseBody:
         ) from exc
 
 
-def _media_type(response: httpx.Response) -> str:
-    said: str = response.headers.get("content-type", "")
-    return said.partition(";")[0].strip().lower()
+def _media_type(response: TransportResponse) -> str:
+    return response.field(b"content-type").partition(";")[0].strip().lower()

@@ -8,6 +8,7 @@ from trio_ai_stream.upstream.transport.pool import TransportStatistics
 from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
 from trio_ai_stream.upstream.transport.upstream_transport import (
     ConnectionInfo,
+    TransportResponse,
     UpstreamTransport,
 )
 
@@ -19,6 +20,7 @@ __all__ = [
     "Proxy",
     "TransportBody",
     "TransportLimits",
+    "TransportResponse",
     "TransportStatistics",
     "UpstreamTransport",
 ]

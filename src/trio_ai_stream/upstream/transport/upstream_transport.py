@@ -29,6 +29,7 @@ from trio_ai_stream.upstream.transport.dial import (
     Origin,
     Proxy,
 )
+from trio_ai_stream.upstream.transport.parser import ResponseHead
 from trio_ai_stream.upstream.transport.pool import Pool, TransportStatistics
 from trio_ai_stream.upstream.transport.request_message import RequestMessage
 from trio_ai_stream.upstream.transport.transport_errors import (
@@ -58,6 +59,23 @@ class ConnectionInfo:
     reused: bool
     served: int
     dial: DialReport
+
+
+@dataclass(frozen=True, slots=True)
+class TransportResponse:
+    """A response's head, its body, and the connection it came on.
+
+    httpx's own response costs a twentieth of a request's time, and holds more.
+    """
+
+    head: ResponseHead
+    body: TransportBody
+    connection: ConnectionInfo
+
+    def field(self, name: bytes) -> str:
+        """Return a field's values, `name` in lower case; empty if there is none."""
+        found = [value for key, value in self.head.headers if key.lower() == name]
+        return b", ".join(found).decode("latin-1")
 
 
 class UpstreamTransport(httpx.AsyncBaseTransport):
@@ -120,6 +138,25 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; return httpx's response once its head is there.
+
+        As `exchange`, whose body stands in `response.extensions["body"]`.
+        """
+        response = await self.exchange(request)
+        head = response.head
+        return httpx.Response(
+            head.status,
+            headers=head.headers,
+            stream=response.body,
+            extensions={
+                "http_version": head.http_version,
+                "reason_phrase": head.reason,
+                "body": response.body,
+                "connection": response.connection,
+            },
+        )
+
+    async def exchange(self, request: httpx.Request) -> TransportResponse:
         """Send a request; return the response once its head is there.
 
         Errors: `httpx.TransportError`s, as `errors.py` lists them; what the request's
@@ -226,7 +263,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         timeouts: RequestTimeouts,
         on_abortable: OnAbortable,
         on_sent: OnSent | None = None,
-    ) -> httpx.Response | None:
+    ) -> TransportResponse | None:
         """Return the response, or None if the request should go out once more."""
         on_abortable(partial(self._pool.discard, connection))
         try:
@@ -253,24 +290,15 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
 
     def _response(
         self, connection: UpstreamConnection, first: bytes, timeouts: RequestTimeouts
-    ) -> httpx.Response:
+    ) -> TransportResponse:
         assert connection.parser is not None
         head = connection.parser.take_head()
         served = connection.served
         body = TransportBody(
             connection, self._pool, first=first, read_s=timeouts.read_s
         )
-        return httpx.Response(
-            head.status,
-            headers=head.headers,
-            stream=body,
-            extensions={
-                "http_version": head.http_version,
-                "reason_phrase": head.reason,
-                "body": body,
-                "connection": ConnectionInfo(served > 0, served, connection.report),
-            },
-        )
+        info = ConnectionInfo(served > 0, served, connection.report)
+        return TransportResponse(head, body, info)
 
 
 def _ignore_abort(_abort: Callable[[], None] | None) -> None:
