@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -72,12 +73,52 @@ def _arguments(command: str, words: Sequence[str], **folder: str) -> argparse.Na
     return parser.parse_args(words)
 
 
+# The usual flags of `serve`, and the settings that they are.
+FLAGS: Final = {
+    "host": ("HOST", "the address to listen on"),
+    "port": ("PORT", "the port, 0 for any that is free"),
+    "workers": ("WORKERS", "how many processes serve"),
+    "tls-cert": ("TLS_CERT_FILE", "the certificate, with its chain"),
+    "tls-key": ("TLS_KEY_FILE", "its key"),
+    "upstream": ("UPSTREAM", "auto, openrouter or simulator"),
+    "model": ("OPENROUTER_MODEL", "the model of requests that name none"),
+    "log-level": ("LOG_LEVEL", "the least level that is logged"),
+    "log-format": ("LOG_FORMAT", "auto, text or json"),
+    "drain-timeout": ("DRAIN_TIMEOUT_SECS", "how long a shutdown waits for streams"),
+}
+
+
+def _read_flags(words: Sequence[str]) -> None:
+    """Put the flags into the environment, where workers and a reload find them too."""
+    parser = argparse.ArgumentParser(
+        prog="trio-ai-stream serve",
+        description="Run the server. A flag wins over the environment, that over .env.",
+        epilog="`trio-ai-stream check-config` prints all settings; .env.example says"
+        " what they do.",
+    )
+    for flag, (name, text) in FLAGS.items():
+        help_ = f"{text} (setting {name})"
+        parser.add_argument(f"--{flag}", dest=name, metavar="VALUE", help=help_)
+    given = vars(parser.parse_args(words))
+    os.environ.update({name: value for name, value in given.items() if value})
+
+
+def _say_where_the_page_is(settings: Settings) -> None:
+    """Tell a person at a terminal what to open."""
+    host, port = settings.bind
+    if port and sys.stderr.isatty():
+        scheme = "http" if settings.TLS_CERT_FILE is None else "https"
+        shown = "localhost" if host in {"0.0.0.0", "::", "127.0.0.1"} else host  # noqa: S104
+        print(f"the page: {scheme}://{shown}:{port}/", file=sys.stderr)
+
+
 def _serve(words: Sequence[str]) -> int:
-    _arguments("serve", words)
+    _read_flags(words)
     from trio_ai_stream.settings import load_settings, refuse_exposure
 
     settings = load_settings()
     refuse_exposure(settings)
+    _say_where_the_page_is(settings)
     from trio_ai_stream.server.sockets import ActivationError
 
     try:
@@ -175,6 +216,10 @@ COMMANDS: Final[dict[str, Command]] = {
     "chat": Command(
         "ask a server, from the terminal",
         _room_command("trio_ai_stream.chat_client.command"),
+    ),
+    "pstree": Command(
+        "show a server's streams as trees of tasks",
+        _room_command("trio_ai_stream.chat_client.process_tree"),
     ),
     "simulate": Command(
         "run the OpenRouter stand-in",

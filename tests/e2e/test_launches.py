@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tests.support.process import HYPERCORN, SERVE, curl, server
+from trio_ai_stream.cli import FLAGS
 from trio_ai_stream.simulator.simulator import Simulator
 
 pytestmark = pytest.mark.skipif(
@@ -193,3 +194,16 @@ async def test_an_operators_mistake_is_a_sentence(
     text = done.stderr.decode()
     assert (done.returncode, "Traceback" in text) == (status, False)
     assert text.count(said.format(**names)) == 1
+
+
+async def test_serves_flags_are_settings() -> None:
+    """A flag wins over the environment; `--help` names the setting of each."""
+    command = [*SERVE, "--host", "localhost"]
+    async with server(command, HOST="127.0.0.9", UPSTREAM="simulator") as s:
+        running = next(line for line in s.lines if "Running on" in line)
+        assert "127.0.0.9" not in running
+    done = await trio.run_process([*SERVE, "--help"], capture_stdout=True)
+    shown = done.stdout.decode()
+    for flag, (name, _) in FLAGS.items():
+        assert f"--{flag}" in shown
+        assert f"(setting {name})" in " ".join(shown.split())

@@ -362,3 +362,29 @@ def test_the_log_names_a_client_as_far_as_it_may(
 ) -> None:
     """LOG_CLIENTS: all of it, an address's network, or nothing."""
     assert shown_client(client, how) == shown
+
+
+@pytest.mark.parametrize("detail", [None, "the connection to upstream broke, twice"])
+def test_a_streams_line_has_a_hundred_columns(detail: str | None) -> None:
+    """For people: the outcome first, time and size after it; then why, or the model."""
+    stream = io.StringIO()
+    configure_logging("INFO", "text", stream)
+    fields = {"duration_ms": 123456.7, "events": 12345, "bytes": 9876543}
+    model = "somebody/a-model-with-a-rather-long-name"
+    outcome = "upstream_unreachable" if detail else "completed"
+    logger.bind(request_id="0123456789abcdef").info(
+        "stream ended",
+        event="stream_ended",
+        outcome=outcome,
+        detail=detail,
+        model=model,
+        **fields,
+    )
+    line = stream.getvalue().rstrip("\n")
+    assert len(line) <= 100
+    clock, first, *rest = line.split()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", clock)
+    assert first == outcome
+    assert rest[:6] == ["123.46", "s", "12345", "ev", "9876.5", "kB"]
+    assert (detail or model)[:27] in line
+    assert line.endswith("01234567")

@@ -46,7 +46,7 @@ class Screen:
         if self._raw:
             self._out.write(json.dumps(event, ensure_ascii=False) + "\n")
         elif event.get("type") == "content" and (text := str(event["content"])):
-            self._out.write(_harmless(text) if self._terminal else text)
+            self._out.write(harmless(text) if self._terminal else text)
             self._column_zero = text.endswith("\n")
         self._out.flush()
 
@@ -62,11 +62,12 @@ class Screen:
         self._note(line)
 
     def _note(self, line: str) -> None:
-        self._err.write(f"[{_harmless(line)}]\n")
+        self._err.write(f"[{harmless(line)}]\n")
         self._err.flush()
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
+    """Return the text without what a terminal would obey."""
     return CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

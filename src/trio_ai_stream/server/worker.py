@@ -286,7 +286,8 @@ class Worker:
     async def _drain(self, listeners: Sequence[Listener]) -> None:
         limits = self.limits
         self.draining = True
-        text, event = "draining: %d live, for at most %g s", {"event": "drain_began"}
+        text = "draining: %d live, for at most %g s; Ctrl-C (a second signal) ends them"
+        event = {"event": "drain_began"}
         log.info(text, self._live, limits.drain_s, extra=event)
         self._contained(self.drainable.begin_drain)
         await self._each(lambda connection: connection.begin_drain())

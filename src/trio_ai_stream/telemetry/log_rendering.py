@@ -84,6 +84,8 @@ def render_text(record: Record, *, coloured: bool) -> str:
         paint, dim, reset = _COLOURS.get(level, ""), _DIM, _RESET
     clock = record["time"].strftime("%H:%M:%S.%f")[:-3]
     fields = _fields(extra)
+    if extra.get("event") == "stream_ended":
+        return f"{dim}{clock}{reset} {_stream_line(extra, dim, reset)}\n"
     line = f"{dim}{clock}{reset} {paint}{level:<8}{reset}"
     if request_id := extra.get("request_id"):
         line += f" {dim}[{escape(request_id)}]{reset}"
@@ -91,6 +93,19 @@ def render_text(record: Record, *, coloured: bool) -> str:
     line += f"  {dim}{fields}{reset}" if fields else ""
     trace = _traceback(record)
     return f"{line}\n{trace.translate(_IN_TRACEBACK)}\n" if trace else f"{line}\n"
+
+
+def _stream_line(extra: Mapping[str, Any], dim: str, reset: str) -> str:
+    """Return a stream's end in what is left of 100 columns: outcome, time, size.
+
+    All of the record's fields are in the JSON lines.
+    """
+    seconds = f"{extra['duration_ms'] / 1000:.2f} s"
+    size = f"{extra['events']} ev {extra['bytes'] / 1000:.1f} kB"
+    rest = escape(extra.get("detail") or extra["model"])[:27]
+    request_id = escape(extra.get("request_id"))[:8]
+    line = f"{extra['outcome']:<20} {seconds:>9} {size:>18}"
+    return f"{line}  {dim}{rest:<27} {request_id}{reset}"
 
 
 def _fields(extra: Mapping[str, Any]) -> str:

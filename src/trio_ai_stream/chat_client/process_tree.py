@@ -1,0 +1,175 @@
+"""`trio-ai-stream pstree`: the running streams of a server as trees in the terminal.
+
+What is shown is what `GET /streams/live` says first. A process id stands for what that
+process, or one of its workers, listens on (Linux, `/proc`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+import trio
+
+from trio_ai_stream.chat_client.command import KEY_VARIABLE, URL_VARIABLE, harmless
+from trio_ai_stream.upstream.transport import UpstreamTransport
+
+PATIENCE_S: Final = 10.0
+MAX_BYTES: Final = 16 * 1024 * 1024
+_SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
+_LISTENING: Final = "0A"  # /proc/net/tcp
+
+
+class NoTreeError(Exception):
+    """There is nothing to show; says what was expected and what came."""
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the trees; 0, or 1 where there is no server to ask."""
+    parser = argparse.ArgumentParser(
+        prog="trio-ai-stream pstree",
+        description="Show a server's streams: tasks, nurseries, scopes, deadlines.",
+        epilog="A process that is no server of this kind cannot be read from outside by"
+        " this Python: attaching needs sys.remote_exec, which Python 3.14 brought.",
+    )
+    parser.add_argument(
+        "target",
+        nargs="?",
+        default=os.environ.get(URL_VARIABLE, "http://127.0.0.1:8080"),
+        metavar="PID|URL",
+        help=f"(or ${URL_VARIABLE}; default http://127.0.0.1:8080)",
+    )
+    parser.add_argument(
+        "--key",
+        default=os.environ.get(KEY_VARIABLE, ""),
+        help=f"an API key, or an admin key for all streams (better: ${KEY_VARIABLE})",
+    )
+    options = parser.parse_args(words)
+    try:
+        view = trio.run(_ask, options.target, options.key)
+    except NoTreeError as exc:
+        sys.stderr.write(f"pstree: {harmless(str(exc))}\n")
+        return 1
+    sys.stdout.writelines(f"{harmless(line)}\n" for line in lines(view))
+    return 0
+
+
+def lines(view: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a snapshot of `/streams/live`."""
+    total = view.get("total", len(view["streams"]))
+    yield f"{total} live stream{'' if total == 1 else 's'}"
+    streams = view["streams"]
+    for at, stream in enumerate(streams):
+        age = view["now"] - stream["began_at"]
+        state = stream["outcome"] or stream["state"]
+        facts = f"{state}  {stream['model']}  {age:.1f} s  {stream['events']} events"
+        inner = [_task(stream["task"])] if stream["task"] else []
+        last = at == len(streams) - 1 and not view["more"]
+        yield from _branch((f"{stream['id']}  {facts}", inner), "", view["now"], last)
+    if view["more"]:
+        yield f"└─ and {view['more']} more"
+
+
+Branch = tuple[str, list[Any]]
+"""A line and what stands below it; `{9.5}` is a time on the server's clock."""
+
+
+def _task(task: dict[str, Any]) -> Branch:
+    return f"task {task['name']}", [_nursery(one) for one in task["nurseries"]]
+
+
+def _nursery(nursery: dict[str, Any]) -> Branch:
+    below: list[Branch] = [(_scope(scope), []) for scope in nursery["scopes"]]
+    below += [_task(task) for task in nursery["tasks"]]
+    return f"nursery {nursery['label']}", below
+
+
+def _scope(scope: dict[str, Any]) -> str:
+    due = "" if scope["due"] is None else f"  due {{{scope['due']}}}"
+    return f"scope {scope['label']}{due}{'  shielded' if scope.get('shield') else ''}"
+
+
+def _branch(branch: Branch, indent: str, now: float, last: bool) -> Iterator[str]:
+    text, below = branch
+    said = re.sub(r"\{([\d.e+-]+)\}", lambda m: f"in {float(m[1]) - now:.1f} s", text)
+    yield f"{indent}{'└─' if last else '├─'} {said}"
+    deeper = indent + ("   " if last else "│  ")
+    for at, one in enumerate(below):
+        yield from _branch(one, deeper, now, at == len(below) - 1)
+
+
+async def _ask(target: str, key: str) -> dict[str, Any]:
+    """Return the first snapshot of the server that `target` means.
+
+    :raises NoTreeError: no such process, or none of its addresses is such a server.
+    """
+    urls = _addresses(int(target)) if target.isdecimal() else [target]
+    problem = f"process {target} listens on no TCP port"
+    for url in urls:
+        try:
+            with trio.fail_after(PATIENCE_S):
+                return await _first_snapshot(url, key)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
+            problem = f"expected a server of this kind at {url}, got: {exc}"
+        except trio.TooSlowError:
+            problem = f"{url} did not answer in {PATIENCE_S:g} s"
+    raise NoTreeError(problem)
+
+
+async def _first_snapshot(url: str, key: str) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    client = httpx.AsyncClient(
+        transport=UpstreamTransport(),
+        base_url=url,
+        headers={"Accept-Encoding": "identity", **headers},
+        timeout=None,  # noqa: S113  the caller bounds it as a whole
+        trust_env=False,
+    )
+    async with client, client.stream("GET", "/streams/live") as response:
+        if response.status_code != 200:
+            raise ValueError(f"status {response.status_code}")
+        body = b""
+        async for block in response.aiter_raw():
+            body += block
+            for frame in body.split(b"\n\n")[:-1]:
+                if frame.startswith(b"event: snapshot\ndata: "):
+                    data = frame.partition(b"data: ")[2]
+                    return msgspec.json.decode(data, type=dict[str, Any])
+            if len(body) > MAX_BYTES:
+                break
+    raise ValueError("no snapshot")
+
+
+def _addresses(pid: int) -> list[str]:
+    """Return where a process or its children listen, as URLs.
+
+    :raises NoTreeError: there is no such process, or it is another user's.
+    """
+    try:
+        family = [pid, *_children(pid)]
+        inodes = {inode for one in family for inode in _sockets(one)}
+        table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError as exc:
+        raise NoTreeError(f"expected a process {pid} of yours: {exc.strerror}") from exc
+    rows = [row.split() for row in table]
+    found = [r[1] for r in rows if r[3] == _LISTENING and r[9] in inodes]
+    ports = sorted({int(address.rpartition(":")[2], 16) for address in found})
+    return [f"http://127.0.0.1:{port}" for port in ports]
+
+
+def _children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in listed]
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        if match := _SOCKET.fullmatch(os.readlink(link)):
+            yield match[1]

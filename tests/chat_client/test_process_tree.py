@@ -1,0 +1,91 @@
+"""`trio-ai-stream pstree`, of a real server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+
+import trio
+
+from tests.support.process import curl, server
+from trio_ai_stream.chat_client.process_tree import lines
+
+VIEW = {
+    "now": 10.0,
+    "total": 3,
+    "more": 1,
+    "streams": [
+        {
+            "id": "one",
+            "state": "streaming",
+            "outcome": None,
+            "model": "m",
+            "began_at": 8.5,
+            "events": 7,
+            "task": {
+                "name": "HTTPStream.run",
+                "nurseries": [
+                    {
+                        "label": "stream",
+                        "scopes": [
+                            {"label": "stop", "due": None, "shield": False},
+                            {"label": "idle", "due": 15.25, "shield": True},
+                        ],
+                        "tasks": [{"name": "timers", "nurseries": []}],
+                    }
+                ],
+            },
+        },
+        {
+            "id": "two",
+            "state": "ending",
+            "outcome": "cancelled",
+            "model": "m",
+            "began_at": 9.0,
+            "events": 0,
+            "task": None,
+        },
+    ],
+}
+
+
+def test_a_snapshot_is_drawn_as_a_tree() -> None:
+    """Tasks, nurseries, scopes with what is left of them, shields, and the rest."""
+    assert list(lines(VIEW)) == [
+        "3 live streams",
+        "├─ one  streaming  m  1.5 s  7 events",
+        "│  └─ task HTTPStream.run",
+        "│     └─ nursery stream",
+        "│        ├─ scope stop",
+        "│        ├─ scope idle  due in 5.2 s  shielded",
+        "│        └─ task timers",
+        "├─ two  cancelled  m  1.0 s  0 events",
+        "└─ and 1 more",
+    ]
+
+
+async def test_a_servers_streams_are_shown_by_url_and_by_process_id() -> None:
+    """The process of a server stands for where it listens; others say what to do."""
+    async with server(UPSTREAM="simulator") as s, trio.open_nursery() as nursery:
+        url = f"http://127.0.0.1:{s.port}"
+        data = {"prompt": "x", "model": "simulator/endless"}
+        nursery.start_soon(partial(curl, f"{url}/chat", data=data, check=False))
+        with trio.fail_after(20):
+            while "scope deadline" not in (shown := await pstree(url)):
+                pass
+        assert "1 live stream\n" in shown
+        assert "streaming  simulator/endless" in shown or "waiting" in shown
+        assert "1 live stream\n" in await pstree(str(s.process.pid))
+        nursery.cancel_scope.cancel(reason="seen")
+    assert "listens on no TCP port" in await pstree(str(os.getpid()))
+    assert "got: " in await pstree("http://127.0.0.1:1")
+
+
+async def pstree(target: str) -> str:
+    """Return what the command prints."""
+    command = [sys.executable, "-m", "trio_ai_stream", "pstree", target]
+    done = await trio.run_process(
+        command, capture_stdout=True, capture_stderr=True, check=False
+    )
+    return (done.stdout + done.stderr).decode()
