@@ -61,21 +61,21 @@ class _ResponseState(Struct, gc=False):
 
 class _ResponseEvent(Struct, gc=False):
     type: str = ""
-    delta: Any = None
+    delta: str | None = None  # `Any` costs a third more
     response: _ResponseState | None = None
     error: Any = None
-    code: Any = None
-    message: Any = None
+    code: str | int | None = None
+    message: str | None = None
 
 
 def _say(said: _ResponseEvent, items: list[Item]) -> None:
     kind = said.type
     if kind in _TEXTS:
-        if isinstance(said.delta, str) and said.delta:
+        if said.delta:
             items.append(said.delta)
     elif kind.endswith(".delta"):
-        thought = "reasoning" in kind and isinstance(said.delta, str)
-        items.append(Reasoning(said.delta) if thought else _PROGRESS)
+        thought = said.delta if "reasoning" in kind else None
+        items.append(Reasoning(thought) if thought else _PROGRESS)
     elif kind == "response.created" and said.response is not None:
         if said.response.id:
             items.append(Identity(said.response.id, said.response.provider))

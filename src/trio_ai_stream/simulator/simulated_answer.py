@@ -211,5 +211,5 @@ def sample(schema: Any, depth: int = 0) -> Any:
         return {str(key): sample(part, depth + 1) for key, part in properties.items()}
     if kind == "array":
         return [sample(schema.get("items"), depth + 1)]
-    plain: dict[Any, Any] = {"integer": 1, "number": 1.5, "boolean": True, "null": None}
+    plain: dict[Any, Any] = {"integer": 1, "number": 1, "boolean": True, "null": None}
     return plain.get(kind, "sample") if isinstance(kind, str) else "sample"
