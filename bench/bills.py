@@ -163,7 +163,7 @@ class Crowd:
             name = f"s-{next(self.names):05d}"
             self.asked += 1
             model = self.random.choice(MODELS).format(
-                n=self.random.randrange(1, 150), ms=self.random.randrange(1, 1500)
+                n=self.random.choice((10, 60, 140)), ms=self.random.choice((200, 900))
             )
             leaves_s = self.random.choice((0.1, 0.5, 1.5, 30.0))
             leaves_s *= self.random.uniform(0.1, 1.5)

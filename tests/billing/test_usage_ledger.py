@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.support.logs import logged
 from tests.support.records import ended
@@ -199,6 +200,24 @@ def test_a_long_journal_goes_on_in_another_file(
     assert read == b"".join(lines)
     assert len(journals(tmp_path)) == 1
     subject.close()
+
+
+async def test_a_bill_is_kept_before_the_client_is_told(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Whoever has seen `done` finds its stream in the ledger, also after a kill."""
+    async with world(ledger=ledger(tmp_path / "ledger.db")) as w:
+        visit = w.chat("simulator/fast?chunks=3&delay_ms=500")
+        await trio.sleep(1.2)
+        assert visit.types == ["connected", *["content"] * 3]
+        visit.reading = trio.Event()  # it takes nothing more, so is not told
+        await trio.sleep(1)
+        (kept,) = journals(tmp_path)
+        assert kept.read_bytes().count(b"completed") == 1
+        assert not visit.ended.is_set()
+        visit.reading.set()
+        await visit.over.wait()
+        assert kept.read_bytes().count(b"completed") == 1
 
 
 async def test_a_lost_disk_costs_no_stream_and_is_said_once(tmp_path: Path) -> None:

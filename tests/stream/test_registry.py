@@ -29,6 +29,7 @@ def crowd() -> Registry:
             on_close=lambda _stream, _record: None,
             on_gap=lambda _seconds: None,
             estimator=TokenEstimator(),
+            on_bill=lambda _record: None,
         )
         registry.add(stream)
     return registry

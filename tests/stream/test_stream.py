@@ -25,6 +25,7 @@ async def test_only_counts_are_recorded_as_tokens(
 ) -> None:
     """No number of upstream's makes a counter fall, or the record fail."""
     records: list[Record] = []
+    billed: list[Record] = []
     stream = Stream(
         UpstreamRequest("r", "m", b"{}", PLAIN_CHAT),
         BUDGETS,
@@ -34,10 +35,12 @@ async def test_only_counts_are_recorded_as_tokens(
         on_close=lambda _stream, record: records.append(record),
         on_gap=lambda _seconds: None,
         estimator=TokenEstimator(),
+        on_bill=billed.append,
     )
     stream.answer.usage = {"prompt_tokens": reported}
     stream.answer.finish_reason = "stop"
     stream.close(outcome=Outcome.CANCELLED)
     assert records[0].bill.basis is Basis.EXACT
     assert records[0].bill.prompt_tokens == recorded
+    assert [record.bill for record in billed] == [records[0].bill]
     assert records[0].bill.completion_tokens is None

@@ -60,6 +60,7 @@ class Scenario:
     always: tuple[str, ...] = ()  # causes for every boundary, also in a quick sweep
     every: int = 1  # a quick sweep acts at each so-many-th boundary of a long run
     valkey: Literal["", "up", "slow", "lost"] = ""  # where limits are shared
+    ledger: bool = False  # rows are kept in a file
     own_app: bool = False  # its routes hold state: compile them for each run
 
     def make_settings(self, **more: str) -> Settings:

@@ -267,6 +267,12 @@ _ALL: Final = (
         warm=1,
         every=2,
     ),
+    Scenario(
+        "ledger",
+        "each stream's row goes into a ledger, by a thread",
+        ledger=True,
+        always=("stop", "disconnect"),
+    ),
     Scenario("openai", "`/v1/chat/completions`, streamed", shape="openai"),
     Scenario(
         "openai-refused",

@@ -7,7 +7,10 @@ lifespan, upstream.
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -37,6 +40,12 @@ class _Stage:
         return await self.network.connect(host, port, tls)
 
 
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that is removed with this process."""
+    return tempfile.TemporaryDirectory(prefix="sweep-")
+
+
 _stages: Final[dict[tuple[tuple[str, str], ...], _Stage]] = {}
 
 
@@ -60,6 +69,9 @@ def application(
         settings, LiveStreams(services.registry), services.metrics
     )
     services.gate, services.directory = admission.gate, admission.directory
+    if scenario.ledger:  # a new file, so that each run begins alike
+        ledger = Path(tempfile.mkdtemp(dir=_folder().name)) / "ledger.db"
+        settings = settings.model_copy(update={"LEDGER_FILE": ledger})
     services.billing = open_billing(
         settings, services.metrics, services.gate, services.estimator
     )

@@ -81,6 +81,7 @@ class UsageLedger:
         finally:
             with trio.move_on_after(LAST_WRITE_S, shield=True):
                 await self.flush()
+                await self._tried(self._close)
             if self._journal is not None:
                 self._journal.close()
 
@@ -167,6 +168,11 @@ class UsageLedger:
 
     def _forget(self) -> None:
         self._opened().forget(time.time() - self._retention_s)
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
 
     def _opened(self) -> UsageDatabase:
         if self._database is None:

@@ -135,12 +135,17 @@ async def admit_stream(
             partial(services.tracer.stream_ended, traceparent=traceparent),
             services.subscribers.stream_ended,
             services.generations.stream_ended,
-            services.billing.stream_ended,
         ):
             try:
                 tell(record)
             except Exception:  # the others must be told as well
                 logger.exception("an ending could not be told", event="callback_error")
+
+    def billed(record: Record) -> None:
+        try:
+            services.billing.stream_ended(record)
+        except Exception:  # the stream ends all the same
+            logger.exception("a bill could not be kept", event="callback_error")
 
     if services.registry.draining.is_set():
         permit.release()
@@ -154,6 +159,7 @@ async def admit_stream(
         on_close=closed,
         on_gap=services.metrics.content_gap,
         estimator=services.estimator,
+        on_bill=billed,
     )
     services.registry.add(stream)
     services.metrics.stream_started(endpoint)

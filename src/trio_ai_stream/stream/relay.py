@@ -294,5 +294,6 @@ class _Conversation:
             await self.timers.writable()
             # Before the client is told: it may ask again before this task goes on.
             self.stream.release_permit()
+            self.stream.tell_bill()
             told = await self.responder.ended(ending, self.stream.answer)
             self.stream.told = told

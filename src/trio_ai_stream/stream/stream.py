@@ -18,6 +18,7 @@ from trio_ai_stream.stream.lifecycle import Event, State, follow
 from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.protocols import UpstreamRequest, UpstreamResponse
 from trio_ai_stream.stream.timers import StreamTimers
+from trio_ai_stream.wire.bill import Bill
 from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.problems import Problem
 from trio_ai_stream.wire.record import Outcome, Record, plain_word
@@ -37,6 +38,7 @@ class Stream:
         on_close: Callable[[Stream, Record], None],
         on_gap: Callable[[float], None],
         estimator: TokenEstimator,
+        on_bill: Callable[[Record], None],
     ) -> None:
         self.request = request
         self.budgets = budgets
@@ -66,6 +68,8 @@ class Stream:
         self._on_close = on_close
         self.on_gap = on_gap
         self._estimator = estimator
+        self._on_bill: Callable[[Record], None] | None = on_bill
+        self._bill: Bill | None = None
 
     @property
     def request_id(self) -> str:
@@ -145,6 +149,15 @@ class Stream:
             abort()
             self.upstream_closed_at = trio.current_time()
 
+    def tell_bill(self) -> None:
+        """Tell the bill, once, before the client is told of the end.
+
+        Whoever has seen the end of its stream finds it in the ledger and on its budget.
+        """
+        on_bill, self._on_bill = self._on_bill, None
+        if on_bill is not None:
+            on_bill(self._record())
+
     def close(self, *, outcome: Outcome = Outcome.CLIENT_DISCONNECTED) -> None:
         """Release everything and record the outcome; idempotent, never awaits.
 
@@ -155,6 +168,7 @@ class Stream:
         self.end(outcome)
         self.release_upstream()
         self.release_permit()
+        self.tell_bill()
         self.step(Event.CLOSED)
         self._on_close(self, self._record())
         # The timers know the client, whose request holds this stream: a cycle.
@@ -166,6 +180,13 @@ class Stream:
 
     def _record(self) -> Record:
         assert self.ending is not None
+        if self._bill is None:  # the estimator learns from it, once
+            self._bill = self._estimator.bill(
+                self.request,
+                self.answer,
+                outcome=self.ending.outcome,
+                attempts=self.attempts,
+            )
         first = self.first_content_at
         return Record(
             request_id=self.request_id,
@@ -187,11 +208,6 @@ class Stream:
             told=self.told,
             finish_reason=plain_word(self.answer.finish_reason),
             generation_id=plain_word(self.answer.generation_id),
-            bill=self._estimator.bill(
-                self.request,
-                self.answer,
-                outcome=self.ending.outcome,
-                attempts=self.attempts,
-            ),
+            bill=self._bill,
             user=self.request.user,
         )
