@@ -217,7 +217,7 @@ _TRANSPORT: Final = (
         "a refusal is read on after the ending, until the cancel comes there (found by"
         " the sweep)",
         "OpenRouter.open",
-        '_1(_2.extensions["body"].abort)',
+        "_1(_2.body.abort)",
     ),
     Mutant(
         "abort-keeps-socket",
