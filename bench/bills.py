@@ -370,7 +370,7 @@ def cost(rounds: int) -> bool:
             for who in ("off", "on") if number % 2 else ("on", "off"):
                 process, target = both[who]
                 first[who].append(row.run(target, 200)[1])
-                event[who].append(relay.run(target, process, events=1000)[0])
+                event[who].append(relay.run(target, process, events=2000)[0])
     ratios = []
     for name, values in (("first content", first), ("relay, CPU an event", event)):
         pairs = zip(values["on"], values["off"], strict=True)
