@@ -150,6 +150,47 @@ CAUSES: Final[dict[str, Cause]] = {cause.name: cause for cause in _ALL}
 CALL: Final = Cause(
     trio_sweep.program.CANCEL, _kill, Outcome.CLIENT_DISCONNECTED, bound_s=0
 )
+# It changes nothing that can be seen, or what `Judged` lists.
+_OWN: Final = Cause("own", _begin_drain, None)
+_BY_END: Final[dict[str, Cause | None]] = {
+    # Only `Stream.stop` cancels it, and only when the stream has its ending.
+    ":_Conversation.run:0": None,
+    # To cancel these is to leave the request.
+    ":ASGIConnection.__call__:client": CALL,
+    ":relay:nursery": CALL,
+    ":ASGIConnection._answer_listening:nursery": CALL,
+    # Budgets: each as if its time were over.
+    WHOLE: CAUSES["whole"],
+    FIRST: CAUSES["first-token"],
+    IDLE: CAUSES["idle"],
+    CONNECT: CAUSES["connect"],
+    # Upstream did not answer, or not take the request.
+    ":UpstreamConnection._exchange_large:nursery": CAUSES["reset"],
+    ":UpstreamConnection._exchange_large:patience": CAUSES["reset"],
+    ":UpstreamConnection._send:progress": CAUSES["reset"],
+    # The answer is whole: the grace, the terminal event, what follows [DONE].
+    ":_Conversation._await_done:grace": _OWN,
+    ":_Conversation.write_ending:terminal_scope": _OWN,
+    ":relay:0": _OWN,
+    # What a refusal says; a request's body; the list of models; a look at the streams.
+    ":read_error:0": _OWN,
+    ":read_body:scope": _OWN,
+    "trio_ai_stream/http/models.py": _OWN,
+    "trio_ai_stream/http/live_view.py": _OWN,
+    # A Valkey that does not answer: the limits are this process's own for a while.
+    "trio_ai_stream/admission/shared/": _OWN,
+}
+
+
+def cause_of_scope(label: str) -> Cause | None:
+    """Return what a cancel of this scope of the program is like; None: not swept.
+
+    :raises LookupError: nobody has said it yet.
+    """
+    for end, cause in _BY_END.items():
+        if label.endswith(end) or label.startswith(end):
+            return cause
+    raise LookupError(f"expected {label} in {__name__}: say what its cancel is like")
 
 
 @dataclass(slots=True)

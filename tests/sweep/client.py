@@ -32,6 +32,7 @@ class Client:
         origin: str = "",
         read_every_s: float = 0.0,
         pieces: int = 1,
+        piece_every_s: float = 0.0,
         reports_disconnect: bool = True,
         tick: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -50,6 +51,7 @@ class Client:
         self._method = method
         self._origin = origin
         self._read_every_s = read_every_s
+        self._piece_every_s = piece_every_s
         self._tick = tick
         self._gone = trio.Event()
         self._finished = trio.Event()
@@ -91,6 +93,9 @@ class Client:
     async def receive(self) -> Message:
         """Give the body, a piece a call, then the disconnect."""
         await trio.lowlevel.checkpoint()
+        if self._incoming and self._piece_every_s:
+            with trio.move_on_after(self._piece_every_s):
+                await self._gone.wait()
         if self._incoming:
             return self._incoming.pop(0)
         await self._gone.wait()

@@ -54,11 +54,11 @@ def _pool_whole(run: Judged) -> str | None:
         return None  # what upstream broke may be found broken only by using it
     record = _record(run)
     whole = record is not None and record.outcome is Outcome.COMPLETED
-    keeps = world.scenario.keeps and not run.cut  # not the shield's own scope
+    keeps = world.scenario.keeps and not run.unkept
     if whole and keeps and not sighting.kept_wires:
         return "the answer was whole, and its connection was not kept"
-    dials = world.dials - sighting.dials
-    if sighting.open_wires and dials:
+    attempts = [one.attempts for one in world.records if one.request_id == "after"]
+    if sighting.open_wires and world.dials - sighting.dials >= max(attempts, default=1):
         return "a connection was kept but not used by the next request"
     return None
 
@@ -90,7 +90,7 @@ def _terminal_event(run: Judged) -> str | None:
         return f"{world.client.late_writes} writes after the client was known gone"
     if world.client.overlaps:
         return f"{world.client.overlaps} writes began while another was under way"
-    if world.client.gone or _did(run, "kill", "cancel") or run.cut:
+    if world.client.gone or _did(run, "kill", "cancel") or run.untold:
         return None
     if world.scenario.read_every_s > TOLD_S:
         return None  # this client does not read, so it may or may not be told
@@ -140,6 +140,12 @@ def _record_agrees(run: Judged) -> str | None:
     return None
 
 
+def _metrics_agree(run: Judged) -> str | None:
+    """Compare what the metrics have counted since the run began with the records."""
+    sighting = run.world.sighting
+    return None if sighting is None else "; ".join(sighting.miscounted) or None
+
+
 def _permits_back(run: Judged) -> str | None:
     seen = run.world.sighting
     if run.world.counted_last:
@@ -182,9 +188,13 @@ def _still_serves(run: Judged) -> str | None:
     if world.registry.draining.is_set():
         ok = world.after.status == 503
         return None if ok else f"a draining server answers {world.after.status}"
-    if terminals(world.after, "chat") != ["done"]:
-        return f"the next request got {world.after.status}, {world.after.body[-80:]!r}"
-    return None
+    shape = "chat" if world.scenario.shape == "other" else world.scenario.shape
+    again = [one.outcome for one in world.records if one.request_id == "after"]
+    natural = world.scenario.ends or Outcome.COMPLETED
+    told = len(terminals(world.after, shape))
+    if again == [natural] and (told == 1 or world.scenario.read_every_s > TOLD_S):
+        return None
+    return f"asked again: {again}, {world.after.status}, {world.after.body[-80:]!r}"
 
 
 def _drains(run: Judged) -> str | None:
@@ -233,6 +243,7 @@ CHECKS: Final[dict[str, Check]] = {
     "I3 one record": _one_record,
     "I3 one terminal event": _terminal_event,
     "I3 record agrees": _record_agrees,
+    "I3 metrics agree": _metrics_agree,
     "I4 permit and entry released": _permits_back,
     "I6 cause recorded": wrong_outcome,
     "I8 pool whole": _pool_whole,

@@ -1,6 +1,7 @@
 """Upstreams that are reached otherwise, in memory as well.
 
-Behind a proxy each connection begins with a CONNECT. And an upstream of another kind
+Behind a proxy each connection begins with a CONNECT. One may refuse a request before
+it has read it. And an upstream of another kind
 may give nothing that closes a connection before it is answered: then its answer may
 arrive after the stream has ended.
 """
@@ -47,6 +48,23 @@ async def serve_through_proxy(
         await stream.aclose()
         return
     await serve(stream)
+
+
+async def refuse_early(stream: trio.abc.Stream) -> None:
+    """Answer 413 when the first bytes of a request have come, and read no more."""
+    body = b'{"error":{"code":413,"message":"too large"}}'
+    head = b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\n"
+    try:
+        if await stream.receive_some():
+            await stream.send_all(head + b"Content-Length: %d\r\n\r\n" % len(body))
+            await trio.sleep(0.2)
+            await stream.send_all(body)
+            await trio.sleep(1)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    finally:
+        with trio.move_on_after(0):
+            await stream.aclose()
 
 
 class Unheld:

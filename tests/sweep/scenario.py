@@ -50,7 +50,9 @@ class Scenario:
     reports_disconnect: bool = True
     proxied: bool = False  # upstream is behind a proxy
     unheld: bool = False  # nothing closes upstream's connection before it is answered
+    early: bool = False  # upstream refuses before it has read the request
     pieces: int = 1  # in which the request's body arrives
+    piece_every_s: float = 0.0  # from one of them to the next
     connect_s: float = 0.01
     warm: int = 0  # requests before, which leave a connection in the pool
     neighbour: str = ""  # the upstream of a second stream beside the target

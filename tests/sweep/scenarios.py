@@ -203,9 +203,10 @@ _ALL: Final = (
     ),
     Scenario(
         "body-in-pieces",
-        "the request's body arrives in three pieces",
+        "the request's body arrives in three pieces, one a second",
         upstream="simulator/fast?chunks=1",
         pieces=3,
+        piece_every_s=1.0,
     ),
     Scenario(
         "cross-origin",
@@ -224,6 +225,15 @@ _ALL: Final = (
     Scenario(
         "early-answer",
         "upstream refuses a large request before it has read it",
+        upstream="simulator/fast",
+        early=True,
+        prompt="word " * 20_000,
+        settings={"MAX_PROMPT_LENGTH": "100000"},
+        ends=Outcome.UPSTREAM_REJECTED,
+    ),
+    Scenario(
+        "unread-request",
+        "upstream takes so long to read a large request that the time is over",
         upstream="simulator/slow-read?read_ms=400&read_bytes=4096&chunks=1",
         prompt="word " * 20_000,
         settings={"MAX_PROMPT_LENGTH": "100000", "FIRST_TOKEN_TIMEOUT_SECS": "2"},

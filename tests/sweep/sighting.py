@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from tests.sweep.scenario import TARGET
+from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.transport import UpstreamTransport
 from trio_ai_stream.upstream.transport.links import StreamLink
 
 if TYPE_CHECKING:
     from tests.sweep.world import World
+
+
+_SUMS: Final = {
+    "sent_bytes": "bytes_out",
+    "sent_events": "events",
+    "sent_blocks": "blocks",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,7 @@ class Sighting:
     in_use: int
     generating: int  # open requests as upstream sees them, of the target
     dials: int
+    miscounted: tuple[str, ...]  # metrics that differ from the records, or the registry
 
 
 def tasks_of_server() -> Counter[str]:
@@ -66,6 +76,35 @@ def _counted(world: World) -> int:
     return world.valkey.counts.counted() if quick and world.valkey else 0
 
 
+def counts_of(metrics: Metrics) -> Counter[tuple[str, ...]]:
+    """Return what the metrics of streams have counted, by family and labels."""
+    layout, numbers = metrics._layout, metrics._slots.numbers
+    return Counter(
+        {
+            (family.name, *labels): int(numbers[layout.slot(family.name, *labels)])
+            for family in layout.families
+            if family.name in {"streams", "streams_live", *_SUMS}
+            for labels in family.series()
+        }
+    )
+
+
+def _miscounted(world: World) -> Iterator[str]:
+    expected: Counter[tuple[str, ...]] = Counter()
+    for record in world.records:
+        fault = record.fault or "none"
+        expected["streams", record.endpoint, record.outcome, fault] += 1
+        for family, value in _SUMS.items():
+            expected[(family,)] += getattr(record, value)
+    for stream in world.registry:
+        expected["streams_live", stream.endpoint] += 1
+    counted = counts_of(world.app.services.metrics)
+    counted.subtract(world.counts_before)
+    for key in sorted({*counted, *expected}):
+        if counted[key] != expected[key]:
+            yield f"{' '.join(key)} counts {counted[key]}, expected {expected[key]}"
+
+
 def sight(world: World) -> Sighting:
     """Look around, once all is quiet."""
     pool = _transport(world).statistics()
@@ -84,4 +123,5 @@ def sight(world: World) -> Sighting:
             record.request_id == TARGET for record in world.ledger.live.values()
         ),
         dials=len(world.network.dials),
+        miscounted=tuple(_miscounted(world)),
     )

@@ -19,9 +19,20 @@ import trio.testing
 from tests.sweep.causes import Met
 from tests.sweep.client import Client
 from tests.sweep.network import Network
-from tests.sweep.proxied import Unheld, serve_through_proxy, use_proxy
+from tests.sweep.proxied import (
+    Unheld,
+    refuse_early,
+    serve_through_proxy,
+    use_proxy,
+)
 from tests.sweep.scenario import PATHS, TARGET, Scenario
-from tests.sweep.sighting import Sighting, sight, streams_in_use, tasks_of_server
+from tests.sweep.sighting import (
+    Sighting,
+    counts_of,
+    sight,
+    streams_in_use,
+    tasks_of_server,
+)
 from tests.sweep.stage import application
 from tests.sweep.wire import Wire
 from trio_ai_stream.http.application import Application
@@ -55,8 +66,8 @@ class World:
         self.later: tuple[float, Callable[[], object]] | None = None
         self.sighting: Sighting | None = None
         self.tasks_before: Counter[str] = Counter()
-        self.again: Client | None = None  # the request itself, once more
-        self.after: Client | None = None  # a short stream that follows
+        self.counts_before: Counter[tuple[str, ...]] = Counter()
+        self.after: Client | None = None  # the request itself, once more
         self.health: Client | None = None
         self.escaped: list[BaseException] = []
         self.valkey: MemoryValkey | None = None
@@ -129,6 +140,8 @@ class World:
             serve = self._simulator.handle
             if self.scenario.proxied:
                 serve = partial(serve_through_proxy, serve)
+            if self.scenario.early:
+                serve = refuse_early
             self.network = Network(
                 outside,
                 serve,
@@ -136,6 +149,7 @@ class World:
                 connect_s=self.scenario.connect_s,
             )
             self.app = application(self.scenario, self.network, self.records.append)
+            self.counts_before = counts_of(self.app.services.metrics)
             if self.scenario.valkey:
                 self.valkey = self._share(outside)
             await outside.start(self._serve)
@@ -171,8 +185,8 @@ class World:
         self.sighting = sight(self)
         if self._requests_over.is_set():
             return
-        self.network.connect_s = 0.0
-        self.after = self._plain("after", QUICK)
+        own = self.scenario.shape != "other"
+        self.after = self._target("after") if own else self._plain("after", QUICK)
         await self._exchange(self.after)
         self.health = Client("health", "/health", method="GET", tick=self.tick)
         await self._exchange(self.health)
@@ -219,17 +233,18 @@ class World:
         await trio.sleep(2)  # of a mock clock: a lost one is found, a slow one answers
         await trio.testing.wait_all_tasks_blocked()
 
-    def _target(self) -> Client:
+    def _target(self, name: str = TARGET) -> Client:
         scenario = self.scenario
         if scenario.shape == "other":
-            return Client(TARGET, scenario.path, method="GET", tick=self.tick)
+            return Client(name, scenario.path, method="GET", tick=self.tick)
         return Client(
-            TARGET,
+            name,
             PATHS[scenario.shape],
             scenario.body(),
             read_every_s=scenario.read_every_s,
             origin=scenario.origin,
             pieces=scenario.pieces,
+            piece_every_s=scenario.piece_every_s,
             reports_disconnect=scenario.reports_disconnect,
             tick=self.tick,
         )

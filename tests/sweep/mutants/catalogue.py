@@ -371,7 +371,47 @@ _COUNTS: Final = (
         "False",
     ),
 )
+# Of metrics, which are compared with the records, and of the other parties.
+_PARTIES: Final = (
+    Mutant(
+        "live-gauge-kept",
+        "the gauge of live streams counts those that are over",
+        "Metrics.stream_ended",
+        'self._add("streams_live", _1, amount=-1)',
+    ),
+    Mutant(
+        "bytes-unmetered",
+        "the metrics leave out what was written",
+        "Metrics.stream_ended",
+        'self._add("sent_bytes", amount=_1)',
+    ),
+    Mutant(
+        "outcome-unmetered",
+        "the metrics leave out how streams end",
+        "Metrics.stream_ended",
+        'self._add("streams", _1, _2, _3)',
+    ),
+    Mutant(
+        "cancelled-grant-kept",
+        "a permit that Valkey grants as its request is cancelled is nobody's (a race)",
+        "Leases.acquire",
+        '_1.verdict == "granted"',
+        "False",
+    ),
+    Mutant(
+        "late-grant-kept",
+        "a permit that Valkey grants after its request was cancelled is nobody's",
+        "Leases._answer",
+        "self._forget(_1)",
+    ),
+    Mutant(
+        "early-answer-unheard",
+        "a request goes on being sent after upstream has refused it",
+        "_exchange_large",
+        '_1.cancel(reason="upstream answered early")',
+    ),
+)
 MUTANTS: Final[dict[str, Mutant]] = {
     mutant.name: mutant
-    for mutant in (*_RELAY, *_REQUEST, *_STREAM, *_TRANSPORT, *_COUNTS)
+    for mutant in (*_RELAY, *_REQUEST, *_STREAM, *_TRANSPORT, *_COUNTS, *_PARTIES)
 }
