@@ -188,11 +188,11 @@ def _still_serves(run: Judged) -> str | None:
     if world.registry.draining.is_set():
         ok = world.after.status == 503
         return None if ok else f"a draining server answers {world.after.status}"
-    shape = "chat" if world.scenario.shape == "other" else world.scenario.shape
+    scenario = world.scenario
+    shape = scenario.shape if scenario.repeated else "chat"
+    natural = (scenario.ends if scenario.repeated else None) or Outcome.COMPLETED
     again = [one.outcome for one in world.records if one.request_id == "after"]
-    natural = world.scenario.ends or Outcome.COMPLETED
-    told = len(terminals(world.after, shape))
-    if again == [natural] and (told == 1 or world.scenario.read_every_s > TOLD_S):
+    if again == [natural] and len(terminals(world.after, shape)) == 1:
         return None
     return f"asked again: {again}, {world.after.status}, {world.after.body[-80:]!r}"
 

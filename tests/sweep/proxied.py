@@ -59,7 +59,7 @@ async def refuse_early(stream: trio.abc.Stream) -> None:
             await stream.send_all(head + b"Content-Length: %d\r\n\r\n" % len(body))
             await trio.sleep(0.2)
             await stream.send_all(body)
-            await trio.sleep(1)
+            await trio.sleep(3)  # longer than the budget of the first token
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
     finally:

@@ -65,6 +65,11 @@ class Scenario:
     ledger: bool = False  # rows are kept in a file
     own_app: bool = False  # its routes hold state: compile them for each run
 
+    @property
+    def repeated(self) -> bool:
+        """Whether the same request follows: not if its client would not read it."""
+        return self.shape != "other" and self.read_every_s < 10
+
     def make_settings(self, **more: str) -> Settings:
         """Return the server's settings."""
         environ = {

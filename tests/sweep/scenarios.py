@@ -228,7 +228,7 @@ _ALL: Final = (
         upstream="simulator/fast",
         early=True,
         prompt="word " * 20_000,
-        settings={"MAX_PROMPT_LENGTH": "100000"},
+        settings={"MAX_PROMPT_LENGTH": "100000", "FIRST_TOKEN_TIMEOUT_SECS": "2"},
         ends=Outcome.UPSTREAM_REJECTED,
     ),
     Scenario(

@@ -24,6 +24,7 @@ from tests.support.server import frames
 from trio_ai_stream.server.connection import Tally
 from trio_ai_stream.server.exchange import EXTENSION
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.sockets import ClientTransport
 from trio_ai_stream.server.worker import Shutdown, Worker
 from trio_sweep import Cause, Report, sweep
 
@@ -194,3 +195,10 @@ def test_a_connection_of_the_server_leaves_nothing_wherever_it_is_cancelled(
     assert {"delivered", "deferred", "spared"} <= set(report.fates)
     assert report.coverage is not None
     assert len(report.coverage.covered) > 5
+
+
+def test_a_connection_that_stays_open_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep would notice a server that does not close its sockets."""
+    monkeypatch.setattr(ClientTransport, "close", lambda _: None)
+    found = {one.invariant for one in swept("http1").findings}
+    assert {"descriptors", "resource-warning"} & found

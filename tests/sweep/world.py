@@ -185,7 +185,7 @@ class World:
         self.sighting = sight(self)
         if self._requests_over.is_set():
             return
-        own = self.scenario.shape != "other"
+        own = self.scenario.repeated
         self.after = self._target("after") if own else self._plain("after", QUICK)
         await self._exchange(self.after)
         self.health = Client("health", "/health", method="GET", tick=self.tick)
