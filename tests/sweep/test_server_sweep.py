@@ -54,7 +54,7 @@ class Wired:
         self.answers: list[bytes] = []
         self.stream: trio.SocketStream | None = None  # the client's end
         self.worker = Worker(
-            ASGIWrapper(self._application),  # type: ignore[arg-type]
+            ASGIWrapper(self._application),
             Config(),
             {},
             limits=Limits(),
@@ -68,8 +68,9 @@ class Wired:
     def begin_drain(self) -> None:
         """Do nothing: the worker refuses what is new."""
 
-    def end_streams(self) -> None:
-        """Do nothing: no drain of these is over."""
+    def end_streams(self) -> bool:
+        """Tell that nobody is left to end: no drain of these is over."""
+        return False
 
     async def serve_one(self) -> None:
         """Serve one connection to its end; its client lives outside."""
