@@ -56,6 +56,9 @@ EXCUSES: Final[dict[str, str]] = {
         "other workers' streams, over their sockets"
     ),
     "trio_ai_stream/http/streams.py:*": ("no stream: one short answer"),
+    "trio_ai_stream/upstream/transport/upstream_transport.py:*.handle_async_request": (
+        "for httpx's own clients; the server sends without them"
+    ),
     "trio_ai_stream/http/accounts.py:*": ("no stream: one short answer"),
     "trio_ai_stream/admission/directory.py:*": ("no stream: a list of the live ones"),
     "trio_ai_stream/stream/registry.py:LiveStreams.snapshot": ("the same"),
