@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ async def test_no_row_holds_prompt_content_or_key(tmp_path: Path) -> None:
     """The columns are ids, names, times, tokens and cost."""
     path = tmp_path / "ledger.db"
     await write(ledger(path), row())
-    names = [r[1] for r in sqlite3.connect(path).execute("PRAGMA table_info(streams)")]
+    with closing(sqlite3.connect(path)) as db:
+        names = [r[1] for r in db.execute("PRAGMA table_info(streams)")]
     assert names == list(LedgerRow.__struct_fields__)
 
 

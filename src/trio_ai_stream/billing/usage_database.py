@@ -84,6 +84,7 @@ class UsageDatabase:
         self._db.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
+            self._db.close()
             raise sqlite3.DatabaseError(
                 f"expected a ledger of version {VERSION}, got {version};"
                 " a newer server wrote it: name another LEDGER_FILE"
