@@ -106,6 +106,15 @@ OPERATIONS: Final = (
     ),
     Operation(
         "get",
+        "/streams/{request_id}/events",
+        "Go on with a stream that was begun with `X-Stream-Grace`.",
+        "The path is that of `X-Stream-Resume`, with its `token`. `Last-Event-ID`, or"
+        " `after` in the query, is the id of the last event that the client has. A 204"
+        " says that there is no more.",
+        text="The events behind that one, as the stream's own endpoint writes them.",
+    ),
+    Operation(
+        "get",
         "/usage",
         "Sum up what streams have cost, by key, user, model, provider, outcome, day.",
         "In the query: `by`, `since`, `until`, `key`, `user`, `model`, `provider`,"

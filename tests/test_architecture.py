@@ -22,6 +22,7 @@ ORDER = [
     "admission",
     "dialects",
     "upstream",
+    "resume",
     "stream",
     "telemetry",
     "wire",

@@ -99,6 +99,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         await nursery.start(
             services.billing.run, services.upstream.get, lambda: services.registry
         )
+        await nursery.start(services.resumables.run)
         nursery.start_soon(services.timer_queue.run, name="timer queue")
         nursery.start_soon(count, services, run_directory, name="metrics")
         if settings.management_bind is not None:
@@ -234,6 +235,13 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
         )
         metrics.upstream_circuit_open(
             active=upstream is not None and upstream.circuit != "closed"
+        )
+        grace = services.resumables
+        metrics.resumables(
+            detached=grace.detached,
+            held=grace.budget.held,
+            resumed=grace.resumed,
+            refused=grace.refused,
         )
         if upstream is not None:
             buffers = upstream.buffers

@@ -22,6 +22,7 @@ PATHS = {
     "/streams",
     "/streams/live",
     "/streams/{request_id}",
+    "/streams/{request_id}/events",
     "/usage",
     "/v1/chat/completions",
     "/v1/generation",

@@ -209,6 +209,7 @@ class World:
                 self.services.upstream.get,
                 lambda: registry,
             )
+        nursery.start_soon(self.services.resumables.run)
 
     async def _start(self, _nursery: trio.Nursery) -> None:
         """Nothing is to be started: `services` is complete."""

@@ -94,6 +94,12 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink.publish": (
         "no stream: see the bus"
     ),
+    "trio_ai_stream/http/resumable_run.py:*": (
+        "a stream with a grace: `tests.resume.pairs` acts before every step of it"
+    ),
+    "trio_ai_stream/stream/registry.py:Registry.until_over": (
+        "no request: a draining worker waits"
+    ),
     "trio_ai_stream/http/responder.py:EventResponder.ended": (
         "nothing is awaited between admission and the first write"
     ),

@@ -65,6 +65,13 @@ class Wired:
         self.worker.tls = contexts()[0]
         self._nursery = nursery
 
+    def __len__(self) -> int:
+        """Return 0: each stream is an exchange's."""
+        return 0
+
+    async def until_over(self) -> None:
+        """Do nothing."""
+
     def begin_drain(self) -> None:
         """Do nothing: the worker refuses what is new."""
 

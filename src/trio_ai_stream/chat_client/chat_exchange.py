@@ -30,6 +30,8 @@ class EventReader:
         self._data: list[bytes] = []
         self._size = 0
         self._after_cr = False
+        self._id = b""
+        self.last_id = b""  # of the last whole event
 
     def feed(self, block: bytes) -> list[dict[str, Any]]:
         """Return the events that `block` completes.
@@ -56,6 +58,8 @@ class EventReader:
     def _end_line(self, line: bytes) -> dict[str, Any] | None:
         if line.startswith(b"data:"):
             self._data.append(line[5:].removeprefix(b" "))
+        elif line.startswith(b"id:"):
+            self._id = line[3:].removeprefix(b" ")
         if line or not self._data:
             return None
         payload, self._data = b"\n".join(self._data), []
@@ -66,12 +70,17 @@ class EventReader:
                 "expected events of JSON objects, got something else;"
                 " does the URL lead to this kind of server?"
             ) from exc
+        self.last_id = self._id
         return event
 
 
 # The answer to a cancel, and then the stream's last event, are milliseconds away.
 CANCEL_S: Final = 2.0
 MAX_ERROR_BYTES: Final = 65536
+# How long the stream may wait for this client after a lost connection, and how long it
+# pauses before it tries again to reach a server that it cannot connect to.
+GRACE_S: Final = 15.0
+PAUSE_S: Final = 0.25
 
 
 class ExitCode(IntEnum):
@@ -91,7 +100,10 @@ class ChatEnding:
 
 
 class ChatExchange:
-    """One `POST /chat`; `run` it once."""
+    """One `POST /chat`; `run` it once.
+
+    After a lost connection it comes back to its stream, if the server grants that.
+    """
 
     def __init__(
         self, client: httpx.AsyncClient, show: Callable[[dict[str, Any]], None]
@@ -101,6 +113,8 @@ class ChatExchange:
         self._began_at = trio.current_time()
         self._reading = trio.CancelScope()
         self._request_id: str | None = None
+        self._way_back: str | None = None
+        self._last_id = b""
         self._cancelled = False
         self._receipt: dict[str, Any] | None = None
         self._answered = trio.Event()
@@ -123,6 +137,8 @@ class ChatExchange:
         except (httpx.HTTPError, NotAStreamError) as exc:
             ending = self._failed("connection", describe(exc))
         except BrokenPipeError:
+            with trio.move_on_after(CANCEL_S):  # it would wait for this client
+                await self._delete(self._request_id or "")
             return ChatEnding(ExitCode.FAILED, "nobody reads the answer any more")
         if ending is None and not self._cancelled:
             return self._failed("connection", "it ended without a last event")
@@ -152,16 +168,49 @@ class ChatExchange:
 
     async def _converse(self, body: dict[str, Any]) -> ChatEnding | None:
         content = msgspec.json.encode(body)
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "X-Stream-Grace": f"{GRACE_S:g}",
+        }
+        try:
+            ending = await self._read("POST", "/chat", headers, content)
+        except httpx.TransportError:
+            if self._way_back is None:
+                raise
+            ending = None
+        until = trio.current_time() + GRACE_S
+        while ending is None and self._way_back is not None:
+            try:
+                before, said = self._last_id, {"Last-Event-ID": self._last_id.decode()}
+                ending = await self._read("GET", self._way_back, said)
+                if self._last_id == before:  # all that is left is nothing
+                    return ending
+                until = trio.current_time() + GRACE_S
+            except httpx.TransportError:
+                if trio.current_time() + PAUSE_S >= until:
+                    raise
+                await trio.sleep(PAUSE_S)
+        return ending
+
+    async def _read(
+        self, method: str, path: str, headers: dict[str, str], content: bytes = b""
+    ) -> ChatEnding | None:
+        """Read one response; None: it ended without a last event."""
         reader = EventReader()
         async with self._client.stream(
-            "POST", "/chat", content=content, headers=headers
+            method, path, content=content, headers=headers
         ) as response:
+            if response.status_code == 204:
+                return None
             if response.status_code != 200:
                 return await self._refused(response)
-            self._request_id = response.headers.get("x-request-id")
+            if self._way_back is None:
+                self._request_id = response.headers.get("x-request-id")
+                self._way_back = response.headers.get("x-stream-resume")
             async for block in response.aiter_raw():
                 for event in reader.feed(block):
+                    self._last_id = reader.last_id
                     if ending := self._take(event):
                         return ending
         return None

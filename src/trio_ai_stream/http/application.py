@@ -32,10 +32,12 @@ from trio_ai_stream.http.probes import (
     metrics_blueprint,
 )
 from trio_ai_stream.http.request import RequestContext
+from trio_ai_stream.http.resume_routes import resume_blueprint
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import streams_blueprint
 from trio_ai_stream.http.usage_routes import usage_blueprint
 
+GRACE_FIELDS: Final = ("X-Stream-Grace", "X-Stream-Resume")
 DIALECTS: Final = (PLAIN_CHAT, COMPLETIONS, MESSAGES, COUNT_TOKENS, RESPONSES)
 
 
@@ -120,6 +122,7 @@ class Application(QuartTrio):
         self.register_blueprint(models_blueprint(services))
         self.register_blueprint(accounts_blueprint(services))
         self.register_blueprint(streams_blueprint(services))
+        self.register_blueprint(resume_blueprint(services))
         self.register_blueprint(health_blueprint(services))
         self.register_blueprint(metrics_blueprint(services))
         self.register_blueprint(documentation_blueprint(settings))
@@ -133,7 +136,7 @@ class Application(QuartTrio):
                 allow_origin=list(settings.CORS_ALLOW_ORIGINS),
                 allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
                 allow_headers="*",  # SDKs send many of their own: x-stainless-*
-                expose_headers=["X-Request-ID", *FIELDS],
+                expose_headers=["X-Request-ID", *GRACE_FIELDS, *FIELDS],
             )
 
     def asgi_app(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:  # type: ignore[override]

@@ -26,6 +26,7 @@ from trio_ai_stream.http.admit import admit_stream
 from trio_ai_stream.http.http_responses import Headers
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.responder import DocumentResponder, EventResponder, Send
+from trio_ai_stream.http.resumable_run import ResumableRun
 from trio_ai_stream.http.services import BodyBudget, Services
 from trio_ai_stream.server.limits import SLOWEST_BODY
 from trio_ai_stream.stream.protocols import Responder, UpstreamRequest
@@ -38,6 +39,8 @@ Receive = Callable[[], Awaitable[Any]]
 Run = Callable[[Send, Headers], Awaitable[None]]
 """Writes one response, with these headers in its head."""
 MakeResponder = Callable[[Send, Headers, RequestContext], Responder]
+
+_GRACE: Final = b"x-stream-grace"
 
 UNSUPPORTED_ENCODING: Final = "unsupported_content_encoding"
 # Without these a proxy may hold events back or compress them.
@@ -82,7 +85,7 @@ class Endpoint:
             services.budgets, first_token_s=math.inf
         )
 
-    async def open(self, context: RequestContext, body: bytes) -> StreamRun:
+    async def open(self, context: RequestContext, body: bytes) -> Run:
         """Return the run of an admitted stream.
 
         :raises Refused: the request gets no stream.
@@ -107,6 +110,10 @@ class Endpoint:
             prompt_chars=asked.prompt_chars,
             user=asked.user,
         )
+        wanted = context.field(_GRACE)
+        grace_s = 0.0
+        if wanted is not None and asked.stream:
+            grace_s = services.resumables.grant(wanted)
         stream = await admit_stream(
             services,
             context,
@@ -118,8 +125,11 @@ class Endpoint:
         if asked.stream:
             assert services.upstream is not None
             encoder = dialect.encoder(asked, context.request_id, services.upstream.kind)
+            if grace_s:
+                return ResumableRun(services, context, stream, encoder, grace_s)
             respond = partial(EventResponder, dialect=dialect, encoder=encoder)
-        return StreamRun(services, context, stream, respond)
+        run = StreamRun(services, context, stream, respond)
+        return run if wanted is None else partial(_without_grace, run)
 
     async def answer_through_quart(self) -> StreamResponse:
         """Answer as a route of Quart's."""
@@ -128,6 +138,11 @@ class Endpoint:
         body = await request.get_data(cache=False)
         assert isinstance(body, bytes)
         return StreamResponse(await self.open(context, body))
+
+
+def _without_grace(run: Run, send: Send, headers: Headers) -> Awaitable[None]:
+    """Write a response to a client that asked for a grace and gets none."""
+    return run(send, [*headers, (_GRACE, b"0")])
 
 
 class StreamResponse(Response):

@@ -11,6 +11,7 @@ import trio
 from quart import request
 
 from trio_ai_stream.admission.rate_limit import Decision
+from trio_ai_stream.resume.resumable import Attachment
 from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.settings.named_key import NamedKey
 from trio_ai_stream.stream.stream import Stream
@@ -35,6 +36,7 @@ class RequestContext:
         "client_id",
         "decision",
         "exchange",
+        "keeps_id",
         "limits",
         "method",
         "path",
@@ -62,7 +64,9 @@ class RequestContext:
         self.role: Role | None = None
         self.limits: NamedKey | None = None  # of a key that has a name
         self.decision: Decision | None = None
-        self.stream: Stream | None = None
+        # The one that it starts, or the one that it reads for a while.
+        self.stream: Stream | Attachment | None = None
+        self.keeps_id = False  # for its stream, which lives on without it
         self.status: int | None = None
         self.varies_by_origin = False  # whether CORS would answer others differently
         self.secure = scope["scheme"] == "https"
@@ -80,7 +84,8 @@ class RequestContext:
 
     def leave(self, taken: set[str]) -> None:
         """Take it and its id out again: with the scope it would be a cycle."""
-        taken.discard(self.request_id)
+        if not self.keeps_id:
+            taken.discard(self.request_id)
         del self.scope[_KEY]
 
     @classmethod

@@ -12,6 +12,7 @@ from trio_ai_stream.admission.directory import StreamDirectory
 from trio_ai_stream.admission.gate import Gate
 from trio_ai_stream.billing.billing import Billing
 from trio_ai_stream.http.request import RequestContext
+from trio_ai_stream.resume.resumables import Resumables
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
@@ -191,6 +192,13 @@ class Services:
     subscribers: Subscribers = field(default_factory=Subscribers)
     generations: Generations = field(default_factory=Generations)
     bodies: BodyBudget = field(init=False)
+    resumables: Resumables = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bodies = BodyBudget(self.settings.MAX_BODIES_BYTES)
+        settings = self.settings
+        self.bodies = BodyBudget(settings.MAX_BODIES_BYTES)
+        self.resumables = Resumables(
+            max_s=settings.GRACE_MAX_SECS,
+            log_bytes=settings.GRACE_STREAM_BYTES,
+            total_bytes=settings.GRACE_TOTAL_BYTES,
+        )

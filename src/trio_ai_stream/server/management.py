@@ -27,6 +27,13 @@ LIMITS: Final = Limits(connections=64, backlog=64, head_read_s=2, newest_first=T
 class _Undrained:
     """The management listener is never drained: it ends with its process."""
 
+    def __len__(self) -> int:
+        """Return 0: what it answers is no stream."""
+        return 0
+
+    async def until_over(self) -> None:
+        """Do nothing."""
+
     def begin_drain(self) -> None:
         """Do nothing."""
 

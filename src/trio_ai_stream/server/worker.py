@@ -59,7 +59,13 @@ T = TypeVar("T")
 
 
 class Drainable(Protocol):
-    """An application that can be drained; both calls come from the Trio thread."""
+    """An application that can be drained; the calls come from the Trio thread."""
+
+    def __len__(self) -> int:
+        """Return how many streams live, those that no exchange carries included."""
+
+    async def until_over(self) -> None:
+        """Wait until none does."""
 
     def begin_drain(self) -> None:
         """Refuse what is new from now on, with 503; what is live goes on."""
@@ -295,9 +301,9 @@ class Worker:
             nursery.start_soon(self._stop_listening, listeners)
             with trio.move_on_after(limits.drain_s):
                 await first_of(self._until_quiet, self.shutdown.skipped.wait)
-            if self._live:
+            if live := max(self._live, len(self.drainable)):
                 text = "the drain is over: ending %d live exchanges"
-                log.info(text, self._live, extra={"event": "drain_over"})
+                log.info(text, live, extra={"event": "drain_over"})
                 await self._end_streams()
                 with trio.move_on_after(limits.terminal_events_s):
                     await first_of(self._until_quiet, self._until_nobody_reads)
@@ -355,9 +361,13 @@ class Worker:
         return unread
 
     async def _until_quiet(self) -> None:
-        while self._live:
-            self._quiet = trio.Event()
-            await self._quiet.wait()
+        """Wait for the exchanges, and for streams whose clients may come back."""
+        while self._live or len(self.drainable):
+            if self._live:
+                self._quiet = trio.Event()
+                await self._quiet.wait()
+            else:
+                await self.drainable.until_over()
 
     def exchange_begins(self) -> None:
         """Count an exchange in."""

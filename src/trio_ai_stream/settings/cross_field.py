@@ -86,6 +86,15 @@ def _one_body_fits_into_all(settings: Settings) -> str | None:
     return None
 
 
+def _one_log_fits_into_all(settings: Settings) -> str | None:
+    if settings.GRACE_TOTAL_BYTES < settings.GRACE_STREAM_BYTES:
+        return (
+            "GRACE_TOTAL_BYTES: expected GRACE_STREAM_BYTES or more, which is"
+            f" {settings.GRACE_STREAM_BYTES}, got {settings.GRACE_TOTAL_BYTES}"
+        )
+    return None
+
+
 def _listeners_differ(settings: Settings) -> str | None:
     if settings.management_bind is None or settings.bind[1] == 0:
         return None
@@ -103,6 +112,7 @@ RULES: Final[dict[frozenset[str], Callable[[Settings], str | None]]] = {
     ): _keys_or_anybody,
     frozenset({"KEYS_FILE", "LEDGER_FILE", "REDIS_URL"}): _budgets_are_kept,
     frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}): _one_body_fits_into_all,
+    frozenset({"GRACE_STREAM_BYTES", "GRACE_TOTAL_BYTES"}): _one_log_fits_into_all,
     frozenset({"HOST", "PORT", "METRICS_PORT"}): _listeners_differ,
 }
 """Each check, by the settings without which it can't be made."""

@@ -256,6 +256,22 @@ class Settings(BaseModel):
         description="A worker whose loop has not turned for this long is killed and"
         " replaced (`serve` with several).",
     )
+    # Resuming
+    GRACE_MAX_SECS: Annotated[float, Field(ge=0, le=3600)] = Field(
+        120,
+        description="The longest `X-Stream-Grace` that a client gets: how long its"
+        " stream goes on without a connection. 0 switches that off.",
+    )
+    GRACE_STREAM_BYTES: Bytes = Field(
+        1_048_576,
+        description="Bytes of the last events that are kept for the reader of one such"
+        " stream; while it is away, upstream is read no further than this.",
+    )
+    GRACE_TOTAL_BYTES: Bytes = Field(
+        268_435_456,
+        description="The same for all streams of a process; past it no new stream gets"
+        " a grace.",
+    )
     # Retries
     RETRY_BUDGET_PERCENT: Annotated[float, Field(ge=0, le=100)] = Field(
         10, description="Retries upstream, as a share of the requests of one worker."

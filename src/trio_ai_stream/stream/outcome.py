@@ -112,6 +112,13 @@ RULES: Final[dict[Outcome, Rule]] = {
     Outcome.INTERNAL_ERROR: Rule(
         Event.FAILED, "our bug", "`error` internal_error", _CLOSED, INTERNAL
     ),
+    Outcome.ABANDONED: Rule(
+        Event.STOPPED,
+        "its `X-Stream-Grace` spent after a lost connection",
+        "- (`error` abandoned, if it comes back too late)",
+        _CLOSED,
+        Problem(499, "abandoned", "nobody came back for the stream within its grace"),
+    ),
 }
 
 

@@ -28,6 +28,7 @@ class Registry:
     def __init__(self) -> None:
         self._live: dict[str, Stream] = {}
         self.draining = trio.Event()
+        self._over: trio.Event | None = None
 
     def __len__(self) -> int:
         return len(self._live)
@@ -49,10 +50,19 @@ class Registry:
     def remove(self, stream: Stream) -> None:
         """Take a stream out again."""
         del self._live[stream.request_id]
+        if self._over is not None and not self._live:
+            self._over.set()
+            self._over = None
 
     def get(self, request_id: str) -> Stream | None:
         """Return the live stream of this id."""
         return self._live.get(request_id)
+
+    async def until_over(self) -> None:
+        """Wait until no stream lives."""
+        while self._live:
+            self._over = self._over or trio.Event()
+            await self._over.wait()
 
     def begin_drain(self) -> None:
         """Take no new streams from now on."""
@@ -116,17 +126,19 @@ class LiveStreams:
 
 
 def _document(stream: Stream) -> StreamDocument:
-    first = stream.first_content_at
+    first, gone_at = stream.first_content_at, stream.detached_at
+    now = trio.current_time()
     return StreamDocument(
         id=stream.request_id,
         client=stream.owner,
         model=stream.request.model,
         endpoint=stream.endpoint,
-        state=stream.state.value,
-        age_s=round(trio.current_time() - stream.began_at, 3),
+        state=stream.shown_state,
+        age_s=round(now - stream.began_at, 3),
         first_content_s=None if first is None else round(first - stream.began_at, 3),
         attempts=stream.attempts,
         events=stream.events,
         bytes=stream.bytes_out,
         outcome=None if stream.ending is None else stream.ending.outcome.value,
+        detached_s=None if gone_at is None else round(now - gone_at, 3),
     )

@@ -72,7 +72,7 @@ def snapshot(stream: Stream, *, tree: bool = True) -> StreamView:
     nursery = stream.nursery if tree else None
     return StreamView(
         id=stream.request_id,
-        state=stream.state,
+        state=stream.shown_state,
         outcome=None if stream.ending is None else stream.ending.outcome,
         endpoint=stream.endpoint,
         model=stream.request.model,
@@ -109,7 +109,8 @@ def _label(stream: Stream, nursery: trio.Nursery) -> str:
     assert own is not None
     siblings = own.parent_task.child_nurseries
     inner = siblings[siblings.index(own) :] if own in siblings else []
-    return "request" if nursery in siblings and nursery not in inner else "upstream"
+    outer = "request" if "grace" not in stream.scopes else "grace"
+    return outer if nursery in siblings and nursery not in inner else "upstream"
 
 
 def _scopes(stream: Stream) -> list[ScopeView]:

@@ -27,6 +27,12 @@ from trio_ai_stream.wire.record import Outcome, Record, plain_word
 class Stream:
     """The state of one stream, from admission to its record."""
 
+    # Only a stream with a grace (`resume/`) has others: how often a client came back,
+    # since when it has had none, and for how long it had none before.
+    resumes = 0
+    detached_at: float | None = None
+    detached_s = 0.0
+
     def __init__(
         self,
         request: UpstreamRequest,
@@ -75,6 +81,11 @@ class Stream:
     def request_id(self) -> str:
         """The id that names this stream everywhere."""
         return self.request.request_id
+
+    @property
+    def shown_state(self) -> str:
+        """Where it is, in a word for people: `detached` while nobody reads it."""
+        return self.state.value if self.detached_at is None else "detached"
 
     @property
     def completed(self) -> bool:
@@ -210,4 +221,6 @@ class Stream:
             generation_id=plain_word(self.answer.generation_id),
             bill=self._bill,
             user=self.request.user,
+            resumes=self.resumes,
+            detached_s=self.detached_s,
         )

@@ -263,6 +263,21 @@ FAMILIES = (
         "Retries that did not happen because the budget was used up.",
     ),
     Family(
+        "streams_detached",
+        "gauge",
+        "Streams with a grace whose client is gone, and may come back.",
+    ),
+    Family("resumed", "counter", "Times that a client came back to its stream."),
+    Family("abandoned", "counter", "Streams whose client did not come back in time."),
+    Family(
+        "grace_log_bytes", "gauge", "Bytes of events that are held for who comes back."
+    ),
+    Family(
+        "grace_refused",
+        "counter",
+        "Streams that were granted no grace because GRACE_TOTAL_BYTES were held.",
+    ),
+    Family(
         "upstream_buffer_bytes",
         "gauge",
         "Bytes of large events and documents of upstream that are held now.",

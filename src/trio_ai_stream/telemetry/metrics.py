@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from trio_ai_stream.telemetry.families import FAMILIES, OTHER, PREFIX, Family, Layout
 from trio_ai_stream.telemetry.slots import Slots
 from trio_ai_stream.wire.bill import Basis, Bill
-from trio_ai_stream.wire.record import Record
+from trio_ai_stream.wire.record import Outcome, Record
 
 
 class SlotCollector(Collector):
@@ -150,6 +150,8 @@ class Metrics:
         self._add("streams_live", record.endpoint, amount=-1)
         fault = record.fault or "none"
         self._add("streams", record.endpoint, record.outcome, fault)
+        if record.outcome is Outcome.ABANDONED:
+            self._add("abandoned")
         self._duration.observe(record.duration_s)
         if record.first_content_s is not None:
             self._first_content.observe(record.first_content_s)
@@ -215,6 +217,15 @@ class Metrics:
         """Say what parts of answers this process holds, and how often it could not."""
         self._set("upstream_buffer_bytes", float(held))
         self._raise_to("upstream_buffer_refused", total=refused)
+
+    def resumables(
+        self, *, detached: int, held: int, resumed: int, refused: int
+    ) -> None:
+        """Say what this process's streams with a grace do, and have done so far."""
+        self._set("streams_detached", float(detached))
+        self._set("grace_log_bytes", float(held))
+        self._raise_to("resumed", total=resumed)
+        self._raise_to("grace_refused", total=refused)
 
     def retry_denied(self) -> None:
         """Count a retry that the budget did not allow."""

@@ -29,7 +29,7 @@ from trio_ai_stream.wire.record import Record
 SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
 
 NO_ERROR = frozenset(
-    {"completed", "client_disconnected", "client_stalled", "cancelled"}
+    {"completed", "client_disconnected", "client_stalled", "cancelled", "abandoned"}
 )
 """Outcomes that the client chose, or that are none of the server's and upstream's."""
 
@@ -79,6 +79,8 @@ class SpanTracer:
             "gateway.stream.fault": record.fault,
             "gateway.stream.events": record.events,
             "gateway.stream.cancel_latency": record.cancel_latency_s,
+            "gateway.stream.resumes": record.resumes or None,
+            "gateway.stream.detached": record.detached_s or None,
             "gateway.usage.basis": str(record.bill.basis),
             "gateway.usage.cost_usd": record.bill.cost_usd,
             "gateway.request_id": record.request_id,

@@ -32,6 +32,8 @@ def log_stream(clients: Literal["full", "network", "none"], record: Record) -> N
         "generation_id": record.generation_id,
         **record.bill.fields(),
     }
+    if record.resumes or record.detached_s:
+        fields |= {"resumes": record.resumes, "detached_ms": _ms(record.detached_s)}
     logger.bind(request_id=record.request_id).info("stream ended", **fields)
 
 

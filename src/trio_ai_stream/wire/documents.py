@@ -97,7 +97,11 @@ class UsageDocument(Struct, frozen=True):
 
 
 class StreamDocument(Struct, frozen=True):
-    """One live stream. Times are in seconds; `outcome` is there once it is ending."""
+    """One live stream. Times are in seconds; `outcome` is there once it is ending.
+
+    The state is `detached`, and `detached_s` there, while its client is gone and may
+    come back.
+    """
 
     id: str
     client: str
@@ -110,6 +114,7 @@ class StreamDocument(Struct, frozen=True):
     events: int
     bytes: int
     outcome: str | None
+    detached_s: float | None = None
 
 
 class StreamList(Struct, frozen=True):

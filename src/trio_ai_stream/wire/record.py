@@ -28,6 +28,7 @@ class Outcome(StrEnum):
     UPSTREAM_FAILED = "upstream_failed"
     SHUTDOWN = "shutdown"
     INTERNAL_ERROR = "internal_error"
+    ABANDONED = "abandoned"
 
 
 def plain_word(text: str | None) -> str | None:
@@ -44,6 +45,8 @@ class Record:
     `ending_s` is from the cause until nothing of the stream was left.
     `told` says whether the terminal event, and all before it, left this process.
     `user` is the caller's own user, as its request names it; for the ledger alone.
+    Of a stream with a grace: `resumes` counts its client's returns, `detached_s` is how
+    long it had no client before its end.
     """
 
     request_id: str
@@ -67,3 +70,5 @@ class Record:
     bill: Bill
     user: str | None = None
     ending_s: float = 0.0
+    resumes: int = 0
+    detached_s: float = 0.0

@@ -59,6 +59,13 @@ class Application:
         self._changed.set()
         self._changed = trio.Event()
 
+    def __len__(self) -> int:
+        """Return 0: each stream is an exchange's."""
+        return 0
+
+    async def until_over(self) -> None:
+        """Do nothing."""
+
     def begin_drain(self) -> None:
         """Refuse what is new."""
         self.draining = True
