@@ -74,9 +74,10 @@ def alternating(scenario: str) -> Choose:
     of the scenarios.
     """
     rotate, number = rotating(scenario), _NUMBERS[scenario]
+    every = SCENARIOS[scenario].every
 
     def choose(acts: Acts, k: int, possible: Sequence[str]) -> Iterable[str]:
-        return () if (k + number) % 2 else rotate(acts, k, possible)
+        return () if (k // every + number) % 2 else rotate(acts, k, possible)
 
     return choose
 
