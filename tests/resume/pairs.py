@@ -141,7 +141,10 @@ async def _undergo(plan: Plan) -> tuple[int, bytes, Visit, list[Outcome]]:
         assert w.services.resumables.budget.held == 0
         assert not w.services.request_ids
         outcomes = [record.outcome for record in w.records]
-        return acts.steps, client.body, client.visits[-1], outcomes
+        last = client.visits[-1]
+        if not client.attached:  # what it was sent after it had left, it never had
+            last.ended = trio.Event()
+        return acts.steps, client.body, last, outcomes
 
 
 def run(plan: Plan) -> tuple[int, bytes, Visit, list[Outcome]]:
