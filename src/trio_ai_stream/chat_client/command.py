@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import httpx
 import trio
 
 from trio_ai_stream.chat_client.chat_exchange import ChatEnding, ChatExchange
+from trio_ai_stream.chat_client.conversation import Conversation, converse
 from trio_ai_stream.upstream.transport import UpstreamTransport
 
 # A model's words are not to move the cursor, rename the window or write the clipboard:
@@ -26,17 +28,25 @@ class Screen:
     """Shows one exchange; with `raw` every event is a line of JSON instead.
 
     The answer goes to stdout, what became of it to stderr. The writes block: a terminal
-    that does not read holds the reading from the server as well (backpressure).
+    that does not read holds the reading from the server as well (backpressure). With
+    `keep` the answer stays in `text`.
     """
 
     def __init__(
-        self, out: TextIO | None = None, err: TextIO | None = None, *, raw: bool = False
+        self,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+        *,
+        raw: bool = False,
+        keep: bool = False,
     ) -> None:
         self._out = out or sys.stdout
         self._err = err or sys.stderr
         self._raw = raw
         self._terminal = self._out.isatty()
         self._column_zero = True
+        self._keep = keep
+        self.text = ""
 
     def event(self, event: dict[str, Any]) -> None:
         """Show one event as it comes.
@@ -46,6 +56,8 @@ class Screen:
         if self._raw:
             self._out.write(json.dumps(event, ensure_ascii=False) + "\n")
         elif event.get("type") == "content" and (text := str(event["content"])):
+            if self._keep:
+                self.text += text
             self._out.write(harmless(text) if self._terminal else text)
             self._column_zero = text.endswith("\n")
         self._out.flush()
@@ -87,13 +99,15 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     prompt = options.prompt
     if prompt == "-":
-        if sys.stdin.isatty():
-            parser.error("expected a prompt, as an argument or on stdin")
+        if sys.stdin.isatty() and sys.stdout.isatty() and not options.json:
+            return _converse(options)
         prompt = sys.stdin.read()
         if not prompt.strip():
             parser.error("expected a prompt on stdin, got nothing")
     screen = Screen(raw=options.json)
-    ending = trio.run(_chat, options, _body(options, prompt), screen)
+    question = {"role": "user", "content": prompt}
+    conversation = Conversation(options.system, options.model, [question])
+    ending = trio.run(_chat, options, conversation.body(), screen)
     try:
         screen.end(ending.line)
     except BrokenPipeError:
@@ -108,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Ask a server of this kind; Ctrl-C cancels and says what it did.",
     )
     parser.add_argument(
-        "prompt", nargs="?", default="-", help="what to ask; - reads it from stdin"
+        "prompt",
+        nargs="?",
+        default="-",
+        help="what to ask; - reads stdin; none begins a conversation",
     )
     parser.add_argument(
         "--url",
@@ -139,11 +156,23 @@ def _url(text: str) -> httpx.URL:
     return url
 
 
-def _body(options: argparse.Namespace, prompt: str) -> dict[str, Any]:
-    messages = [{"role": "system", "content": options.system}] if options.system else []
-    messages.append({"role": "user", "content": prompt})
-    model = {"model": options.model} if options.model else {}
-    return {"messages": messages, **model}
+def _converse(options: argparse.Namespace) -> int:
+    """Have a conversation until its input ends."""
+
+    def ask(body: dict[str, Any]) -> str:
+        screen = Screen(keep=True)
+        ending = trio.run(_chat, options, body, screen)
+        screen.end(ending.line)
+        return screen.text
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{harmless(text)}\n")
+
+    with contextlib.suppress(ModuleNotFoundError):
+        import readline  # noqa: F401  gives `input` its history and its editing
+
+    converse(Conversation(options.system, options.model), input, ask, say)
+    return 0
 
 
 async def _chat(

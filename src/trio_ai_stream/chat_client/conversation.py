@@ -1,0 +1,99 @@
+"""A conversation in the terminal: what was said so far, and the commands in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+HELP: Final = (
+    "/model NAME  another model      /retry      ask the last question again\n"
+    "/system TEXT a system prompt    /save FILE  write all of it as Markdown\n"
+    "/new         forget all of it   /quit       or Ctrl-D\n"
+    "A line that ends with a backslash goes on. Ctrl-C cancels an answer."
+)
+
+
+@dataclass
+class Conversation:
+    """What is sent with each question; `messages` are those said so far."""
+
+    system: str | None = None
+    model: str | None = None
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def body(self) -> dict[str, Any]:
+        """Return the body of `POST /chat` for the last question."""
+        first = [{"role": "system", "content": self.system}] if self.system else []
+        model = {"model": self.model} if self.model else {}
+        return {"messages": [*first, *self.messages], **model}
+
+    def markdown(self) -> str:
+        """Return all that was said."""
+        names = {"user": "You", "assistant": "Answer"}
+        parts = [f"## {names[m['role']]}\n\n{m['content']}\n" for m in self.messages]
+        return "\n".join(parts)
+
+    def command(self, line: str) -> tuple[str, bool]:
+        """Obey a line that begins with a slash: what to say, whether to ask again."""
+        name, _, rest = line.partition(" ")
+        rest = rest.strip()
+        match name:
+            case "/model":
+                self.model = rest or self.model
+                return f"model: {self.model or 'the choice of the server'}", False
+            case "/system":
+                self.system = rest or None
+                return "a system prompt is set" if rest else "no system prompt", False
+            case "/new":
+                self.messages.clear()
+                return "forgotten", False
+            case "/save" if rest:
+                return self._save(Path(rest)), False
+            case "/retry" if self.messages:
+                if self.messages[-1]["role"] == "assistant":
+                    self.messages.pop()
+                return "once more", True
+        return HELP, False
+
+    def _save(self, path: Path) -> str:
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(self.markdown())
+        except OSError as exc:
+            return f"not saved: {path}: {exc.strerror}"
+        return f"saved: {path}"
+
+
+def converse(
+    conversation: Conversation,
+    read: Callable[[str], str],
+    ask: Callable[[dict[str, Any]], str],
+    say: Callable[[str], None],
+) -> None:
+    """Read questions and have them answered until the input ends, or `/quit`.
+
+    `ask` shows an answer and returns its text, of a cancelled one what came.
+    """
+    say(HELP)
+    while True:
+        try:
+            text = read("> ")
+            while text.endswith("\\"):
+                text = text[:-1] + "\n" + read(". ")
+        except (EOFError, KeyboardInterrupt):
+            return
+        if text.strip() == "/quit":
+            return
+        if text.startswith("/"):
+            said, again = conversation.command(text.strip())
+            say(said)
+            if not again:
+                continue
+        elif text.strip():
+            conversation.messages.append({"role": "user", "content": text})
+        else:
+            continue
+        if answer := ask(conversation.body()):
+            conversation.messages.append({"role": "assistant", "content": answer})
