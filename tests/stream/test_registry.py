@@ -64,5 +64,5 @@ async def test_a_listing_gives_others_their_turns(autojump_clock: MockClock) -> 
         nursery.start_soon(other)
         listed = await LiveStreams(registry).snapshot(None)
         nursery.cancel_scope.cancel(reason="the test is over")
-    assert turns >= 2
+    assert turns  # Trio's order within one turn is random: one is sure, two are not
     assert [one["id"] for one in listed] == [f"r-{n}" for n in range(STREAMS - 1)]
