@@ -178,6 +178,7 @@ async def test_the_local_directory_knows_this_process() -> None:
     assert await directory.cancel("b", None) == {"id": "b", "cancelled_at": "here"}
 
 
-def test_an_unknown_question_has_no_answer() -> None:
+async def test_an_unknown_question_has_no_answer() -> None:
     """A question of another version is answered with nothing, not with an error."""
-    assert answer(Streams("here", a="ann"), {"ask": "what", "owner": 3}) is None
+    question = {"ask": "what", "owner": 3}
+    assert await answer(Streams("here", a="ann"), question) is None

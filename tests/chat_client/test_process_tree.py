@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 
@@ -78,7 +77,10 @@ async def test_a_servers_streams_are_shown_by_url_and_by_process_id() -> None:
         assert "streaming  simulator/endless" in shown or "waiting" in shown
         assert "1 live stream\n" in await pstree(str(s.process.pid))
         nursery.cancel_scope.cancel(reason="seen")
-    assert "listens on no TCP port" in await pstree(str(os.getpid()))
+    async with trio.open_nursery() as nursery:
+        silent = await nursery.start(trio.run_process, ["sleep", "60"])
+        assert "listens on no TCP port" in await pstree(str(silent.pid))
+        nursery.cancel_scope.cancel(reason="seen")
     assert "got: " in await pstree("http://127.0.0.1:1")
 
 

@@ -51,11 +51,13 @@ TLS = "uv run trio-ai-stream dev-cert >>"
 SHARED = "export REDIS_URL=redis://localhost:6379 MAX_CONCURRENT_STREAMS=1 PORT=8081 uv"
 USAGE = "trio-ai-stream usage --since 7d --outcome"
 CLIENT = 'trio-ai-stream chat --url https://chat.example.com "Why'
+RESUME = "curl -sN -D head.txt -H"
 
 
 def test_no_command_is_left_out() -> None:
-    """A new block of commands is run by a test of this module."""
-    assert sorted(BLOCKS) == sorted([SERVE, ASK, HYPERCORN, TLS, SHARED, USAGE, CLIENT])
+    """A new block of commands is run by a test: of this module, or of tests/resume."""
+    here = [SERVE, ASK, HYPERCORN, TLS, SHARED, USAGE, CLIENT]
+    assert sorted(BLOCKS) == sorted([*here, RESUME])
 
 
 def possible() -> bool:

@@ -22,20 +22,15 @@ def spread(work: Callable[[int], T], count: int, jobs: int) -> Iterator[T]:
     if min(jobs, count) < 2 or not hasattr(os, "fork"):
         yield from map(work, range(count))
         return
-    workers = []
-    with warnings.catch_warnings():
-        # Idle threads of Trio's cache hold no lock that a child would wait for.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for first in range(jobs):
-            ours, theirs = Pipe(duplex=False)
-            # Not a `multiprocessing.Process`: a program can ask whether it is in one
-            # (as ours does), and would then behave as a worker beside its siblings.
-            process = os.fork()
-            if process == 0:
-                _work(work, range(first, count, jobs), theirs)
-            theirs.close()
-            workers.append((process, ours))
+    workers: list[tuple[int, Connection]] = []
     try:
+        # A Ctrl-C waits until the last child ignores it: it is for this process alone.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            shares = (range(first, count, jobs) for first in range(jobs))
+            workers.extend(_fork(work, share) for share in shares)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield from _in_order({ours for _, ours in workers}, count)
     finally:
         for process, ours in workers:
@@ -44,10 +39,26 @@ def spread(work: Callable[[int], T], count: int, jobs: int) -> Iterator[T]:
             ours.close()
 
 
+def _fork(work: Callable[[int], Any], numbers: range) -> tuple[int, Connection]:
+    """Start a process for these runs; return its number and its results' pipe."""
+    ours, theirs = Pipe(duplex=False)
+    with warnings.catch_warnings():
+        # Idle threads of Trio's cache hold no lock that a child would wait for.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # Not a `multiprocessing.Process`: a program can ask whether it is in one (as
+        # ours does), and would then behave as a worker beside its siblings.
+        process = os.fork()
+    if process == 0:
+        _work(work, numbers, theirs)
+    theirs.close()
+    return process, ours
+
+
 def _work(work: Callable[[int], Any], numbers: range, results: Connection) -> NoReturn:
     """Do a process' part and end it, whatever happens."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for number in numbers:
             try:
                 results.send((number, work(number), None))
