@@ -17,7 +17,8 @@ from tests.sweep.programs import program, quiet
 from tests.sweep.scenarios import SCENARIOS
 from tests.sweep.sweeping import Findings, full, quick, sweep_all, text_of
 from trio_sweep import MisuseError, SweepInterruptedError, TrioChangedError
-from trio_sweep.engine import Plan, Sweep, default_jobs
+from trio_sweep.engine import Plan, Sweep
+from trio_sweep.parallel import default_jobs
 from trio_sweep.replay import replay
 
 

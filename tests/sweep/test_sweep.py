@@ -15,8 +15,9 @@ from tests.sweep.programs import program, quiet
 from tests.sweep.scenarios import SCENARIOS
 from tests.sweep.sweeping import Findings, sampled, sweep_all
 from tests.sweep.world import World
-from trio_sweep.engine import Plan, default_jobs
+from trio_sweep.engine import Plan
 from trio_sweep.invariants import violations
+from trio_sweep.parallel import default_jobs
 from trio_sweep.run import run_once
 from trio_sweep.token import Token
 

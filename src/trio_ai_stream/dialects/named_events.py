@@ -7,6 +7,7 @@ its fields, as it came.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
@@ -78,7 +79,7 @@ def object_of(body: bytes) -> dict[str, Any]:
     return document
 
 
-class NamedEventEncoder:
+class NamedEventEncoder(ABC):
     """Writes one stream: upstream's events as they are.
 
     Upstream's own `ping` counts as no event: it must not keep our signs of life from
@@ -111,9 +112,9 @@ class NamedEventEncoder:
         """Return nothing after the API's own last event, else the error."""
         return b"" if problem is None or self._over else self.error(problem)
 
+    @abstractmethod
     def error(self, problem: Problem) -> bytes:
         """Return the event that ends a stream that failed."""
-        raise NotImplementedError
 
 
 def event(fields: dict[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ event has a name, which is its type.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,7 +29,7 @@ _ERROR_TYPES = {
 }
 
 
-class BlockEncoder(Encoder):
+class BlockEncoder(Encoder, ABC):
     """What the two have in common: which block is open.
 
     A block has a kind (`thinking`, `text`, `refusal`, `tool`) and an index.
@@ -55,18 +56,21 @@ class BlockEncoder(Encoder):
         self._kind, self._call, self._parts = kind, call, []
         return closed + self._open_block()
 
+    @abstractmethod
     def _open_block(self) -> bytes:
-        raise NotImplementedError
+        """Return the events that open the block of `_kind` and `_call`."""
 
+    @abstractmethod
     def _close_block(self) -> bytes:
-        raise NotImplementedError
+        """Return the events that close it; nothing if none is open."""
 
+    @abstractmethod
     def _piece(self, text: str) -> bytes:
-        raise NotImplementedError
+        """Return the event that adds a text to it."""
 
+    @abstractmethod
     def document(self, answer: SimulatedAnswer, usage: dict[str, Any]) -> bytes:
         """Return the whole answer."""
-        raise NotImplementedError
 
     def _said(self, kind: str, texts: Iterable[str]) -> bytes:
         entered = self._enter(kind)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from trio_sweep.engine import Plan, Sweep, default_jobs
+from trio_sweep.engine import Plan, Sweep
 from trio_sweep.errors import MisuseError, SweepInterruptedError, TrioChangedError
+from trio_sweep.parallel import default_jobs
 from trio_sweep.program import Cause, Program
 from trio_sweep.replay import replay
 

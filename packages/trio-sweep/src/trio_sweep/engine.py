@@ -8,21 +8,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import os
-import signal
 import threading
 from collections.abc import (
     Awaitable,
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from types import FrameType
 from typing import Any, Final
 
 import trio
@@ -31,6 +27,7 @@ from trio_sweep import internals, resources
 from trio_sweep.coverage import await_sites, classify, files_of
 from trio_sweep.errors import MisuseError, SweepInterruptedError, TokenError
 from trio_sweep.injector import State, Step
+from trio_sweep.interpreter import undisturbed
 from trio_sweep.invariants import INVARIANTS, Violation, violations
 from trio_sweep.parallel import spread
 from trio_sweep.places import Site
@@ -496,41 +493,3 @@ def in_trio_run() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def undisturbed(stop: threading.Event) -> Iterator[None]:
-    """Keep the collector and Ctrl-C out of the runs inside.
-
-    The first Ctrl-C sets `stop`; a second one is a KeyboardInterrupt at once.
-    """
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    enabled, frozen = gc.isenabled(), gc.get_freeze_count()
-    if ours:
-        signal.signal(signal.SIGINT, on_signal)
-    gc.collect()
-    gc.freeze()  # so that the collection after each run sees only what the run made
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not frozen:  # else what the caller froze would thaw with it
-            gc.unfreeze()
-        if enabled:
-            gc.enable()
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def default_jobs() -> int:
-    """Return how many processes this one may keep busy."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

@@ -39,6 +39,11 @@ def spread(work: Callable[[int], T], count: int, jobs: int) -> Iterator[T]:
             ours.close()
 
 
+def default_jobs() -> int:
+    """Return how many processes this one may keep busy."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
 def _fork(work: Callable[[int], Any], numbers: range) -> tuple[int, Connection]:
     """Start a process for these runs; return its number and its results' pipe."""
     ours, theirs = Pipe(duplex=False)
