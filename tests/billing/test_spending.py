@@ -14,6 +14,7 @@ from tests.billing.test_named_keys import chat, keys_file
 from tests.billing.test_usage_ledger import ledger
 from tests.support.completions import over
 from tests.support.world import Visit, world
+from trio_ai_stream.billing import spending
 from trio_ai_stream.billing.ledger_row import NANO
 from trio_ai_stream.billing.spending import LedgerTotals, Spent, exhausted
 from trio_ai_stream.settings.named_key import NamedKey
@@ -138,3 +139,18 @@ async def test_what_is_spent_is_counted_once(tmp_path: Path) -> None:
     totals.add("a", -2)
     assert totals.known("a") == Spent(3, 3)
     assert totals.known("b") == Spent()
+
+
+def test_what_was_spent_before_midnight_is_not_of_the_new_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where no ledger is read."""
+    totals = LedgerTotals(None)
+    for day, expected in (
+        ("2026-11-29", Spent(5, 5)),
+        ("2026-11-30", Spent(5, 10)),
+        ("2026-12-01", Spent(5, 5)),
+    ):
+        monkeypatch.setattr(spending, "today", lambda day=day: day)
+        totals.add("team", 5)
+        assert totals.known("team") == expected

@@ -139,7 +139,8 @@ class LedgerTotals:
     def _sum(self, period: str, name: str, now: str) -> int:
         of, sums = self._read[period]
         read = sums.get(name, 0) if of == now else 0
-        new = (n for (who, day), n in self._since.items() if who == name)
+        since = self._since.items()
+        new = (n for (who, day), n in since if who == name and day.startswith(now))
         return read + sum(new)
 
 
