@@ -122,7 +122,8 @@ async def _run(
 
 async def _record(running: ServerProcess, request_id: str) -> dict[str, Any]:
     while True:
-        for record in running.ended():
-            if record["request_id"] == request_id:
-                return record
-        await trio.sleep(0.02)
+        ended = running.ended()
+        found = [record for record in ended if record["request_id"] == request_id]
+        if found:
+            return found[0]
+        await running.logged("stream_ended", len(ended) + 1)
