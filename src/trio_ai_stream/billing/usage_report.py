@@ -78,7 +78,8 @@ def as_json(
     budgets: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
     """Return the sums as one document, with what keys may still spend."""
-    document = {"by": query.by, "rows": rows, "budgets": budgets}
+    key = query.only.get("key")
+    document = {"by": query.by, "key": key, "rows": rows, "budgets": budgets}
     return msgspec.json.encode(document)
 
 

@@ -45,6 +45,13 @@ export async function getModels() {
   return data.map(({ id, name }) => ({ model: id, description: name }));
 }
 
+/** What streams have cost: {by, key, rows, budgets}. */
+export async function getUsage(query) {
+  const response = await fetch(`/usage?${new URLSearchParams(query)}`, { headers: headers() });
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
 /** Have the server parse Markdown: [[line, node], ...], or null where it cannot. */
 export async function parseMarkdown(text) {
   try {
