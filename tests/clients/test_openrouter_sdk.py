@@ -84,6 +84,22 @@ def test_a_tool_is_asked_for(client: openrouter.OpenRouter) -> None:
     json.loads("".join(call.arguments or "" for call in calls if call))
 
 
+def test_a_response_and_its_events(client: openrouter.OpenRouter) -> None:
+    """The SDK's models of its Responses API take the simulator's."""
+    asked: Any = {"model": "simulator/agent", "input": "hi"}
+    whole: Any = client.beta.responses.send(**asked)
+    kinds = [item.type for item in whole.output]
+    assert kinds == ["reasoning", "message", "function_call", "function_call"]
+    with client.beta.responses.send(**asked, stream=True) as stream:
+        events = list(stream)
+    assert {type(event).__name__ for event in events} >= {
+        "OpenResponsesCreatedEvent",
+        "TextDeltaEvent",
+        "StreamEventsResponseCompleted",
+    }
+    assert not any(type(event).__name__.startswith("Unknown") for event in events)
+
+
 def test_fallbacks_without_a_model(
     client: openrouter.OpenRouter, simulator: SimulatorProcess
 ) -> None:

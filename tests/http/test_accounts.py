@@ -69,6 +69,23 @@ async def test_what_is_not_served_says_what_is(
         assert "/v1/chat/completions, /v1/messages, /v1/" in error_of(visit)["message"]
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/responses/resp_1", "/v1/responses/compact", "/v1/messages/batches"],
+)
+async def test_what_is_kept_nowhere_is_said_so(
+    autojump_clock: MockClock, path: str
+) -> None:
+    """In the shape of the API that has such paths; the nearest would be no help."""
+    async with world() as w:
+        visit = w.visit({"input": "x"}, path)
+        await over(visit)
+        assert visit.status == 404
+        error = visit.json()["error"]
+        assert error["message"].startswith("no answer is kept")
+        assert ("code" in error) == ("responses" in path)
+
+
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/key"])
 async def test_a_browsers_preflight_is_answered(
     autojump_clock: MockClock, path: str

@@ -146,3 +146,48 @@ def test_what_is_needed_and_missing_is_refused() -> None:
             parse(body, "simulator/fast")
     with pytest.raises(ChatError, match="previous_response_id"):
         response("fast", previous_response_id="resp_1")
+
+
+def test_a_stop_sequence_is_named() -> None:
+    """Messages say which one ended the answer, streamed or not."""
+    chat = message("fast", stop_sequences=["nowhere", "asked"])
+    (delta,) = (e["delta"] for e in events(chat) if e["type"] == "message_delta")
+    whole = document(chat)
+    assert delta == {key: whole[key] for key in ("stop_reason", "stop_sequence")}
+    assert delta == {"stop_reason": "stop_sequence", "stop_sequence": "asked"}
+    assert whole["content"][0]["text"] == "You "
+
+
+def test_a_schema_is_answered_with_what_fits() -> None:
+    """Where each API asks for it."""
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    form = {"type": "json_schema", "name": "n", "schema": schema}
+    said = document(message("fast", output_config={"format": form}))["content"]
+    assert json.loads(said[0]["text"]) == {"x": 1}
+    for kind, answer in (
+        (form, {"x": 1}),
+        ({"type": "json_object"}, {"answer": "sample"}),
+    ):
+        output = document(response("fast", text={"format": kind}))["output"]
+        assert json.loads(output[0]["content"][0]["text"]) == answer
+
+
+def test_a_response_repeats_its_request() -> None:
+    """What the request leaves out has the API's default (Open Responses 2026-04-24)."""
+    tool = {"type": "function", "name": "b", "parameters": None}
+    asked = {
+        "temperature": 0.5,
+        "reasoning": {"effort": "low"},
+        "text": {"verbosity": "low"},
+        "tool_choice": {"type": "function", "name": "b"},
+        "tools": [{**tool, "name": "a"}, tool],
+    }
+    found = events(response("fast", **asked))
+    for said in (document(response("fast", **asked)), found[0]["response"]):
+        assert said["temperature"] == 0.5
+        assert said["reasoning"] == {"effort": "low", "summary": None}
+        assert said["text"] == {"format": {"type": "text"}, "verbosity": "low"}
+        assert said["tools"][1] == {**tool, "description": None, "strict": None}
+        assert (said["store"], said["truncation"]) == (False, "disabled")
+    (call,) = found[-1]["response"]["output"]
+    assert (call["type"], call["name"]) == ("function_call", "b")

@@ -47,12 +47,13 @@ def test_long_text_is_hard_on_decoders() -> None:
 def test_stop_cuts_before_the_first_hit(tokens: list[str], stop: str) -> None:
     """What is kept is the text before the stop sequence; no hit gives None."""
     whole = "".join(tokens)
-    kept = text.cut_at_stop(tokens, (stop,))
+    cut = text.cut_at_stop(tokens, (stop,))
     if not stop or stop not in whole:
-        assert kept is None
+        assert cut is None
     else:
-        assert kept is not None
-        assert "".join(kept) == whole.partition(stop)[0]
+        assert cut is not None
+        kept, word = cut
+        assert ("".join(kept), word) == (whole.partition(stop)[0], stop)
 
 
 def test_sample_fits_the_schema() -> None:

@@ -24,14 +24,23 @@ from trio_ai_stream.wire.dialect import Dialect
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 from trio_ai_stream.wire.record import Outcome
 
-# APIs of OpenAI's that clients ask for by default, and that are none of a chat.
-_UNSERVED: Final = re.compile(
-    "(/api)?/v1/(completions|embeddings|images|audio|moderations|rerank|files|batches)"
-    "(/|$)"
-)
-_SERVED: Final = (
-    "this server serves answers of chat models only: POST /v1/chat/completions,"
-    " /v1/messages, /v1/responses or /chat, and GET /v1/models"
+# Paths that clients of the served APIs ask for, and what a 404 says there.
+_UNSERVED: Final = (
+    (
+        re.compile(
+            "(/api)?/v1/(completions|embeddings|images|audio|moderations|rerank|files"
+            "|batches)(/|$)"
+        ),
+        "this server serves answers of chat models only: POST /v1/chat/completions,"
+        " /v1/messages, /v1/responses or /chat, and GET /v1/models",
+    ),
+    (
+        re.compile(
+            "(/api)?/v1/(responses/.|messages/batches|conversations|assistants|threads)"
+        ),
+        "no answer is kept, neither here nor by OpenRouter: POST /v1/responses or"
+        " /v1/messages with the whole conversation",
+    ),
 )
 # RFC 6750 section 3; the error is named to who sent a key, as section 3.1 asks.
 _CHALLENGE: Final = 'Bearer realm="trio-ai-stream"'
@@ -65,11 +74,10 @@ def respond(
     near = None
     if isinstance(exc, HTTPException):
         problem = _problem_of(exc)
-        if problem.status == 404 and _UNSERVED.match(context.path):
-            problem = dataclasses.replace(problem, message=_SERVED)
-        elif problem.status == 404 and (near := nearest_path(context.path, paths)):
-            message = f"there is nothing at this path; did you mean {near}?"
-            problem = dataclasses.replace(problem, message=message)
+        if problem.status == 404:
+            message, near = _hint(context.path, paths)
+            if message:
+                problem = dataclasses.replace(problem, message=message)
     elif isinstance(exc, Refused):
         problem = exc.problem
     else:
@@ -81,6 +89,16 @@ def respond(
             if name.lower() == "allow":
                 response.headers[name] = value
     return response
+
+
+def _hint(path: str, paths: Collection[str]) -> tuple[str, str | None]:
+    """Return what to tell who asks for a path that leads nowhere, and the nearest."""
+    for pattern, message in _UNSERVED:
+        if pattern.match(path):
+            return message, None
+    near = nearest_path(path, paths)
+    message = f"there is nothing at this path; did you mean {near}?" if near else ""
+    return message, near
 
 
 def nearest_path(path: str, paths: Collection[str]) -> str | None:

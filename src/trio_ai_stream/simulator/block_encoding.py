@@ -117,7 +117,11 @@ class SimulatedMessageEncoder(BlockEncoder):
         return started + self.event("ping")
 
     def _message(
-        self, content: list[Any], stop: str | None, usage: dict[str, Any]
+        self,
+        content: list[Any],
+        stop: str | None,
+        usage: dict[str, Any],
+        sequence: str | None = None,
     ) -> dict[str, Any]:
         return {
             "id": self._base["id"],
@@ -126,7 +130,7 @@ class SimulatedMessageEncoder(BlockEncoder):
             "content": content,
             "model": self._base["model"],
             "stop_reason": stop,
-            "stop_sequence": None,
+            "stop_sequence": sequence,
             "usage": usage,
             "provider": self._base["provider"],
         }
@@ -161,7 +165,10 @@ class SimulatedMessageEncoder(BlockEncoder):
         self, answer: SimulatedAnswer, usage: dict[str, Any], _place: str, *, done: bool
     ) -> list[bytes]:
         """Return what follows the last piece; without `done` no `message_stop`."""
-        delta = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
+        delta = {
+            "stop_reason": _stop_reason(answer),
+            "stop_sequence": answer.stop_sequence,
+        }
         frames = [
             self._close_block(),
             self.event("message_delta", delta=delta, usage=_anthropic_usage(usage)),
@@ -188,8 +195,8 @@ class SimulatedMessageEncoder(BlockEncoder):
             }
             for call in answer.tool_calls
         ]
-        stop = _stop_reason(answer)
-        return encode(self._message(content, stop, _anthropic_usage(usage)))
+        stop, sequence = _stop_reason(answer), answer.stop_sequence
+        return encode(self._message(content, stop, _anthropic_usage(usage), sequence))
 
     def error(self, error: dict[str, Any], shape: str) -> bytes:
         """Return an error event."""
@@ -256,18 +263,14 @@ class SimulatedResponseEncoder(BlockEncoder):
             "id": self._base["id"],
             "object": "response",
             "created_at": self._base["created"],
+            "completed_at": self._base["created"] if status == "completed" else None,
             "model": self._base["model"],
             "status": status,
             "output": output,
             "error": None,
             "incomplete_details": None,
-            "instructions": None,
-            "metadata": {},
-            "parallel_tool_calls": True,
-            "temperature": 1.0,
-            "tool_choice": "auto",
-            "tools": [],
-            "top_p": 1.0,
+            **_DEFAULTS,
+            **self.repeated,
             "usage": usage,
             "provider": self._base["provider"],
             **more,
@@ -400,6 +403,31 @@ class SimulatedResponseEncoder(BlockEncoder):
 
 
 _HELD = 1 << 20
+# What a response says of a request that leaves it open.
+_DEFAULTS: dict[str, Any] = {
+    "background": False,
+    "frequency_penalty": 0,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "presence_penalty": 0,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": None,
+    "safety_identifier": None,
+    "service_tier": "default",
+    "store": False,
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
 _PART = {
     "thinking": "response.reasoning_summary_part",
     "text": "response.content_part",

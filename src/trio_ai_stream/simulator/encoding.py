@@ -9,7 +9,7 @@ because the simulator must outrun what it measures.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -36,7 +36,10 @@ def json_string(token: str) -> bytes:
 
 
 class Encoder:
-    """Writes the events of one stream, all with the same id, model and line ends."""
+    """Writes the events of one stream, all with the same id, model and line ends.
+
+    `repeated` is what the answer says again of its request.
+    """
 
     def __init__(
         self,
@@ -47,7 +50,9 @@ class Encoder:
         provider: str = "Simulator",
         eol: Eol = "lf",
         space: bool = True,
+        repeated: Mapping[str, Any] | None = None,
     ) -> None:
+        self.repeated = repeated or {}
         self._base = {
             "id": generation_id,
             "provider": provider,

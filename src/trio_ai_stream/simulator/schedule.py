@@ -67,6 +67,7 @@ def encoder_of(chat: SimulatedChat, generation: Generation) -> Encoder:
         provider=chat.faults.provider,
         eol=chat.faults.eol,
         space=chat.faults.space,
+        repeated=chat.repeated,
     )
 
 

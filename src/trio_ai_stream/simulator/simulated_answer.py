@@ -78,10 +78,13 @@ class SimulatedAnswer:
     preface: tuple[str, ...] = ()  # words before the tool calls
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str = "stop"
+    stop_sequence: str | None = None  # the one that ended it
     prompt_tokens: int = 1
 
     def native_finish_reason(self) -> str:
         """Return the provider's own word for the finish reason."""
+        if self.stop_sequence is not None:
+            return "stop_sequence"
         native = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
         return native.get(self.finish_reason, self.finish_reason)
 
@@ -153,14 +156,19 @@ def _worded(answer: SimulatedAnswer, chat: SimulatedChat, seed: int) -> Simulate
     else:
         words = whole_answer(chat.prompt, seed)
         count = len(words)
-    finish_reason = "stop"
+    finish_reason, sequence = "stop", None
     if chat.max_tokens is not None and chat.max_tokens < count:
         count, finish_reason = chat.max_tokens, "length"
         words = tuple(itertools.islice(words, count))
-    if chat.stop and (kept := cut_at_stop(words, chat.stop)) is not None:
-        words, count, finish_reason = kept, len(kept), "stop"
+    if chat.stop and (cut := cut_at_stop(words, chat.stop)) is not None:
+        words, sequence = cut
+        count, finish_reason = len(cut[0]), "stop"
     return dataclasses.replace(
-        answer, words=words, count=count, finish_reason=finish_reason
+        answer,
+        words=words,
+        count=count,
+        finish_reason=finish_reason,
+        stop_sequence=sequence,
     )
 
 

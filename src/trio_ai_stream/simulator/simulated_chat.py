@@ -33,7 +33,10 @@ class ChatError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedChat:
-    """The fields of a chat request that change the simulator's answer."""
+    """The fields of a chat request that change the simulator's answer.
+
+    `repeated` are those that its answer says again.
+    """
 
     model: str
     prompt: str
@@ -47,6 +50,7 @@ class SimulatedChat:
     session_id: str | None = None
     debug: bool = False
     dialect: str = "chat"  # or `messages`, `responses`
+    repeated: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def replaced(self, **fields: Any) -> SimulatedChat:
         """Return the same with other values."""

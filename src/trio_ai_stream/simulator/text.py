@@ -127,18 +127,20 @@ def reasoning(count: int) -> tuple[str, ...]:
     return tuple(itertools.islice(words, count))
 
 
-def cut_at_stop(tokens: Iterable[str], stop: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the tokens before the first stop sequence, or None if there is none."""
+def cut_at_stop(
+    tokens: Iterable[str], stop: tuple[str, ...]
+) -> tuple[tuple[str, ...], str] | None:
+    """Return the tokens before the first stop sequence, and it; None without one."""
     known = tuple(tokens)
     text = "".join(known)
-    found = [at for at in (text.find(word) for word in stop if word) if at >= 0]
+    found = [(at, word) for word in stop if word and (at := text.find(word)) >= 0]
     if not found:
         return None
-    left = min(found)
+    left, word = min(found)
     kept: list[str] = []
     for token in known:
         if left <= 0:
             break
         kept.append(token[:left])
         left -= len(token)
-    return tuple(kept)
+    return tuple(kept), word
