@@ -32,10 +32,11 @@ class Target:
 
     def request(self, model: str) -> bytes:
         """Return one request, whole."""
-        messages = [{"role": "user", "content": "go"}]
+        turns = [{"role": "user", "content": "go"}]
         body: dict[str, Any] = {"model": model, "prompt": "go"}
         if self.path != "/chat":
-            body = {"model": model, "messages": messages, "stream": True}
+            field = "input" if self.path.endswith("/responses") else "messages"
+            body = {"model": model, "stream": True, field: turns}
         data = json.dumps(body).encode()
         head = (
             f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"

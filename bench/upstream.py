@@ -2,7 +2,7 @@
 
 One thread over epoll, because it must outrun what it feeds; the simulator's own timers
 cost more than the events under test. The events have the simulator's shape, which is
-OpenRouter's, and each is an HTTP chunk of its own.
+OpenRouter's, in each of its three APIs, and each is an HTTP chunk of its own.
 
 What to send stands in the request's model, `bench/EVENTS/PERIOD_MS`: that many content
 events, at once and as fast as they are taken if the period is 0, else one a period. A
@@ -22,7 +22,13 @@ import time
 from functools import cache
 from typing import Final
 
+from trio_ai_stream.simulator.block_encoding import (
+    BlockEncoder,
+    SimulatedMessageEncoder,
+    SimulatedResponseEncoder,
+)
 from trio_ai_stream.simulator.encoding import Encoder
+from trio_ai_stream.simulator.simulated_answer import SimulatedAnswer
 
 HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -37,14 +43,9 @@ SEND_BYTES: Final = 256 * 1024
 # Successive streams are this far apart in their period: spread, and in no order.
 GOLDEN: Final = 0.618033988749895
 
-_ENCODER: Final = Encoder(
-    generation_id="gen-1700000000-bench00000000000000",
-    model="bench/model",
-    created=1_700_000_000,
-)
 _ASKED: Final = re.compile(rb'"model"\s*:\s*"bench/(\d+)/(\d+)"')
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_OPEN, _CLOSE = _ENCODER.content(["@"]).split(b"@")
+_PATH: Final = re.compile(rb"POST /api/v1/([a-z/]+) ")
 
 
 def chunk(data: bytes) -> bytes:
@@ -52,29 +53,60 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-END: Final = chunk(_ENCODER.finish("stop", "stop", None)) + b"".join(
-    map(chunk, (_ENCODER.usage({"prompt_tokens": 3, "total_tokens": 9}),))
-)
-LAST: Final = END + chunk(_ENCODER.done()) + b"0\r\n\r\n"
+class Spoken:
+    """One API: its head, and what its answers consist of. Each event is a chunk."""
+
+    def __init__(self, kind: type[Encoder]) -> None:
+        self._kind = kind
+        encoder = self._encoder()
+        self.opening = HEAD + self._opening(encoder)
+        self._open, self._close = encoder.content(["@"]).split(b"@")
+        self.last = self._last(encoder)
+
+    def _encoder(self) -> Encoder:
+        return self._kind(
+            generation_id="gen-1700000000-bench00000000000000",
+            model="bench/model",
+            created=1_700_000_000,
+        )
+
+    @staticmethod
+    def _opening(encoder: Encoder) -> bytes:
+        if not isinstance(encoder, BlockEncoder):
+            return b""
+        return chunk(encoder.begin(3) + encoder.content([]))
+
+    @staticmethod
+    def _last(encoder: Encoder) -> bytes:
+        answer = SimulatedAnswer()
+        frames = encoder.ending(answer, answer.usage(9), "own", done=True)
+        return b"".join(map(chunk, filter(None, frames))) + b"0\r\n\r\n"
+
+    @cache  # noqa: B019  there are as many as APIs, for as long as the process
+    def burst(self, events: int) -> bytes:
+        """Return a whole answer."""
+        encoder = self._encoder()
+        opening = HEAD + self._opening(encoder)
+        words = itertools.islice(itertools.cycle(WORDS), events)
+        content = b"".join(chunk(encoder.content([word])) for word in words)
+        return opening + content + self._last(encoder)
+
+    def stamped(self) -> bytes:
+        """Return one content event that says when it was made."""
+        return chunk(b"%b@%d@ word%b" % (self._open, time.monotonic_ns(), self._close))
 
 
-@cache
-def burst(events: int) -> bytes:
-    """Return a whole answer."""
-    words = itertools.islice(itertools.cycle(WORDS), events)
-    content = b"".join(chunk(_ENCODER.content([word])) for word in words)
-    return HEAD + content + LAST
-
-
-def stamped() -> bytes:
-    """Return one content event that says when it was made."""
-    return chunk(b"%b@%d@ word%b" % (_OPEN, time.monotonic_ns(), _CLOSE))
+SPOKEN: Final = {
+    b"chat/completions": Spoken(Encoder),
+    b"messages": Spoken(SimulatedMessageEncoder),
+    b"responses": Spoken(SimulatedResponseEncoder),
+}
 
 
 class Answer:
     """One connection: the request that it is reading, or the answer it is writing."""
 
-    __slots__ = ("left", "period_s", "received", "sock", "unsent")
+    __slots__ = ("left", "period_s", "received", "sock", "spoken", "unsent")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -82,6 +114,7 @@ class Answer:
         self.unsent = memoryview(b"")
         self.left = 0
         self.period_s = 0.0
+        self.spoken = SPOKEN[b"chat/completions"]
 
 
 class Upstream:
@@ -139,18 +172,19 @@ class Upstream:
         length = _LENGTH.search(head)
         if not blank or length is None or len(body) < int(length[1]):
             return
-        asked = _ASKED.search(body)
+        asked, path = _ASKED.search(body), _PATH.match(head)
         answer.received = b""
-        if asked is not None:
+        if asked is not None and path is not None:
+            answer.spoken = SPOKEN[path[1]]
             self.begin(answer, int(asked[1]), int(asked[2]) / 1000)
 
     def begin(self, answer: Answer, events: int, period_s: float) -> None:
         """Start to answer."""
         if not period_s:
-            self.send(answer, burst(events))
+            self.send(answer, answer.spoken.burst(events))
             return
         answer.left, answer.period_s = events - 1, period_s
-        self.send(answer, HEAD + stamped())
+        self.send(answer, answer.spoken.opening + answer.spoken.stamped())
         number = next(self.number)
         phase = period_s * (number * GOLDEN % 1)
         heapq.heappush(self.due, (time.monotonic() + phase, number, answer))
@@ -164,11 +198,13 @@ class Upstream:
                 heapq.heappop(self.due)
                 continue
             answer.left -= 1
+            spoken = answer.spoken
             if answer.left > 0:
-                self.send(answer, stamped())
+                self.send(answer, spoken.stamped())
                 heapq.heapreplace(self.due, (due + answer.period_s, number, answer))
             else:
-                self.send(answer, (stamped() if not answer.left else b"") + LAST)
+                tail = b"" if answer.left else spoken.stamped()
+                self.send(answer, tail + spoken.last)
                 heapq.heappop(self.due)
 
     def send(self, answer: Answer, data: bytes) -> None:

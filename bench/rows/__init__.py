@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from bench.rows.dialects import Dialects
 from bench.rows.fairness import Fairness
 from bench.rows.first import First
 from bench.rows.idle import Idle
@@ -18,6 +19,7 @@ from bench.rows.workers import Workers
 
 ROWS: Final[dict[str, type[Row]]] = {
     "relay": Relay,
+    "dialects": Dialects,
     "first": First,
     "paced": Paced,
     "pauses": Pauses,
