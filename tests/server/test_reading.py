@@ -150,5 +150,34 @@ async def test_a_refused_upload_over_http2_is_dropped_up_to_a_bound() -> None:
         await serve_while(body, limits=_limits(discard_bytes=20_000))
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        f.data(1, b"too long"),
+        f.data(1, b"x", end=True),
+        f.data(1, b"hi") + f.headers(1, ((b":path", b"/"),)),
+    ],
+    ids=["longer", "shorter", "trailers"],
+)
+async def test_a_refused_upload_that_is_malformed_is_reset(rest: bytes) -> None:
+    """A request that proves malformed behind its whole answer is no good one."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            length = ((b"content-length", b"2"),)
+            refused = f.request(1, b"/unread", method=b"POST", extra=length, end=False)
+            await client.say(f.hello() + refused)
+            await client.frames_until(lambda seen: f.ended(seen, 1))
+            await client.say(rest)
+            await client.frames_until(lambda seen: f.Seen("reset", 1, 1) in seen)
+            await client.say(f.request(3, b"/ok"))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 3))
+            assert f.Seen("reset", 1, 1) in seen
+            assert f.status(seen, 3) == 200
+
+    with trio.fail_after(5):
+        await serve_while(body, limits=_limits())
+
+
 def _limits(**changes: Any) -> Limits:
     return Limits(**{"linger_s": 0.2, "drain_s": 0.2, **changes})

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from math import inf
@@ -65,6 +66,18 @@ class HTTP2Stream(HTTPStream):
         self.window: trio.Event | None = None
 
 
+@dataclass(slots=True)
+class RequestRest:
+    """What comes of a request behind its response, and is dropped.
+
+    :param missing_bytes: what of the announced length has not come yet; None: none was
+        announced.
+    """
+
+    missing_bytes: int | None = None
+    dropped_bytes: int = 0
+
+
 class HTTP2:
     """One connection's HTTP/2."""
 
@@ -77,8 +90,8 @@ class HTTP2:
         self._frames = CountedFrames(server=True)
         self.connection.incoming_buffer = self._frames
         self.open: dict[int, HTTP2Stream] = {}
-        # Of streams whose request goes on behind its response: the bytes so far.
-        self.discarding: dict[int, int] = {}
+        # Of streams whose request goes on behind its response.
+        self.discarding: dict[int, RequestRest] = {}
         self.goaway_sent = False
         self._resets = Budget(limits.h2_resets, limits.h2_budget_s)
         self._control = Budget(limits.h2_control_frames, limits.h2_budget_s)
@@ -224,17 +237,17 @@ class HTTP2:
         headers += self.config.response_headers("h2")
         with suppress(ProtocolError):  # reset by what came right behind it
             self.connection.send_headers(stream_id, headers, end_stream=True)
-            self.discarding[stream_id] = 0
+            self.discarding[stream_id] = RequestRest()
         if status == HTTPStatus.BAD_REQUEST:
             self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
 
     def _malformed(self, stream_id: int, status: int) -> None:
         """End a stream whose request is malformed behind its head."""
         stream = self.open.get(stream_id)
-        if stream is None:
+        if stream is None and stream_id not in self.discarding:
             return
         self.forget(stream_id)
-        if stream.begun:
+        if stream is None or stream.begun:
             self.owner.intervened("bad_request")
             self.count(self._resets)
             self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
@@ -258,17 +271,23 @@ class HTTP2:
             self.acknowledge(stream)
             return
         self.connection.acknowledge_received_data(length, stream_id)
-        dropped = self.discarding.get(stream_id, 0) + length
-        self.discarding[stream_id] = dropped
-        if dropped > self.limits.discard_bytes:
+        rest = self.discarding.setdefault(stream_id, RequestRest())
+        rest.dropped_bytes += length
+        if rest.missing_bytes is not None:
+            rest.missing_bytes -= len(event.data or b"")
+        if rest.missing_bytes is not None and rest.missing_bytes < 0:
+            self._malformed(stream_id, HTTPStatus.BAD_REQUEST)
+        elif rest.dropped_bytes > self.limits.discard_bytes:
             self.reset(stream_id, ErrorCodes.NO_ERROR)
 
     def _request_ended(self, stream_id: int) -> None:
-        self.discarding.pop(stream_id, None)
         stream = self.open.get(stream_id)
-        if stream is not None and stream.missing_bytes:
+        request = self.discarding.get(stream_id) if stream is None else stream
+        if request is not None and request.missing_bytes:
             self._malformed(stream_id, HTTPStatus.BAD_REQUEST)
-        elif stream is not None:
+            return
+        self.discarding.pop(stream_id, None)
+        if stream is not None:
             stream.request_ended = True
             stream.body_deadline = inf
             stream.inbox.put_nowait(b"", more_body=False)
@@ -467,7 +486,7 @@ class HTTP2:
         if not stream.finished:
             self.reset(stream.stream_id, ErrorCodes.INTERNAL_ERROR)
         elif not stream.request_ended:
-            self.discarding[stream.stream_id] = 0
+            self.discarding[stream.stream_id] = RequestRest(stream.missing_bytes)
         self.update_deadline()
         self.flush()
 
