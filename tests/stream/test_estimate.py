@@ -17,11 +17,12 @@ from trio_ai_stream.wire.record import Outcome
 REQUEST = UpstreamRequest("r", "maker/model", b"{}", PLAIN_CHAT, prompt_chars=400)
 
 
-def answer(chars: int, tokens: int | None = None) -> Answer:
-    """An answer of so many characters; a whole one says how many tokens they were."""
+def answer(size: int, tokens: int | None = None, texts: int = 1) -> Answer:
+    """An answer of so many letters; a whole one says how many tokens they were."""
     made = Answer()
     made.opened = True
-    made.text_chars = chars
+    made.text_size = size
+    made.texts = texts
     if tokens is not None:
         made.finish_reason = "stop"
         made.usage = {"prompt_tokens": 100, "completion_tokens": tokens}
@@ -89,6 +90,28 @@ def test_the_estimate_learns_from_whole_answers() -> None:
     assert errors[-1] < 0.05
 
 
+def test_tokens_are_counted_by_events_where_that_errs_less() -> None:
+    """A provider that sends one or two tokens an event, of texts of any kind."""
+    estimator = TokenEstimator()
+    for size in (100, 900, 200, 800):
+        bill(estimator, answer(size, 120, 60), Outcome.COMPLETED)
+    cut = bill(estimator, answer(500, texts=33), Outcome.CANCELLED)
+    assert cut.completion_tokens == 66
+
+
+def test_what_was_said_of_the_prompt_is_not_estimated() -> None:
+    """Anthropic's Messages begin with it; what is cached is part of the prompt."""
+    made = answer(40)
+    made.usage = {"input_tokens": 30, "output_tokens": 1, "cache_read_input_tokens": 70}
+    cut = bill(TokenEstimator(), made, Outcome.CANCELLED)
+    assert (cut.basis, cut.prompt_tokens, cut.cached_tokens) == (
+        Basis.ESTIMATED,
+        100,
+        70,
+    )
+    assert cut.completion_tokens == 10
+
+
 def test_pieces_without_text_count_a_token_each() -> None:
     """A fragment of a tool call is no text, and yet it was generated."""
     made = answer(0)
@@ -109,11 +132,15 @@ def test_usage_is_read_in_other_dialects() -> None:
             "input_tokens": 9,
             "output_tokens": 4,
             "cache_read_input_tokens": 3,
+            "cache_creation_input_tokens": 20,
             "output_tokens_details": {"reasoning_tokens": 2},
         },
         "Amazon Bedrock",
     )
-    assert made == Bill(Basis.EXACT, 9, 4, 2, 3, None, "Amazon Bedrock")
+    assert made == Bill(Basis.EXACT, 32, 4, 2, 3, None, "Amazon Bedrock")
+    details = {"cached_tokens": 3}
+    said = {"input_tokens": 9, "output_tokens": 4, "input_tokens_details": details}
+    assert exact_bill(said, None) == Bill(Basis.EXACT, 9, 4, None, 3)
 
 
 def test_a_free_text_is_no_provider() -> None:

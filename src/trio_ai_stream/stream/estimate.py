@@ -1,11 +1,11 @@
 """The bill of a stream, as well as it is known when the stream has ended.
 
 A whole answer brings its usage. One that was cut does not, so its tokens are counted
-from what passed: characters of text and reasoning, by the characters a token that the
-model's whole answers have had lately, and one token for each piece that is no text (a
-fragment of a tool call). Before the first whole answer a token counts 4 characters,
-which is what OpenAI states for English. Each whole answer is estimated as well, which
-measures the error.
+from what passed, in one of two ways: by the size of its texts, or by their number, as
+many providers send an event for each token. The ratios are learnt from the model's
+whole answers, and so is which of the two errs less; before that a token is four letters
+(`wire/text_size.py`). Each piece that is no text (a fragment of a tool call) is one
+token. Each whole answer is estimated as well, which measures the error.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from collections.abc import Callable
 from typing import Final
 
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.wire.bill import Basis, Bill, exact_bill, known_provider
+from trio_ai_stream.wire.bill import Basis, Bill, exact_bill
 from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.text_size import json_extra
 
-CHARS_PER_TOKEN: Final = 4.0
+LETTERS_PER_TOKEN: Final = 4.0
 # The first guess weighs as much as so many tokens that were counted.
 PRIOR_TOKENS: Final = 50.0
 # What was learnt keeps this much with each answer: the last thirty or so count.
 KEPT: Final = 0.97
+# The same of how much a way of counting errs: the last five or so count.
+ERROR_KEPT: Final = 0.8
+FIRST_ERROR: Final = 0.3
 MODELS: Final = 256
 _NO_ANSWER: Final = {
     Outcome.UPSTREAM_UNREACHABLE,
@@ -34,32 +38,60 @@ _NO_ANSWER: Final = {
 
 
 class _Ratio:
-    """Characters a token, learnt."""
+    """How much of something passes with each token, learnt; 0 of it is no token.
 
-    __slots__ = ("_chars", "_tokens")
+    `error` is the relative error that it has had lately.
+    """
 
-    def __init__(self) -> None:
-        self._chars = CHARS_PER_TOKEN * PRIOR_TOKENS
-        self._tokens = PRIOR_TOKENS
+    __slots__ = ("_amount", "_tokens", "error")
 
-    def tokens(self, chars: int) -> int:
-        return round(chars * self._tokens / self._chars)
+    def __init__(self, amount: float = 0.0, tokens: float = 0.0) -> None:
+        self._amount = amount
+        self._tokens = tokens
+        self.error = FIRST_ERROR
 
-    def learn(self, chars: int, tokens: int) -> None:
-        if chars > 0 and tokens > 0:
-            self._chars = self._chars * KEPT + chars
-            self._tokens = self._tokens * KEPT + tokens
+    @property
+    def known(self) -> bool:
+        return self._tokens > 0
+
+    def tokens(self, amount: float) -> float:
+        return amount * self._tokens / self._amount
+
+    def learn(self, amount: int, tokens: int) -> None:
+        if amount <= 0 or tokens <= 0:
+            return
+        if self.known:
+            error = abs(self.tokens(amount) - tokens) / tokens
+            self.error = self.error * ERROR_KEPT + error * (1 - ERROR_KEPT)
+        self._amount = self._amount * KEPT + amount
+        self._tokens = self._tokens * KEPT + tokens
+
+
+def _by_size() -> _Ratio:
+    return _Ratio(LETTERS_PER_TOKEN * PRIOR_TOKENS, PRIOR_TOKENS)
 
 
 class _Model:
     """What was learnt of one model."""
 
-    __slots__ = ("_tokens", "_usd", "completion", "prompt")
+    __slots__ = ("_size", "_texts", "_tokens", "_usd", "prompt")
 
     def __init__(self) -> None:
-        self.prompt = _Ratio()
-        self.completion = _Ratio()
+        self.prompt = _by_size()
+        self._size = _by_size()
+        self._texts = _Ratio()
         self._usd = self._tokens = 0.0
+
+    def completion(self, answer: Answer) -> float:
+        """Return the tokens of what passed as text."""
+        if self._texts.known and self._texts.error < self._size.error:
+            return self._texts.tokens(answer.texts)
+        return self._size.tokens(answer.text_size + answer.reasoning_size)
+
+    def learn_completion(self, answer: Answer, tokens: int, *, streamed: bool) -> None:
+        self._size.learn(answer.text_size + answer.reasoning_size, tokens)
+        if streamed:  # a document is one piece
+            self._texts.learn(answer.texts, tokens)
 
     def cost(self, bill: Bill) -> float | None:
         """Return what an estimate comes to, by what whole answers have cost a token."""
@@ -113,14 +145,18 @@ class TokenEstimator:
 
     def _estimate(self, request: UpstreamRequest, answer: Answer) -> Bill:
         model = self._model(request.model)
-        text = model.completion.tokens(answer.text_chars)
-        reasoning = model.completion.tokens(answer.reasoning_chars)
+        said = exact_bill(answer.usage or {}, answer.provider)  # Messages begin with it
+        prompt = said.prompt_tokens or round(model.prompt.tokens(_prompt_size(request)))
+        texts = model.completion(answer)
+        size = answer.text_size + answer.reasoning_size
+        reasoning = texts * answer.reasoning_size / size if size else 0.0
         bill = Bill(
             Basis.ESTIMATED,
-            prompt_tokens=max(1, model.prompt.tokens(_prompt_chars(request))),
-            completion_tokens=text + reasoning + answer.pieces,
-            reasoning_tokens=reasoning,
-            provider=known_provider(answer.provider),
+            prompt_tokens=max(1, prompt),
+            completion_tokens=round(texts) + answer.pieces,
+            reasoning_tokens=round(reasoning),
+            cached_tokens=said.cached_tokens,
+            provider=said.provider,
         )
         return dataclasses.replace(bill, cost_usd=model.cost(bill))
 
@@ -134,15 +170,16 @@ class TokenEstimator:
     def _learn(self, request: UpstreamRequest, answer: Answer, bill: Bill) -> None:
         model = self._model(request.model)
         model.learn_cost(bill)
-        completion = model.completion
-        model.prompt.learn(_prompt_chars(request), bill.prompt_tokens or 0)
-        chars = answer.text_chars + answer.reasoning_chars
-        hidden = 0 if answer.reasoning_chars else bill.reasoning_tokens or 0
+        model.prompt.learn(_prompt_size(request), bill.prompt_tokens or 0)
+        hidden = 0 if answer.reasoning_size else bill.reasoning_tokens or 0
         counted = (bill.completion_tokens or 0) - hidden - answer.pieces
-        if chars > 0 and counted > 0:
-            self._on_error(abs(completion.tokens(chars) - counted) / counted)
-            completion.learn(chars, counted)
+        if answer.texts > 0 and counted > 0:
+            self._on_error(abs(model.completion(answer) - counted) / counted)
+            model.learn_completion(answer, counted, streamed=not request.whole)
 
 
-def _prompt_chars(request: UpstreamRequest) -> int:
-    return request.prompt_chars or len(request.body)
+def _prompt_size(request: UpstreamRequest) -> int:
+    body = request.body
+    chars = request.prompt_chars or len(body)
+    plain = body.isascii() and b"\\u" not in body
+    return chars if plain else chars + json_extra(body)

@@ -22,6 +22,7 @@ from trio_ai_stream.wire.events import (
     Usage,
 )
 from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.text_size import text_size
 
 _OUTPUT: Final = (str, Reasoning, Progress, Choice)
 
@@ -62,27 +63,31 @@ class Transcript:
 
     def note(self, items: Sequence[Item]) -> int | None:
         """Take note of a block; return how much of it comes before it fails."""
-        chars = 0  # a local one: this loop sees every event
+        size = texts = 0  # local ones: this loop sees every event
         for index, item in enumerate(items):
             if type(item) is str:
-                chars += len(item)
+                size += len(item) if item.isascii() else text_size(item)
+                texts += 1
             elif type(item) is not Raw:
-                if chars:
+                if size:
                     self.begun = True
                 if self._note_rare(item):
-                    self.answer.text_chars += chars
+                    self.answer.text_size += size
+                    self.answer.texts += texts
                     told = self.failure is not None and self.failure.told
                     return index + told
-        if chars:
+        if size:
             self.begun = True
-            self.answer.text_chars += chars
+            self.answer.text_size += size
+            self.answer.texts += texts
         return None
 
     def _note_rare(self, item: Item) -> bool:
         match item:
             case Reasoning(text=text):
                 self.begun = True
-                self.answer.reasoning_chars += len(text)
+                self.answer.reasoning_size += text_size(text)
+                self.answer.texts += 1
             case Progress():
                 self.begun = True
                 self.answer.pieces += 1

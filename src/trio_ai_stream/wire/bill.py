@@ -64,14 +64,19 @@ def exact_bill(usage: Mapping[str, Any], provider: str | None) -> Bill:
     """Read a usage object, in the words of chat completions or of the newer APIs.
 
     `prompt_tokens` is `input_tokens`, `completion_tokens` is `output_tokens` there
-    (Messages, Responses).
+    (Messages, Responses). Anthropic's `input_tokens` leave out what is read from the
+    cache or written to it, so that is added.
     """
     prompt = _part(usage, "prompt_tokens_details", "input_tokens_details")
     completion = _part(usage, "completion_tokens_details", "output_tokens_details")
     cached = prompt.get("cached_tokens", usage.get("cache_read_input_tokens"))
+    tokens = _first_count(usage, "prompt_tokens", "input_tokens")
+    if tokens is not None and "prompt_tokens" not in usage:
+        beside = ("cache_read_input_tokens", "cache_creation_input_tokens")
+        tokens += sum(_count(usage.get(name)) or 0 for name in beside)
     return Bill(
         Basis.EXACT,
-        _first_count(usage, "prompt_tokens", "input_tokens"),
+        tokens,
         _first_count(usage, "completion_tokens", "output_tokens"),
         _count(completion.get("reasoning_tokens")),
         _count(cached),

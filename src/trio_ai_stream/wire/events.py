@@ -127,8 +127,9 @@ class Answer:
         "opened",
         "pieces",
         "provider",
-        "reasoning_chars",
-        "text_chars",
+        "reasoning_size",
+        "text_size",
+        "texts",
         "usage",
     )
 
@@ -138,5 +139,6 @@ class Answer:
         self.generation_id: str | None = None
         self.opened = False  # upstream has answered 200
         self.provider: str | None = None
-        # What an estimate is made of: characters, and pieces that have none.
-        self.text_chars = self.reasoning_chars = self.pieces = 0
+        # What an estimate is made of: how much text, in how many events, and how many
+        # pieces that are no text.
+        self.text_size = self.reasoning_size = self.texts = self.pieces = 0

@@ -50,6 +50,14 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     preset: ModelName | None = None
     stream: bool | None = False
     user: Any = None
+    safety_identifier: Any = None
+
+    def for_whom(self) -> str | None:
+        """Return the name of the caller's own user; None if it said none.
+
+        `safety_identifier` takes the place of `user` in OpenAI's newer requests.
+        """
+        return plain_user(self.user) or plain_user(self.safety_identifier)
 
     def chosen(self) -> str | None:
         """Return who is to answer, by what the caller said; None if it said nothing.
@@ -126,11 +134,33 @@ class MessagesRequest(ModelRequest, frozen=True, kw_only=True):
 
     messages: Annotated[list[AgentMessage], Meta(min_length=1)]
     system: str | list[dict[str, Any]] | None = None
+    metadata: Any = None
+
+    def for_whom(self) -> str | None:
+        """Return the name of the caller's own user, which is `metadata.user_id`."""
+        said = self.metadata if isinstance(self.metadata, dict) else {}
+        return super().for_whom() or plain_user(_without_session(said.get("user_id")))
 
     def length(self) -> int:
         """Return how many characters the texts of all messages and `system` have."""
         contents = [text_length(message.content) for message in self.messages]
         return sum(contents) + text_length(self.system)
+
+
+def _without_session(user_id: Any) -> Any:
+    """Return who sends Claude Code's `user_id`, which names each session as well.
+
+    `user_HASH_account_ID_session_ID`, and since 2.1.78 a JSON object of the three.
+    """
+    if not isinstance(user_id, str):
+        return None
+    if user_id.startswith("{"):
+        try:
+            ids = msgspec.json.decode(user_id, type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeError):
+            return user_id
+        return ids.get("account_uuid") or ids.get("device_id") or user_id
+    return user_id.partition("_session_")[0]
 
 
 class ResponsesRequest(ModelRequest, frozen=True, kw_only=True):
@@ -180,7 +210,7 @@ def request_parser(
             request.choices(),
             chunk_heartbeats=limits.chunk_heartbeats,
             prompt_chars=length,
-            user=plain_user(request.user),
+            user=request.for_whom(),
         )
 
     return parse
