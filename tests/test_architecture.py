@@ -44,7 +44,8 @@ HOMES = {
     "opentelemetry": {"telemetry"},
     "asyncio": set(),
     "cancel_lab": {"cli"},
-    "markdown_it": {"http"},
+    "markdown_it": {"http", "chat_client"},
+    "rich": {"chat_client"},
     "pydantic": {"settings"},
     "dotenv": {"settings"},
 }

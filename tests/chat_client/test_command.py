@@ -8,11 +8,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 import pytest
 
 from tests.support.serving import ServerProcess
+from trio_ai_stream.chat_client import command
+from trio_ai_stream.chat_client.screen import Screen
+from trio_ai_stream.server.certificate import write
 
 CHAT = [sys.executable, "-m", "trio_ai_stream", "chat"]
 KEY = "a-key-for-this-test-of-the-client"
@@ -85,11 +89,12 @@ def test_nothing_on_stdin_is_bad_usage(server: ServerProcess, text: str) -> None
         assert "expected a prompt on stdin, got nothing" in done.stderr
 
 
-def test_json_prints_every_event(server: ServerProcess) -> None:
-    """From `connected` to `done`, a line each."""
+def test_json_prints_every_chunk(server: ServerProcess) -> None:
+    """Also the one that says no more than what was used."""
     done = chat(server, "--json", "--model", "simulator/echo", "--system", "Be.", "x")
-    types = [json.loads(line)["type"] for line in done.stdout.splitlines()]
-    assert types == ["connected", "content", "done"]
+    chunks = [json.loads(line) for line in done.stdout.splitlines()]
+    assert chunks[0]["choices"][0]["delta"]["content"] == "x"
+    assert chunks[-1]["usage"]["completion_tokens"]
 
 
 def test_an_error_event_is_exit_code_1(server: ServerProcess) -> None:
@@ -133,25 +138,102 @@ def test_ctrl_c_cancels_by_id_and_says_what_the_server_did(
 ) -> None:
     """SIGINT deletes the stream: outcome cancelled, upstream closed, exit code 130."""
     client = start(server, "--model", "simulator/endless", "x")
-    connected = first_line(client.stdout)
-    first_line(client.stdout)
+    chunk = first_line(client.stdout)
     client.send_signal(signal.SIGINT)
     out, err = client.communicate(timeout=20)
     assert client.returncode == 130
     assert b"[cancelled: upstream closed in " in err
-    assert json.loads(out.splitlines()[-1])["error_type"] == "cancelled"
-    assert server.ended(connected["request_id"])["outcome"] == "cancelled"
+    last = json.loads(out.splitlines()[-1])
+    assert last["error"]["metadata"]["error_type"] == "cancelled"
+    assert server.ended(chunk["id"])["outcome"] == "cancelled"
 
 
 def test_a_reader_that_goes_away_ends_the_stream(server: ServerProcess) -> None:
     """`chat … | head` cancels as soon as a write fails: the stream would wait."""
     client = start(server, "--model", "simulator/endless", "x")
-    connected = first_line(client.stdout)
+    chunk = first_line(client.stdout)
     assert client.stdout is not None
     assert client.stderr is not None
     client.stdout.close()
     assert client.wait(20) == 1
     assert b"Traceback" not in client.stderr.read()
     client.stderr.close()
-    ended = server.ended(connected["request_id"])
+    ended = server.ended(chunk["id"])
     assert ended["outcome"] == "cancelled"
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[str]:
+    """Another server with OpenAI's API, which knows nothing of ours: the simulator."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trio_ai_stream", "simulate", "--json"],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    yield json.loads(process.stdout.readline())["base_url"]
+    process.terminate()
+    process.stdout.close()
+    process.wait()
+
+
+def test_any_server_with_the_api_is_asked(server: ServerProcess, other: str) -> None:
+    """The path of an address is the base of its API; its errors are shown."""
+    done = chat(server, "--url", other, "--model", "simulator/echo", "a")
+    assert (done.returncode, done.stdout) == (0, "a\n")
+    cut = chat(server, "--url", other, "--model", "simulator/drop", "a")
+    assert cut.returncode == 1
+    assert "[connection: " in cut.stderr
+    refused = chat(server, "--url", other, "--model", "simulator/rate-limited", "a")
+    assert refused.returncode == 1
+    assert "(429): " in refused.stderr
+    lost = chat(server, "--url", f"{other}/nowhere", "a")
+    assert lost.returncode == 1
+    assert "perhaps it wants to be told a model" in lost.stderr
+
+
+def test_ctrl_c_hangs_up_on_another_server(server: ServerProcess, other: str) -> None:
+    """It is asked nothing that it cannot know."""
+    client = start(server, "--url", other, "--model", "simulator/endless", "x")
+    first_line(client.stdout)
+    client.send_signal(signal.SIGINT)
+    _, err = client.communicate(timeout=20)
+    assert client.returncode == 130
+    assert b"[hung up: " in err
+
+
+def test_a_certificate_of_ones_own_is_trusted_if_it_is_named(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    """Without `--ca` the certificate of `dev-cert` is refused; what is none is said."""
+    certificate, key = write(tmp_path)
+    own = ServerProcess(
+        tmp_path / "log", TLS_CERT_FILE=str(certificate), TLS_KEY_FILE=str(key)
+    )
+    url = own.url.replace("127.0.0.1", "localhost")
+    words = ["--url", url, "--model", "simulator/echo", "a"]
+    try:
+        assert chat(server, *words).returncode == 1
+        ca = str(tmp_path / "dev-ca.pem")
+        assert chat(server, "--ca", ca, *words).stdout == "a\n"
+    finally:
+        own.stop()
+    for bad, said in ((str(key), "expected certificates"), ("none", "No such file")):
+        done = chat(server, "--ca", bad, *words)
+        assert done.returncode == 2
+        assert said in done.stderr
+
+
+def test_without_rich_the_client_says_so_and_shows_plain_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rich is an extra; nothing is said where Markdown is not formatted anyway."""
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    ours = "trio_ai_stream.chat_client.markdown_screen"
+    monkeypatch.delitem(sys.modules, ours, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    options = command.parser().parse_args(["x"])
+    assert command.screens(options) is Screen
+    assert "pip install 'trio-ai-stream[chat]'" in capsys.readouterr().err
+    assert command.screens(command.parser().parse_args(["--plain", "x"])) is Screen
+    assert capsys.readouterr().err == ""

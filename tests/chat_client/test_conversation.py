@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trio_ai_stream.chat_client.conversation import Conversation, converse
+from trio_ai_stream.chat_client.conversation import MAX_LISTED, Conversation, converse
+
+MODELS = ["openai/gpt-4o", *(f"some/model-{n}" for n in range(MAX_LISTED + 2))]
+INTERRUPT = "^C"
 
 
 def said(lines: list[str], answers: list[str]) -> tuple[list[Any], list[str]]:
@@ -15,16 +18,18 @@ def said(lines: list[str], answers: list[str]) -> tuple[list[Any], list[str]]:
     told: list[str] = []
 
     def read(_prompt: str) -> str:
-        try:
-            return next(typed)
-        except StopIteration:
-            raise EOFError from None
+        line = next(typed, None)
+        if line is None:
+            raise EOFError
+        if line == INTERRUPT:
+            raise KeyboardInterrupt
+        return line
 
     def ask(body: dict[str, Any]) -> str:
         asked.append(body)
         return next(answered)
 
-    converse(Conversation(), read, ask, told.append)
+    converse(Conversation(), read, ask, told.append, lambda: MODELS)
     return asked, told
 
 
@@ -54,3 +59,19 @@ def test_commands_set_what_is_sent(tmp_path: Path) -> None:
     assert told[3].startswith("saved")
     assert told[4].startswith("not saved")
     assert "/retry" in told[-1]
+
+
+def test_the_servers_models_are_listed() -> None:
+    """Those with the word in them, a page of them at most."""
+    _, told = said(["/models GPT", "/models", "/models none-such"], [])
+    assert told[1] == "openai/gpt-4o"
+    assert told[2].splitlines()[0] == "openai/gpt-4o"
+    assert told[2].splitlines()[-1] == "and 3 more: /models WORD"
+    assert told[3] == "the server names no such model"
+
+
+def test_ctrl_c_takes_a_line_back_and_twice_ends() -> None:
+    """What is typed after the first counts; the second in a row ends."""
+    asked, told = said([INTERRUPT, "hi", INTERRUPT, INTERRUPT, "never"], ["hello"])
+    assert [body["messages"][-1]["content"] for body in asked] == ["hi"]
+    assert told.count("Ctrl-C once more, or Ctrl-D, ends") == 2

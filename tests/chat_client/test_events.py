@@ -27,8 +27,8 @@ def test_events_come_whole_out_of_any_cuts(end: bytes) -> None:
         assert events == [ONE, {}], blocks
 
 
-@pytest.mark.parametrize("payload", [b"<html>", b"[1]", b"[DONE]", b"\xff"])
-def test_what_is_no_event_of_ours_is_named(payload: bytes) -> None:
+@pytest.mark.parametrize("payload", [b"<html>", b"[1]", b"\xff"])
+def test_what_is_no_chunk_is_named(payload: bytes) -> None:
     """A stream of something else is refused with a question about the URL."""
     with pytest.raises(NotAStreamError, match="URL"):
         EventReader().feed(b"data: " + payload + b"\n\n")
@@ -42,3 +42,12 @@ def test_what_is_kept_is_bounded(block: bytes) -> None:
         reader.feed(block * 65536)
     with pytest.raises(NotAStreamError, match="4 MiB"):
         reader.feed(block * 65536)
+
+
+def test_the_end_of_a_stream_is_no_event() -> None:
+    """`[DONE]` is noted, with blanks around it as well."""
+    reader = EventReader()
+    assert reader.feed(b"data: {}\n\ndata: [DONE]") == [{}]
+    assert not reader.done
+    assert reader.feed(b" \n\n") == []
+    assert reader.done

@@ -102,9 +102,9 @@ async def test_a_lost_connection_is_not_the_end(server: ServerProcess) -> None:
         code, shown, _ = await answer(server, model, [3, 2])
         _, expected, _ = await answer(server, model, [])
     assert code == 0
-    texts = [[e["content"] for e in found] for found in (shown, expected)]
+    texts = [[e["choices"] for e in found] for found in (shown, expected)]
     assert texts[0] == texts[1]
-    record = server.ended(shown[0]["request_id"])
+    record = server.ended(shown[0]["id"])
     assert record["outcome"] == "completed"
     assert record["resumes"] >= 1
 
@@ -116,4 +116,4 @@ async def test_ctrl_c_cancels_by_id_after_a_loss(server: ServerProcess) -> None:
         code, shown, said = await answer(server, model, [3], cancel=True)
     assert code == 130
     assert "cancelled: upstream closed in" in said
-    assert server.ended(shown[0]["request_id"])["outcome"] == "cancelled"
+    assert server.ended(shown[0]["id"])["outcome"] == "cancelled"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import pytest
 
-from trio_ai_stream.chat_client.command import Screen
+from trio_ai_stream.chat_client.screen import Screen
 
 
 class Terminal(io.StringIO):
@@ -18,20 +19,25 @@ class Terminal(io.StringIO):
         return True
 
 
+def chunk(**delta: Any) -> dict[str, Any]:
+    """A chunk of a completion."""
+    return {"choices": [{"delta": delta}]}
+
+
 HOSTILE = "a\x1b]0;taken\x07b\x9bm\tc\n\x7f"
 
 
 def test_a_model_cannot_steer_the_terminal() -> None:
     """On a terminal control characters, but for tab and newline, are replaced."""
     out = Terminal()
-    Screen(out, io.StringIO()).event({"type": "content", "content": HOSTILE})
+    Screen(out, io.StringIO()).event(chunk(content=HOSTILE))
     assert out.getvalue() == "a\ufffd]0;taken\ufffdb\ufffdm\tc\n\ufffd"
 
 
 def test_a_pipe_gets_every_character() -> None:
     """Into a file or a pipe the answer goes unchanged."""
     out = io.StringIO()
-    Screen(out, io.StringIO()).event({"type": "content", "content": HOSTILE})
+    Screen(out, io.StringIO()).event(chunk(content=HOSTILE))
     assert out.getvalue() == HOSTILE
 
 
@@ -40,7 +46,7 @@ def test_the_answer_ends_with_its_line(content: str, ends: str) -> None:
     """A newline is added only where one is missing, and the ending goes to stderr."""
     out, err = io.StringIO(), io.StringIO()
     screen = Screen(out, err)
-    screen.event({"type": "content", "content": content})
+    screen.event(chunk(content=content))
     screen.end("completed\x1b[2J")
     assert out.getvalue() == ends
     assert err.getvalue() == "[completed\ufffd[2J]\n"
@@ -50,8 +56,46 @@ def test_raw_events_are_lines_of_json() -> None:
     """With `raw` every event is there, content or not."""
     out = Terminal()
     screen = Screen(out, io.StringIO(), raw=True)
-    events = [{"type": "connected"}, {"type": "content", "content": "a\n\x1b"}]
+    events = [{"usage": {}}, chunk(content="a\n\x1b")]
     for event in events:
         screen.event(event)
     assert [json.loads(line) for line in out.getvalue().splitlines()] == events
     assert "\x1b" not in out.getvalue()
+
+
+REASONING = chunk(reasoning="Hm,\x1b[2J")
+
+
+def test_reasoning_is_dimmed_on_a_terminal_and_no_part_of_the_answer() -> None:
+    """Under both of its names; in a pipe there is the answer alone."""
+    out, piped = Terminal(), io.StringIO()
+    for file in (out, piped):
+        screen = Screen(file, io.StringIO())
+        screen.event(REASONING)
+        screen.event(chunk(reasoning_content=" yes."))
+        screen.event(chunk(content="It is."))
+        assert screen.text == "It is."
+    assert out.getvalue() == "\x1b[2mHm,\ufffd[2J yes.\x1b[22m\n\nIt is."
+    assert piped.getvalue() == "It is."
+
+
+def test_a_tool_call_is_named_once_it_is_whole() -> None:
+    """Its pieces are put together; whatever else stands there is left out."""
+    err = io.StringIO()
+    screen = Screen(io.StringIO(), err)
+    first = {"index": 0, "function": {"name": "get_weather", "arguments": '{"city":'}}
+    odd: list[Any] = [None, {"index": "x"}, {"function": []}]
+    screen.event(chunk(tool_calls=[first, *odd]))
+    screen.event(chunk(tool_calls=[{"index": 0, "function": {"arguments": '"Oslo"}'}}]))
+    assert err.getvalue() == ""
+    screen.event({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    screen.end("completed")
+    assert err.getvalue().count('get_weather({"city":"Oslo"})]') == 1
+
+
+@pytest.mark.parametrize("choices", [None, 1, [], [None], [{"delta": []}], [{}]])
+def test_a_chunk_that_says_nothing_shows_nothing(choices: object) -> None:
+    """Other servers leave out what they like."""
+    out = io.StringIO()
+    Screen(out, io.StringIO()).event({"choices": choices})
+    assert out.getvalue() == ""

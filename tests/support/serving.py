@@ -41,13 +41,14 @@ class ServerProcess:
         match = re.search(r"Running on (https?://[^ ]+) ", self._log.read_text())
         return match[1] if match else ""
 
-    def ended(self, request_id: str) -> dict[str, Any]:
-        """Return the one record of a stream, once it is there."""
+    def ended(self, name: str) -> dict[str, Any]:
+        """Return the one record of a request or a generation, once it is there."""
+        names = {"request_id", "generation_id"}
 
         def found() -> dict[str, Any]:
             lines = self._log.read_text().splitlines()
             records = [json.loads(line) for line in lines if "stream_ended" in line]
-            return next((r for r in records if r["request_id"] == request_id), {})
+            return next((r for r in records if name in map(r.get, names)), {})
 
         return until(found)
 

@@ -1,1 +1,1 @@
-"""`trio-ai-stream chat`: a terminal client for any server that speaks `POST /chat`."""
+"""`trio-ai-stream chat` and `pstree`: commands that ask a running server."""

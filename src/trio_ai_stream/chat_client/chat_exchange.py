@@ -12,6 +12,11 @@ import httpx
 import msgspec
 import trio
 
+from trio_ai_stream.chat_client.completion_chunk import (
+    read_delta,
+    read_error,
+    read_usage,
+)
 from trio_ai_stream.upstream.transport.transport_errors import describe
 
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
@@ -19,11 +24,14 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class NotAStreamError(ValueError):
-    """The server sent what is no event stream of ours; says what was expected."""
+    """The server sent what are no completion chunks; says what was expected."""
 
 
 class EventReader:
-    """Reads one response's events; `feed` it in any cuts."""
+    """Reads one response's events; `feed` it in any cuts.
+
+    `done` says whether the end of the stream, `[DONE]`, has come.
+    """
 
     def __init__(self) -> None:
         self._line: list[bytes] = []  # the pieces of an unfinished line
@@ -32,6 +40,7 @@ class EventReader:
         self._after_cr = False
         self._id = b""
         self.last_id = b""  # of the last whole event
+        self.done = False
 
     def feed(self, block: bytes) -> list[dict[str, Any]]:
         """Return the events that `block` completes.
@@ -63,12 +72,15 @@ class EventReader:
         if line or not self._data:
             return None
         payload, self._data = b"\n".join(self._data), []
+        if payload.strip() == b"[DONE]":
+            self.done = True
+            return None
         try:
             event: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
         except ValueError as exc:
             raise NotAStreamError(
                 "expected events of JSON objects, got something else;"
-                " does the URL lead to this kind of server?"
+                " does the URL lead to a server with OpenAI's API?"
             ) from exc
         self.last_id = self._id
         return event
@@ -100,9 +112,11 @@ class ChatEnding:
 
 
 class ChatExchange:
-    """One `POST /chat`; `run` it once.
+    """One `POST /v1/chat/completions`; `run` it once.
 
-    After a lost connection it comes back to its stream, if the server grants that.
+    Any server with OpenAI's API will do. One of this kind says so by its answer to
+    `X-Stream-Grace`: then a cancel is told to it, which says what it did, and after a
+    lost connection the exchange comes back to its stream.
     """
 
     def __init__(
@@ -115,16 +129,20 @@ class ChatExchange:
         self._request_id: str | None = None
         self._way_back: str | None = None
         self._last_id = b""
+        self._names_model = True
         self._cancelled = False
         self._receipt: dict[str, Any] | None = None
         self._answered = trio.Event()
         self._events = 0
+        self._finish = ""
+        self._usage = ""
 
     async def run(self, body: dict[str, Any]) -> ChatEnding:
-        """Send `body`, show every event, return how it ended.
+        """Send `body`, show every chunk, return how it ended.
 
         *Cancellation:* closes the connection at once, which ends the stream upstream.
         """
+        self._names_model = "model" in body
         ending: ChatEnding | None = None
         try:
             with self._reading:
@@ -138,7 +156,7 @@ class ChatExchange:
             ending = self._failed("connection", describe(exc))
         except BrokenPipeError:
             with trio.move_on_after(CANCEL_S):  # it would wait for this client
-                await self._delete(self._request_id or "")
+                await self._delete()
             return ChatEnding(ExitCode.FAILED, "nobody reads the answer any more")
         if ending is None and not self._cancelled:
             return self._failed("connection", "it ended without a last event")
@@ -151,9 +169,8 @@ class ChatExchange:
     async def cancel(self) -> None:
         """Cancel by id, so that the server can say what it did; else hang up."""
         self._cancelled = True
-        if self._request_id is not None:
-            with trio.move_on_after(CANCEL_S):
-                self._receipt = await self._delete(self._request_id)
+        with trio.move_on_after(CANCEL_S):
+            self._receipt = await self._delete()
         self._answered.set()
         if self._receipt is None:
             self.hang_up()
@@ -167,14 +184,15 @@ class ChatExchange:
         self._reading.cancel(reason="hang up")
 
     async def _converse(self, body: dict[str, Any]) -> ChatEnding | None:
-        content = msgspec.json.encode(body)
+        content = msgspec.json.encode({**body, "stream": True})
         headers = {
             "Content-Type": "application/json",
-            "Accept": "application/json",
+            "Accept": "application/json, text/event-stream",
             "X-Stream-Grace": f"{GRACE_S:g}",
         }
+        url = f"{api_of(self._client.base_url)}/chat/completions"
         try:
-            ending = await self._read("POST", "/chat", headers, content)
+            ending = await self._read("POST", url, headers, content)
         except httpx.TransportError:
             if self._way_back is None:
                 raise
@@ -194,44 +212,51 @@ class ChatExchange:
         return ending
 
     async def _read(
-        self, method: str, path: str, headers: dict[str, str], content: bytes = b""
+        self, method: str, url: str, headers: dict[str, str], content: bytes = b""
     ) -> ChatEnding | None:
         """Read one response; None: it ended without a last event."""
         reader = EventReader()
         async with self._client.stream(
-            method, path, content=content, headers=headers
+            method, url, content=content, headers=headers
         ) as response:
             if response.status_code == 204:
                 return None
             if response.status_code != 200:
                 return await self._refused(response)
-            if self._way_back is None:
-                self._request_id = response.headers.get("x-request-id")
-                self._way_back = response.headers.get("x-stream-resume")
+            if "x-stream-grace" in response.headers:
+                self._note_kin(response.headers)
             async for block in response.aiter_raw():
-                for event in reader.feed(block):
+                for chunk in reader.feed(block):
                     self._last_id = reader.last_id
-                    if ending := self._take(event):
+                    if ending := self._take(chunk):
                         return ending
+                if reader.done:
+                    return self._done()
+        # Some servers say no more than why the model stopped.
+        return self._done() if self._finish and self._way_back is None else None
+
+    def _note_kin(self, headers: httpx.Headers) -> None:
+        """Keep what a server of this kind says of the stream."""
+        root = root_of(self._client.base_url)
+        self._request_id = self._request_id or headers.get("x-request-id")
+        if self._way_back is None and (path := headers.get("x-stream-resume")):
+            self._way_back = f"{root}{path}"
+
+    def _take(self, chunk: dict[str, Any]) -> ChatEnding | None:
+        self._show(chunk)
+        name, message = read_error(chunk)
+        if name:
+            return self._failed(name, message)
+        delta = read_delta(chunk)
+        self._events += bool(delta.content)
+        self._finish = delta.finish_reason or self._finish
+        self._usage = read_usage(chunk) or self._usage
         return None
 
-    def _take(self, event: dict[str, Any]) -> ChatEnding | None:
-        self._show(event)
-        match event.get("type"):
-            case "connected":
-                self._request_id = self._request_id or event.get("request_id")
-            case "content":
-                self._events += 1
-            case "done":
-                finish = event.get("finish_reason")
-                reason = f", finish reason {finish}" if finish else ""
-                return ChatEnding(
-                    ExitCode.DONE, f"completed: {self._delivered()}{reason}"
-                )
-            case "error":
-                name = f"{event.get('error_type')} ({event.get('code')})"
-                return self._failed(name, str(event.get("content", "")))
-        return None
+    def _done(self) -> ChatEnding:
+        reason = f"finish reason {self._finish}" if self._finish else ""
+        said = ", ".join(filter(None, (self._delivered(), self._usage, reason)))
+        return ChatEnding(ExitCode.DONE, f"completed: {said}")
 
     async def _refused(self, response: httpx.Response) -> ChatEnding:
         body = b""
@@ -243,12 +268,20 @@ class ChatExchange:
             document = msgspec.json.decode(body, type=dict[str, Any])
         except ValueError:
             document = {}
-        name = f"{document.get('error_type', 'refused')} ({response.status_code})"
-        return self._failed(name, str(document.get("message", "no reason was given")))
+        status = response.status_code
+        name, message = read_error(document, status)
+        message = message or "no reason was given"
+        if not self._names_model and status in {400, 404, 422}:
+            message += "; perhaps it wants to be told a model (--model)"
+        return self._failed(name or f"refused ({status})", message)
 
-    async def _delete(self, request_id: str) -> dict[str, Any] | None:
+    async def _delete(self) -> dict[str, Any] | None:
+        """Cancel the stream, if the server knows how; return what it did."""
+        if self._request_id is None:
+            return None
+        root = root_of(self._client.base_url)
         try:
-            response = await self._client.delete(f"/streams/{request_id}")
+            response = await self._client.delete(f"{root}/streams/{self._request_id}")
             if response.status_code == 200:
                 return msgspec.json.decode(response.content, type=dict[str, Any])
         except (httpx.HTTPError, ValueError):
@@ -270,3 +303,14 @@ class ChatExchange:
         seconds = trio.current_time() - self._began_at
         plural = "" if self._events == 1 else "s"
         return f"{self._events} event{plural} in {seconds:.2f} s"
+
+
+def api_of(url: httpx.URL) -> str:
+    """Return the base of OpenAI's API at `url`: its path, and if it has none, `/v1`."""
+    text = str(url).rstrip("/")
+    return text if url.path.strip("/") else f"{text}/v1"
+
+
+def root_of(url: httpx.URL) -> str:
+    """Return the address below which a server of this kind has its other paths."""
+    return str(url).rstrip("/").removesuffix("/v1")

@@ -4,89 +4,36 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, TextIO
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
 
 import httpx
+import msgspec
 import trio
 
-from trio_ai_stream.chat_client.chat_exchange import ChatEnding, ChatExchange
+from trio_ai_stream.chat_client.chat_exchange import ChatEnding, ChatExchange, api_of
 from trio_ai_stream.chat_client.conversation import Conversation, converse
-from trio_ai_stream.upstream.transport import UpstreamTransport
+from trio_ai_stream.chat_client.screen import Screen, harmless
+from trio_ai_stream.chat_client.server_client import (
+    DEFAULT_URL,
+    URL_VARIABLE,
+    add_key_and_ca,
+    open_client,
+    server_url,
+)
 
-# A model's words are not to move the cursor, rename the window or write the clipboard:
-# C0 and C1 controls but for tab and newline.
-CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-class Screen:
-    """Shows one exchange; with `raw` every event is a line of JSON instead.
-
-    The answer goes to stdout, what became of it to stderr. The writes block: a terminal
-    that does not read holds the reading from the server as well (backpressure). With
-    `keep` the answer stays in `text`.
-    """
-
-    def __init__(
-        self,
-        out: TextIO | None = None,
-        err: TextIO | None = None,
-        *,
-        raw: bool = False,
-        keep: bool = False,
-    ) -> None:
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
-        self._raw = raw
-        self._terminal = self._out.isatty()
-        self._column_zero = True
-        self._keep = keep
-        self.text = ""
-
-    def event(self, event: dict[str, Any]) -> None:
-        """Show one event as it comes.
-
-        :raises BrokenPipeError: nobody reads stdout any more.
-        """
-        if self._raw:
-            self._out.write(json.dumps(event, ensure_ascii=False) + "\n")
-        elif event.get("type") == "content" and (text := str(event["content"])):
-            if self._keep:
-                self.text += text
-            self._out.write(harmless(text) if self._terminal else text)
-            self._column_zero = text.endswith("\n")
-        self._out.flush()
-
-    def warn_of_simulator(self) -> None:
-        """Say that no model answers."""
-        self._note("no model answers: this is the server's embedded simulator")
-
-    def end(self, line: str) -> None:
-        """End the answer's last line and say how it ended."""
-        if not self._column_zero:
-            self._out.write("\n")
-            self._out.flush()
-        self._note(line)
-
-    def _note(self, line: str) -> None:
-        self._err.write(f"[{harmless(line)}]\n")
-        self._err.flush()
-
-
-def harmless(text: str) -> str:
-    """Return the text without what a terminal would obey."""
-    return CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-URL_VARIABLE: Final = "TRIO_AI_STREAM_URL"
-# An argument can be read by everybody on the machine; the environment cannot.
-KEY_VARIABLE: Final = "TRIO_AI_STREAM_KEY"
-CONNECT_S: Final = 10.0
+# From one look at what is new to the next, and the share of the time that drawing may
+# take: a long table is drawn less often.
+DRAW_EVERY_S: Final = 0.08
+DRAW_SHARE: Final = 0.2
+LIST_S: Final = 10.0
+NO_RICH: Final = (
+    "plain text: formatted Markdown needs the package rich;"
+    " pip install 'trio-ai-stream[chat]', or say --plain"
+)
 
 
 def main(words: Sequence[str]) -> int:
@@ -95,16 +42,16 @@ def main(words: Sequence[str]) -> int:
     Returns 0 when the answer is whole, 1 when it failed, 2 for bad usage, 130 when it
     was cancelled.
     """
-    parser = _parser()
-    options = parser.parse_args(words)
+    line = parser()
+    options = line.parse_args(words)
     prompt = options.prompt
     if prompt == "-":
         if sys.stdin.isatty() and sys.stdout.isatty() and not options.json:
             return _converse(options)
         prompt = sys.stdin.read()
         if not prompt.strip():
-            parser.error("expected a prompt on stdin, got nothing")
-    screen = Screen(raw=options.json)
+            line.error("expected a prompt on stdin, got nothing")
+    screen = screens(options)()
     question = {"role": "user", "content": prompt}
     conversation = Conversation(options.system, options.model, [question])
     ending = trio.run(_chat, options, conversation.body(), screen)
@@ -116,51 +63,62 @@ def main(words: Sequence[str]) -> int:
     return ending.code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
+    made = argparse.ArgumentParser(
         prog="trio-ai-stream chat",
-        description="Ask a server of this kind; Ctrl-C cancels and says what it did.",
+        description="Ask a server of this kind, or any other with OpenAI's API."
+        " Ctrl-C cancels; a server of this kind says what it did.",
     )
-    parser.add_argument(
+    made.add_argument(
         "prompt",
         nargs="?",
         default="-",
         help="what to ask; - reads stdin; none begins a conversation",
     )
-    parser.add_argument(
+    made.add_argument(
         "--url",
-        type=_url,
-        default=os.environ.get(URL_VARIABLE, "http://127.0.0.1:8080"),
-        help=f"the server (or ${URL_VARIABLE}; default http://127.0.0.1:8080)",
+        type=server_url,
+        default=os.environ.get(URL_VARIABLE, DEFAULT_URL),
+        help="the server, or the base of its API if that is not /v1"
+        f" (or ${URL_VARIABLE}; default {DEFAULT_URL})",
     )
-    parser.add_argument(
-        "--key",
-        default=os.environ.get(KEY_VARIABLE, ""),
-        help=f"its API key (better: ${KEY_VARIABLE})",
+    add_key_and_ca(made)
+    made.add_argument("--model", help="the model, if not the server's own choice")
+    made.add_argument("--system", help="a system message before the prompt")
+    shown = made.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--plain", action="store_true", help="do not format Markdown on a terminal"
     )
-    parser.add_argument("--model", help="the model, if not the server's own choice")
-    parser.add_argument("--system", help="a system message before the prompt")
-    parser.add_argument(
-        "--json", action="store_true", help="print the events, a line of JSON each"
+    shown.add_argument(
+        "--json", action="store_true", help="print the chunks, a line of JSON each"
     )
-    return parser
+    return made
 
 
-def _url(text: str) -> httpx.URL:
+def screens(options: argparse.Namespace) -> Callable[[], Screen]:
+    """Return what makes the screen of an answer: formatted on a terminal, if it can."""
+    if options.json:
+        return lambda: Screen(raw=True)
+    dumb = os.environ.get("TERM", "dumb") == "dumb"
+    if options.plain or dumb or not sys.stdout.isatty():
+        return Screen
     try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise argparse.ArgumentTypeError(f"expected http://… or https://…, got {text}")
-    return url
+        from trio_ai_stream.chat_client.markdown_screen import MarkdownScreen
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in {"rich", "markdown_it"}:
+            raise
+        Screen().note(NO_RICH)
+        return Screen
+    return MarkdownScreen
 
 
 def _converse(options: argparse.Namespace) -> int:
     """Have a conversation until its input ends."""
+    new_screen = screens(options)
 
     def ask(body: dict[str, Any]) -> str:
-        screen = Screen(keep=True)
+        screen = new_screen()
         ending = trio.run(_chat, options, body, screen)
         screen.end(ending.line)
         return screen.text
@@ -171,7 +129,8 @@ def _converse(options: argparse.Namespace) -> int:
     with contextlib.suppress(ModuleNotFoundError):
         import readline  # noqa: F401  gives `input` its history and its editing
 
-    converse(Conversation(options.system, options.model), input, ask, say)
+    conversation = Conversation(options.system, options.model)
+    converse(conversation, input, ask, say, lambda: trio.run(_models, options))
     return 0
 
 
@@ -179,27 +138,37 @@ async def _chat(
     options: argparse.Namespace, body: dict[str, Any], screen: Screen
 ) -> ChatEnding:
     """Run the exchange; signals are handled from before the first byte is sent."""
-
-    def show(event: dict[str, Any]) -> None:
-        if event.get("type") == "connected" and event.get("upstream") == "simulator":
-            screen.warn_of_simulator()
-        screen.event(event)
-
-    headers = {"Authorization": f"Bearer {options.key}"} if options.key else {}
-    client = httpx.AsyncClient(
-        transport=UpstreamTransport(),
-        base_url=options.url,
-        headers={"Accept-Encoding": "identity", **headers},
-        timeout=httpx.Timeout(None, connect=CONNECT_S),
-        trust_env=False,
-    )
+    client = open_client(options.url, options.key, options.ca)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with client, trio.open_nursery() as nursery:
-            exchange = ChatExchange(client, show)
+            exchange = ChatExchange(client, screen.event)
             nursery.start_soon(_obey, signals, exchange, nursery)
+            nursery.start_soon(_draw, screen)
             ending = await exchange.run(body)
             nursery.cancel_scope.cancel(reason="the exchange is over")
     return ending
+
+
+async def _draw(screen: Screen) -> None:
+    """Keep the screen up to date, until cancelled."""
+    while True:
+        began_at = trio.current_time()
+        screen.refresh()
+        spent = trio.current_time() - began_at
+        await trio.sleep(max(DRAW_EVERY_S, spent / DRAW_SHARE))
+
+
+async def _models(options: argparse.Namespace) -> list[str]:
+    """Return the names of the server's models; empty if it does not say."""
+    client = open_client(options.url, options.key, options.ca)
+    async with client:
+        try:
+            with trio.fail_after(LIST_S):
+                response = await client.get(f"{api_of(client.base_url)}/models")
+            listed = msgspec.json.decode(response.content, type=dict[str, Any])
+            return [str(model["id"]) for model in listed["data"]]
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, trio.TooSlowError):
+            return []
 
 
 async def _obey(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 HELP: Final = (
-    "/model NAME  another model      /retry      ask the last question again\n"
-    "/system TEXT a system prompt    /save FILE  write all of it as Markdown\n"
-    "/new         forget all of it   /quit       or Ctrl-D\n"
-    "A line that ends with a backslash goes on. Ctrl-C cancels an answer."
+    "/model NAME    another model         /retry      ask the last question again\n"
+    "/models WORD   the server's models   /save FILE  write all of it as Markdown\n"
+    "/system TEXT   a system prompt       /new        forget all of it\n"
+    "A line that ends with a backslash goes on. Ctrl-C cancels an answer, Ctrl-D ends."
 )
+MAX_LISTED: Final = 40
 
 
 @dataclass
@@ -35,7 +36,9 @@ class Conversation:
         parts = [f"## {names[m['role']]}\n\n{m['content']}\n" for m in self.messages]
         return "\n".join(parts)
 
-    def command(self, line: str) -> tuple[str, bool]:
+    def command(
+        self, line: str, list_models: Callable[[], list[str]]
+    ) -> tuple[str, bool]:
         """Obey a line that begins with a slash: what to say, whether to ask again."""
         name, _, rest = line.partition(" ")
         rest = rest.strip()
@@ -43,6 +46,8 @@ class Conversation:
             case "/model":
                 self.model = rest or self.model
                 return f"model: {self.model or 'the choice of the server'}", False
+            case "/models":
+                return _listed(list_models(), rest), False
             case "/system":
                 self.system = rest or None
                 return "a system prompt is set" if rest else "no system prompt", False
@@ -66,28 +71,49 @@ class Conversation:
         return f"saved: {path}"
 
 
+def _listed(models: list[str], word: str) -> str:
+    found = [name for name in models if word.lower() in name.lower()]
+    if not found:
+        return "the server names no such model"
+    more = len(found) - MAX_LISTED
+    rest = [f"and {more} more: /models WORD"] if more > 0 else []
+    return "\n".join([*found[:MAX_LISTED], *rest])
+
+
 def converse(
     conversation: Conversation,
     read: Callable[[str], str],
     ask: Callable[[dict[str, Any]], str],
     say: Callable[[str], None],
+    list_models: Callable[[], list[str]],
 ) -> None:
     """Read questions and have them answered until the input ends, or `/quit`.
 
-    `ask` shows an answer and returns its text, of a cancelled one what came.
+    `ask` shows an answer and returns its text, of a cancelled one what came. Ctrl-C
+    takes a line back; a second one ends the conversation.
     """
     say(HELP)
+    taken_back = False
     while True:
         try:
             text = read("> ")
             while text.endswith("\\"):
                 text = text[:-1] + "\n" + read(". ")
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
+            say("")  # the shell's prompt is to have a line of its own
             return
+        except KeyboardInterrupt:
+            say("")
+            if taken_back:
+                return
+            say("Ctrl-C once more, or Ctrl-D, ends")
+            taken_back = True
+            continue
+        taken_back = False
         if text.strip() == "/quit":
             return
         if text.startswith("/"):
-            said, again = conversation.command(text.strip())
+            said, again = conversation.command(text.strip(), list_models)
             say(said)
             if not again:
                 continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +19,13 @@ import httpx
 import msgspec
 import trio
 
-from trio_ai_stream.chat_client.command import KEY_VARIABLE, URL_VARIABLE, harmless
-from trio_ai_stream.upstream.transport import UpstreamTransport
+from trio_ai_stream.chat_client.screen import harmless
+from trio_ai_stream.chat_client.server_client import (
+    DEFAULT_URL,
+    URL_VARIABLE,
+    add_key_and_ca,
+    open_client,
+)
 
 PATIENCE_S: Final = 10.0
 MAX_BYTES: Final = 16 * 1024 * 1024
@@ -42,18 +48,15 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument(
         "target",
         nargs="?",
-        default=os.environ.get(URL_VARIABLE, "http://127.0.0.1:8080"),
+        default=os.environ.get(URL_VARIABLE, DEFAULT_URL),
         metavar="PID|URL",
-        help=f"(or ${URL_VARIABLE}; default http://127.0.0.1:8080)",
+        help="a server's process, where it or a worker listens here, or its address"
+        f" (or ${URL_VARIABLE}; default {DEFAULT_URL})",
     )
-    parser.add_argument(
-        "--key",
-        default=os.environ.get(KEY_VARIABLE, ""),
-        help=f"an API key, or an admin key for all streams (better: ${KEY_VARIABLE})",
-    )
+    add_key_and_ca(parser)
     options = parser.parse_args(words)
     try:
-        view = trio.run(_ask, options.target, options.key)
+        view = trio.run(_ask, options.target, options.key, options.ca)
     except NoTreeError as exc:
         sys.stderr.write(f"pstree: {harmless(str(exc))}\n")
         return 1
@@ -105,7 +108,7 @@ def _branch(branch: Branch, indent: str, now: float, last: bool) -> Iterator[str
         yield from _branch(one, deeper, now, at == len(below) - 1)
 
 
-async def _ask(target: str, key: str) -> dict[str, Any]:
+async def _ask(target: str, key: str, tls: ssl.SSLContext | None) -> dict[str, Any]:
     """Return the first snapshot of the server that `target` means.
 
     :raises NoTreeError: no such process, or none of its addresses is such a server.
@@ -115,7 +118,7 @@ async def _ask(target: str, key: str) -> dict[str, Any]:
     for url in urls:
         try:
             with trio.fail_after(PATIENCE_S):
-                return await _first_snapshot(url, key)
+                return await _first_snapshot(url, key, tls)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
             problem = f"expected a server of this kind at {url}, got: {exc}"
         except trio.TooSlowError:
@@ -123,15 +126,10 @@ async def _ask(target: str, key: str) -> dict[str, Any]:
     raise NoTreeError(problem)
 
 
-async def _first_snapshot(url: str, key: str) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    client = httpx.AsyncClient(
-        transport=UpstreamTransport(),
-        base_url=url,
-        headers={"Accept-Encoding": "identity", **headers},
-        timeout=None,  # noqa: S113  the caller bounds it as a whole
-        trust_env=False,
-    )
+async def _first_snapshot(
+    url: str, key: str, tls: ssl.SSLContext | None
+) -> dict[str, Any]:
+    client = open_client(url, key, tls)
     async with client, client.stream("GET", "/streams/live") as response:
         if response.status_code != 200:
             raise ValueError(f"status {response.status_code}")

@@ -1,0 +1,79 @@
+"""The server that a command asks: the options that name it, and the HTTP client."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import ssl
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from trio_ai_stream.upstream.transport import UpstreamTransport
+
+URL_VARIABLE: Final = "TRIO_AI_STREAM_URL"
+# An argument can be read by everybody on the machine; the environment cannot.
+KEY_VARIABLE: Final = "TRIO_AI_STREAM_KEY"
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+CONNECT_S: Final = 10.0
+
+
+def add_key_and_ca(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every command has which asks a server."""
+    parser.add_argument(
+        "--key",
+        default=os.environ.get(KEY_VARIABLE, ""),
+        help=f"its API key (better: ${KEY_VARIABLE})",
+    )
+    parser.add_argument(
+        "--ca",
+        type=_certificates,
+        metavar="FILE",
+        help="certificates (PEM) to trust besides those that are well known,"
+        " such as the dev-ca.pem of `trio-ai-stream dev-cert`",
+    )
+
+
+def _certificates(path: str) -> ssl.SSLContext:
+    """Return what makes TLS connections and trusts `path` too."""
+    context = httpx.create_ssl_context()
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_verify_locations(Path(path))
+    except ssl.SSLError as exc:
+        raise argparse.ArgumentTypeError(
+            f"expected certificates in PEM in {path}"
+        ) from exc
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(f"{path}: {exc.strerror}") from exc
+    return context
+
+
+def server_url(text: str) -> httpx.URL:
+    """Return an address from the command line.
+
+    :raises argparse.ArgumentTypeError: it is no http or https address.
+    """
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise argparse.ArgumentTypeError(f"expected http://… or https://…, got {text}")
+    return url
+
+
+def open_client(
+    url: httpx.URL | str, key: str, tls: ssl.SSLContext | None
+) -> httpx.AsyncClient:
+    """Return a client of one server; only connecting has a time limit."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.AsyncClient(
+        transport=UpstreamTransport(ssl_context=tls),
+        base_url=url,
+        headers={"Accept-Encoding": "identity", **headers},
+        timeout=httpx.Timeout(None, connect=CONNECT_S),
+        trust_env=False,
+    )
