@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import coredis
 import pytest
@@ -12,9 +14,13 @@ import trio
 from tests.admission.gates import GateMaker, connected, until
 from tests.admission.valkey import Server
 from trio_ai_stream.admission.shared.shared_gate import Policy
+from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
 from trio_ai_stream.billing.shared_totals import PUSH, SharedTotals
 from trio_ai_stream.billing.spending import Spent
 from trio_ai_stream.telemetry.metrics import Metrics
+
+Ask = Callable[..., Awaitable[Any]]
+FIVE, SEVEN = Spent(5, 5), Spent(7, 7)
 
 
 @asynccontextmanager
@@ -80,6 +86,41 @@ async def test_a_batch_that_came_twice_counts_once(
         for number in (1, 1, 2, 1):
             await gate.link.send(PUSH, keys, [number, "a", 7])
         assert await client.hget(keys[0], "a") == b"14"
+
+
+@pytest.mark.parametrize("late", ["push", "spent"])
+async def test_answers_in_another_order_count_nothing_twice(
+    late: str, valkey: Server, make_gate: GateMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor not at all: the sums say which batch they hold."""
+    asked, through = trio.Event(), trio.Event()
+
+    async def held(ask: Ask, script: LuaScript, *arguments: Any) -> Any:
+        answer = await ask(script, *arguments)
+        if script.name == late and not asked.is_set():
+            asked.set()  # it is there, and nobody has looked at it
+            await through.wait()
+        return answer
+
+    with trio.fail_after(10):
+        async with connected(valkey, make_gate) as (gate, _):
+            link = gate.link
+            monkeypatch.setattr(link, "call", partial(held, link.call))
+            monkeypatch.setattr(link, "send", partial(held, link.send))
+            metrics = Metrics(version="1", upstream="simulator")
+            totals = SharedTotals(gate, metrics, "local")
+            totals.add("a", 5)
+            totals.add("b", 7)
+            first, second = totals.leave, partial(totals.refresh, ["a"])
+            if late == "spent":
+                first, second = second, first
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first)
+                await asked.wait()
+                await second()
+                assert (totals.known("a"), totals.known("b")) == (FIVE, SEVEN)
+                through.set()
+            assert (totals.known("a"), totals.known("b")) == (FIVE, SEVEN)
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.billing.test_named_keys import chat, keys_file
-from tests.billing.test_usage_ledger import ledger
+from tests.billing.test_usage_ledger import ledger, row
 from tests.support.completions import over
 from tests.support.world import Visit, world
 from trio_ai_stream.billing import spending
 from trio_ai_stream.billing.ledger_row import NANO
 from trio_ai_stream.billing.spending import LedgerTotals, Spent, exhausted
+from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.settings.named_key import NamedKey
 
 TOKEN = 15e-6  # dollars, at the simulator
@@ -139,6 +142,37 @@ async def test_what_is_spent_is_counted_once(tmp_path: Path) -> None:
     totals.add("a", -2)
     assert totals.known("a") == Spent(3, 3)
     assert totals.known("b") == Spent()
+
+
+async def test_what_comes_while_the_ledger_is_read_is_counted_once(
+    tmp_path: Path,
+) -> None:
+    """A row that is written while others are: it was put in after they were counted."""
+    one = ledger(tmp_path / "ledger.db")
+    totals, cost = LedgerTotals(one), 153_000
+    held, may_go_on = threading.Event(), threading.Event()
+
+    def hold(_database: UsageDatabase) -> None:
+        held.set()
+        may_go_on.wait(10)
+
+    def spend(uid: str) -> None:
+        one.put(msgspec.structs.replace(row(), uid=uid))
+        totals.add("somebody", cost)
+
+    with trio.fail_after(10):
+        spend("first")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.ask, hold)  # the one thread is busy
+            await trio.to_thread.run_sync(held.wait)
+            nursery.start_soon(totals.refresh, [])
+            await wait_all_tasks_blocked()
+            spend("second")
+            may_go_on.set()
+        assert totals.known("somebody") == Spent(2 * cost, 2 * cost)
+        async with trio.open_nursery() as nursery:  # to close it
+            await nursery.start(one.run, print)
+            nursery.cancel_scope.cancel(reason="the test is over")
 
 
 def test_what_was_spent_before_midnight_is_not_of_the_new_day(

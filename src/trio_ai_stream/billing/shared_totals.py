@@ -30,7 +30,7 @@ AGAIN_S: Final = 1.0
 LEAVE_S: Final = 1.0
 _DAY_MS: Final = 86_400_000
 
-# KEYS: day, month, pushed. ARGV: number, then names and amounts.
+# KEYS of both: day, month, pushed. ARGV: number, then names and amounts.
 PUSH: Final = LuaScript(
     "push",
     f"""
@@ -49,7 +49,8 @@ return 1
 SPENT: Final = LuaScript(
     "spent",
     """
-return {redis.call('HMGET', KEYS[1], unpack(ARGV)),
+return {tonumber(redis.call('GET', KEYS[3]) or 0),
+        redis.call('HMGET', KEYS[1], unpack(ARGV)),
         redis.call('HMGET', KEYS[2], unpack(ARGV))}
 """,
 )
@@ -66,7 +67,8 @@ class SharedTotals:
         self._seen: dict[str, tuple[str, Spent]] = {}
         self._new: Counter[str] = Counter()
         self._batch: Counter[str] = Counter()
-        self._number = 0
+        self._number = 0  # of the batch, or of the last one if there is none
+        self._counted = 0  # the number of the last batch that Valkey is known to have
         self._news = trio.Event()
 
     def add(self, name: str, nusd: int) -> None:
@@ -76,12 +78,14 @@ class SharedTotals:
 
     def known(self, name: str) -> Spent:
         """Return what was seen last, and what is not pushed yet."""
-        own = self._new[name] + self._batch[name]
+        own, seen = self._new[name] + self._batch[name], self._seen_today(name)
+        return Spent(seen.day + own, seen.month + own)
+
+    def _seen_today(self, name: str) -> Spent:
         of, seen = self._seen.get(name, ("", Spent()))
         day = today()
         return Spent(
-            own + (seen.day if of == day else 0),
-            own + (seen.month if of[:7] == day[:7] else 0),
+            seen.day if of == day else 0, seen.month if of[:7] == day[:7] else 0
         )
 
     async def ask(self, name: str) -> Spent | None:
@@ -101,9 +105,18 @@ class SharedTotals:
 
         :raises Unavailable: there was no answer.
         """
-        wanted, day = list(names), today()
-        reply = await self._link.call(SPENT, self._periods(day), wanted)
-        for name, *amounts in zip(wanted, *reply, strict=True):
+        wanted = list(names)
+        while True:
+            day, counted = today(), self._counted
+            pushed, *sums = await self._link.call(SPENT, self._where(day), wanted)
+            # Two answers may be acted on in the other order. A batch that was pushed
+            # meanwhile is in these sums only if they say so.
+            stale = pushed < self._counted and counted != self._counted
+            if self._batch and pushed == self._number:
+                self._batch_counted()
+            if not stale:
+                break
+        for name, *amounts in zip(wanted, *sums, strict=True):
             self._seen[name] = (day, Spent(*(int(amount or 0) for amount in amounts)))
 
     async def run(
@@ -126,7 +139,7 @@ class SharedTotals:
                 pass
 
     async def _push(self) -> bool:
-        if not self._batch:
+        if not self._batch and self._new:
             self._batch, self._new = self._new, Counter()
             self._number += 1
         batch = self._batch
@@ -135,21 +148,27 @@ class SharedTotals:
         arguments: list[Any] = [self._number]
         for name, nusd in batch.items():
             arguments += [name, nusd]
-        keys = [*self._periods(today()), self._key("pushed", self._keys.process)]
         try:
-            await self._link.send(PUSH, keys, arguments)
+            await self._link.send(PUSH, self._where(today()), arguments)
         except Unavailable as exc:
             self._metrics.gate_failed(exc.cause)
             return False
         if self._batch is batch:
-            for name, nusd in batch.items():  # until it is seen again
-                of, seen = self._seen.get(name, (today(), Spent()))
-                self._seen[name] = (of, Spent(seen.day + nusd, seen.month + nusd))
-            self._batch = Counter()
+            self._batch_counted()
         return True
 
-    def _periods(self, day: str) -> list[str]:
-        return [self._key("spent", day), self._key("spent", day[:7])]
+    def _batch_counted(self) -> None:
+        """Take the batch for seen, until its names are asked for again."""
+        for name, nusd in self._batch.items():
+            seen = self._seen_today(name)
+            self._seen[name] = (today(), Spent(seen.day + nusd, seen.month + nusd))
+        self._batch = Counter()
+        self._counted = self._number
+
+    def _where(self, day: str) -> list[str]:
+        """Return the keys of the scripts, for this day and its month."""
+        pushed = self._key("pushed", self._keys.process)
+        return [self._key("spent", day), self._key("spent", day[:7]), pushed]
 
     def _key(self, kind: str, of: str) -> str:
         return f"{{{self._keys.prefix}}}:{kind}:{of}"

@@ -106,15 +106,14 @@ class LedgerTotals:
         """Read the sums, with all that this process has put into the ledger."""
         if self._ledger is None:
             return
-        counted = self._since.copy()
-        if not await self._ledger.flush():
-            return
         day = today()
-        found = {
-            "day": (day, await self._spent(day)),
-            "month": (day[:7], await self._spent(f"{day[:7]}-01")),
-        }
-        self._read = found
+
+        def ask(database: UsageDatabase) -> list[dict[str, int]]:
+            return [database.spent(_start(of)) for of in (day, f"{day[:7]}-01")]
+
+        # What is counted anew must be what was read: neither more nor less.
+        counted, sums = await self._ledger.ask_with_all(ask, self._since.copy)
+        self._read = {"day": (day, sums[0]), "month": (day[:7], sums[1])}
         self._since.subtract(counted)
         self._since = Counter({what: n for what, n in self._since.items() if n})
 
@@ -126,15 +125,6 @@ class LedgerTotals:
 
     async def leave(self) -> None:
         """Do nothing: the ledger keeps what is left."""
-
-    async def _spent(self, since: str) -> dict[str, int]:
-        assert self._ledger is not None
-        start = datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
-
-        def ask(database: UsageDatabase) -> dict[str, int]:
-            return database.spent(start)
-
-        return await self._ledger.ask(ask)
 
     def _sum(self, period: str, name: str, now: str) -> int:
         of, sums = self._read[period]
@@ -256,6 +246,11 @@ def left(limit: float, used: int) -> float:
 def today() -> str:
     """Return this day in UTC, as 2026-11-26; the month is its first seven letters."""
     return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def _start(day: str) -> float:
+    """Return when a day, written as 2026-11-26, begins in UTC."""
+    return datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
 
 
 def _periods(

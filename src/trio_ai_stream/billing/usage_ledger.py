@@ -29,6 +29,7 @@ LONGEST_PAUSE_S: Final = 30.0
 LAST_WRITE_S: Final = 1.0
 RETENTION_EVERY_S: Final = 3600.0
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -104,6 +105,22 @@ class UsageLedger:
         except (sqlite3.Error, OSError) as exc:
             self._failed("database", exc)
             raise LedgerUnavailableError(str(exc)) from exc
+
+    async def ask_with_all(
+        self, question: Callable[[UsageDatabase], T], note: Callable[[], S]
+    ) -> tuple[S, T]:
+        """Ask the database when all rows that were put in are there, and no later ones.
+
+        Return what `note` does, which is called in the step in which they are, and the
+        answer. *Cancellation:* as `ask`.
+
+        :raises LedgerUnavailableError: rows cannot be written, or nothing be read.
+        """
+        async with self._writing:
+            while self._journal is not None and not self._journal.empty:
+                if not await self._move_batch():
+                    raise LedgerUnavailableError("rows cannot be written")
+            return note(), await self.ask(question)
 
     async def _start(self) -> list[LedgerRow] | None:
         def start() -> list[LedgerRow]:
