@@ -5,26 +5,34 @@ from __future__ import annotations
 import os
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import trio
 from loguru import logger
 
 from trio_ai_stream.admission.admission_factory import open_admission
+from trio_ai_stream.admission.directory import SOCKET_OF
 from trio_ai_stream.admission.rate_limit import Quota
 from trio_ai_stream.billing.billing_factory import open_billing
 from trio_ai_stream.http.application import Application
+from trio_ai_stream.http.peer_routes import peer_app
 from trio_ai_stream.http.probes import management_app, readiness
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.limits import Limits
-from trio_ai_stream.server.management import serve_management
 from trio_ai_stream.server.serving import counters
+from trio_ai_stream.server.side_listener import (
+    MANAGEMENT_LIMITS,
+    listen_tcp,
+    listen_unix,
+    serve_beside,
+)
 from trio_ai_stream.server.supervisor import REPLACES_VARIABLE
 from trio_ai_stream.settings import Settings, load_settings
 from trio_ai_stream.settings.reloading import reloaded
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.registry import LiveStreams, Registry
+from trio_ai_stream.stream.registry import Generations, LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.garbage import FullPasses
@@ -35,6 +43,7 @@ from trio_ai_stream.telemetry.sampling import run_sampling
 from trio_ai_stream.telemetry.stream_log import log_stream
 from trio_ai_stream.telemetry.traces import close_tracer, open_tracer
 from trio_ai_stream.upstream.factory import open_upstream
+from trio_ai_stream.upstream.peer_link import PeerLink
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
 
@@ -55,8 +64,9 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     )
     if reason := os.environ.get(REPLACES_VARIABLE):
         metrics.worker_replaced(reason)
-    registry = Registry()
-    admission = open_admission(settings, LiveStreams(registry), metrics, run_folder)
+    registry, generations = Registry(), Generations()
+    live = LiveStreams(registry, generations)
+    admission = open_admission(settings, live, metrics, run_folder)
     budgets = Budgets(
         first_token_s=settings.FIRST_TOKEN_TIMEOUT_SECS,
         idle_s=settings.STREAM_IDLE_TIMEOUT_SECS,
@@ -80,12 +90,16 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         estimator=estimator,
         billing=open_billing(settings, metrics, admission.gate, estimator),
         keys=key_ring(settings),
+        generations=generations,
+        peers=PeerLink(run_folder),
         tracer=open_tracer(
             os.environ,
             provider=settings.upstream_kind,
             version=version("trio-ai-stream"),
         ),
     )
+
+    shared = run_directory is not None
 
     async def start(nursery: trio.Nursery) -> None:
         if settings.TRACE:
@@ -103,17 +117,52 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         nursery.start_soon(services.timer_queue.run, name="timer queue")
         nursery.start_soon(count, services, run_directory, name="metrics")
         if settings.management_bind is not None:
-            serve = partial(serve_management, shared=run_directory is not None)
-            bind, app = settings.management_bind, management_app(services)
-            port = await nursery.start(serve, app, bind, name="management listener")
+            address = await listen_for_probes(services, nursery, shared=shared)
             logger.info(
                 "probes and scrapers are answered without a key",
                 event="management_listening",
-                address=f"{bind[0]}:{port}",
+                address=address,
             )
+        await listen_for_peers(services, nursery, run_folder)
         nursery.start_soon(close_tracer, services.tracer, name="tracer")
 
     return Application(services, start)
+
+
+async def listen_for_probes(
+    services: Services, nursery: trio.Nursery, *, shared: bool
+) -> str:
+    """Start the listener that METRICS_PORT names; return its address."""
+    bind, limits = services.settings.management_bind, MANAGEMENT_LIMITS
+    assert bind is not None
+    sock = listen_tcp(
+        bind, setting="METRICS_PORT", shared=shared, backlog=limits.backlog
+    )
+    address = f"{bind[0]}:{sock.getsockname()[1]}"
+    serve = partial(serve_beside, management_app(services), sock, limits)
+    await nursery.start(serve, name="management listener")
+    return address
+
+
+async def listen_for_peers(
+    services: Services, nursery: trio.Nursery, run_folder: Path | None
+) -> None:
+    """Start what other workers of this host, and other hosts, read streams from."""
+    settings, limits = services.settings, server_limits(services.settings)
+    socks = []
+    if run_folder is not None:
+        path = run_folder / SOCKET_OF.format(services.resumables.process)
+        socks.append(listen_unix(path, backlog=limits.backlog))
+    if settings.PEER_ADDRESS is not None:
+        bind, shared = settings.PEER_ADDRESS, run_folder is not None
+        setting = "PEER_ADDRESS"
+        socks.append(
+            listen_tcp(bind, setting=setting, shared=shared, backlog=limits.backlog)
+        )
+    app = peer_app(services)
+    for sock in socks:
+        serve = partial(serve_beside, app, sock, limits)
+        await nursery.start(serve, name="listener for peers")
 
 
 def key_ring(settings: Settings) -> KeyRing:

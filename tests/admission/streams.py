@@ -13,6 +13,9 @@ class Streams:
         self.owners = owners
         self.broken = False
 
+    def has_generation(self, generation_id: str, owner: str | None) -> bool:
+        return owner in (None, self.owners.get(generation_id.removeprefix("gen-"), ""))
+
     async def snapshot(self, owner: str | None) -> list[Entry]:
         return [
             {"id": request_id, "at": self.name}

@@ -56,6 +56,27 @@ async def test_a_cancel_reaches_the_worker_that_has_the_stream(tmp_path: Path) -
         assert await worker.cancel("a", None) == {"id": "a", "cancelled_at": "one"}
 
 
+async def test_a_worker_knows_what_its_siblings_answered(tmp_path: Path) -> None:
+    """A generation is known wherever it was; another owner's is not."""
+    streams = [Streams("one", a="ann"), Streams("two", b="bob")]
+    async with running(tmp_path, *streams) as worker:
+        for owner in ("bob", None):
+            assert await worker.has_generation("gen-b", owner)
+        assert await worker.has_generation("gen-a", "ann")
+        assert not await worker.has_generation("gen-b", "ann")
+
+
+async def test_a_sibling_is_found_by_its_socket(tmp_path: Path) -> None:
+    """Its name leads there for as long as the socket is; nobody else's does."""
+    async with running(tmp_path, Streams("one")) as worker:
+        path = tmp_path / "streams-abc.sock"
+        assert await worker.address_of("abc") is None
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            assert await worker.address_of("abc") == (path.name, 0)
+            path.unlink()
+
+
 async def test_a_dead_workers_socket_is_cleared_away(tmp_path: Path) -> None:
     """A socket that nobody listens on counts as nobody, and is removed."""
     path = tmp_path / "peer-1-abc.sock"
@@ -78,6 +99,8 @@ async def test_a_worker_that_hangs_makes_the_answer_incomplete(tmp_path: Path) -
                 assert not (await worker.list_streams(None)).complete
                 with pytest.raises(DirectoryUnavailableError):
                     await worker.cancel("x", None)
+                with pytest.raises(DirectoryUnavailableError):
+                    await worker.has_generation("gen-x", "ann")
 
 
 async def test_rubbish_on_a_workers_socket_does_it_no_harm(tmp_path: Path) -> None:

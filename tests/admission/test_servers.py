@@ -159,6 +159,15 @@ async def test_workers_of_one_host_add_up_without_valkey() -> None:
                     url = f"http://127.0.0.1:{running.port}/streams/s-{number}"
                     assert (await client.delete(url)).json()["outcome"] == "cancelled"
             assert (await get(running, "/streams")).json()["streams"] == []
+            async with httpx.AsyncClient(timeout=10) as client:
+                begun = await client.post(
+                    f"http://127.0.0.1:{running.port}/chat",
+                    json={"prompt": "hi", "model": "simulator/fast?chunks=3"},
+                    headers={"X-Stream-Grace": "10"},
+                )
+            for _ in range(6):  # to either worker: all have what the first had
+                again = await get(running, begun.headers["x-stream-resume"])
+                assert (again.status_code, again.content) == (200, begun.content)
 
 
 async def test_live_streams_do_not_notice_that_valkey_is_lost(

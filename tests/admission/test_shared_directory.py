@@ -12,6 +12,7 @@ from tests.admission.gates import GateMaker, until
 from tests.admission.streams import Streams
 from tests.admission.valkey import Proxy, Server, proxied
 from trio_ai_stream.admission.directory import (
+    Address,
     DirectoryUnavailableError,
     LocalDirectory,
     answer,
@@ -19,15 +20,16 @@ from trio_ai_stream.admission.directory import (
 from trio_ai_stream.admission.gate import Permit
 from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
+from trio_ai_stream.admission.shared.valkey_scripts import ADDRESS
 
 
 @asynccontextmanager
 async def joined(
-    url: str, make: GateMaker, streams: Streams
+    url: str, make: GateMaker, streams: Streams, address: Address | None = None
 ) -> AsyncIterator[tuple[SharedDirectory, SharedGate]]:
     """Run a gate with a directory, its streams holding their permits, for a block."""
     gate = make(url)
-    directory = SharedDirectory(gate, streams, timeout_s=1)
+    directory = SharedDirectory(gate, streams, peer_address=address, timeout_s=1)
     async with trio.open_nursery() as nursery:
         await nursery.start(gate.run)
         for request_id, owner in streams.owners.items():
@@ -65,6 +67,37 @@ async def test_a_cancel_reaches_the_owner_and_says_what_it_did(
         assert done == {"id": "c", "cancelled_at": "two"}
         assert await one.cancel("c", "ann") is None
         assert theirs.owners == {}
+
+
+async def test_a_process_is_found_while_its_lease_lasts(
+    any_server: Server, make_gate: GateMaker
+) -> None:
+    """Valkey has its address and nothing of its streams; after the lease, nothing."""
+    streams = Streams("two", c="ann")
+    async with joined(any_server.url, make_gate, Streams("one")) as (one, gate):
+        async with joined(
+            any_server.url, make_gate, streams, address=("10.0.0.2", 9000)
+        ) as (two, _):
+            assert await one.address_of(two.process) == ("10.0.0.2", 9000)
+            assert await two.address_of(one.process) is None
+            assert await one.has_generation("gen-c", "ann")
+            assert not await one.has_generation("gen-c", "bob")
+            key = gate.keys.at(two.process)
+            kept = await gate.link.send(ADDRESS, [key], [])
+            assert bytes(kept) == b"10.0.0.2 9000"
+        with trio.fail_after(10):
+            # The key expires in another process.
+            while await one.address_of(two.process) is not None:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+
+
+async def test_without_valkey_nobody_can_say_where(make_gate: GateMaker) -> None:
+    """That is 503 and not 404 or 410."""
+    directory = SharedDirectory(make_gate("redis://127.0.0.1:1"), Streams("x"))
+    with pytest.raises(DirectoryUnavailableError):
+        await directory.address_of("abc")
+    with pytest.raises(DirectoryUnavailableError):
+        await directory.has_generation("gen-a", "ann")
 
 
 async def test_a_cancel_of_a_local_stream_asks_nobody(make_gate: GateMaker) -> None:

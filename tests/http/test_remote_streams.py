@@ -18,7 +18,9 @@ from trio_ai_stream.stream.registry import LiveStreams
 
 async def sibling(w: World, folder: Path) -> None:
     """Make a world one of the workers that share `folder`."""
-    directory = PeerDirectory(folder, LiveStreams(w.services.registry))
+    directory = PeerDirectory(
+        folder, LiveStreams(w.services.registry, w.services.generations)
+    )
     await w.nursery.start(directory.run)
     w.services.directory = directory
     w.app = type(w.app)(w.services, w._start)
@@ -68,7 +70,9 @@ async def test_the_others_are_asked_once_a_second_for_each_owner(
 ) -> None:
     """However many watch, and however often they look."""
     async with world() as w:
-        directory = Counting(tmp_path, LiveStreams(w.services.registry))
+        directory = Counting(
+            tmp_path, LiveStreams(w.services.registry, w.services.generations)
+        )
         elsewhere = RemoteStreams(directory, lambda _id: False)
         for _ in range(40):
             for owner in ("a", "b", None):
@@ -82,7 +86,9 @@ async def test_what_is_kept_is_bounded(
 ) -> None:
     """Owners come and go; the oldest are forgotten."""
     async with world() as w:
-        directory = Counting(tmp_path, LiveStreams(w.services.registry))
+        directory = Counting(
+            tmp_path, LiveStreams(w.services.registry, w.services.generations)
+        )
         elsewhere = RemoteStreams(directory, lambda _id: False)
         for number in range(3 * MAX_OWNERS):
             await elsewhere.streams(str(number))
@@ -92,6 +98,6 @@ async def test_what_is_kept_is_bounded(
 async def test_a_process_that_is_alone_asks_nobody() -> None:
     """With the local directory there is no elsewhere."""
     async with world() as w:
-        streams = LiveStreams(w.services.registry)
+        streams = LiveStreams(w.services.registry, w.services.generations)
         elsewhere = RemoteStreams(LocalDirectory(streams), lambda _id: False)
         assert await elsewhere.streams(None) == []

@@ -12,6 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.completions import COMPLETIONS, over
 from tests.support.world import BUDGETS, Visit, World, world
+from trio_ai_stream.http.peer_routes import peer_app
 from trio_ai_stream.wire.documents import StreamList
 from trio_ai_stream.wire.record import Outcome
 
@@ -90,7 +91,7 @@ async def test_who_asks_gets_ids_and_a_way_back(
         await over(visit)
         assert visit.headers["x-stream-grace"] == "2.5"
         way = re.fullmatch(
-            r"/streams/mine/events\?token=([\w-]{22,})",
+            r"/streams/mine/events\?token=[0-9a-f]{12}\.([\w-]{22,})",
             visit.headers["x-stream-resume"],
         )
         assert way is not None
@@ -327,6 +328,39 @@ async def test_a_key_finds_its_own_streams_only(autojump_clock: MockClock) -> No
             back = resume(w, visit, 1, **fields)
             await over(back)
             assert back.status == status, key
+
+
+async def test_a_peer_gains_nothing_by_being_one(autojump_clock: MockClock) -> None:
+    """Where other processes ask, token and key are needed too, and nothing else is."""
+    async with world(env={"API_KEYS": "first-key,second-key"}) as w:
+        app = peer_app(w.services)
+
+        async def ask(path: str, key: str = "") -> Visit:
+            place, _, query = path.partition("?")
+            fields = {"authorization": f"Bearer {key}"} if key else {}
+            visit = Visit(app, place, b"", method="GET", query=query, headers=fields)
+            w.nursery.start_soon(visit.task)
+            await trio.sleep(0.1)
+            return visit
+
+        headers = {"authorization": "Bearer first-key"}
+        visit = begin(w, headers=headers, grace="30")
+        await trio.sleep(0.5)
+        visit.leave()
+        way = visit.headers["x-stream-resume"]
+        assert (await ask(way)).status == 404
+        assert (await ask(way, "wrong-key")).status == 404
+        assert (await ask(way, "second-key")).status == 404
+        assert (await ask(way[:-1], "first-key")).status == 410
+        assert (await ask("/streams", "first-key")).status == 404
+        assert (await ask("/health")).status == 404
+        back = await ask(f"{way}&after=1", "first-key")
+        assert back.status == 200
+        assert b"id: 2\n" in back.body
+        back.leave()
+        await over(back)
+        (stream,) = w.services.registry
+        assert stream.shown_state == "detached"
 
 
 async def test_nothing_goes_while_nobody_reads(autojump_clock: MockClock) -> None:

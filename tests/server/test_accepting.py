@@ -6,7 +6,6 @@ import errno
 import socket
 from collections import deque
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +19,11 @@ from tests.support.server.servers import LocalServer, serve_while
 from trio_ai_stream.server import worker
 from trio_ai_stream.server.connection import Connection
 from trio_ai_stream.server.limits import Limits
-from trio_ai_stream.server.management import serve_management
+from trio_ai_stream.server.side_listener import (
+    MANAGEMENT_LIMITS,
+    listen_tcp,
+    serve_beside,
+)
 
 
 class CountingSocket(socket.socket):
@@ -199,8 +202,10 @@ async def test_half_requests_do_not_crowd_the_management_listener_out() -> None:
 
     with trio.fail_after(30), ExitStack() as stack:
         async with trio.open_nursery() as nursery:
-            serve = partial(serve_management, shared=False)
-            port = await nursery.start(serve, app, ("127.0.0.1", 0))
+            bind = ("127.0.0.1", 0)
+            sock = listen_tcp(bind, setting="METRICS_PORT", shared=False, backlog=64)
+            port = sock.getsockname()[1]
+            await nursery.start(serve_beside, app, sock, MANAGEMENT_LIMITS)
             idle = [await Client.connect(port) for _ in range(64)]
             for client in idle:
                 stack.enter_context(client.stream.socket)

@@ -125,6 +125,29 @@ def test_the_two_listeners_have_two_addresses(
     assert found == "METRICS_PORT: expected another port than PORT, got 9000 for both"
 
 
+def test_other_hosts_are_told_an_address_that_they_can_find() -> None:
+    """PEER_ADDRESS is one host's, beside the other ports, and known through Valkey."""
+    redis = {"REDIS_URL": "redis://localhost"}
+    load_settings({**redis, "PEER_ADDRESS": "10.0.0.1:9000"}, None)
+    for address in ("9000", ":9000", "0.0.0.0:9000", "[::]:9000", "10.0.0.1:0"):
+        (found,) = problems(**redis, PEER_ADDRESS=address)
+        assert "expected an address that other hosts can connect to" in found
+    (found,) = problems(PEER_ADDRESS="10.0.0.1:9000")
+    assert found.startswith("PEER_ADDRESS: expected together with REDIS_URL")
+    both = {"METRICS_PORT": "0.0.0.0:9000", "PEER_ADDRESS": "10.0.0.1:9000"}
+    (found,) = problems(**redis, **both)
+    expected = "PEER_ADDRESS: expected another port than METRICS_PORT, got 9000 for"
+    assert found.startswith(expected)
+
+
+def test_what_is_the_default_may_be_set() -> None:
+    """No setting's bounds exclude what it is without being set."""
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, int | float):
+            value = str(field.default)
+            assert getattr(load_settings({name: value}, None), name) == field.default
+
+
 def test_rules_need_settings_that_exist() -> None:
     """A rule's names are fields."""
     assert frozenset().union(*RULES) <= set(Settings.model_fields)

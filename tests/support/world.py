@@ -28,7 +28,7 @@ from trio_ai_stream.settings import load_settings
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.registry import LiveStreams, Registry
+from trio_ai_stream.stream.registry import Generations, LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics
@@ -167,7 +167,7 @@ class World:
         self.permits = StreamPermits(permits)
         self.transport = UpstreamTransport(connect=self._connect)
         settings = load_settings({"RATE_LIMIT": "1000", **(env or {})}, None)
-        registry = Registry()
+        registry, generations = Registry(), Generations()
         metrics = Metrics(version="test", upstream="simulator")
         estimator = TokenEstimator(metrics.estimate_compared)
         self.services = Services(
@@ -178,7 +178,8 @@ class World:
             registry=registry,
             timer_queue=TimerQueue(budgets.first_timer_s),
             retries=Retries(RetryBudget(share=0.1, floor=10), metrics.retry_denied),
-            directory=LocalDirectory(LiveStreams(registry)),
+            directory=LocalDirectory(LiveStreams(registry, generations)),
+            generations=generations,
             observe=self.records.append,
             metrics=metrics,
             estimator=estimator,

@@ -66,7 +66,7 @@ def application(
     if scenario.valkey:
         settings = scenario.make_settings(REDIS_URL="redis://valkey.test")
     admission = open_admission(
-        settings, LiveStreams(services.registry), services.metrics
+        settings, LiveStreams(services.registry, services.generations), services.metrics
     )
     services.gate, services.directory = admission.gate, admission.directory
     if scenario.ledger:  # a new file, so that each run begins alike

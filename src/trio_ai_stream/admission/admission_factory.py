@@ -87,7 +87,13 @@ def open_admission(
             timeout_s=settings.REDIS_TIMEOUT_SECS,
             lease_s=settings.REDIS_LEASE_SECS,
         )
-        return Admission(shared, SharedDirectory(shared, streams), (shared.run,))
+        directory = SharedDirectory(
+            shared,
+            streams,
+            run_folder=run_folder,
+            peer_address=settings.PEER_ADDRESS,
+        )
+        return Admission(shared, directory, (shared.run,))
     gate = LocalGate(quota, permits)
     if run_folder is None:
         return Admission(gate, LocalDirectory(streams), (gate.run,))

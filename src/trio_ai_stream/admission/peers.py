@@ -23,13 +23,17 @@ import trio
 
 from trio_ai_stream.admission.directory import (
     ANSWER_TIMEOUT_S,
+    Address,
     DirectoryUnavailableError,
     Entry,
     Listing,
     LocalStreams,
     answer,
     cancel_question,
+    generation_question,
     list_question,
+    name_process,
+    socket_of,
 )
 
 LONGEST_LINE = 8 * 1024 * 1024
@@ -51,7 +55,8 @@ class PeerDirectory:
         *,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        self._path = folder / f"peer-{os.getpid()}-{os.urandom(3).hex()}.sock"
+        self.process = name_process()
+        self._path = folder / f"peer-{self.process}.sock"
         self._streams = streams
         self._timeout_s = timeout_s
 
@@ -76,6 +81,27 @@ class PeerDirectory:
         if found is None and not complete:
             raise DirectoryUnavailableError("a worker did not answer")
         return found
+
+    async def has_generation(self, generation_id: str, owner: str | None) -> bool:
+        """Whether a worker remembers it.
+
+        :raises DirectoryUnavailableError: a worker did not answer in time.
+        """
+        if self._streams.has_generation(generation_id, owner):
+            return True
+        question = generation_question(generation_id, owner)
+        answers, complete = await self._ask_others(question)
+        if True not in answers and not complete:
+            raise DirectoryUnavailableError("a worker did not answer")
+        return True in answers
+
+    async def address_of(self, process: str) -> Address | None:
+        """Return the worker's socket, if it has one."""
+        return self.address_here(process)
+
+    def address_here(self, process: str) -> Address | None:
+        """Return the worker's socket, if it has one."""
+        return socket_of(process, self._path.parent)
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -1,7 +1,8 @@
 """`GET /v1/key` and `GET /v1/generation`: OpenRouter's, as far as they are a caller's.
 
 The key is the one that the caller has with this server, never the server's own. A
-generation is shown to whoever got it, as long as this process remembers that.
+generation is shown to whoever got it, as long as the process that served it remembers
+that; the others ask it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 import trio
 from quart import Blueprint, Response, request
 
+from trio_ai_stream.admission.directory import DirectoryUnavailableError
 from trio_ai_stream.http.auth import visible_owner
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.request import RequestContext
@@ -25,8 +27,16 @@ FETCH_S: Final = 10.0
 NOT_FOUND: Final = Problem(
     404,
     "not_found",
-    "this process remembers no such generation of the caller's, or upstream has no"
+    "no process remembers such a generation of the caller's, or upstream has no"
     " account of it yet",
+)
+UNKNOWN: Final = Problem(
+    503,
+    "generations_unavailable",
+    "the process that served this generation, if any did, did not answer in time",
+    Fault.SERVER,
+    retryable=True,
+    retry_after=1,
 )
 UNAVAILABLE: Final = Problem(
     504,
@@ -52,7 +62,13 @@ def accounts_blueprint(services: Services) -> Blueprint:
         generation_id = request.args.get("id", "")
         if not generation_id:
             raise invalid("id", "expected a generation's id in the query, got none")
-        if not services.generations.seen_by(visible_owner(), generation_id):
+        try:
+            seen = await services.directory.has_generation(
+                generation_id, visible_owner()
+            )
+        except DirectoryUnavailableError as exc:
+            raise Refused(UNKNOWN) from exc
+        if not seen:
             raise Refused(NOT_FOUND)
         assert services.upstream is not None
         try:

@@ -26,7 +26,7 @@ from trio_ai_stream.http.admit import admit_stream
 from trio_ai_stream.http.http_responses import Headers
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.responder import DocumentResponder, EventResponder, Send
-from trio_ai_stream.http.resumable_run import ResumableRun
+from trio_ai_stream.http.resumable_run import GRACE, ResumableRun
 from trio_ai_stream.http.services import BodyBudget, Services
 from trio_ai_stream.server.limits import SLOWEST_BODY
 from trio_ai_stream.stream.protocols import Responder, UpstreamRequest
@@ -39,8 +39,6 @@ Receive = Callable[[], Awaitable[Any]]
 Run = Callable[[Send, Headers], Awaitable[None]]
 """Writes one response, with these headers in its head."""
 MakeResponder = Callable[[Send, Headers, RequestContext], Responder]
-
-_GRACE: Final = b"x-stream-grace"
 
 UNSUPPORTED_ENCODING: Final = "unsupported_content_encoding"
 # Without these a proxy may hold events back or compress them.
@@ -110,7 +108,7 @@ class Endpoint:
             prompt_chars=asked.prompt_chars,
             user=asked.user,
         )
-        wanted = context.field(_GRACE)
+        wanted = context.field(GRACE)
         grace_s = 0.0
         if wanted is not None and asked.stream:
             grace_s = services.resumables.grant(wanted)
@@ -142,7 +140,7 @@ class Endpoint:
 
 def _without_grace(run: Run, send: Send, headers: Headers) -> Awaitable[None]:
     """Write a response to a client that asked for a grace and gets none."""
-    return run(send, [*headers, (_GRACE, b"0")])
+    return run(send, [*headers, (GRACE, b"0")])
 
 
 class StreamResponse(Response):

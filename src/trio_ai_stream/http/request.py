@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Container, Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 from quart import request
 
 from trio_ai_stream.admission.rate_limit import Decision
-from trio_ai_stream.resume.resumable import Attachment
 from trio_ai_stream.server.exchange import EXTENSION, Exchange
 from trio_ai_stream.settings.named_key import NamedKey
-from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.keys import Role
+from trio_ai_stream.wire.record import Outcome
 
 _KEY: Final = "trio_ai_stream.context"
 _TRACEPARENT: Final = re.compile(
@@ -25,6 +24,21 @@ _TRACEPARENT: Final = re.compile(
 _TRACESTATE: Final = re.compile(rb"[\x20-\x7e\t]{1,2048}")
 _FIELD: Final = re.compile(rb"[\x21-\x7e]([\x20-\x7e\t]{0,4094}[\x21-\x7e])?")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Held(Protocol):
+    """What a request holds: the stream that it starts, or one that it reads.
+
+    Both methods are synchronous and idempotent.
+    """
+
+    def end(self, outcome: Outcome, /) -> object:
+        """Let go of it now: the client is gone, or a bug of ours has ended it."""
+        ...
+
+    def close(self, *, outcome: Outcome) -> None:
+        """Give back what is left: the request is over."""
+        ...
 
 
 class RequestContext:
@@ -64,8 +78,7 @@ class RequestContext:
         self.role: Role | None = None
         self.limits: NamedKey | None = None  # of a key that has a name
         self.decision: Decision | None = None
-        # The one that it starts, or the one that it reads for a while.
-        self.stream: Stream | Attachment | None = None
+        self.stream: Held | None = None
         self.keeps_id = False  # for its stream, which lives on without it
         self.status: int | None = None
         self.varies_by_origin = False  # whether CORS would answer others differently

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 from urllib.parse import quote
 
 from trio_ai_stream.http.http_responses import Headers
@@ -16,6 +17,9 @@ from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.dialect import EventEncoder
 from trio_ai_stream.wire.sse import CONTENT_TYPE
+
+GRACE: Final = b"x-stream-grace"
+RESUME: Final = b"x-stream-resume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,12 @@ async def read(
 
 def grace_headers(resumable: Resumable, context: RequestContext) -> Headers:
     """Return what tells a client of its grace, and where it comes back to."""
-    stream_id = quote(resumable.stream.request_id)
-    path = f"/streams/{stream_id}/events?token={resumable.token}"
+    path = resume_path(context, resumable.stream.request_id, resumable.token)
+    return [(GRACE, b"%g" % resumable.grace_s), (RESUME, path)]
+
+
+def resume_path(context: RequestContext, request_id: str, token: str) -> bytes:
+    """Return where a client of this request's comes back to its stream."""
     root = context.scope.get("root_path", "")
-    return [
-        (b"x-stream-grace", b"%g" % resumable.grace_s),
-        (b"x-stream-resume", f"{root}{path}".encode("ascii", "ignore")),
-    ]
+    path = f"{root}/streams/{quote(request_id)}/events?token={token}"
+    return path.encode("ascii", "ignore")

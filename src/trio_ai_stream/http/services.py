@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from trio_ai_stream.admission.directory import StreamDirectory
@@ -16,12 +17,13 @@ from trio_ai_stream.resume.resumables import Resumables
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.registry import Registry
+from trio_ai_stream.stream.registry import Generations, Registry
 from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.traces import NullTracer, Tracer
 from trio_ai_stream.upstream.openrouter import OpenRouter
+from trio_ai_stream.upstream.peer_link import PeerLink
 from trio_ai_stream.wire.keys import KeyRing
 from trio_ai_stream.wire.problems import Fault, Problem, Refused
 from trio_ai_stream.wire.record import Record
@@ -143,29 +145,6 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(1000 * seconds, 3)
 
 
-# About two megabytes; the oldest goes first.
-MAX_GENERATIONS: Final = 10_000
-
-
-class Generations:
-    """Who got which generation, the last ones of this process."""
-
-    def __init__(self) -> None:
-        self._owners: OrderedDict[str, str] = OrderedDict()
-
-    def stream_ended(self, record: Record) -> None:
-        """Remember whose an ended stream was."""
-        if record.generation_id is not None:
-            self._owners[record.generation_id] = record.owner
-            if len(self._owners) > MAX_GENERATIONS:
-                self._owners.popitem(last=False)
-
-    def seen_by(self, owner: str | None, generation_id: str) -> bool:
-        """Tell whether a caller may see a generation; None may see all."""
-        found = self._owners.get(generation_id)
-        return found is not None and owner in {None, found}
-
-
 @dataclass(slots=True)
 class Services:
     """The rooms behind the routes. `upstream` is there once the server has started.
@@ -191,6 +170,7 @@ class Services:
     request_ids: set[str] = field(default_factory=set)
     subscribers: Subscribers = field(default_factory=Subscribers)
     generations: Generations = field(default_factory=Generations)
+    peers: PeerLink = field(default_factory=partial(PeerLink, None))
     bodies: BodyBudget = field(init=False)
     resumables: Resumables = field(init=False)
 
@@ -198,6 +178,7 @@ class Services:
         settings = self.settings
         self.bodies = BodyBudget(settings.MAX_BODIES_BYTES)
         self.resumables = Resumables(
+            self.directory.process,
             max_s=settings.GRACE_MAX_SECS,
             log_bytes=settings.GRACE_STREAM_BYTES,
             total_bytes=settings.GRACE_TOTAL_BYTES,

@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -130,13 +129,14 @@ class Resumable:
         encoder: EventEncoder,
         budget: LogBudget,
         *,
+        token: str,
         grace_s: float,
         log_bytes: int,
     ) -> None:
         self.stream = stream
         self.encoder = encoder
         self.grace_s = grace_s
-        self.token = secrets.token_urlsafe(24)
+        self.token = token
         self.log = FrameLog()
         self.begun = False  # the status is known
         self.refusal: ErrorResponse | None = None

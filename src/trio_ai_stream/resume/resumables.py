@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -16,13 +17,20 @@ from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.dialect import EventEncoder
 from trio_ai_stream.wire.problems import invalid
 
+_TOKEN: Final = re.compile(r"([0-9a-f]{12})\.[\w-]{32}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 
 class Resumables:
-    """The streams with a grace, until they are forgotten; `run` is their nursery."""
+    """The streams with a grace, until they are forgotten; `run` is their nursery.
 
-    def __init__(self, *, max_s: float, log_bytes: int, total_bytes: int) -> None:
+    Their tokens begin with `process`, by which other processes find this one.
+    """
+
+    def __init__(
+        self, process: str, *, max_s: float, log_bytes: int, total_bytes: int
+    ) -> None:
+        self.process = process
         self.max_s = max_s
         self.log_bytes = log_bytes
         self.budget = LogBudget(total_bytes)
@@ -79,7 +87,12 @@ class Resumables:
         """Start a stream in a task of its own; return its first reader. Synchronous."""
         assert self._nursery is not None
         resumable = Resumable(
-            stream, encoder, self.budget, grace_s=grace_s, log_bytes=self.log_bytes
+            stream,
+            encoder,
+            self.budget,
+            token=f"{self.process}.{secrets.token_urlsafe(24)}",
+            grace_s=grace_s,
+            log_bytes=self.log_bytes,
         )
         self._known[stream.request_id] = resumable
         self._nursery.start_soon(
@@ -106,6 +119,12 @@ class Resumables:
             await resumable.told()  # a reader that is not through yet
         finally:
             resumable.release()
+
+    @staticmethod
+    def owner_of(token: str) -> str | None:
+        """Return the process that a token names, if it is one that ours look like."""
+        named = _TOKEN.fullmatch(token)
+        return None if named is None else named[1]
 
     def find(self, request_id: str, token: str) -> Resumable | None:
         """Return the stream of this id, if the token is its own."""

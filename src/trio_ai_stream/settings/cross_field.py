@@ -96,11 +96,31 @@ def _one_log_fits_into_all(settings: Settings) -> str | None:
 
 
 def _listeners_differ(settings: Settings) -> str | None:
-    if settings.management_bind is None or settings.bind[1] == 0:
-        return None
-    (host, port), (other, metrics_port) = settings.bind, settings.management_bind
-    if port == metrics_port and (host == other or {host, other} & {"0.0.0.0", "::"}):  # noqa: S104
-        return f"METRICS_PORT: expected another port than PORT, got {port} for both"
+    binds = {
+        "PORT": settings.bind,
+        "METRICS_PORT": settings.management_bind,
+        "PEER_ADDRESS": settings.PEER_ADDRESS,
+    }
+    taken: dict[str, tuple[str, int]] = {}
+    for name, bind in binds.items():
+        if bind is None or bind[1] == 0:
+            continue
+        for other, (host, port) in taken.items():
+            hosts = {host, bind[0]}
+            if port == bind[1] and (len(hosts) == 1 or hosts & {"0.0.0.0", "::"}):  # noqa: S104
+                return (
+                    f"{name}: expected another port than {other}, got {port} for both"
+                )
+        taken[name] = bind
+    return None
+
+
+def _peers_know_each_other(settings: Settings) -> str | None:
+    if settings.PEER_ADDRESS is not None and settings.REDIS_URL is None:
+        return (
+            "PEER_ADDRESS: expected together with REDIS_URL, where other hosts find"
+            " it, got no REDIS_URL; set it, or leave PEER_ADDRESS out"
+        )
     return None
 
 
@@ -113,6 +133,7 @@ RULES: Final[dict[frozenset[str], Callable[[Settings], str | None]]] = {
     frozenset({"KEYS_FILE", "LEDGER_FILE", "REDIS_URL"}): _budgets_are_kept,
     frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}): _one_body_fits_into_all,
     frozenset({"GRACE_STREAM_BYTES", "GRACE_TOTAL_BYTES"}): _one_log_fits_into_all,
-    frozenset({"HOST", "PORT", "METRICS_PORT"}): _listeners_differ,
+    frozenset({"HOST", "PORT", "METRICS_PORT", "PEER_ADDRESS"}): _listeners_differ,
+    frozenset({"PEER_ADDRESS", "REDIS_URL"}): _peers_know_each_other,
 }
 """Each check, by the settings without which it can't be made."""

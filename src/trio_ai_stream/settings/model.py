@@ -37,6 +37,7 @@ from trio_ai_stream.settings.values import (
     check_ledger,
     check_origins,
     read_bind,
+    read_peer,
 )
 
 
@@ -165,7 +166,7 @@ class Settings(BaseModel):
         description="Bytes of all request bodies of one process together, from their"
         " arrival to the end of the request; past it 503.",
     )
-    UPSTREAM_BUFFER_BYTES: Count = Field(
+    UPSTREAM_BUFFER_BYTES: Bytes = Field(
         268_435_456,
         description="Bytes of large events and documents (beyond 64 KiB) that all"
         " streams of a worker may hold; past it a stream ends with an error.",
@@ -203,6 +204,12 @@ class Settings(BaseModel):
     )
     REDIS_LEASE_SECS: Annotated[float, Field(ge=1, le=3600)] = Field(
         15, description="A process that vanished gives its permits back after this."
+    )
+    PEER_ADDRESS: Annotated[tuple[str, int] | None, BeforeValidator(read_peer)] = Field(
+        None,
+        description="`host:port` of this host that the others with the same REDIS_URL"
+        " reach, on a private network: there a reader that came to another host is"
+        " handed its stream.",
     )
     RATE_LIMIT_FALLBACK: Literal["local", "open", "closed"] = Field(
         "local",

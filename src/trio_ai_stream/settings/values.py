@@ -33,6 +33,19 @@ def read_bind(value: object) -> object:
     return (bare, int(port))
 
 
+def read_peer(value: object) -> object:
+    """Read the `host:port` that other hosts are told; it is listened on as well."""
+    bind = read_bind(value)
+    assert isinstance(bind, tuple)
+    host, port = bind
+    if host in {"", "0.0.0.0", "::"} or not port:  # noqa: S104 - refused
+        raise ValueError(
+            f"expected an address that other hosts can connect to, with its port, as"
+            f" 10.1.2.3:8081, got {value!r}"
+        )
+    return bind
+
+
 def check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
     """Check that each origin is `*` or has a scheme and a host, and no path."""
     for origin in value:

@@ -1,4 +1,4 @@
-"""The live streams of this process: by id, to list, to cancel, to drain.
+"""The streams of this process: the live ones by id, and whose the ended ones were.
 
 `LiveStreams` gives them as plain JSON values. An entry may come from another process:
 it is made where the stream lives, and is the same whichever way it goes.
@@ -6,6 +6,7 @@ it is made where the stream lives, and is the same whichever way it goes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
@@ -16,10 +17,12 @@ import trio
 from trio_ai_stream.stream.lifecycle import State
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.documents import Cancellation, StreamDocument
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.record import Outcome, Record
 
 # So many streams are looked at in one turn of the loop: a millisecond or two.
 SLICE: Final = 100
+# About two megabytes; the oldest goes first.
+MAX_GENERATIONS: Final = 10_000
 
 
 class Registry:
@@ -80,11 +83,31 @@ class Registry:
         return len(some) == SLICE
 
 
+class Generations:
+    """Who got which generation, the last ones of this process."""
+
+    def __init__(self) -> None:
+        self._owners: OrderedDict[str, str] = OrderedDict()
+
+    def stream_ended(self, record: Record) -> None:
+        """Remember whose an ended stream was."""
+        if record.generation_id is not None:
+            self._owners[record.generation_id] = record.owner
+            if len(self._owners) > MAX_GENERATIONS:
+                self._owners.popitem(last=False)
+
+    def seen_by(self, owner: str | None, generation_id: str) -> bool:
+        """Tell whether a caller may see a generation; None may see all."""
+        found = self._owners.get(generation_id)
+        return found is not None and owner in {None, found}
+
+
 class LiveStreams:
     """The streams of this process; `owner` is whose are meant, None means all."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, generations: Generations) -> None:
         self._registry = registry
+        self._generations = generations
 
     async def snapshot(self, owner: str | None) -> list[dict[str, Any]]:
         """Return the live streams, as `StreamDocument`s; other tasks run meanwhile.
@@ -108,7 +131,7 @@ class LiveStreams:
         stream = self._registry.get(request_id)
         if stream is None or owner not in {None, stream.owner}:
             return None
-        state = stream.state
+        state = stream.shown_state
         stream.stop(Outcome.CANCELLED, detail="DELETE /streams")
         ending, latency = stream.ending, stream.cancel_latency_s
         assert ending is not None
@@ -117,12 +140,16 @@ class LiveStreams:
             Cancellation(
                 id=stream.request_id,
                 outcome=ending.outcome.value,
-                state=state.value,
+                state=state,
                 events=stream.events,
                 upstream_closed_ms=closed_ms,
             )
         )
         return result
+
+    def has_generation(self, generation_id: str, owner: str | None) -> bool:
+        """Whether this process remembers a generation that `owner` may see."""
+        return self._generations.seen_by(owner, generation_id)
 
 
 def _document(stream: Stream) -> StreamDocument:

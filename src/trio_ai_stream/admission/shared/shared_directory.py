@@ -3,6 +3,8 @@
 A listing asks every process. A cancel asks the one process that holds the stream's
 permit, which the permits' own index names; so it costs two round trips and one answer,
 however large the fleet. A stream that nobody holds is a 404 after one round trip.
+Where a process's streams are read is a key with an expiry, if it has a PEER_ADDRESS:
+one key for each process, and nothing for each stream.
 
 The questions go over Valkey's publish and subscribe. Each process listens on a channel
 of its own and on one that all share. A question names the channel to answer on; PUBLISH
@@ -23,6 +25,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -32,18 +35,26 @@ from loguru import logger
 
 from trio_ai_stream.admission.directory import (
     ANSWER_TIMEOUT_S,
+    Address,
     DirectoryUnavailableError,
     Entry,
     Listing,
     LocalStreams,
     answer,
     cancel_question,
+    generation_question,
     list_question,
+    socket_of,
 )
 from trio_ai_stream.admission.shared.outage import Unavailable
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.admission.shared.valkey_link import Client, ValkeyLink
-from trio_ai_stream.admission.shared.valkey_scripts import OWNER, Keys
+from trio_ai_stream.admission.shared.valkey_scripts import (
+    ADDRESS,
+    ANNOUNCE,
+    OWNER,
+    Keys,
+)
 
 PING_EVERY_S = 5.0
 """A subscription that fell silent for good is noticed after this and one timeout."""
@@ -191,13 +202,20 @@ class SharedDirectory:
         gate: SharedGate,
         streams: LocalStreams,
         *,
+        run_folder: Path | None = None,
+        peer_address: Address | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
+        self.process = gate.keys.process
         self._gate = gate
         self._streams = streams
+        self._run_folder = run_folder
+        self._peer_address = peer_address
         reply = partial(answer, streams)
         self._bus = Bus(gate.link, gate.keys, reply, timeout_s=timeout_s)
         gate.add_work([self._bus.run])
+        if peer_address is not None:
+            gate.add_work([self._announce])
 
     async def list_streams(self, owner: str | None) -> Listing:
         """Return the live streams that `owner` may see, from all who answer in time.
@@ -234,6 +252,62 @@ class SharedDirectory:
         if found is None and not complete:
             raise DirectoryUnavailableError("the stream's owner did not answer")
         return found
+
+    async def has_generation(self, generation_id: str, owner: str | None) -> bool:
+        """Whether a process remembers it.
+
+        :raises DirectoryUnavailableError: one that did not answer may do so.
+        """
+        if self._streams.has_generation(generation_id, owner):
+            return True
+        try:
+            question = generation_question(generation_id, owner)
+            answers, complete = await self._bus.ask(question)
+        except Unavailable as exc:
+            raise DirectoryUnavailableError(str(exc)) from exc
+        if True not in answers and not complete:
+            raise DirectoryUnavailableError("a process did not answer")
+        return True in answers
+
+    async def address_of(self, process: str) -> Address | None:
+        """Return where readers of a process's streams ask: here, or at its host.
+
+        :raises DirectoryUnavailableError: Valkey did not answer.
+        """
+        here = self.address_here(process)
+        if here is not None:
+            return here
+        try:
+            found = await self._gate.link.call(
+                ADDRESS, [self._gate.keys.at(process)], []
+            )
+        except Unavailable as exc:
+            raise DirectoryUnavailableError(str(exc)) from exc
+        if found is None:
+            return None
+        host, _, port = bytes(found).decode().rpartition(" ")
+        return host, int(port)
+
+    def address_here(self, process: str) -> Address | None:
+        """Return the socket of a worker of this host, if it has one."""
+        return socket_of(process, self._run_folder)
+
+    async def _announce(
+        self, _client: Client, /, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Tell where this process's streams are read, until cancelled.
+
+        :raises Unavailable: Valkey did not answer.
+        """
+        assert self._peer_address is not None
+        host, port = self._peer_address
+        key, lease_s = self._gate.keys.at(self.process), self._gate.lease_s
+        told = [f"{host} {port}", int(1000 * lease_s)]
+        await self._gate.link.send(ANNOUNCE, [key], told)
+        task_status.started()
+        while True:
+            await trio.sleep(lease_s / 3)
+            await self._gate.link.send(ANNOUNCE, [key], told)
 
     async def _holder(self, request_id: str) -> str | None:
         """Return the process that holds the stream's permit."""

@@ -203,6 +203,7 @@ class SharedGate:
         self._changes = Changes(policy)
         self.keys = Keys(prefix, secrets.token_hex(6))
         self.link = ValkeyLink(url, timeout_s=timeout_s, on_change=self._link_changed)
+        self.lease_s = lease_s
         self.leases = Leases(self.link, self.keys, lease_s=lease_s)
         self._work: list[Work] = [refuse_cluster, self.leases.run]
 

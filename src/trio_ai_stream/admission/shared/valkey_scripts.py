@@ -1,12 +1,13 @@
 """The decisions, as Lua scripts: each is atomic, one round trip, on the server's clock.
 
-Five keys hold everything; `{prefix}` is their hash tag, so that in a cluster all but
+Six keys hold everything; `{prefix}` is their hash tag, so that in a cluster all but
 the rate buckets are in one slot, and the buckets spread over all slots:
 
     {prefix}:processes   sorted set   process id -> when its lease ends (server, ms)
     {prefix}:streams     hash         stream id -> "process client"; its length counts
     {prefix}:of:PROCESS  set          the stream ids of one process
     {prefix}:clients     hash         client id -> how many streams it has
+    {prefix}:at:PROCESS  string       where its streams are read (PEER_ADDRESS)
     {prefix:CLIENT}:rate string       when the client's bucket is full again (us)
 
 The lease belongs to the process, not to the stream, so a heartbeat costs the same for
@@ -151,6 +152,13 @@ HELD = LuaScript("held", "return redis.call('SMEMBERS', KEYS[4])")
 
 OWNER = LuaScript("owner", "return redis.call('HGET', KEYS[2], ARGV[4])")
 
+# KEYS: at:PROCESS. ARGV: the address, the lease in ms.
+ANNOUNCE = LuaScript(
+    "announce", "return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
+)
+
+ADDRESS = LuaScript("address", "return redis.call('GET', KEYS[1])")
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -171,6 +179,10 @@ class Keys:
     def of(self) -> str:
         """What the key of a process's streams begins with."""
         return f"{{{self.prefix}}}:of:"
+
+    def at(self, process: str) -> str:
+        """Return the key of where a process's streams are read."""
+        return f"{{{self.prefix}}}:at:{process}"
 
     @property
     def permits(self) -> list[str]:

@@ -1,0 +1,272 @@
+"""Readers that come to another worker or host than the one that has their stream.
+
+One deployment for all tests: a host of two workers and a host of one, with one Valkey
+and one simulator. Each kind of other process gets the same questions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from tests.admission.valkey import free_port, running
+from tests.support.process import children
+from tests.support.serving import ServerProcess, until
+
+SHORT: Final = "simulator/fast?chunks=20&delay_ms=10"
+ENDLESS: Final = "simulator/endless"
+_ID: Final = re.compile(rb"^id: (\d+)$", re.MULTILINE)
+
+
+class Client(httpx.Client):
+    """A client with one connection, so with one process until it breaks a response."""
+
+    def __init__(self, url: str) -> None:
+        limits = httpx.Limits(max_connections=1)
+        super().__init__(base_url=url, timeout=20, limits=limits)
+
+    @contextmanager
+    def chat(self, model: str, grace: str = "20") -> Iterator[httpx.Response]:
+        """Begin a stream."""
+        headers = {"X-Stream-Grace": grace} if grace else {}
+        body = {"prompt": "hello", "model": model}
+        with self.stream("POST", "/chat", json=body, headers=headers) as answer:
+            assert answer.status_code == 200, answer.read()
+            yield answer
+
+
+def way_of(answer: httpx.Response) -> str:
+    """Where a client of this response's comes back to."""
+    return answer.headers["x-stream-resume"]
+
+
+def id_of(way: str) -> str:
+    """The stream that a way leads to."""
+    return way.split("/")[2]
+
+
+def ids(data: bytes) -> list[int]:
+    """The ids of the events."""
+    return [int(number) for number in _ID.findall(data)]
+
+
+def owner_of(way: str) -> str:
+    """The process that has the stream."""
+    return way.partition("token=")[2].partition(".")[0]
+
+
+@dataclass
+class Deployment:
+    """A host of two workers, whose streams are asked for, and a host of one.
+
+    `kind` says which other process is asked: a worker of the same host, or the host.
+    """
+
+    one: ServerProcess
+    two: ServerProcess
+    kind: str = ""
+
+    def begun(
+        self, model: str = SHORT, grace: str = "20", events: int = 4
+    ) -> tuple[str, bytes]:
+        """Begin a stream and lose it; return the way back and what came."""
+        with Client(self.one.url) as client, client.chat(model, grace) as answer:
+            data = b""
+            for block in answer.iter_raw():
+                data += block
+                if data.count(b"\n\n") >= events:
+                    break
+            return way_of(answer), data
+
+    @contextmanager
+    def other(self, way: str) -> Iterator[Client]:
+        """Give a client that is connected to another process than the owner."""
+        url = self.one.url if self.kind == "worker" else self.two.url
+        for _ in range(200):
+            with Client(url) as client:
+                with client.chat("simulator/fast?chunks=1") as response:
+                    response.read()
+                if owner_of(way_of(response)) != owner_of(way):
+                    yield client
+                    return
+        raise AssertionError("all connections came to one worker")
+
+    def listed(self, way: str) -> dict[str, Any]:
+        """What the live streams say of one, whichever process is asked."""
+        url = self.one.url if self.kind == "worker" else self.two.url
+        document = httpx.get(f"{url}/streams").json()
+        assert document["complete"]
+        found = [one for one in document["streams"] if one["id"] == id_of(way)]
+        return found[0] if found else {}
+
+    def state(self, way: str) -> str:
+        """The state of a stream; empty if it lives no more."""
+        return str(self.listed(way).get("state", ""))
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Start all of it; stop all of it."""
+    folder = tmp_path_factory.mktemp("deployment")
+    port = free_port()
+    simulate = [sys.executable, "-m", "trio_ai_stream.simulator", "--port", str(port)]
+    with running("valkey") as valkey, subprocess.Popen(simulate) as simulator:
+
+        def host(name: str, workers: int) -> ServerProcess:
+            return ServerProcess(
+                folder / name,
+                WORKERS=str(workers),
+                UPSTREAM="openrouter",
+                OPENROUTER_API_KEY="sk-or-test-key",
+                OPENROUTER_BASE_URL=f"http://127.0.0.1:{port}/api/v1",
+                REDIS_URL=valkey.url,
+                REDIS_TIMEOUT_SECS="5",
+                PEER_ADDRESS=f"127.0.0.1:{free_port()}",
+                WRITE_TIMEOUT_SECS="1",
+                DRAIN_TIMEOUT_SECS="1",
+                GRACE_STREAM_BYTES="65536",
+            )
+
+        one, two = host("one", 2), host("two", 1)
+        try:
+            yield Deployment(one, two)
+        finally:
+            one.stop()
+            two.stop()
+            simulator.terminate()
+
+
+@pytest.fixture(params=["worker", "host"])
+def deployment(servers: Deployment, request: pytest.FixtureRequest) -> Deployment:
+    """The deployment, asked at a worker or at a host that is not the owner."""
+    return replace(servers, kind=request.param)
+
+
+def test_who_comes_to_another_process_goes_on(deployment: Deployment) -> None:
+    """All events once, byte for byte as the owner has them; 204 when all are had."""
+    way, first = deployment.begun()
+    last = ids(first)[-1]
+    with deployment.other(way) as other:
+        back = other.get(way, headers={"Last-Event-ID": str(last)})
+        assert back.headers["x-stream-grace"] == "20"
+        assert way_of(back) == way
+        assert back.headers["content-type"] == "text/event-stream; charset=utf-8"
+        together = ids(first)[:last] + ids(back.content)
+        assert together == list(range(1, len(together) + 1))
+        assert back.content.count(b'"type":"done"') == 1
+        assert other.get(f"{way}&after={last}").content == back.content
+        assert other.get(f"{way}&after={together[-1]}").status_code == 204
+        assert other.head(way).status_code == 200
+
+
+def test_what_is_wrong_is_as_wrong_there(deployment: Deployment) -> None:
+    """A wrong token or id is 404, no id 400, and a process that never was 410."""
+    way, _ = deployment.begun(ENDLESS)
+    with deployment.other(way) as other:
+        for path, status in {
+            way[:-1] + ("A" if way[-1] != "A" else "B"): 404,
+            way.replace(id_of(way), "other"): 404,
+            way.replace("token=", "token=x"): 404,
+            f"{way}&after=x": 400,
+            f"{way}&after=999": 400,
+            way.replace(owner_of(way), "0123456789ab"): 410,
+        }.items():
+            assert other.get(path).status_code == status, path
+        assert other.delete(f"/streams/{id_of(way)}").status_code == 200
+
+
+def test_a_reader_that_leaves_is_gone_for_the_owner(deployment: Deployment) -> None:
+    """The stream is detached, any process says so, and the grace's end ends it."""
+    way, _ = deployment.begun(ENDLESS, grace="0.4")
+    with deployment.other(way) as other, other.stream("GET", way) as back:
+        blocks = back.iter_raw()
+        assert next(blocks).startswith(b"id: 1\n")
+        assert deployment.state(way) == "streaming"
+    until(lambda: deployment.state(way) == "detached")
+    record = deployment.one.ended(id_of(way))
+    assert (record["outcome"], record["resumes"]) == ("abandoned", 1)
+
+
+def test_a_reader_that_does_not_read_holds_nobody(deployment: Deployment) -> None:
+    """Upstream waits for it through both processes; then it counts as gone."""
+    flood = "simulator/flood?first_token_ms=200"
+    way, _ = deployment.begun(flood, events=1)
+    with deployment.other(way) as other, other.stream("GET", way):
+        until(lambda: deployment.state(way) == "streaming")
+        until(lambda: deployment.state(way) == "detached")
+        events = deployment.listed(way)["events"]
+        assert deployment.listed(way)["events"] == events, "the log is full"
+    with deployment.other(way) as other:
+        other.delete(f"/streams/{id_of(way)}")
+    assert deployment.one.ended(id_of(way))["outcome"] == "cancelled"
+
+
+def test_a_cancel_reaches_a_detached_stream(deployment: Deployment) -> None:
+    """It is listed as detached there, ends at once, and who comes back is told."""
+    way, _ = deployment.begun(ENDLESS)
+    until(lambda: deployment.state(way) == "detached")
+    with deployment.other(way) as other:
+        answer = other.delete(f"/streams/{id_of(way)}").json()
+        assert (answer["outcome"], answer["state"]) == ("cancelled", "detached")
+        assert other.get(way).content.count(b'"error_type":"cancelled"') == 1
+
+
+def test_a_reader_elsewhere_takes_over(deployment: Deployment) -> None:
+    """The first is told that it is superseded; a cancel then tells the second."""
+    with Client(deployment.one.url) as client, client.chat(ENDLESS) as first:
+        blocks, way = first.iter_raw(), way_of(first)
+        next(blocks)
+        with deployment.other(way) as other, other.stream("GET", way) as second:
+            more = second.iter_raw()
+            next(more)
+            assert b'"error_type":"superseded"' in b"".join(blocks)
+            httpx.delete(f"{deployment.one.url}/streams/{id_of(way)}")
+            assert b'"error_type":"cancelled"' in b"".join(more)
+
+
+def test_a_generation_is_known_everywhere(deployment: Deployment) -> None:
+    """Whoever got it may ask any process for upstream's account of it."""
+    with Client(deployment.one.url) as client, client.chat(SHORT) as answer:
+        found = re.search(rb'"generation_id":"([^"]+)"', answer.read())
+        way = way_of(answer)
+    assert found is not None
+    name = found[1].decode()
+    with deployment.other(way) as other:
+        account = other.get("/v1/generation", params={"id": name}).json()
+        assert account["data"]["id"] == name
+        missing = other.get("/v1/generation", params={"id": "gen-none"})
+        assert missing.status_code == 404
+
+
+def test_a_process_that_is_killed_takes_its_streams_with_it(
+    servers: Deployment,
+) -> None:
+    """Who reads there is cut off; who comes back is told 410, there and at its host."""
+    at_two = replace(servers, kind="host")
+    way, _ = servers.begun(ENDLESS)
+    with at_two.other(way) as other, other.stream("GET", way) as back:
+        blocks = back.iter_raw()
+        next(blocks)
+        for pid in children(servers.one._process.pid):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(httpx.RemoteProtocolError):
+            b"".join(blocks)
+    assert httpx.get(f"{servers.two.url}{way}").status_code == 410
+
+    def replaced() -> int:
+        try:
+            return httpx.get(f"{servers.one.url}{way}").status_code
+        except httpx.TransportError:  # the new workers do not listen yet
+            return 0
+
+    assert until(replaced) == 410
