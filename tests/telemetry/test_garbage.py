@@ -70,6 +70,7 @@ def test_the_settled_collector_makes_young_passes_only() -> None:
     program = """
 import gc
 from trio_ai_stream.telemetry.garbage import settle_collector
+gc.disable()  # as a start does
 settle_collector()
 before = gc.get_stats()
 kept = [[] for _ in range(400_000)]

@@ -33,9 +33,13 @@ STREAM_BYTES: Final = 64 * 2**10
 
 
 def settle_collector() -> None:
-    """Leave alone what lives as long as the process, and the older generations."""
+    """Leave alone what lives as long as the process, and the older generations.
+
+    It ends a start, during which the collector may have been off (`cli.py`).
+    """
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(YOUNG_AFTER, _NEVER, _NEVER)
 
 
