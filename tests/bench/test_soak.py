@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+
 import pytest
 
 from bench.soak import main
+from trio_ai_stream.telemetry.logs import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """Put the log back: the soak's lets only errors through, for the whole process."""
+    yield
+    configure_logging(stream=io.StringIO())
 
 
 def test_streams_with_random_endings_leave_nothing_for_the_collector(
