@@ -12,18 +12,20 @@ from bench.rows.row import Rounds
 
 # One event at once, the next one far off.
 IDLE_MODEL = "bench/2/600000"
-# So soon is a silent stream of ours watched by a task of its own, as it would be sooner
-# or later.
-HEARTBEAT_S = 8
 
 
 @dataclass(frozen=True)
 class Idle(Rounds):
-    """`streams` that are silent after their first event."""
+    """`streams` that are silent after their first event.
+
+    After `heartbeat_s` each of ours is watched by a task of its own, as it would be
+    sooner or later.
+    """
 
     streams: int = 1000
     warm_up: int = 50
     seconds: float = 20.0
+    heartbeat_s: float = 8.0
 
     def measure(self) -> list[Figure]:
         """Return resident memory a stream."""
@@ -34,7 +36,7 @@ class Idle(Rounds):
         for who in self.turns():
             with (
                 upstream() as source,
-                gateway(who, source, HEARTBEAT_SECS=str(HEARTBEAT_S)) as (
+                gateway(who, source, HEARTBEAT_SECS=str(self.heartbeat_s)) as (
                     process,
                     target,
                 ),
@@ -50,6 +52,6 @@ class Idle(Rounds):
                 held.add(who, count)
                 if who == "ours":
                     young.add(who, (process.resident - before) / 1000 / count)
-                    load.read_for(HEARTBEAT_S)
+                    load.read_for(self.heartbeat_s)
                 memory.add(who, (process.resident - before) / 1000 / count)
         return [young, memory, held]

@@ -26,6 +26,8 @@ class Pauses:
     seconds: float = 20.0
     newcomers: int = 1000
     beside: int = 1000
+    within_s: float = 1.0
+    settle_s: float = 2.0
 
     def measure(self) -> list[Figure]:
         """Return the delays of events, the longest turn, and newcomers' waits."""
@@ -37,14 +39,15 @@ class Pauses:
             f"{work}: longest turn, from the first on", "ms", "at most 10", digits=1
         )
         cpu = Figure(f"{work}: CPU", "% of a core", digits=0)
-        name = f"{self.newcomers} streams begun within 1 s beside {self.beside}"
+        name = f"{self.newcomers} streams begun within {self.within_s:g} s"
+        name += f" beside {self.beside}"
         first = Figure(f"{name}: first content p99", "ms", "at most 20", digits=1)
         for _ in range(self.rounds):
             for who in ("ours", "aiohttp"):
                 with upstream() as source, gateway(who, source) as (process, target):
                     with Load(target) as load:
                         self.raise_to(load, self.streams, at_once=_AT_ONCE)
-                        load.read_for(2)
+                        load.read_for(self.settle_s)
                         load.delays_s.clear()
                         before = process.cpu_s
                         load.read_for(self.seconds)
@@ -66,11 +69,11 @@ class Pauses:
             load.read_to_begin(begun, at_most_s=60)
 
     def newcomers_p99_s(self, load: Load) -> float:
-        """Begin streams, one by one, within a second; return the slow ones' wait."""
+        """Begin streams, one by one, within that time; return the slow ones' wait."""
         begun = []
         for _ in range(self.newcomers):
             begun += load.begin(1, self.model)
-            load.read_for(1 / self.newcomers)
+            load.read_for(self.within_s / self.newcomers)
         load.read_to_begin(begun, at_most_s=60)
         return quantile([e.first_s for e in begun if e.first_s is not None], 0.99)
 

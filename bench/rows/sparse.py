@@ -25,6 +25,7 @@ class Sparse:
     few: int = 20
     seconds: float = 8.0
     requests: int = 100
+    settle_s: float = 1.0
 
     def measure(self) -> list[Figure]:
         """Return CPU and first content, ours to aiohttp's."""
@@ -58,7 +59,7 @@ class Sparse:
                             model = f"bench/100000/{period_ms}"
                             begun = load.begin(streams, model)
                             load.read_to_begin(begun, at_most_s=60)
-                            load.read_for(1)
+                            load.read_for(self.settle_s)
                             before = process.cpu_s
                             load.read_for(self.seconds)
                             used = process.cpu_s - before

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from cancel_lab.records import RunRecord
 from cancel_lab.report.theme import PALETTE, caption, look, new_figure
 from cancel_lab.timeline import Kind, Lane, Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NS_PER_S = 1e9
 NS_PER_MS = 1e6

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.report.summary import Cell, cells
 from cancel_lab.report.theme import PALETTE, caption, look, new_figure
 from cancel_lab.statistics import distribution
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GOOD = {Status.PASS}
 UNKNOWN = {Status.SKIPPED, Status.CENSORED}

@@ -1,16 +1,15 @@
-"""How all plots look: Agg, one colour-blind-safe palette, reproducible files."""
+"""How all plots look: Agg, one colour-blind-safe palette, reproducible files.
+
+Matplotlib takes half a second to import, so only who draws imports it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-import matplotlib.style
-
-matplotlib.use("Agg")
-
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart under every common colour deficiency.
 PALETTE = (
@@ -31,6 +30,10 @@ STYLE: dict[str, Any] = {
 
 def new_figure(width: float = 7.0, height: float = 4.0) -> Figure:
     """Return an empty figure of a size in inches."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    matplotlib.use("Agg")
     matplotlib.style.use(STYLE)
     return Figure(figsize=(width, height), layout="constrained")
 
