@@ -1,4 +1,4 @@
-"""A real server and the system's Chromium; both for one module of tests at a time.
+"""A real server and the system's Chromium, both for all modules of a worker.
 
 The tests are plain functions on Playwright's synchronous API. What Playwright evaluates
 in the page stands outside its content security policy, except for `wait_for_function`.
@@ -10,13 +10,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import (
     Browser,
     Locator,
     Page,
-    ViewportSize,
     expect,
     sync_playwright,
 )
@@ -35,9 +35,9 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server without keys."""
+@pytest.fixture(scope="package")
+def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server without keys, for all modules."""
     log = tmp_path_factory.mktemp("server") / "log"
     process = ServerProcess(log, MAX_MESSAGES_LENGTH="20000")
     yield process
@@ -45,6 +45,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="module")
+def server(plain_server: ServerProcess) -> ServerProcess:
+    """The server that the page is of; a module may have one of its own."""
+    return plain_server
+
+
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Headless Chromium."""
     if CHROMIUM is None:
@@ -63,37 +69,96 @@ expect.set_options(timeout=30_000)
 Open = Callable[..., Page]
 
 
-@contextmanager
-def visits(browser: Browser, server: ServerProcess) -> Iterator[Open]:
-    """Open the page as a new visitor; no script error and no policy violation."""
-    complaints: list[str] = []
-    pages: list[Page] = []
+class Tab:
+    """A page; its script errors and violations of the policy are `complaints`."""
 
-    def open_page(url: str = "", *, width: int = 1280, **options: Any) -> Page:
-        size = ViewportSize(width=width, height=800)
-        page = browser.new_context(viewport=size, **options).new_page()
-        pages.append(page)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda line: complaints.append(line.text))
-        page.goto(url or server.url)
+    def __init__(self, browser: Browser, **options: Any) -> None:
+        self.page = browser.new_context(**options).new_page()
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda line: self.complaints.append(line.text))
+
+    def visit(self, url: str, width: int, **media: Any) -> Page:
+        """Open the page of a server."""
+        page = self.page
+        page.set_viewport_size({"width": width, "height": 800})
+        # Animations cost a core where there is no graphics card.
+        page.emulate_media(**{"reduced_motion": "reduce", **media})
+        page.goto(url)
         page.locator("#link:not([data-state=waiting])").or_(
             page.get_by_text("needs the API key")
         ).wait_for()
         return page
 
+    def forget(self) -> None:
+        """Be a new visitor's: without what the last one has left."""
+        page = self.page
+        page.unroute_all()
+        page.emulate_media(color_scheme="null", forced_colors="null", contrast="null")
+        if page.url.startswith("http"):
+            parts = urlsplit(page.url)
+            page.evaluate("sessionStorage.clear()")
+            page.goto("about:blank")
+            session = page.context.new_cdp_session(page)
+            origin = f"{parts.scheme}://{parts.netloc}"
+            what = {"origin": origin, "storageTypes": "indexeddb,local_storage"}
+            session.send("Storage.clearDataForOrigin", what)
+            session.detach()
+        self.complaints.clear()
+
+    def close(self) -> None:
+        """Close it with all that it holds."""
+        self.page.context.close()
+
+
+@pytest.fixture(scope="package")
+def first_tab(browser: Browser) -> Iterator[Tab]:
+    """A tab for all tests: a new one costs half a second."""
+    tab = Tab(browser)
+    yield tab
+    tab.close()
+
+
+MEDIA = {"color_scheme", "reduced_motion", "forced_colors", "contrast"}
+
+
+@contextmanager
+def visits(
+    browser: Browser, server: ServerProcess, first: Tab | None = None
+) -> Iterator[Open]:
+    """Open the page as a new visitor; no script error and no policy violation."""
+    tabs: list[Tab] = []
+
+    def open_page(url: str = "", *, width: int = 1280, **options: Any) -> Page:
+        media = {name: options.pop(name) for name in MEDIA & options.keys()}
+        if first is None or first in tabs or options:
+            tab = Tab(browser, **options)
+        else:
+            tab = first
+            tab.forget()
+        tabs.append(tab)
+        return tab.visit(url or server.url, width, **media)
+
     yield open_page
-    for page in pages:
-        page.context.close()
     # An answer of 4xx is in the console too; it is no complaint of the page's.
-    own = [text for text in complaints if not text.startswith("Failed to load")]
+    own = [
+        text
+        for tab in tabs
+        for text in tab.complaints
+        if not text.startswith("Failed to load")
+    ]
+    for tab in tabs:
+        if tab is not first:
+            tab.close()
     assert not own, own
 
 
 @pytest.fixture
-def visit(browser: Browser, server: ServerProcess) -> Iterator[Open]:
-    """Visits of one test."""
-    with visits(browser, server) as open_page:
+def visit(browser: Browser, server: ServerProcess, first_tab: Tab) -> Iterator[Open]:
+    """Visits of one test; what it has left running ends with it."""
+    with visits(browser, server, first_tab) as open_page:
         yield open_page
+    server.cancel_all()
 
 
 def choose(page: Page, model: str) -> None:

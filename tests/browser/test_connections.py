@@ -23,6 +23,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         TLS_CERT_FILE=str(certificate),
         TLS_KEY_FILE=str(key),
         DRAIN_TIMEOUT_SECS="0.5",
+        GRACE_MAX_SECS="0.5",
     )
     yield process
     process.stop()
@@ -43,13 +44,32 @@ def test_over_http2_a_stop_is_the_same(visit: Open, server: ServerProcess) -> No
 
 
 def test_a_closed_tab_ends_its_stream(visit: Open, server: ServerProcess) -> None:
-    """Closing the tab resets the stream on the connection; upstream is closed."""
+    """Closing the tab resets the stream on the connection; its grace is all it has."""
     page = visit(ignore_https_errors=True)
     answer = ask(page, "Go on for ever.", "simulator/endless")
     expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
     request_id = answer.get_attribute("data-request") or ""
     page.close()
-    assert server.ended(request_id)["outcome"] == "client_disconnected"
+    record = server.ended(request_id)
+    assert record["outcome"] == "abandoned"
+    assert record["detached_ms"] >= 500
+
+
+def test_where_a_cancel_fails_the_page_hangs_up(
+    visit: Open, server: ServerProcess
+) -> None:
+    """Without DELETE (a proxy may refuse it) Stop closes the request itself."""
+    page = visit(ignore_https_errors=True)
+    page.route(
+        re.compile("/streams/[0-9a-f]+$"),
+        lambda route: route.fulfill(status=404, body="{}"),
+    )
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    page.keyboard.press("Escape")
+    expect(finished(answer).locator(".card.stopped")).to_contain_text("abandoned")
+    request_id = answer.get_attribute("data-request") or ""
+    assert server.ended(request_id)["outcome"] == "abandoned"
 
 
 def test_a_drain_is_told_and_held_up_by_nobody(

@@ -21,11 +21,13 @@ def test_a_running_stream_is_a_tree_of_tasks_and_scopes(
     request_id = answer.get_attribute("data-request") or ""
     expect(stream).to_have_attribute("data-id", request_id)
     expect(page.locator("#live-count")).to_have_text("1")
-    expect(stream.locator(".nursery .name")).to_have_text(["stream nursery"])
-    # Its watch begins with its first timer's time, HEARTBEAT_SECS after its start.
-    expect(stream.locator(".nursery .task")).to_have_count(0)
+    expect(stream.locator(".nursery .name")).to_have_text(
+        ["grace nursery", "stream nursery"]
+    )
+    # Its timers begin with the time of the first, HEARTBEAT_SECS after its start.
+    expect(stream.locator(".task > code")).to_have_text(["stream", "grace"])
     expect(stream.locator(".scope > span:first-child")).to_have_text(
-        ["stop", "deadline", "idle"]
+        ["stop", "grace", "deadline", "idle"]
     )
     expect(stream.locator("[data-label=idle] .left")).to_have_text(
         re.compile(r"^(60\.0|59\.\d) s$")
@@ -43,7 +45,7 @@ def test_a_waiting_stream_shows_its_first_token_budget(visit: Open) -> None:
     answer = ask(page, "Think.", "simulator/no-token")
     stream = page.locator(".stream[data-state=waiting]")
     labels = stream.locator(".scope > span:first-child")
-    expect(labels).to_have_text(["stop", "deadline", "first token"])
+    expect(labels).to_have_text(["stop", "grace", "deadline", "first token"])
     left = stream.locator("[data-label=first_token] .left")
     expect(left).to_have_text(re.compile(r"^1(19|18)\.\d s$"))
     before = left.inner_text()
@@ -57,12 +59,15 @@ def test_another_visitor_sees_the_stream_come_and_go(visit: Open) -> None:
     watcher, talker = visit(), visit()
     answer = ask(talker, "Go on for ever.", "simulator/endless")
     expect(watcher.locator(".stream[data-state=streaming]")).to_have_count(1)
+    assert answer is not None
     talker.close()
+    detached = watcher.locator(".stream[data-state=detached]")
+    expect(detached.locator("[data-label=grace] .left")).to_contain_text("s")
+    detached.get_by_role("button", name="Cancel").click()
     expect(watcher.locator(".stream")).to_have_count(0)
     ended = watcher.locator("#live-ended li").first
-    expect(ended).to_contain_text("client_disconnected")
+    expect(ended).to_contain_text("cancelled")
     expect(ended).to_contain_text("upstream closed in")
-    assert answer is not None
 
 
 def test_the_page_reconnects_to_a_restarted_server(visit: Open) -> None:
@@ -92,13 +97,13 @@ def test_many_streams_are_rows_and_one_opens_into_its_tree(
     expect(page.locator(".stream .tree")).to_have_count(0)
     expect(rows.first.locator(".spark")).to_have_text(re.compile("[▁-█]{2}"))
     rows.first.locator(".open").press("Enter")
-    expect(rows.first.locator(".nursery .name")).to_have_text("stream nursery")
+    expect(rows.first.locator(".nursery .name").last).to_have_text("stream nursery")
     request_id = rows.first.get_attribute("data-id") or ""
     rows.first.get_by_role("button", name="Cancel").click()
     was = page.locator(".was")
     expect(was.locator(".steps li").first).to_contain_text("cause: cancelled")
     expect(was.locator(".steps li").last).to_contain_text("permit are gone")
-    expect(was.locator(".scope.closed")).to_have_count(3)
+    expect(was.locator(".scope.closed")).to_have_count(4)
     expect(page.locator("#live-count")).to_have_text("2")
     ended = page.locator("#live-ended li").first
     expect(ended).to_contain_text(request_id[:8])

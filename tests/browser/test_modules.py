@@ -70,6 +70,13 @@ def test_events_are_parsed_in_any_cuts(
         assert [[e["type"], e["data"]] for e in found] == events, cuts
 
 
+def test_an_id_holds_until_the_next(page: Page) -> None:
+    """An event without an id has the one before it (WHATWG HTML 9.2.6)."""
+    text = "data: a\n\nid: 1\ndata: b\n\n: no event\n\ndata: c\n\nid:2\ndata: d\n\n"
+    for found in page.evaluate(PARSE, cuts_of(text)):
+        assert [event["id"] for event in found] == ["", "1", "1", "2"]
+
+
 TEXT = """# Title
 Some *italic*, **bold**, ~~gone~~ and `code`, [a link](https://example.org/).
 

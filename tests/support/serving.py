@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+
 PATIENCE_S = 30
 T = TypeVar("T")
 
@@ -51,6 +53,19 @@ class ServerProcess:
             return next((r for r in records if name in map(r.get, names)), {})
 
         return until(found)
+
+    def running(self) -> list[str]:
+        """Return the ids of the live streams; none if the server has gone."""
+        try:
+            found = httpx.get(f"{self.url}/streams", verify=False).json()
+        except httpx.TransportError:
+            return []
+        return [one["id"] for one in found.get("streams", [])]
+
+    def cancel_all(self) -> None:
+        """Cancel whatever streams there are."""
+        for one in self.running():
+            httpx.delete(f"{self.url}/streams/{one}", verify=False)
 
     def terminate(self) -> float:
         """Ask for the drain and wait for the end; return the seconds it took."""

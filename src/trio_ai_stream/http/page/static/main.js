@@ -25,7 +25,7 @@ const SAVE_MS = 1000;
 const TITLE_LENGTH = 60;
 
 const draft = choice("draft");
-const lastOpen = choice("conversation");
+const lastOpen = choice("conversation", "sessionStorage"); // of this tab, through reloads
 const options = choice("options");
 const bannerAway = choice("banner away");
 
@@ -36,7 +36,7 @@ let waiting = null; // the message that waits for the server: {back()}
 let editing = null; // the message that the composer's text will take the place of
 let conversation = newConversation();
 
-const thread = new Thread({ edit, retry, fresh, key: () => $("key").focus() });
+const thread = new Thread({ edit, retry, reopen, fresh, key: () => $("key").focus() });
 new Picker($("model"), $("models"), findModels, describeModel);
 
 function newConversation() {
@@ -110,13 +110,10 @@ async function answer(item) {
     const { left, sent } = fitting();
     shown = thread.addAnswer(message);
     if (left > 0) shown.note(`The server takes ${config.max_messages_length} characters: ${left} older left out.`);
-    running(new Exchange());
     conversation.messages[at] = message;
     say("Answering");
-    const saving = setInterval(save, SAVE_MS);
-    result = await exchange.run({ ...request(), messages: sent }, shown);
-    clearInterval(saving);
-    if (result.end === "error" && result.type === "connection_lost" && result.id === null) {
+    result = await follow(new Exchange(), { ...request(), messages: sent }, shown, message);
+    if (result.end === "error" && result.type === "connection_lost" && !result.begun) {
       // Nothing has begun: the message waits for the server to come back.
       shown.item.remove();
       conversation.messages.length = at;
@@ -125,18 +122,60 @@ async function answer(item) {
       if (!(await serverIsBack(item))) return;
     }
   }
-  message.result = result;
-  if (result.end === "stopped" && result.id !== null) {
-    message.record = await live.record(result.id, result.receipt ? SOON_MS : LATER_MS);
+  await over(result, shown, message, at);
+}
+
+/** Stream an answer into the page, and keep all of it; return how it ended. */
+async function follow(one, body, shown, message) {
+  running(one);
+  const saving = setInterval(save, SAVE_MS);
+  const keep = () => save();
+  addEventListener("pagehide", keep);
+  const lost = () => {
+    shown.lost();
+    say("The connection is lost: reconnecting");
+  };
+  const found = () => {
+    shown.found();
+    say("Connected again");
+  };
+  const began = (event) => {
+    shown.began(event);
+    message.resume = one.resume;
+    save();
+  };
+  const result = await one.run(body, { ...shown, began, lost, found });
+  clearInterval(saving);
+  removeEventListener("pagehide", keep);
+  return result;
+}
+
+/** Show how an answer ended, and keep it, unless another tab does. */
+async function over(result, shown, message, at) {
+  if (result.end !== "elsewhere") {
+    message.result = result;
+    if (result.end === "stopped") {
+      message.record = await live?.record(result.id, result.receipt ? SOON_MS : LATER_MS);
+    }
+    delete message.resume;
+    await save();
   }
   running(null);
-  await save();
-  await thread.end(shown, message, at);
-  say(spoken(message));
+  await thread.end(shown, { ...message, result }, at);
+  say(spoken({ ...message, result }));
+}
+
+/** Go on with the answer that another page, or this one before a reload, has begun. */
+async function goOn(shown) {
+  const at = conversation.messages.length - 1;
+  const message = conversation.messages[at];
+  const result = await follow(new Exchange(message.resume), null, shown, message);
+  await over(result, shown, message, at);
 }
 
 function spoken({ result, record }) {
   if (result.end === "done") return "Answer complete";
+  if (result.end === "elsewhere") return "The answer goes on in another tab";
   if (result.end !== "stopped") return `The answer failed: ${result.message}`;
   return `Stopped. Outcome: ${record?.outcome ?? result.receipt?.outcome ?? "cancelled"}.`;
 }
@@ -214,7 +253,14 @@ function show(record) {
   conversation = record;
   lastOpen.set(record.id);
   stopEditing();
-  thread.show(record.messages);
+  const open = thread.show(record.messages);
+  if (open) goOn(open);
+}
+
+/** Show this conversation as it is kept: another tab may have gone on with it. */
+async function reopen() {
+  const record = await conversations.get(conversation.id);
+  if (record && !exchange && !waiting) show(record);
 }
 
 /** Take a message of the user's back into the composer; sending replaces what follows. */

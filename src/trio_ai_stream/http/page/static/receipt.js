@@ -66,7 +66,8 @@ export function errorCard(result, remedy) {
  */
 export function stopCard(result, record) {
   const known = record ?? result.receipt;
-  const outcome = known?.outcome ?? (result.hungUp ? "client_disconnected" : "cancelled");
+  const left = result.grace ? `not heard: the server ends it within ${result.grace} s` : "client_disconnected";
+  const outcome = known?.outcome ?? (result.hungUp ? left : "cancelled");
   const told = record ? record.told : !result.hungUp;
   const after = told && result.stopMs != null ? `${time(result.stopMs)} after you pressed` : "";
   const span = `in ${time(record?.duration_ms ?? result.totalMs)}`;

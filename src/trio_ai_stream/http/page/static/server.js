@@ -5,6 +5,8 @@ import { readEvents } from "./sse.js";
 const KEY = "trio-ai-stream key";
 // A cancel takes a few milliseconds; a server that cannot answer is hung up on.
 const CANCEL_MS = 3000;
+// How long a stream goes on without this page: a reload, a tunnel, another network.
+const GRACE_S = 30;
 const MARKDOWN_MS = 5000;
 
 export const key = {
@@ -67,21 +69,40 @@ export async function parseMarkdown(text) {
   }
 }
 
-/** Start an answer; return its id and its events, parsed, in batches as they arrive. */
-export async function startChat(body, signal) {
+/** Make an id for a request: so that it can be cancelled before its answer has come. */
+export const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/**
+ * Start an answer: {id, way, grace, batches}. `batches` are its events, parsed, as they arrive;
+ * `way` is where it goes on after a lost connection within `grace` seconds, or null.
+ */
+export async function startChat(body, id, signal) {
   const response = await fetch("/chat", {
     method: "POST",
-    headers: headers({ "Content-Type": "application/json" }),
+    headers: headers({ "Content-Type": "application/json", "X-Request-ID": id, "X-Stream-Grace": GRACE_S }),
     body: JSON.stringify(body),
     signal,
   });
   if (!response.ok) throw await refusal(response);
-  return { id: response.headers.get("X-Request-ID"), batches: parsed(response) };
+  const said = (name) => response.headers.get(name);
+  return {
+    id: said("X-Request-ID"),
+    way: said("X-Stream-Resume"),
+    grace: Number(said("X-Stream-Grace")),
+    batches: parsed(response),
+  };
+}
+
+/** Go on with a stream behind its event `after`: its events in batches. */
+export async function resumeChat(way, after, signal) {
+  const response = await fetch(way, { headers: headers({ "Last-Event-ID": after }), signal });
+  if (response.status !== 200) throw await refusal(response);
+  return parsed(response);
 }
 
 async function* parsed(response) {
   for await (const events of readEvents(response)) {
-    yield events.map((event) => JSON.parse(event.data));
+    yield events.map(({ id, data }) => Object.assign(JSON.parse(data), { at: id }));
   }
 }
 

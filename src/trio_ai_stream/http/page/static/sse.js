@@ -6,8 +6,9 @@ export class EventParser {
   #afterReturn = false;
   #type = "";
   #data = [];
+  #id = "";
 
-  /** Return the events that `text` completes, as {type, data}. */
+  /** Return the events that `text` completes, as {type, data, id}. */
   push(text) {
     if (text === "") return [];
     if (this.#first) text = text.replace(/^\uFEFF/, "");
@@ -25,7 +26,7 @@ export class EventParser {
   #line(line, events) {
     if (line === "") {
       if (this.#data.length > 0) {
-        events.push({ type: this.#type || "message", data: this.#data.join("\n") });
+        events.push({ type: this.#type || "message", data: this.#data.join("\n"), id: this.#id });
       }
       this.#type = "";
       this.#data = [];
@@ -37,10 +38,11 @@ export class EventParser {
     const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
     if (field === "data") this.#data.push(value);
     else if (field === "event") this.#type = value;
+    else if (field === "id") this.#id = value;
   }
 }
 
-/** Yield the events of a fetch response, all of one network chunk together. */
+/** Yield the events of a fetch response, all of one network chunk together; comments are none. */
 export async function* readEvents(response) {
   const parser = new EventParser();
   const decoder = new TextDecoder();
@@ -50,7 +52,7 @@ export async function* readEvents(response) {
       const { done, value } = await reader.read();
       if (done) return;
       const events = parser.push(decoder.decode(value, { stream: true }));
-      if (events.length > 0) yield events;
+      yield events;
     }
   } finally {
     reader.cancel().catch(() => {});

@@ -1,4 +1,4 @@
-// What this browser keeps: conversations in IndexedDB, small choices in localStorage.
+// What this browser keeps: conversations in IndexedDB, small choices in its other storages.
 // Where a browser allows neither (private windows), things last as long as the page.
 
 const NAME = "trio-ai-stream";
@@ -39,20 +39,20 @@ export const conversations = {
   remove: (id) => run("readwrite", (store) => store.delete(id), () => memory.delete(id)),
 };
 
-/** A small choice, as JSON: `choice("draft").get()`, `.set(value)`. */
-export function choice(name) {
+/** A small choice, as JSON: `choice("draft").get()`, `.set(value)`; in `sessionStorage` for this tab. */
+export function choice(name, storage = "localStorage") {
   const key = `${NAME} ${name}`;
   return {
     get() {
       try {
-        return JSON.parse(localStorage.getItem(key));
+        return JSON.parse(window[storage].getItem(key));
       } catch {
         return memory.get(key) ?? null;
       }
     },
     set(value) {
       try {
-        localStorage.setItem(key, JSON.stringify(value));
+        window[storage].setItem(key, JSON.stringify(value));
       } catch {
         memory.set(key, value);
       }

@@ -10,7 +10,7 @@ const action = (label, act) => {
   return button;
 };
 
-/** Shows a conversation; `acts` has edit(at), retry(at), key() and fresh(). */
+/** Shows a conversation; `acts` has edit(at), retry(at), reopen(), key() and fresh(). */
 export class Thread {
   #acts;
   #following = true;
@@ -23,19 +23,21 @@ export class Thread {
     });
   }
 
-  /** Show all of a conversation anew. */
+  /** Show all of a conversation anew; return the last answer if it may go on, as `addAnswer`. */
   show(messages) {
     $("messages").replaceChildren();
     $("welcome").hidden = messages.length > 0;
+    let open = null;
     messages.forEach((message, at) => {
       if (message.role === "user") this.addUser(message, at);
-      else this.#restore(message, at);
+      else open = this.#restore(message, at);
     });
     if (messages.at(-1)?.role === "user") {
       const send = action("Send it", () => this.#acts.retry(messages.length));
       $("messages").lastElementChild.append(el("p", { class: "line waits" }, "This has no answer yet. ", send));
     }
     this.toEnd(true);
+    return messages.at(-1)?.role === "user" ? null : open;
   }
 
   addUser(message, at) {
@@ -64,6 +66,14 @@ export class Thread {
     this.toEnd(true);
     const rendering = new Rendering(body, () => this.toEnd());
     let thoughts = null;
+    let lost = null;
+    if (message.thoughts) {
+      thoughts = this.#thoughts("Thoughts");
+      thoughts.lastChild.append(message.thoughts);
+      item.insertBefore(thoughts, body);
+    }
+    if (message.content) rendering.append(message.content);
+    if (message.id) item.dataset.request = message.id;
     return {
       item,
       rendering,
@@ -84,6 +94,12 @@ export class Thread {
         thoughts.lastChild.append(text);
         this.toEnd();
       },
+      lost: () => {
+        lost ??= el("p", { class: "line waits" }, "The connection is lost: reconnecting. The answer goes on at the server meanwhile.");
+        item.append(lost);
+        this.toEnd();
+      },
+      found: () => lost?.remove(),
     };
   }
 
@@ -91,9 +107,11 @@ export class Thread {
   async end(answer, message, at) {
     const { item, rendering } = answer;
     const { result, record } = message;
+    answer.found();
     await rendering.finish();
     item.removeAttribute("aria-busy");
     if (result?.end === "stopped") item.append(stopCard(result, record));
+    else if (result?.end === "elsewhere") item.append(this.#elsewhere());
     else if (result?.end === "done") item.append(doneLine(result));
     else if (result) item.append(errorCard(result, this.#remedy(result, at)));
     else item.append(el("p", { class: "line" }, "The page was closed before this answer had ended."));
@@ -107,14 +125,14 @@ export class Thread {
 
   #restore(message, at) {
     const answer = this.addAnswer(message);
-    if (message.id) answer.item.dataset.request = message.id;
-    if (message.thoughts) {
-      const thoughts = this.#thoughts("Thoughts");
-      thoughts.lastChild.append(message.thoughts);
-      answer.item.insertBefore(thoughts, answer.item.firstChild);
-    }
-    answer.rendering.append(message.content);
+    if (!message.result && message.resume) return answer;
     this.end(answer, message, at);
+    return null;
+  }
+
+  #elsewhere() {
+    const here = action("Go on here", () => this.#acts.reopen());
+    return el("p", { class: "line waits" }, "This answer goes on in another tab. ", here);
   }
 
   #thoughts(title) {

@@ -1,0 +1,139 @@
+"""An answer outlives its connection, and the page that began it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from tests.browser.conftest import Open, ask, choose, finished
+from tests.browser.line import Line
+from tests.support.serving import ServerProcess, until
+
+NUMBERS = " ".join(f"w{n}" for n in range(120))
+PACED = "simulator/echo?delay_ms=10"
+
+
+@pytest.fixture
+def line(server: ServerProcess) -> Iterator[Line]:
+    """A line to the server."""
+    line = Line(server.url)
+    yield line
+    line.cut()
+
+
+def begun(answer: Locator) -> Locator:
+    """Return the answer once a part of it is there."""
+    expect(answer.locator(".body")).to_have_text(re.compile(r"w1 w2"))
+    return answer
+
+
+def test_a_lost_connection_is_said_and_the_answer_goes_on(
+    visit: Open, server: ServerProcess, line: Line
+) -> None:
+    """Nothing is lost and nothing doubled, however often the line breaks."""
+    page = visit(line.url)
+    answer = begun(ask(page, NUMBERS, PACED))
+    for _ in range(2):
+        line.cut()
+        expect(answer).to_contain_text("reconnecting")
+        expect(page.get_by_role("status")).to_contain_text("reconnecting")
+        line.mend()
+        expect(answer).not_to_contain_text("reconnecting")
+    assert finished(answer).locator(".body").inner_text() == NUMBERS
+    record = server.ended(answer.get_attribute("data-request") or "")
+    assert record["outcome"] == "completed"
+    assert record["resumes"] >= 1
+
+
+def test_a_reload_in_mid_stream_goes_on(visit: Open, server: ServerProcess) -> None:
+    """The next page reads on behind what the last one has kept; twice."""
+    page = visit()
+    answer = begun(ask(page, NUMBERS, PACED))
+    for _ in range(2):
+        page.reload()
+        begun(answer)
+        expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    assert finished(answer).locator(".body").inner_text() == NUMBERS
+    expect(answer.locator(".line")).to_have_text(
+        re.compile(r"completed · first word .* · 120 events")
+    )
+    record = server.ended(answer.get_attribute("data-request") or "")
+    assert (record["outcome"], record["resumes"]) == ("completed", 2)
+
+
+def test_what_ended_while_the_page_was_away_is_whole(
+    visit: Open, server: ServerProcess
+) -> None:
+    """A page that comes back after the end has the rest, with the ending."""
+    page = visit()
+    answer = begun(ask(page, NUMBERS, PACED))
+    request_id = answer.get_attribute("data-request") or ""
+    page.goto("about:blank")
+    until(lambda: not server.running())
+    page.goto(server.url)
+    assert finished(answer).locator(".body").inner_text() == NUMBERS
+    assert server.ended(request_id)["outcome"] == "completed"
+
+
+def test_stop_cancels_by_id_also_after_a_reload(
+    visit: Open, server: ServerProcess
+) -> None:
+    """Stop works on an answer that another page has begun."""
+    page = visit()
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    page.reload()
+    page.get_by_role("button", name="Stop").click()
+    card = finished(answer).locator(".card.stopped")
+    expect(card).to_contain_text("You stopped this answer")
+    record = server.ended(answer.get_attribute("data-request") or "")
+    assert (record["outcome"], record["told"]) == ("cancelled", True)
+
+
+def test_stop_while_the_connection_is_lost(visit: Open, line: Line) -> None:
+    """Where nothing can be cancelled, the page says when the server ends it."""
+    page = visit(line.url)
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    line.cut()
+    expect(answer).to_contain_text("reconnecting")
+    page.keyboard.press("Escape")
+    card = finished(answer).locator(".card.stopped")
+    expect(card).to_contain_text("the server ends it within 30 s")
+    expect(answer).not_to_contain_text("reconnecting")
+
+
+def test_a_second_tab_takes_over_and_can_be_taken_from(visit: Open) -> None:
+    """Of two tabs with one conversation one reads; the other says so, with a button."""
+    first = visit()
+    answer = ask(first, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    second = first.context.new_page()
+    second.goto(first.url)
+    second.get_by_role("button", name="Chats").click()
+    second.locator("#history-list .title").click()
+    expect(answer).to_contain_text("goes on in another tab")
+    expect(second.get_by_role("button", name="Stop")).to_be_visible()
+    first.get_by_role("button", name="Go on here").click()
+    expect(second.locator(".assistant")).to_contain_text("goes on in another tab")
+    second.close()
+    first.keyboard.press("Escape")
+    expect(finished(answer).locator(".card.stopped")).to_be_visible()
+
+
+def test_a_server_that_has_forgotten_the_stream_is_believed(visit: Open) -> None:
+    """Then what came stays, and the answer can be asked for again."""
+    page = visit()
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    page.route(re.compile("/events"), lambda route: route.fulfill(status=404))
+    page.reload()
+    expect(finished(answer).locator(".card.failed")).to_contain_text("no longer has")
+    expect(answer.get_by_role("button", name="Try again")).to_be_visible()
+    page.unroute_all()
+    choose(page, "simulator/fast")
+    answer.get_by_role("button", name="Try again").click()
+    expect(finished(answer).locator(".line")).to_contain_text("completed")
