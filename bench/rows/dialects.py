@@ -22,14 +22,17 @@ GOAL: Final = "at most 1.3"
 
 @dataclass(frozen=True)
 class Dialects:
-    """`streams` of `events` each without delay, and `paced` with one in `period_ms`."""
+    """`streams` of `events` each without delay; `paced`, with one in `period_ms`.
+
+    Of the paced ones `each` events a stream are measured.
+    """
 
     rounds: int = 7
     streams: int = 32
     events: int = 2000
     paced: int = 100
     period_ms: int = 20
-    seconds: float = 1.5
+    each: int = 75
 
     def measure(self) -> list[Figure]:
         """Return CPU per event, and each round's ratio to chat completions."""
@@ -82,7 +85,12 @@ class Dialects:
         with Load(target) as load:
             begun = load.begin(self.paced, f"bench/1000000/{self.period_ms}")
             load.read_to_begin(begun, at_most_s=60)
-            load.read_for(self.seconds / 3)
+            self.read(load, self.each // 3)
             before, events = process.cpu_s, load.events
-            load.read_for(self.seconds)
+            self.read(load, self.each)
             return (process.cpu_s - before) / (load.events - events)
+
+    def read(self, load: Load, each: int) -> None:
+        """Read so many events more of each stream, on the average."""
+        wanted = load.events + self.paced * each
+        load.read_until(lambda: load.events >= wanted, at_most_s=60)

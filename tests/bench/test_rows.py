@@ -22,7 +22,7 @@ from bench.rows.row import Rounds, quantile
 TINY = {
     "relay": ["--rounds", "1", "--streams", "2", "--events", "40"],
     "dialects": ["--rounds", "1", "--streams", "2", "--events", "40", "--paced", "2",
-                 "--seconds", "0.2"],
+                 "--each", "6"],
     "first": ["--rounds", "1", "--streams", "2"],
     "paced": ["--streams", "3", "--events", "30", "--period-ms", "20"],
     "idle": ["--rounds", "1", "--streams", "3", "--warm-up", "1",
