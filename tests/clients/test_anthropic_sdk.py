@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import anthropic
@@ -10,7 +9,7 @@ import pytest
 import trio
 from anthropic.types import MessageParam
 
-from tests.clients.conftest import KEY, SimulatorProcess
+from tests.clients.conftest import KEY
 from tests.support.serving import ServerProcess
 
 HELLO: list[MessageParam] = [{"role": "user", "content": "hello"}]
@@ -129,35 +128,6 @@ def test_signs_of_life_are_no_events(client: anthropic.Anthropic) -> None:
         **asked("thinking?chunks=3", stream=True)
     )
     assert raw.http_response.read().count(b'"type":"ping"') >= 4
-
-
-# The SDK leaves its generators unfinished when it is cancelled.
-@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
-@pytest.mark.parametrize(
-    ("name", "phase"),
-    [
-        ("no-answer", "awaiting_headers"),
-        ("no-token", "awaiting_first_token"),
-        ("endless", "streaming"),
-    ],
-)
-async def test_leaving_on_trio(
-    server: ServerProcess, simulator: SimulatorProcess, name: str, phase: str
-) -> None:
-    """In every phase upstream's work ends, before the first token too."""
-    request_id = uuid.uuid4().hex
-    async with anthropic.AsyncAnthropic(
-        base_url=server.url, api_key=KEY, max_retries=0
-    ) as client:
-        with trio.move_on_after(0.8):
-            stream = await client.messages.create(
-                **asked(name, stream=True), extra_headers={"X-Request-ID": request_id}
-            )
-            async with stream:
-                async for _event in stream:
-                    await trio.lowlevel.checkpoint()
-    gone = await trio.to_thread.run_sync(simulator.gone, request_id)
-    assert gone["gone_phase"] == phase
 
 
 async def test_answers_on_trio(server: ServerProcess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import statistics
 import subprocess
 import tempfile
 import uuid
@@ -126,6 +127,34 @@ def test_vercels_package(
     assert "stop" not in result["errors"].values()
     assert len(result["errors"]) == 4
     assert simulator.gone(request_id)["gone_phase"] == "streaming"
+
+
+GONE = {
+    "before-the-head": "awaiting_headers",
+    "before-any-event": "awaiting_first_token",
+    "before-the-first-token": "awaiting_first_token",
+    "thinking": "streaming",
+    "answering": "streaming",
+}
+
+
+def test_leaving_in_each_phase(
+    folder: Path, server: ServerProcess, simulator: SimulatorProcess
+) -> None:
+    """Three SDKs leave, and upstream notices sooner than by a write to them.
+
+    The times are those of busy SDKs in one process; `by_hand` has theirs alone.
+    """
+    left = run(folder, "leaving.mjs", server.url, KEY, uuid.uuid4().hex)
+    assert len(left) == 3 * len(GONE)
+    times_ms = []
+    for request_id, left_ns in left.items():
+        gone = simulator.gone(request_id)
+        phase = next(name for name in GONE if request_id.endswith(name))
+        assert (gone["gone_phase"], gone["attempt"]) == (GONE[phase], 1), request_id
+        times_ms.append((gone["client_gone_ns"] - left_ns) / 1e6)
+    assert max(times_ms) < 450, times_ms
+    assert statistics.median(times_ms) < 150
 
 
 def test_eventsource_parser(folder: Path, server: ServerProcess) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import openai
 import pytest
-import trio
 
-from tests.clients.conftest import KEY, SimulatorProcess
+from tests.clients.conftest import KEY
 
 WEATHER: Any = {
     "type": "function",
@@ -101,31 +99,3 @@ def test_signs_of_life_disturb_nothing(client: openai.OpenAI) -> None:
     assert final.output_text
     events = list(client.responses.create(**asked("thinking?chunks=3", stream=True)))
     assert sum(e.type == "keepalive" for e in events) >= 3
-
-
-@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
-@pytest.mark.parametrize(
-    ("name", "phase"),
-    [
-        ("no-answer", "awaiting_headers"),
-        ("no-token", "awaiting_first_token"),
-        ("endless", "streaming"),
-    ],
-)
-async def test_leaving_on_trio(
-    base_url: str, simulator: SimulatorProcess, name: str, phase: str
-) -> None:
-    """In every phase upstream's work ends, before the first token too."""
-    request_id = uuid.uuid4().hex
-    async with openai.AsyncOpenAI(
-        base_url=base_url, api_key=KEY, max_retries=0
-    ) as client:
-        with trio.move_on_after(0.8):
-            stream = await client.responses.create(
-                **asked(name, stream=True), extra_headers={"X-Request-ID": request_id}
-            )
-            async with stream:
-                async for _event in stream:
-                    await trio.lowlevel.checkpoint()
-    gone = await trio.to_thread.run_sync(simulator.gone, request_id)
-    assert gone["gone_phase"] == phase

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -191,3 +192,16 @@ def test_a_response_repeats_its_request() -> None:
         assert (said["store"], said["truncation"]) == (False, "disabled")
     (call,) = found[-1]["response"]["output"]
     assert (call["type"], call["name"]) == ("function_call", "b")
+
+
+@pytest.mark.parametrize("ask", [message, response])
+def test_comments_may_come_before_any_event(
+    ask: Callable[[str], SimulatedChat],
+) -> None:
+    """As OpenRouter sends them while no provider has answered."""
+    chat = ask("fast?opening_ms=1200&chunks=1")
+    schedule = StreamSchedule(chat, Generation("gen-1", 1), lambda: 0)
+    writes = [step.data for step in schedule.steps() if isinstance(step, Write)]
+    comments = [data.startswith(b": OPENROUTER PROCESSING") for data in writes]
+    assert comments[:5] == [True, True, True, False, False]
+    assert writes[3].startswith(b"event: ")

@@ -252,6 +252,7 @@ class Faults:
     jitter_ms: float = _key(0.0, _ms, "seeded uniform addition to each delay")
     burst: int | None = _key(None, _count(10_000, 1), "content events in one write")
     headers_ms: float = _key(0.0, _ms, "from the request to the response's head")
+    opening_ms: float = _key(0.0, _ms, "comments only, for so long, before any event")
     first_token_ms: float = _key(0.0, _ms, "from the head to the first content")
     comments_ms: float = _key(0.0, _ms, "comments only, for so long, before content")
     comment_every_ms: float = _key(500.0, _ms, "from one comment to the next")

@@ -114,7 +114,8 @@ class StreamSchedule:
         return self.faults.corrupt != "none" or self.faults.end not in ("ok", "no_done")
 
     def _prelude(self) -> Iterator[Step]:
-        """Comments, the debug event, and the wait for the first token."""
+        """Comments, the first events, and the wait for the first token."""
+        yield from self._comments(self.faults.opening_ms / 1000)
         if self.chat.debug:
             yield Write(self.encoder.debug({"model": self.chat.model}), 1)
         if begun := self.encoder.begin(self.answer.prompt_tokens):
@@ -245,7 +246,8 @@ def whole_script(chat: SimulatedChat, generation: Generation) -> Iterator[Step]:
     """
     faults = chat.faults
     answer = compose(chat)
-    yield Pause((faults.headers_ms + faults.comments_ms + faults.first_token_ms) / 1000)
+    waits_ms = faults.headers_ms, faults.opening_ms, faults.comments_ms
+    yield Pause((sum(waits_ms) + faults.first_token_ms) / 1000)
     if answer.count is None or faults.end in ("silence", "comments"):
         yield Pause(math.inf)
     yield Pause(faults.delay_ms * (answer.count or 0) / 1000)
