@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as exc:
         print(exc, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130  # as a shell reports SIGINT
     finally:
         gc.enable()
 
@@ -109,12 +111,12 @@ def _read_flags(words: Sequence[str]) -> None:
 
 
 def _say_where_the_page_is(settings: Settings) -> None:
-    """Tell a person at a terminal what to open."""
+    """Tell a person at a terminal what to open; the log says when it can be opened."""
     host, port = settings.bind
     if port and sys.stderr.isatty():
         scheme = "http" if settings.TLS_CERT_FILE is None else "https"
         shown = "localhost" if host in {"0.0.0.0", "::", "127.0.0.1"} else host  # noqa: S104
-        print(f"the page: {scheme}://{shown}:{port}/", file=sys.stderr)
+        print(f"starting; the page: {scheme}://{shown}:{port}/", file=sys.stderr)
 
 
 def _serve(words: Sequence[str]) -> int:
@@ -123,9 +125,11 @@ def _serve(words: Sequence[str]) -> int:
 
     settings = load_settings()
     refuse_exposure(settings)
-    _say_where_the_page_is(settings)
+    from trio_ai_stream.server.launch import LISTEN_VARIABLE
     from trio_ai_stream.server.sockets import ActivationError
 
+    if LISTEN_VARIABLE not in os.environ:  # a worker: its parent has said it
+        _say_where_the_page_is(settings)
     try:
         return serve_under(settings)
     except ActivationError as exc:

@@ -41,6 +41,14 @@ def _restore() -> Iterator[None]:
     configure_logging(stream=io.StringIO())
 
 
+class Terminal(io.StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
 def json_log(level: str = "INFO") -> io.StringIO:
     stream = io.StringIO()
     configure_logging(level, "json", stream)
@@ -254,11 +262,6 @@ def test_a_field_cannot_split_a_line_of_json_or_send_terminal_codes() -> None:
 
 def test_auto_is_json_unless_the_stream_is_a_terminal() -> None:
     """`auto` writes colours to a terminal and JSON lines to anything else."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     screen, file = Terminal(), io.StringIO()
     configure_logging("INFO", "auto", screen)
     logger.warning("look")
@@ -388,3 +391,49 @@ def test_a_streams_line_has_a_hundred_columns(detail: str | None) -> None:
     assert rest[:6] == ["123.46", "s", "12345", "ev", "9876.5", "kB"]
     assert (detail or model)[:27] in line
     assert line.endswith("01234567")
+
+
+def test_a_bills_line_has_the_columns_of_a_streams() -> None:
+    """How it is known, what it costs, the tokens; a long id and names fit as well."""
+    stream = io.StringIO()
+    configure_logging("INFO", "text", stream)
+    logger.bind(request_id="0123456789abcdef").info(
+        "stream billed",
+        event="stream_billed",
+        usage="reconciled",
+        cost_usd=7.8e-05,
+        prompt_tokens=1,
+        completion_tokens=5,
+        model="somebody/a-model-with-a-rather-long-name",
+        generation_id="gen-0000000002",
+    )
+    line = stream.getvalue().rstrip("\n")
+    assert len(line) <= 100
+    words = ["billed:", "reconciled", "$0.000078", "1", "+", "5", "tokens"]
+    assert line.split()[1:8] == words
+    assert line.endswith("01234567")
+
+
+@pytest.mark.parametrize(
+    ("fault", "colour"),
+    [(None, "\x1b[32m"), ("upstream", "\x1b[33m"), ("server", "\x1b[31m")],
+)
+def test_an_outcomes_colour_says_whose_doing_it_was(
+    fault: str | None, colour: str
+) -> None:
+    """On a terminal: green, yellow, red."""
+    stream = Terminal()
+    configure_logging("INFO", "auto", stream)
+    fields = {"duration_ms": 1.0, "events": 1, "bytes": 1, "model": "m"}
+    logger.info(
+        "stream ended", event="stream_ended", outcome="o", fault=fault, **fields
+    )
+    assert f" {colour}o  " in stream.getvalue()
+
+
+def test_a_library_s_logger_is_not_named_to_people() -> None:
+    """The drain's line fits 100 columns."""
+    stream = io.StringIO()
+    configure_logging("INFO", "text", stream)
+    logging.getLogger("trio_ai_stream.server").info("draining")
+    assert stream.getvalue().endswith(" INFO     draining\n")

@@ -94,7 +94,7 @@ class Reconciler:
         finally:
             if len(self):
                 logger.info(
-                    "bills are still open; the next start takes them from the ledger",
+                    "bills are open; with LEDGER_FILE the next start settles them",
                     event="bills_open",
                     open=len(self),
                 )

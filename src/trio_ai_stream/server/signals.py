@@ -28,13 +28,16 @@ def remember_early() -> None:
     """Keep what comes before `received` waits for it, if this is process 1.
 
     The kernel drops signals to process 1 that it has no handler for; any other process
-    they simply end, and nothing has begun yet. SIGUSR1 and SIGUSR2 end nothing, here
-    and in the processes that this one starts.
+    they simply end, and nothing has begun yet: no KeyboardInterrupt shows a person with
+    Ctrl-C the inside of an import. SIGUSR1 and SIGUSR2 end nothing, here and in the
+    processes that this one starts.
     """
     _ignore_the_meaningless()
     if os.getpid() == 1:
         for signum in ENDING:
             signal.signal(signum, _remember)
+    elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

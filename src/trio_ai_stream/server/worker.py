@@ -302,7 +302,7 @@ class Worker:
             with trio.move_on_after(limits.drain_s):
                 await first_of(self._until_quiet, self.shutdown.skipped.wait)
             if live := max(self._live, len(self.drainable)):
-                text = "the drain is over: ending %d live exchanges"
+                text = "the drain is over: %d live, which are told and ended"
                 log.info(text, live, extra={"event": "drain_over"})
                 await self._end_streams()
                 with trio.move_on_after(limits.terminal_events_s):

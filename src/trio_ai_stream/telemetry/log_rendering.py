@@ -25,9 +25,6 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from loguru import Record
 
-if TYPE_CHECKING:
-    from loguru import Record
-
 TRACEBACK_LIMIT = 16_384
 """Characters of one traceback: an exception group of a thousand children ends there."""
 
@@ -49,6 +46,10 @@ _COLOURS = {
     "CRITICAL": "\x1b[1;41m",
 }
 _LEADING = ("event", "request_id")
+# Nor is the name of the standard library's logger for people.
+_OMITTED = (*_LEADING, "logger")
+# Whose doing the end of a stream was, as a colour; an answer that is whole is nobody's.
+_FAULTS = {None: "INFO", "caller": "TRACE", "upstream": "WARNING", "server": "ERROR"}
 
 
 def render_json(record: Record) -> str:
@@ -76,43 +77,57 @@ def render_json(record: Record) -> str:
 
 
 def render_text(record: Record, *, coloured: bool) -> str:
-    """Return one line for people, in local time, and the traceback below it."""
+    """Return one line for people, in local time, and the traceback below it.
+
+    A request's id is cut to what tells it from others on a screen.
+    """
     extra = record["extra"]
     level = record["level"].name
     paint, dim, reset = ("", "", "")
     if coloured:
         paint, dim, reset = _COLOURS.get(level, ""), _DIM, _RESET
-    clock = record["time"].strftime("%H:%M:%S.%f")[:-3]
-    fields = _fields(extra)
-    if extra.get("event") == "stream_ended":
-        return f"{dim}{clock}{reset} {_stream_line(extra, dim, reset)}\n"
-    line = f"{dim}{clock}{reset} {paint}{level:<8}{reset}"
-    if request_id := extra.get("request_id"):
-        line += f" {dim}[{escape(request_id)}]{reset}"
+    clock = f"{dim}{record['time'].strftime('%H:%M:%S.%f')[:-3]}{reset}"
+    request_id = escape(extra.get("request_id") or "")[:8]
+    if (columns := _columns(extra)) is not None:
+        first, numbers, rest = columns
+        if coloured:
+            paint = _COLOURS[_FAULTS.get(extra.get("fault"), level)]
+        line = f"{paint}{first:<20}{reset} {numbers}  "
+        return f"{clock} {line}{dim}{rest:<27} {request_id}{reset}\n"
+    line = f"{clock} {paint}{level:<8}{reset}"
+    line += f" {dim}[{request_id}]{reset}" if request_id else ""
     line += f" {escape(record['message'])}"
+    fields = _fields(extra)
     line += f"  {dim}{fields}{reset}" if fields else ""
     trace = _traceback(record)
     return f"{line}\n{trace.translate(_IN_TRACEBACK)}\n" if trace else f"{line}\n"
 
 
-def _stream_line(extra: Mapping[str, Any], dim: str, reset: str) -> str:
-    """Return a stream's end in what is left of 100 columns: outcome, time, size.
+def _columns(extra: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Return a stream's end, or its bill, for what is left of 100 columns.
 
-    All of the record's fields are in the JSON lines.
+    First what became of it, then two numbers, then why, or the model. All of the
+    record's fields are in the JSON lines.
     """
-    seconds = f"{extra['duration_ms'] / 1000:.2f} s"
-    size = f"{extra['events']} ev {extra['bytes'] / 1000:.1f} kB"
-    rest = escape(extra.get("detail") or extra["model"])[:27]
-    request_id = escape(extra.get("request_id"))[:8]
-    line = f"{extra['outcome']:<20} {seconds:>9} {size:>18}"
-    return f"{line}  {dim}{rest:<27} {request_id}{reset}"
+    if extra.get("event") == "stream_ended":
+        seconds = f"{extra['duration_ms'] / 1000:.2f} s"
+        size = f"{extra['events']} ev {extra['bytes'] / 1000:.1f} kB"
+        rest = escape(extra.get("detail") or extra["model"])[:27]
+        return extra["outcome"], f"{seconds:>9} {size:>18}", rest
+    if extra.get("event") == "stream_billed":
+        cost = extra.get("cost_usd")
+        price = "-" if cost is None else f"${cost:.6f}"
+        tokens = f"{extra['prompt_tokens']} + {extra['completion_tokens']} tokens"
+        first = f"billed: {extra['usage']}"
+        return first, f"{price:>9} {tokens:>18}", escape(extra["model"])[:27]
+    return None
 
 
 def _fields(extra: Mapping[str, Any]) -> str:
     pairs = (
         f"{name}={escape(value)}"
         for name, value in extra.items()
-        if name not in _LEADING and value is not None
+        if name not in _OMITTED and value is not None
     )
     return " ".join(pairs)
 
