@@ -186,15 +186,20 @@ def test_what_is_wrong_is_as_wrong_there(deployment: Deployment) -> None:
 
 
 def test_a_reader_that_leaves_is_gone_for_the_owner(deployment: Deployment) -> None:
-    """The stream is detached, any process says so, and the grace's end ends it."""
-    way, _ = deployment.begun(ENDLESS, grace="0.4")
+    """The stream is detached, any process says so, and any may cancel it."""
+    way, _ = deployment.begun(ENDLESS)
     with deployment.other(way) as other, other.stream("GET", way) as back:
         blocks = back.iter_raw()
         assert next(blocks).startswith(b"id: 1\n")
         assert deployment.state(way) == "streaming"
     until(lambda: deployment.state(way) == "detached")
+    with deployment.other(way) as other:
+        answer = other.delete(f"/streams/{id_of(way)}").json()
+        assert (answer["outcome"], answer["state"]) == ("cancelled", "detached")
+        last = other.get(way).content
+    assert last.count(b'"error_type":"cancelled"') == 1
     record = deployment.one.ended(id_of(way))
-    assert (record["outcome"], record["resumes"]) == ("abandoned", 1)
+    assert (record["outcome"], record["resumes"]) == ("cancelled", 1)
 
 
 def test_a_reader_that_does_not_read_holds_nobody(deployment: Deployment) -> None:
@@ -209,16 +214,6 @@ def test_a_reader_that_does_not_read_holds_nobody(deployment: Deployment) -> Non
     with deployment.other(way) as other:
         other.delete(f"/streams/{id_of(way)}")
     assert deployment.one.ended(id_of(way))["outcome"] == "cancelled"
-
-
-def test_a_cancel_reaches_a_detached_stream(deployment: Deployment) -> None:
-    """It is listed as detached there, ends at once, and who comes back is told."""
-    way, _ = deployment.begun(ENDLESS)
-    until(lambda: deployment.state(way) == "detached")
-    with deployment.other(way) as other:
-        answer = other.delete(f"/streams/{id_of(way)}").json()
-        assert (answer["outcome"], answer["state"]) == ("cancelled", "detached")
-        assert other.get(way).content.count(b'"error_type":"cancelled"') == 1
 
 
 def test_a_reader_elsewhere_takes_over(deployment: Deployment) -> None:
