@@ -133,7 +133,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
                 REDIS_TIMEOUT_SECS="5",
                 PEER_ADDRESS=f"127.0.0.1:{free_port()}",
                 WRITE_TIMEOUT_SECS="1",
-                DRAIN_TIMEOUT_SECS="1",
+                DRAIN_TIMEOUT_SECS="2",
                 GRACE_STREAM_BYTES="65536",
             )
 
@@ -265,3 +265,29 @@ def test_a_process_that_is_killed_takes_its_streams_with_it(
             return 0
 
     assert until(replaced) == 410
+
+
+def test_a_draining_host_lets_its_streams_be_read(servers: Deployment) -> None:
+    """Over a connection that a client has, or through another host; all end alike.
+
+    A stream to which nobody comes back ends with them, when the budget is spent.
+    """
+    at_two = replace(servers, kind="host")
+    ways = [servers.begun(ENDLESS)[0] for _ in range(3)]
+    with Client(servers.one.url) as client, client.chat(SHORT) as answer:
+        answer.read()
+        with at_two.other(ways[1]) as other:
+            servers.one._process.terminate()
+            until(lambda: servers.one.log.count("drain_began") == 2)
+            with client.stream("GET", ways[0]) as here:
+                assert here.headers["connection"] == "close"
+                with other.stream("GET", ways[1]) as there:
+                    for back in (here, there):
+                        text = back.read()
+                        assert back.status_code == 200
+                        assert ids(text) == list(range(1, len(ids(text)) + 1))
+                        assert text.count(b'"error_type":"shutting_down"') == 1
+    assert [servers.one.ended(id_of(way))["outcome"] for way in ways] == [
+        "shutdown"
+    ] * 3
+    assert servers.one._process.wait(10) == 0

@@ -38,9 +38,14 @@ class ServerProcess:
             )
         self.url = until(self._address)
 
+    @property
+    def log(self) -> str:
+        """All that has been logged so far."""
+        return self._log.read_text()
+
     def _address(self) -> str:
-        assert self._process.poll() is None, self._log.read_text()
-        match = re.search(r"Running on (https?://[^ ]+) ", self._log.read_text())
+        assert self._process.poll() is None, self.log
+        match = re.search(r"Running on (https?://[^ ]+) ", self.log)
         return match[1] if match else ""
 
     def ended(self, name: str) -> dict[str, Any]:
@@ -48,7 +53,7 @@ class ServerProcess:
         names = {"request_id", "generation_id"}
 
         def found() -> dict[str, Any]:
-            lines = self._log.read_text().splitlines()
+            lines = self.log.splitlines()
             records = [json.loads(line) for line in lines if "stream_ended" in line]
             return next((r for r in records if name in map(r.get, names)), {})
 
