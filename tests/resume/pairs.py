@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -17,18 +17,13 @@ from typing import Any, Final
 import trio
 from trio.testing import MockClock
 
-from tests.support.completions import COMPLETIONS
+from tests.resume.endpoints import SAID, VARYING
 from tests.support.world import Visit, World, world
 from trio_ai_stream.wire.record import Outcome
 
 GRACE_S: Final = 5.0
 MODEL: Final = "simulator/default?chunks=3&delay_ms=10"
-SAID: Final[Mapping[str, Mapping[str, Any]]] = {
-    "/chat": {"prompt": "hello"},
-    COMPLETIONS: {"messages": [{"role": "user", "content": "hello"}], "stream": True},
-}
 CAUSES: Final = {"delete": Outcome.CANCELLED, "drain": Outcome.SHUTDOWN}
-_VARYING: Final = re.compile(rb'"created":\d+|gen-[\w-]+')
 _ID: Final = re.compile(rb"^id: (\d+)\n", re.MULTILINE)
 
 
@@ -159,7 +154,7 @@ def judge(plan: Plan, whole: bytes) -> str:
     except Exception as exc:
         return f"{plan}: {exc!r}"
     ids = [int(number) for number in _ID.findall(body)]
-    body, whole = _VARYING.sub(b"", body), _VARYING.sub(b"", whole)
+    body, whole = VARYING.sub(b"", body), VARYING.sub(b"", whole)
     causes = [CAUSES[act] for _, act in plan.acts if act in CAUSES]
     problems = []
     if ids != list(range(1, len(ids) + 1)):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.resume.endpoints import SAID
 from tests.resume.mutants import MUTANTS
-from tests.resume.pairs import SAID, sweep
+from tests.resume.pairs import sweep
 from tests.sweep.mutants.mutant import Mutant
 
 

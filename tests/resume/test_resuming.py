@@ -10,13 +10,14 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.resume.endpoints import SAID, VARYING, error_type
 from tests.support.completions import COMPLETIONS, over
 from tests.support.world import BUDGETS, Visit, World, world
 from trio_ai_stream.http.peer_routes import peer_app
 from trio_ai_stream.wire.documents import StreamList
 from trio_ai_stream.wire.record import Outcome
 
-PATHS: Final = ("/chat", COMPLETIONS)
+PATHS: Final = tuple(SAID)
 SLOW: Final = "simulator/default?chunks=20&delay_ms=100"
 ENDLESS: Final = "simulator/default?endless=1"
 FRAME: Final = re.compile(rb"id: (\d+)\n(?:event: .*\n)?data: .*\n\n")
@@ -29,10 +30,7 @@ def begin(
     headers = {"x-request-id": "mine", **more.pop("headers", {})}
     if grace:
         headers["x-stream-grace"] = grace
-    said: dict[str, Any] = {"prompt": "hello"}
-    if path == COMPLETIONS:
-        said = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
-    body = {"model": model, **said, **more}
+    body = {"model": model, **SAID[path], **more}
     return w.visit(body, path, headers=headers)
 
 
@@ -66,7 +64,7 @@ def ids(*visits: Visit) -> list[int]:
 def without_ids(data: bytes) -> bytes:
     """The events as any stream has them; what differs between two is left out."""
     data = re.sub(rb"^id: \d+\n", b"", data, flags=re.MULTILINE)
-    return re.sub(rb'"created":\d+|gen-[\w-]+', b"", data)
+    return VARYING.sub(b"", data)
 
 
 async def undisturbed(path: str, model: str = SLOW) -> bytes:
@@ -142,10 +140,13 @@ async def test_all_connections_together_are_the_undisturbed_stream(
         w.assert_clean()
 
 
-async def test_the_grace_is_over_to_the_second(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_grace_is_over_to_the_second(
+    autojump_clock: MockClock, path: str
+) -> None:
     """Upstream is closed then and not before; the outcome is `abandoned`."""
     async with world() as w:
-        visit = begin(w, model=ENDLESS)
+        visit = begin(w, path, model=ENDLESS)
         await trio.sleep(3)
         visit.leave()
         assert w.permits.statistics().held == 1
@@ -161,7 +162,7 @@ async def test_the_grace_is_over_to_the_second(autojump_clock: MockClock) -> Non
         w.assert_clean()
         late = resume(w, visit, ids(visit)[-1])
         await over(late)
-        assert b'"error_type":"abandoned"' in late.body
+        assert error_type(path, late.body.split(b"\n\n")[-2]) == "abandoned"
         assert ids(visit, late) == list(range(1, len(ids(visit, late)) + 1))
         await trio.sleep(10)
         gone = resume(w, visit, 1)
@@ -264,14 +265,33 @@ async def test_a_second_reader_takes_over(autojump_clock: MockClock, path: str) 
         await trio.sleep(0.55)
         second = resume(w, first, 3)
         await over(first)
-        assert b"superseded" in first.body.split(b"\n\n")[-2]
-        assert not first.body.split(b"\n\n")[-2].startswith(b"id:")
+        told = first.body.split(b"\n\n")[-2]
+        assert error_type(path, told) == "superseded"
+        assert not told.startswith(b"id:")
         assert w.records == []
         await over(second)
         assert ids(second)[0] == 4
         assert b"superseded" not in second.body
         assert w.record.outcome is Outcome.COMPLETED
         assert w.record.told
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_who_reads_too_slowly_for_the_end_is_told_as_well(
+    autojump_clock: MockClock, path: str
+) -> None:
+    """The answer is whole, its reader has not had all, and another takes over."""
+    async with world() as w:
+        first = begin(w, path, "simulator/fast?chunks=5")
+        first.reading = trio.Event()  # it does not read at first
+        await trio.sleep(1)
+        second = resume(w, first, 0)
+        await over(second)
+        first.reading.set()
+        await over(first)
+        assert error_type(path, first.body.split(b"\n\n")[-2]) == "superseded"
+        assert ids(second) == list(range(1, len(ids(second)) + 1))
+        assert w.record.outcome is Outcome.COMPLETED
 
 
 async def test_what_cannot_be_had(autojump_clock: MockClock) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.wire.events import Comment, Item, Reasoning, Usage
+from trio_ai_stream.wire.events import Answer, Comment, Item, Reasoning, Usage
 from trio_ai_stream.wire.problems import Problem
 from trio_ai_stream.wire.sse import ChatEncoder, json_text
 
@@ -68,7 +68,7 @@ def test_terminal_events_carry_their_fields() -> None:
         "generation_id": "g",
     }
     problem = Problem(429, "too_many", "later", retryable=True, retry_after=2.5)
-    (error,) = parse(encoder.error(problem))
+    (error,) = parse(encoder.error(problem, Answer()))
     assert error == {"content": "later", "request_id": "r", "type": "error",
                      "error_type": "too_many", "code": 429, "retryable": True,
                      "retry_after": 2.5}  # fmt: skip

@@ -23,6 +23,7 @@ from trio_ai_stream.upstream.chunks import load
 from trio_ai_stream.upstream.upstream_errors import failure_of
 from trio_ai_stream.wire.dialect import Dialect
 from trio_ai_stream.wire.events import (
+    Answer,
     Done,
     Failure,
     Finish,
@@ -164,7 +165,7 @@ class ResponseEncoder(NamedEventEncoder):
             return HEARTBEAT
         return event({"type": "keepalive", "sequence_number": self._number()})
 
-    def error(self, problem: Problem) -> bytes:
+    def error(self, problem: Problem, _answer: Answer) -> bytes:
         """Return `error`.
 
         What it says stands in it twice: OpenAI's SDKs raise what is in `error`, its API

@@ -77,8 +77,10 @@ class ChunkEncoder:
 
     def ending(self, problem: Problem | None, answer: Answer) -> bytes:
         """Return `[DONE]`, or a chunk with the error."""
-        if problem is None:
-            return DONE
+        return DONE if problem is None else self.error(problem, answer)
+
+    def error(self, problem: Problem, answer: Answer) -> bytes:
+        """Return a chunk with the error."""
         choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
         name = answer.generation_id or self._request_id
         return self._chunk(name, choice, error=error_object(problem))

@@ -32,6 +32,7 @@ from trio_ai_stream.wire.dialect import (
     RequestLimits,
 )
 from trio_ai_stream.wire.events import (
+    Answer,
     Done,
     Finish,
     Identity,
@@ -194,7 +195,7 @@ class MessageEncoder(NamedEventEncoder):
         delta = {"type": "content_block_delta", "index": said["index"], "delta": empty}
         return ping + event(delta)
 
-    def error(self, problem: Problem) -> bytes:
+    def error(self, problem: Problem, _answer: Answer) -> bytes:
         """Return `error`."""
         return event(error_document(problem))
 

@@ -108,12 +108,12 @@ class NamedEventEncoder(ABC):
             self._over = True
         return b"\n\n".join(payloads) + b"\n\n", count
 
-    def ending(self, problem: Problem | None, _answer: Answer) -> bytes:
+    def ending(self, problem: Problem | None, answer: Answer) -> bytes:
         """Return nothing after the API's own last event, else the error."""
-        return b"" if problem is None or self._over else self.error(problem)
+        return b"" if problem is None or self._over else self.error(problem, answer)
 
     @abstractmethod
-    def error(self, problem: Problem) -> bytes:
+    def error(self, problem: Problem, _answer: Answer) -> bytes:
         """Return the event that ends a stream that failed."""
 
 

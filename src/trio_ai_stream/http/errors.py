@@ -21,6 +21,7 @@ from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.wire import sse
 from trio_ai_stream.wire.dialect import Dialect
+from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 from trio_ai_stream.wire.record import Outcome
 
@@ -136,7 +137,8 @@ def render(
         context.field(b"accept") or ""
     ):
         # A stream of one event: what accepts a stream may read nothing else.
-        response.set_data(sse.ChatEncoder(context.request_id).error(problem))
+        encoder = sse.ChatEncoder(context.request_id)
+        response.set_data(encoder.error(problem, Answer()))
         response.headers["Content-Type"] = sse.CONTENT_TYPE
         response.headers["Cache-Control"] = "no-cache, no-transform"
     for name, value in headers:

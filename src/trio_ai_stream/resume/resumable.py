@@ -12,7 +12,6 @@ none is, nothing goes: the relay waits, so upstream is not read, and no event is
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -217,7 +216,7 @@ class Resumable:
 
     def farewell(self) -> bytes:
         """Return what a reader is told that is superseded; the stream goes on."""
-        return copy.copy(self.encoder).ending(SUPERSEDED, self.stream.answer)
+        return self.encoder.error(SUPERSEDED, self.stream.answer)
 
     async def changed(self) -> None:
         """Wait until there is something new; the caller looks what."""

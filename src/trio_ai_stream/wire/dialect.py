@@ -68,6 +68,9 @@ class EventEncoder(Protocol):
     def ending(self, problem: Problem | None, answer: Answer) -> bytes:
         """Return the terminal event: the answer is whole, or there is a problem."""
 
+    def error(self, problem: Problem, answer: Answer) -> bytes:
+        """Return the event that ends a connection, whatever its stream has written."""
+
 
 ReadEvents = Callable[[Iterator[bytes], list[Item], bool], bytes | None]
 """Appends what payloads say; with True each as `Raw` before it.

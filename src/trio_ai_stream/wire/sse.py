@@ -106,7 +106,7 @@ class ChatEncoder:
     def ending(self, problem: Problem | None, answer: Answer) -> bytes:
         """Return `error`, or `done`."""
         if problem is not None:
-            return self.error(problem)
+            return self.error(problem, answer)
         return self.done(
             finish_reason=answer.finish_reason,
             usage=answer.usage,
@@ -128,7 +128,7 @@ class ChatEncoder:
         }
         return self._frame("", "done", more)
 
-    def error(self, problem: Problem) -> bytes:
+    def error(self, problem: Problem, _answer: Answer) -> bytes:
         """Return the terminal event of a stream that failed; `content` says how."""
         more = {
             "error_type": problem.error_type,
