@@ -14,8 +14,9 @@ from pathlib import Path
 from cancel_lab import timeline
 from cancel_lab.drawing import in_steps, timeline_of
 from tests.sweep.programs import program, quiet
+from tests.sweep.recorded import Recorder
 from tests.sweep.scenarios import SCENARIOS
-from tests.sweep.sweeping import Findings, full, quick, sweep_all, text_of
+from tests.sweep.sweeping import Findings, plans, sweep_all, text_of
 from trio_sweep import MisuseError, SweepInterruptedError, TrioChangedError
 from trio_sweep.engine import Plan, Sweep
 from trio_sweep.parallel import default_jobs
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--quick", action="store_true", help="one seed, one cause a boundary (default)"
+        "--quick", action="store_true", help="one seed, one cause a state (default)"
     )
     size.add_argument(
         "--full",
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scenario", action="append", choices=list(SCENARIOS), help="repeatable")
     add("--jobs", type=int, help="processes; by default one for each core")
     add("--json", action="store_true", help="print a report for each scenario as JSON")
+    add("--record", type=Path, help="write to this file; continue what it holds")
     add("--replay", metavar="TOKEN", help="run one run, print its steps")
     add("--trace", type=Path, help="with --replay: write its Chrome trace here")
     add(
@@ -74,14 +76,17 @@ def _parser() -> argparse.ArgumentParser:
 def _sweep(options: argparse.Namespace, findings: Findings) -> int:
     if options.trace or options.timeline:
         raise MisuseError("expected --trace and --timeline with --replay only")
-    plans: dict[str, Plan] = {}
-    for name in options.scenario or SCENARIOS:
-        plan = full(name) if options.full else quick(name)
+    made = plans(options.scenario or SCENARIOS, full=options.full)
+    recorder = None
+    if options.record is not None:
+        recorder = Recorder(options.record, "full" if options.full else "quick")
+        for name in recorder.recorded.scenarios:
+            made.pop(name, None)
+    for plan in made.values():
         plan.seeds = options.seeds if options.seeds is not None else plan.seeds
         plan.jobs = default_jobs() if options.jobs is None else options.jobs
         plan.__post_init__()
-        plans[name] = plan
-    sweep_all(plans, findings)
+    sweep_all(made, findings, *([recorder.add] if recorder else []))
     if options.json:
         found = {n: json.loads(one.to_json()) for n, one in findings.reports.items()}
         print(json.dumps(found, indent=1, sort_keys=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -18,7 +18,6 @@ import trio
 import trio_sweep
 from trio_ai_stream.wire.record import Outcome
 from trio_sweep import internals
-from trio_sweep.places import labelled_scopes
 
 if TYPE_CHECKING:
     from tests.sweep.world import World
@@ -34,37 +33,43 @@ ERROR_EVENT: Final = (
 class Cause:
     """One thing that may happen; `outcome` is how it must be recorded, if it decides.
 
-    `client`: the client is gone by it. `upstream`: it is upstream's doing. `server`:
-    the server takes no more streams after it.
+    `applies`: it can happen now. `client`: the client is gone by it. `upstream`: it is
+    upstream's doing. `server`: the server takes no more streams after it.
     """
 
     name: str
     act: Act
     outcome: Outcome | None
+    applies: Callable[[World], bool] = lambda _world: True
     client: bool = False
     upstream: bool = False
     server: bool = False
     bound_s: float | None = None  # from cause to exit, where no client is to be told
+    also: frozenset[Outcome] = frozenset()  # that may be recorded as well
 
 
 def _disconnect(world: World) -> Hit:
-    if world.client.gone:
-        return False
     world.client.disconnect()
     return True
 
 
 def _stall(world: World) -> Hit:
-    if world.client.gone:
-        return False
     world.client.exchange.stalled = True
     world.client.disconnect()
     return True
 
 
+def _is_there(world: World) -> bool:
+    return not world.client.gone
+
+
 def _stop(world: World) -> Hit:
     stream = world.stream
     return stream is not None and stream.stop(Outcome.CANCELLED)
+
+
+def _is_listed(world: World) -> bool:
+    return world.look_for_stream() is not None
 
 
 def _drain(world: World) -> Hit:
@@ -84,66 +89,112 @@ def _kill(world: World) -> Hit:
     return world.client.scope
 
 
-def _expire(label: str) -> Act:
-    """Let a budget's scope run out now: Trio notices at its next look at the clock."""
-
-    def act(world: World) -> Hit:
-        tasks = internals.tasks_below(world.client.scope)
-        for name, scope in labelled_scopes(world.client.scope, tasks).items():
-            if name.endswith(label) and not internals.is_cancelled(scope):
-                scope.deadline = trio.current_time()
-                return scope
-        return False
-
-    return act
-
-
 def _end_upstream(world: World) -> Hit:
-    wires = world.wires_of_target()
-    for wire in wires:
+    for wire in world.wires_of_target():
         wire.end()
-    return bool(wires)
+    return True
 
 
 def _reset_upstream(world: World) -> Hit:
-    wires = world.wires_of_target()
-    for wire in wires:
+    for wire in world.wires_of_target():
         wire.reset()
-    return bool(wires)
+    return True
+
+
+def _is_connected(world: World) -> bool:
+    return bool(world.wires_of_target())
 
 
 def _error_upstream(world: World) -> Hit:
-    said = [wire.interject(ERROR_EVENT) for wire in world.wires_of_target()]
-    return any(said)
+    for wire in world.wires_of_target():
+        if wire.answering:
+            wire.interject(ERROR_EVENT)
+    return True
+
+
+def _is_answering(world: World) -> bool:
+    return any(wire.answering for wire in world.wires_of_target())
 
 
 def _refuse(world: World) -> Hit:
-    return world.network.refuse()
+    for dial in world.network.connecting():
+        dial.refused.set()
+    return True
+
+
+def _is_connecting(world: World) -> bool:
+    return bool(world.network.connecting())
 
 
 # By function and variable: a module's name is not part of them.
 FIRST: Final = ":_Conversation._converse:first"
 IDLE: Final = ":_Conversation._converse:idle"
 WHOLE: Final = ":_Conversation.run:whole"
-CONNECT: Final = "._open:patience"
+CONNECT: Final = ":UpstreamTransport._open:patience"
+_BUDGETS: Final = (FIRST, IDLE, WHOLE, CONNECT)
+
+
+def _budgets(world: World) -> dict[str, trio.CancelScope]:
+    """Return the budgets' scopes that are open now and not cancelled."""
+    if world.budgets[0] != world.boundary:
+        found = {}
+        for task in internals.tasks_below(world.client.scope):
+            for frame, _ in task.iter_await_frames():
+                start = f":{frame.f_code.co_qualname}:"
+                for label in _BUDGETS:
+                    scope = label.startswith(start) and frame.f_locals.get(
+                        label.removeprefix(start)
+                    )
+                    if isinstance(scope, trio.CancelScope) and (
+                        internals.entered(scope) and not internals.is_cancelled(scope)
+                    ):
+                        found[label] = scope
+        world.budgets = world.boundary, found
+    return world.budgets[1]
+
+
+def _expiring(
+    name: str, label: str, outcome: Outcome | None, *, upstream: bool = False
+) -> Cause:
+    """Let a budget's scope run out: Trio notices at its next look at the clock."""
+
+    def act(world: World) -> Hit:
+        scope = _budgets(world)[label]
+        scope.deadline = trio.current_time()
+        return scope
+
+    def applies(world: World) -> bool:
+        return label in _budgets(world)
+
+    return Cause(name, act, outcome, applies, upstream=upstream)
+
 
 _ALL: Final = (
     Cause(
-        "disconnect", _disconnect, Outcome.CLIENT_DISCONNECTED, client=True, bound_s=0
+        "disconnect",
+        _disconnect,
+        Outcome.CLIENT_DISCONNECTED,
+        _is_there,
+        client=True,
+        bound_s=0,
     ),
-    Cause("stall", _stall, Outcome.CLIENT_STALLED, client=True, bound_s=0),
-    Cause("stop", _stop, Outcome.CANCELLED),
+    Cause("stall", _stall, Outcome.CLIENT_STALLED, _is_there, client=True, bound_s=0),
+    Cause("stop", _stop, Outcome.CANCELLED, _is_listed),
     Cause("drain", _drain, Outcome.SHUTDOWN, server=True),
     Cause("begin-drain", _begin_drain, None, server=True),
     Cause("kill", _kill, Outcome.CLIENT_DISCONNECTED, server=True, bound_s=0),
-    Cause("connect", _expire(CONNECT), None, upstream=True),
-    Cause("first-token", _expire(FIRST), Outcome.FIRST_TOKEN_TIMEOUT),
-    Cause("idle", _expire(IDLE), Outcome.STREAM_IDLE_TIMEOUT),
-    Cause("whole", _expire(WHOLE), Outcome.DEADLINE_EXCEEDED),
-    Cause("refuse", _refuse, None, upstream=True),
-    Cause("eof", _end_upstream, Outcome.UPSTREAM_FAILED, upstream=True),
-    Cause("reset", _reset_upstream, Outcome.UPSTREAM_FAILED, upstream=True),
-    Cause("error", _error_upstream, Outcome.UPSTREAM_FAILED, upstream=True),
+    _expiring("connect", CONNECT, None, upstream=True),
+    _expiring("first-token", FIRST, Outcome.FIRST_TOKEN_TIMEOUT),
+    _expiring("idle", IDLE, Outcome.STREAM_IDLE_TIMEOUT),
+    _expiring("whole", WHOLE, Outcome.DEADLINE_EXCEEDED),
+    Cause("refuse", _refuse, None, _is_connecting, upstream=True),
+    Cause("eof", _end_upstream, Outcome.UPSTREAM_FAILED, _is_connected, upstream=True),
+    Cause(
+        "reset", _reset_upstream, Outcome.UPSTREAM_FAILED, _is_connected, upstream=True
+    ),
+    Cause(
+        "error", _error_upstream, Outcome.UPSTREAM_FAILED, _is_answering, upstream=True
+    ),
 )
 CAUSES: Final[dict[str, Cause]] = {cause.name: cause for cause in _ALL}
 # The sweep's own: one task of the request is cancelled, by nobody of the environment.
@@ -152,7 +203,7 @@ CALL: Final = Cause(
 )
 # It changes nothing that can be seen, or what `Judged` lists.
 _OWN: Final = Cause("own", _begin_drain, None)
-_BY_END: Final[dict[str, Cause | None]] = {
+SCOPE_KINDS: Final[dict[str, Cause | None]] = {
     # Only `Stream.stop` cancels it, and only when the stream has its ending.
     ":_Conversation.run:0": None,
     # To cancel these is to leave the request.
@@ -166,7 +217,10 @@ _BY_END: Final[dict[str, Cause | None]] = {
     CONNECT: CAUSES["connect"],
     # Upstream did not answer, or not take the request.
     ":UpstreamConnection._exchange_large:nursery": CAUSES["reset"],
-    ":UpstreamConnection._exchange_large:patience": CAUSES["reset"],
+    # Its time begins when the request is sent. Before that, another budget is left.
+    ":UpstreamConnection._exchange_large:patience": replace(
+        CAUSES["reset"], also=frozenset({Outcome.FIRST_TOKEN_TIMEOUT})
+    ),
     ":UpstreamConnection._send:progress": CAUSES["reset"],
     # The answer is whole: the grace, the terminal event, what follows [DONE].
     ":_Conversation._await_done:grace": _OWN,
@@ -182,15 +236,20 @@ _BY_END: Final[dict[str, Cause | None]] = {
 }
 
 
-def cause_of_scope(label: str) -> Cause | None:
-    """Return what a cancel of this scope of the program is like; None: not swept.
+def scope_kind(label: str) -> str:
+    """Return the end or the beginning of a scope's label by which it is known.
 
-    :raises LookupError: nobody has said it yet.
+    :raises LookupError: nobody has said yet what its cancel is like.
     """
-    for end, cause in _BY_END.items():
-        if label.endswith(end) or label.startswith(end):
-            return cause
+    for kind in SCOPE_KINDS:
+        if label.endswith(kind) or label.startswith(kind):
+            return kind
     raise LookupError(f"expected {label} in {__name__}: say what its cancel is like")
+
+
+def cause_of_scope(label: str) -> Cause | None:
+    """Return what a cancel of this scope of the program is like; None: not swept."""
+    return SCOPE_KINDS[scope_kind(label)]
 
 
 @dataclass(slots=True)
@@ -223,7 +282,7 @@ def carry_out(cause: Cause, world: World) -> Hit:
         begun=stream is not None and stream.events > 0 and not done,
         finished=stream is not None and stream.answer.finish_reason is not None,
     )
-    met.hit = cause.act(world)
+    met.hit = cause.applies(world) and cause.act(world)
     if met.hit is not False:
         world.met.append(met)
     return met.hit
@@ -232,6 +291,11 @@ def carry_out(cause: Cause, world: World) -> Hit:
 def sweep_causes() -> dict[str, trio_sweep.Cause]:
     """Return the causes as `trio_sweep` takes them: none may raise out of a request."""
     return {
-        name: trio_sweep.Cause(name, functools.partial(carry_out, cause), raises=())
+        name: trio_sweep.Cause(
+            name,
+            functools.partial(carry_out, cause),
+            raises=(),
+            applies=cause.applies,
+        )
         for name, cause in CAUSES.items()
     }

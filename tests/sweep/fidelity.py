@@ -39,7 +39,7 @@ def _allowed(run: Judged) -> set[Outcome]:
     for number, injection in enumerate(acts):
         if number and injection.decided and not acts[0].decided:
             break  # the first act, or nature after it, had decided already
-        allowed |= _after(injection, run)
+        allowed |= _after(injection, run) | injection.cause.also
     return allowed or _natural(run)
 
 

@@ -20,6 +20,7 @@ Check = Callable[[Judged], str | None]
 EPSILON_S: Final = 1e-6
 LONGEST_RUN_S: Final = 20 + 4 + REUSE_S  # the deadline, the last write, the clean-up
 TOLD_S: Final = 4 + REUSE_S  # WRITE_TIMEOUT_SECS for the terminal event
+LATE: Final = "no time was left for it: "  # by a cancel of the scope that gives it
 
 
 def _record(run: Judged) -> Record | None:
@@ -54,9 +55,10 @@ def _pool_whole(run: Judged) -> str | None:
         return None  # what upstream broke may be found broken only by using it
     record = _record(run)
     whole = record is not None and record.outcome is Outcome.COMPLETED
-    keeps = world.scenario.keeps and not run.unkept
+    keeps = world.scenario.keeps
     if whole and keeps and not sighting.kept_wires:
-        return "the answer was whole, and its connection was not kept"
+        said = "the answer was whole, and its connection was not kept"
+        return LATE * run.unkept + said
     attempts = [one.attempts for one in world.records if one.request_id == "after"]
     if sighting.open_wires and world.dials - sighting.dials >= max(attempts, default=1):
         return "a connection was kept but not used by the next request"
@@ -90,10 +92,17 @@ def _terminal_event(run: Judged) -> str | None:
         return f"{world.client.late_writes} writes after the client was known gone"
     if world.client.overlaps:
         return f"{world.client.overlaps} writes began while another was under way"
-    if world.client.gone or _did(run, "kill", "cancel") or run.untold:
+    if world.client.gone or _did(run, "kill", "cancel"):
         return None
     if world.scenario.read_every_s > TOLD_S:
         return None  # this client does not read, so it may or may not be told
+    said = _untold(run, found, record)
+    return said and LATE * run.untold + said
+
+
+def _untold(run: Judged, found: list[str], record: Record | None) -> str | None:
+    """Say how a client that is there was not told the ending."""
+    world, shape = run.world, run.world.scenario.shape
     if world.client.status is None or not world.client.response_ended:
         return "the client waits, and its response is not whole"
     if record is None:
@@ -103,6 +112,8 @@ def _terminal_event(run: Judged) -> str | None:
         expected = "done"
     if shape in {"document", "messages", "responses"} and found == ["done"]:
         return None  # a document that is on its way has no room for an error
+    if shape == "responses" and found == ["upstream_failed"]:
+        return None  # nor after upstream's own last event, which was being written
     if not found or (expected is not None and found != [expected]):
         told = ", ".join(found) or "nothing"
         return f"{record.outcome}: the client was told {told}"

@@ -14,9 +14,9 @@ from trio_sweep.run import Run
 class Judged:
     """`acts` are those that met something; `cut` are the labels of cancelled scopes.
 
-    A scope of the program is cancelled as by its own deadline. Only two promises do not
-    hold then: `untold`, the time for the terminal event was over; `unkept`, the time
-    for what follows an answer was.
+    A scope of the program is cancelled as by its own deadline. Two promises need not
+    hold then, and `sweeping.py:ALLOWED` says so: `untold`, the time for the terminal
+    event was over; `unkept`, the time for what follows an answer was.
     """
 
     world: World

@@ -64,12 +64,9 @@ class Network:
             async for far in self._accepted:
                 self._nursery.start_soon(self._serve, far, name="upstream connection")
 
-    def refuse(self) -> bool:
-        """Refuse whoever is connecting now; tell whether anybody is."""
-        connecting = [dial for dial in self.dials if not dial.over]
-        for dial in connecting:
-            dial.refused.set()
-        return bool(connecting)
+    def connecting(self) -> list[Dial]:
+        """Return the attempts that are under way."""
+        return [dial for dial in self.dials if not dial.over]
 
     def live_wires(self) -> list[Wire]:
         """Return the connections that the server holds."""

@@ -59,8 +59,9 @@ class Scenario:
     path: str = ""  # of a GET, for the shape `other`
     leaves_after_s: float | None = None  # the client leaves by itself
     keeps: bool = True  # a whole answer leaves its connection in the pool
-    always: tuple[str, ...] = ()  # causes for every boundary, also in a quick sweep
-    every: int = 1  # a quick sweep acts at each so-many-th boundary of a long run
+    always: tuple[
+        str, ...
+    ] = ()  # patterns of causes for every state, also in a quick sweep
     valkey: Literal["", "up", "slow", "lost"] = ""  # where limits are shared
     ledger: bool = False  # rows are kept in a file
     own_app: bool = False  # its routes hold state: compile them for each run

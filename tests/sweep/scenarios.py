@@ -46,7 +46,6 @@ _ALL: Final = (
         "upstream says more than the client reads: backpressure up to upstream",
         upstream="simulator/fast?chunks=900&burst=300&reasoning=1",
         read_every_s=0.1,
-        every=3,
     ),
     Scenario(
         "retry",
@@ -75,7 +74,6 @@ _ALL: Final = (
         "upstream refuses with a body that does not end",
         upstream="simulator/endless-error",
         ends=Outcome.UPSTREAM_REJECTED,
-        every=3,
     ),
     Scenario(
         "error-200",
@@ -93,7 +91,8 @@ _ALL: Final = (
         "late-end",
         "the body ends half a second after [DONE]: a cancel may find the stream done",
         upstream="simulator/fast?chunks=1&done_ms=500",
-        always=("disconnect",),  # it must meet the clean-up's shield
+        # They must meet the clean-up's shield, and take its time.
+        always=("disconnect", "scope@*:terminal_scope", "scope@*:relay:0"),
     ),
     Scenario(
         "finished-silent",
@@ -161,7 +160,6 @@ _ALL: Final = (
         "a piece every three seconds, without end: the deadline",
         upstream="simulator/endless?delay_ms=3000",
         ends=Outcome.DEADLINE_EXCEEDED,
-        every=4,
     ),
     Scenario(
         "messages",
@@ -275,7 +273,6 @@ _ALL: Final = (
         upstream="simulator/fast?chunks=2&first_token_ms=300&delay_ms=300",
         valkey="lost",
         warm=1,
-        every=2,
     ),
     Scenario(
         "ledger",

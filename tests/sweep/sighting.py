@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,15 +79,19 @@ def _counted(world: World) -> int:
 
 def counts_of(metrics: Metrics) -> Counter[tuple[str, ...]]:
     """Return what the metrics of streams have counted, by family and labels."""
-    layout, numbers = metrics._layout, metrics._slots.numbers
-    return Counter(
-        {
-            (family.name, *labels): int(numbers[layout.slot(family.name, *labels)])
-            for family in layout.families
-            if family.name in {"streams", "streams_live", *_SUMS}
-            for labels in family.series()
-        }
-    )
+    numbers = metrics._slots.numbers
+    return Counter({key: int(numbers[slot]) for key, slot in _slots(metrics)})
+
+
+@functools.cache
+def _slots(metrics: Metrics) -> list[tuple[tuple[str, ...], int]]:
+    layout = metrics._layout
+    return [
+        ((family.name, *labels), layout.slot(family.name, *labels))
+        for family in layout.families
+        if family.name in {"streams", "streams_live", *_SUMS}
+        for labels in family.series()
+    ]
 
 
 def _miscounted(world: World) -> Iterator[str]:

@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 import trio
 
 from tests.sweep.__main__ import main, replay_token
+from tests.sweep.causes import SCOPE_KINDS, scope_kind
 from tests.sweep.programs import program, quiet
+from tests.sweep.recorded import Recorded
 from tests.sweep.scenarios import SCENARIOS
-from tests.sweep.sweeping import Findings, sampled, sweep_all
+from tests.sweep.sweeping import ALLOWED, Findings, plans, sweep_all
 from tests.sweep.world import World
 from trio_sweep.engine import Plan
 from trio_sweep.invariants import violations
@@ -24,16 +27,23 @@ from trio_sweep.token import Token
 
 @pytest.fixture(scope="module")
 def findings() -> Findings:
-    """Return what a sweep of every scenario's every other boundary comes to."""
-    plans = {name: sampled(name) for name in SCENARIOS}
-    for plan in plans.values():
+    """Return what a quick sweep of every scenario comes to."""
+    made = plans(SCENARIOS)
+    for plan in made.values():
         plan.jobs = default_jobs()
-    return sweep_all(plans)
+    return sweep_all(made)
 
 
 def test_no_invariant_is_violated(findings):
-    """A cause at every other boundary of each scenario leaves every one standing."""
+    """A cause in every state of each scenario leaves every one standing."""
     assert findings.violations() == []
+
+
+def test_no_waiver_is_kept_that_is_not_needed(findings):
+    """What is allowed happened; each scope is of a known kind, and each kind is met."""
+    assert set(findings.waived) == set(ALLOWED)
+    kinds = {scope_kind(label) for label in findings.labels}
+    assert kinds == set(SCOPE_KINDS)
 
 
 def test_an_act_lands_at_every_await_of_the_stream_path(findings):
@@ -75,13 +85,33 @@ def test_what_the_sweep_found_stays_mended(scenario, seed, k, cause):
 def test_two_causes_leave_the_invariants_standing():
     """A second cause while the first is being dealt with changes nothing but time."""
 
-    def choose(acts, _k, _possible):
+    def choose(acts, _boundary, _possible):
         return ("kill",) if acts else ("drain",)
 
     plan = Plan(seeds=1, scopes=False, pairs=True, choose=choose)
     found = sweep_all({"late-end": plan})
     assert found.reports["late-end"].with_two_acts > 10
     assert found.violations() == []
+
+
+def test_a_record_is_whole_after_each_scenario_and_is_continued(tmp_path, capsys):
+    """What is in it is not swept again; one of another commit is refused."""
+    path = tmp_path / "quick.json"
+    chosen = ["--record", str(path), "--jobs", "1", "--scenario"]
+    assert main([*chosen, "unanswered"]) == 0
+    first = Recorded.read(path)
+    assert list(first.scenarios) == ["unanswered"]
+    assert not first.complete
+    assert main([*chosen, "unanswered", "--scenario", "error-200"]) == 0
+    assert capsys.readouterr().out.count("unanswered ") == 1
+    both = Recorded.read(path)
+    assert both.scenarios["unanswered"] == first.scenarios["unanswered"]
+    assert both.total("runs") > first.total("runs") > 10
+    assert set(both.met) > set(first.met)
+    both.commit = "another"
+    path.write_bytes(msgspec.json.encode(both))
+    assert main([*chosen, "models"]) == 2
+    assert "take another file" in capsys.readouterr().err
 
 
 def test_two_sweeps_print_the_same_bytes():

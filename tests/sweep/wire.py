@@ -151,14 +151,15 @@ class Wire:
         self._down.drop()
         self._up.drop()
 
-    def interject(self, event: bytes) -> bool:
-        """Let upstream say one more event, if it is in the midst of a stream."""
-        if b"text/event-stream" not in self.answered or self._down.ended:
-            return False
-        if self.answered.endswith(b"0\r\n\r\n"):
-            return False
+    @property
+    def answering(self) -> bool:
+        """Whether upstream is in the midst of a stream."""
+        streaming = b"text/event-stream" in self.answered and not self._down.ended
+        return streaming and not self.answered.endswith(b"0\r\n\r\n")
+
+    def interject(self, event: bytes) -> None:
+        """Let upstream say one more event."""
         self._down.put(b"%x\r\n%b\r\n" % (len(event), event))
-        return True
 
     def _sent(self, data: bytes) -> None:
         if found := _REQUEST_ID.search(data):

@@ -56,6 +56,7 @@ class World:
         self.boundary = -1  # the last one
         self.records: list[Record] = []
         self.met: list[Met] = []
+        self.budgets: tuple[int, dict[str, trio.CancelScope]] = (-2, {})  # and when
         self.stream: Stream | None = None
         self.held = self.held_at_end = False  # an answer, when the ending was decided
         self.client = self._target()

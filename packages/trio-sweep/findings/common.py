@@ -145,7 +145,7 @@ def _program(one: Use) -> Program:
 
 def _judged(program: Program, seed: int, chosen):
     """Run an undisturbed program, then one run for each boundary that is chosen."""
-    base = run_once(program, Token(seed), survey=True)
+    base = run_once(program, Token(seed))
     for k in chosen(base.seen.steps):
         run = run_once(program, Token(seed, ((k, "cancel"),)))
         yield {found.invariant for found in violations(run, program, base)}

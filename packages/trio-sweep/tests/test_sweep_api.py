@@ -26,6 +26,7 @@ from trio_sweep import (
 )
 from trio_sweep.coverage import await_sites, classify
 from trio_sweep.engine import Acts, Plan, Sweep
+from trio_sweep.injector import Boundary
 from trio_sweep.run import Run
 from trio_sweep.token import Token
 
@@ -272,14 +273,36 @@ def test_a_sweep_can_be_thinned_out_and_stopped_at_its_first_finding() -> None:
 
     asked: list[int] = []
 
-    def choose(_acts: Acts, k: int, possible: Sequence[str]) -> Sequence[str]:
-        asked.append(k)
-        return possible[:1] if k % 2 else ()
+    def choose(
+        _acts: Acts, boundary: Boundary, possible: Sequence[str]
+    ) -> Sequence[str]:
+        asked.append(boundary.state)
+        return possible[:1] if len(asked) % 2 else ()
 
     thin = Sweep(Program(body), Plan(seeds=1, choose=choose), "thin").run()
-    assert thin.landed["cancel"] == sum(k % 2 for k in asked)
+    assert thin.landed["cancel"] == sum(k % 2 for k in range(1, len(asked) + 1))
+    assert len(set(asked)) < 5 < len(asked)  # the same sleep, again and again
     few = Sweep(Program(body), Plan(seeds=1, most_runs=5), "few").run()
     assert few.runs == 5
+
+
+def test_a_cause_is_tried_only_where_it_applies() -> None:
+    """No run is made in vain, and a token for another boundary is refused."""
+    begun: list[float] = []
+
+    async def body() -> None:
+        begun.clear()
+        await trio.sleep(1)
+        begun.append(trio.current_time())
+        await trio.sleep(1)
+
+    cause = Cause("reset", lambda *_: None, applies=lambda *_: bool(begun))
+    swept = Sweep(Program(body, causes={"reset": cause}), Plan(1, False), "applies")
+    report = swept.run()
+    assert report.idle == 0
+    assert 0 < report.landed["reset"] < report.landed["cancel"]
+    with pytest.raises(TokenError, match="met nothing"):
+        swept.replayed(Token(0, ((0, "reset"),)))
 
 
 @pytest.mark.parametrize(
@@ -331,7 +354,9 @@ def test_every_ordered_pair_of_causes_is_swept_also_at_one_boundary() -> None:
 def test_a_finding_is_shrunk_to_the_act_that_it_needs() -> None:
     """A sweep that tried only pairs reports the one act that shows it alone."""
 
-    def choose(acts: Acts, _k: int, possible: Sequence[str]) -> Sequence[str]:
+    def choose(
+        acts: Acts, _boundary: Boundary, _possible: Sequence[str]
+    ) -> Sequence[str]:
         return ["cancel"] if acts else ["nothing"]
 
     causes = {"nothing": Cause("nothing", lambda *_: None)}

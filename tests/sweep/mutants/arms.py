@@ -1,7 +1,6 @@
 """Three ways to look for a mutant, with the same number of runs.
 
-`sweep`: every boundary, by rotating causes, then another schedule of one scenario, then
-pairs of causes, then all causes.
+`sweep`: the quick sweep of all scenarios, and then the full one.
 `random`: the same scenarios and causes, at a random time of a random schedule.
 `one-task`: a cancel of the request's own task at each of its own awaits, as tools for a
 single coroutine do it; other tasks' steps are no boundaries to it.
@@ -12,7 +11,7 @@ from __future__ import annotations
 import functools
 import gc
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -20,16 +19,15 @@ import msgspec
 from tests.sweep.causes import CAUSES, Cause, carry_out
 from tests.sweep.programs import program, quiet
 from tests.sweep.scenarios import SCENARIOS
-from tests.sweep.sweeping import ALLOWED, rotating
+from tests.sweep.sweeping import plans
 from tests.sweep.world import World
-from trio_sweep.engine import Acts, Plan, Sweep
+from trio_sweep.engine import Plan, Sweep
 from trio_sweep.invariants import Violation, violations
 from trio_sweep.program import CANCEL
 from trio_sweep.run import Run, run_once
 from trio_sweep.token import Token
 
 ARMS: Final = ("sweep", "random", "one-task")
-PAIRS: Final = ("plain", "late-end", "no-head")
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +53,6 @@ def judge(mutant: str, arm: str, budget: int) -> Verdict:
         runs = 0
         for name, run, found in search(budget):
             runs += 1
-            found = [one for one in found if one.invariant != "resource-warning"]
             if found:
                 return _found(mutant, arm, runs, found[0], f"{name}:{run.token}")
             if runs >= budget:
@@ -79,30 +76,14 @@ def _found(mutant: str, arm: str, runs: int, what: Violation, replay: str) -> Ve
 
 
 def _stages() -> Iterator[tuple[str, Plan]]:
-    for name in SCENARIOS:
-        yield name, Plan(1, scopes=False, choose=rotating(name))
-    yield "document-refused", Plan(2, scopes=False, choose=_only_disconnect)
-    for name in PAIRS:
-        yield name, Plan(1, scopes=False, pairs=True, choose=_pairs)
-    for name in SCENARIOS:
-        yield name, Plan(1, scopes=False)
-
-
-def _only_disconnect(_acts: Acts, _k: int, _possible: object) -> Iterable[str]:
-    return ("disconnect",)
-
-
-def _pairs(acts: Acts, k: int, possible: Iterable[str]) -> Iterable[str]:
-    """Let every cause be followed by a kill or a disconnect, in turn."""
-    if not acts:
-        return possible
-    return ("kill",) if (k + acts[0][0]) % 2 else ("disconnect",)
+    yield from plans(SCENARIOS).items()
+    yield from plans(SCENARIOS, full=True).items()
 
 
 def _sweep(mutant: str, budget: int) -> Verdict:
     runs = 0
     for name, plan in _stages():
-        plan.most_runs, plan.allow = budget - runs, ALLOWED
+        plan.most_runs = budget - runs
         report = Sweep(program(SCENARIOS[name]), plan, name).run()
         runs += report.runs
         if report.findings:

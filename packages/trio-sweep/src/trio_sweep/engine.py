@@ -14,6 +14,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
@@ -26,7 +27,7 @@ import trio
 from trio_sweep import internals, resources
 from trio_sweep.coverage import await_sites, classify, files_of
 from trio_sweep.errors import MisuseError, SweepInterruptedError, TokenError
-from trio_sweep.injector import State, Step
+from trio_sweep.injector import Boundary, State, Step, Survey
 from trio_sweep.interpreter import undisturbed
 from trio_sweep.invariants import INVARIANTS, Violation, violations
 from trio_sweep.parallel import spread
@@ -34,15 +35,14 @@ from trio_sweep.places import Site
 from trio_sweep.program import CANCEL, SCOPE, Cause, Program, World
 from trio_sweep.report import Finding, Report, Schedule
 from trio_sweep.run import MOST_STEPS, Run, run_once
-from trio_sweep.token import Token
+from trio_sweep.token import MOST_ACTS, Token
 
-QUIET_SEEDS: Final = 2  # in a row without a new state, and the sweep is saturated
 MOST_SEEDS: Final = 32
 _self_test = functools.cache(internals.self_test)  # once in a process
 Scopes = bool | str | Collection[str]
 Progress = Callable[[int, int, int], None]  # seed, groups of runs done, and of all
 Acts = tuple[tuple[int, str], ...]
-Choose = Callable[[Acts, int, Sequence[str]], Iterable[str]]
+Choose = Callable[[Acts, Boundary, Sequence[str]], Iterable[str]]
 
 
 @dataclass(slots=True)
@@ -57,6 +57,7 @@ class Outcome:
     states: list[State]
     sites: frozenset[Site]
     place: str
+    later: list[Boundary]  # from the first act on, if a second one may follow
     steps: list[Step] | None = None  # if they differ from the undisturbed ones
 
 
@@ -65,8 +66,9 @@ class Plan:
     """What is done to a program; `seeds` None means until no state is new.
 
     `choose` thins a sweep out: it gets the acts so far, a boundary and the causes that
-    are possible there, and returns those to be tried. With `most_runs` the sweep ends
-    at its first finding, or after so many runs.
+    are possible there, and returns those to be tried.
+    Seeds are added until `quiet_seeds` in a row met no new state. With `most_runs` the
+    sweep ends at its first finding, or after so many runs.
     """
 
     seeds: int | None = None
@@ -77,6 +79,7 @@ class Plan:
     packages: Collection[str] = ()
     excuses: Mapping[str, str] = field(default_factory=dict)
     choose: Choose | None = None
+    quiet_seeds: int = 2
     most_runs: int | None = None
 
     def __post_init__(self) -> None:
@@ -185,7 +188,13 @@ class Sweep:
         self.met: set[Site] = set()  # where an act met a suspended task
         self.executed: set[Site] = {(site.path, 0) for site in self._sites}
         self._kinds: dict[tuple[str, str], Finding] = {}
+        self._survey = Survey(labels=bool(plan.scopes))
         self._stop = threading.Event()
+
+    @property
+    def labels(self) -> set[str]:
+        """The labels of the body's scopes that stood open and were not cancelled."""
+        return {label for labels in self._survey.known.values() for label in labels}
 
     def run(self) -> Report:
         """Sweep; see `sweep`."""
@@ -223,7 +232,7 @@ class Sweep:
                 self._sweep_seed(base)
             schedule.fresh = len(self.states) - before
             quiet = 0 if schedule.fresh else quiet + 1
-            self.report.saturated = quiet >= QUIET_SEEDS
+            self.report.saturated = quiet >= self.plan.quiet_seeds
             if self.plan.seeds is None and self.report.saturated:
                 break
             if self._enough():
@@ -264,7 +273,7 @@ class Sweep:
     def _undisturbed(self, token: Token) -> Run | None:
         """Survey a seed; both runs must step alike. None: there is no use to go on."""
         executed = self.executed if self._sites else None
-        base = self._once(token, survey=True, executed=executed)
+        base = self._once(token, survey=self._survey, executed=executed)
         self._take(self._judge(base, None))
         if base.seen.hung or base.error is not None or base.escaped is not None:
             return None
@@ -285,55 +294,60 @@ class Sweep:
         self, token: Token, text: str, one: list[Step], other: list[Step]
     ) -> None:
         found = Violation("deterministic", text)
-        self._count(Outcome(token, [found], 0, [], False, [], frozenset(), ""))
+        self._count(Outcome(token, [found], 0, [], False, [], frozenset(), "", []))
         shown = self.report.traces is not None or "deterministic" in self.plan.allow
         if one != other and not shown:
             self.report.traces = _lines_of(one), _lines_of(other)
 
     def _sweep_seed(self, base: Run) -> None:
-        groups = [
-            (k, cause)
-            for k, boundary in enumerate(base.seen.survey)
-            for cause in self._causes((), k, boundary.labels)
-        ]
-        work = functools.partial(self._group, base, groups)
-        results = spread(work, len(groups), self.plan.jobs)
-        for done, outcomes in enumerate(results, 1):
-            for outcome in outcomes:
-                self._take(outcome, base)
-            self._progress(base.token.seed, done, len(groups))
-            if self._enough():
-                break
+        """Try one act at each boundary; then, of the first seed, every second act."""
+        seed = base.token.seed
+        seconds: list[Token] = []
+        for outcome in self._try(base, self._followed_by(seed, (), base.seen.survey)):
+            acts = outcome.token.acts
+            seconds += self._followed_by(seed, acts, outcome.later)
+        for _ in self._try(base, seconds):
+            pass
 
-    def _causes(self, acts: Acts, k: int, labels: Iterable[str]) -> Iterable[str]:
-        scopes = [SCOPE + label for label in labels if self.plan.wants(label)]
-        possible = [CANCEL, *self.program.causes, *scopes]
+    def _followed_by(
+        self, seed: int, acts: Acts, boundaries: Iterable[Boundary]
+    ) -> list[Token]:
+        """Return the tokens with one act more, at each of these boundaries."""
+        return [
+            Token(seed, (*acts, (k, cause)))
+            for k, boundary in enumerate(boundaries, acts[0][0] if acts else 0)
+            for cause in self._causes(acts, boundary)
+        ]
+
+    def _causes(self, acts: Acts, boundary: Boundary) -> Iterable[str]:
+        scopes = [SCOPE + one for one in boundary.labels if self.plan.wants(one)]
+        possible = [*boundary.causes, *scopes]
         if self.plan.choose is None:
             return possible
-        return self.plan.choose(acts, k, possible)
+        return self.plan.choose(acts, boundary, possible)
+
+    def _try(self, base: Run, tokens: list[Token]) -> Iterator[Outcome]:
+        """Run these tokens, count what they come to, and yield it in their order."""
+        work = functools.partial(self._outcome, base, tokens)
+        results = spread(work, len(tokens), self.plan.jobs)
+        for done, outcome in enumerate(results, 1):
+            self._take(outcome, base)
+            self._progress(base.token.seed, done, len(tokens))
+            yield outcome
+            if self._enough():
+                break
 
     def _enough(self) -> bool:
         most = self.plan.most_runs
         return most is not None and (bool(self._kinds) or self.report.runs >= most)
 
-    def _group(
-        self, base: Run, groups: list[tuple[int, str]], number: int
-    ) -> list[Outcome]:
-        """One act, and every second act after it."""
-        k, cause = groups[number]
-        seed = base.token.seed
-        pairs = self.plan.pairs and seed == 0
-        token = Token(seed, ((k, cause),))
-        run = self._beside(base, token, survey=pairs)
-        outcomes = [self._judge(run, base)]
-        if pairs and run.acts[0].landed and not run.seen.hung:
-            for j in range(k, len(run.seen.survey)):
-                labels = run.seen.survey[j].labels
-                for second in self._causes(token.acts, j, labels):
-                    if second != cause or second in self.program.causes:
-                        both = Token(seed, ((k, cause), (j, second)))
-                        outcomes.append(self._judge(self._beside(base, both), base))
-        return outcomes
+    def _outcome(self, base: Run, tokens: list[Token], number: int) -> Outcome:
+        token, survey = tokens[number], None
+        if self.plan.pairs and token.seed == 0 and len(token.acts) < MOST_ACTS:
+            k = token.acts[0][0]
+            labels = self._survey.labels
+            survey = Survey(k, labels, known=self._survey.known)
+        return self._judge(self._beside(base, token, survey=survey), base)
 
     def _beside(self, base: Run, token: Token, **options: Any) -> Run:
         most = 1_000 + 10 * base.seen.count
@@ -355,6 +369,7 @@ class Sweep:
             [act.state for act in landed if act.state],
             frozenset(site for act in landed for site in act.sites),
             "; ".join(_place(act.state) for act in landed),
+            [] if run.seen.hung or not landed else run.seen.survey,
             differ,
         )
 
@@ -435,7 +450,7 @@ class Sweep:
         :raises TokenError: when the token means no run of this program.
         """
         _self_test()
-        base = self._once(Token(token.seed), survey=True)
+        base = self._once(Token(token.seed))
         for _, cause in token.acts:
             if cause not in {CANCEL, *self.program.causes} and not (
                 cause.startswith(SCOPE)
@@ -447,7 +462,7 @@ class Sweep:
                 f"{token} acts at boundary {token.acts[0][0]}, but seed {token.seed}"
                 f" has only {len(base.seen.steps)}: 0 to {len(base.seen.steps) - 1}"
             )
-        run = self._beside(base, token, survey=True, **options)
+        run = self._beside(base, token, survey=Survey(places=True), **options)
         for act in run.acts:
             if not act.landed and act.k >= len(run.seen.steps):
                 raise TokenError(

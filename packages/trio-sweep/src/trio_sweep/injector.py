@@ -18,6 +18,7 @@ from trio_sweep.places import (
     Site,
     labelled_scopes,
     name_of,
+    opener_of,
     program_scopes,
     shielded_by_trio,
     sites_of,
@@ -62,13 +63,34 @@ class Act:
         return self.at is not None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Boundary:
-    """What a survey sees at one boundary."""
+    """What a survey sees at one boundary.
 
+    `state` is the same number, in this process and in those that it forks, wherever
+    every task of the run is suspended at the same lines, in scopes that were opened by
+    the same functions, is as due to run, and as cancelled; `body` is that of the body's
+    own tasks.
+    """
+
+    state: int
+    body: int
+    causes: tuple[str, ...]  # that can act here; without those of the scopes inside
+    labels: tuple[str, ...]  # of these scopes, if they are not cancelled
     places: dict[str, str]  # task: innermost place
-    labels: tuple[str, ...]  # of the scopes inside
-    sites: frozenset[Site]
+
+
+@dataclass(slots=True)
+class Survey:
+    """What is noted of the boundaries from `since` on.
+
+    To find the labels of scopes takes long, so `known` keeps them by the body's state.
+    """
+
+    since: int = 0
+    labels: bool = True
+    places: bool = False
+    known: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -97,7 +119,7 @@ class Injector(trio.abc.Instrument):
         lockstep: Lockstep,
         *,
         most_steps: int,
-        survey: bool,
+        survey: Survey | None,
         tracer: Tracer | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -115,8 +137,14 @@ class Injector(trio.abc.Instrument):
         self._survey = survey
         self._tracer = tracer
         self._stopping = stopping
+        self._suspended: dict[internals.Task, int] = {}  # where each task is
         self._idle = self._woken = self._broken = 0
         self._cancelled_at: float | None = None  # the scope around the body
+
+    def forget(self) -> None:
+        """Let go of all tasks of the run, and what they hold."""
+        self.body_tasks.clear()
+        self._suspended.clear()
 
     @property
     def cancelled_at(self) -> float | None:
@@ -162,6 +190,7 @@ class Injector(trio.abc.Instrument):
 
     def after_task_step(self, task: internals.Task) -> None:
         """Every step ends in a boundary."""
+        self._suspended.pop(task, None)  # it is elsewhere now
         self.seen.count += 1
         if self.seen.count > self._most_steps or self._stopping():
             self._break_up(f"more than {self._most_steps} steps: it runs in circles")
@@ -174,9 +203,10 @@ class Injector(trio.abc.Instrument):
         seen, k, now = self.seen, len(self.seen.steps), trio.current_time()
         due = [act for act in self.acts if act.k == k]
         late = [act for act in self.acts if act.landed and not act.fate_known]
-        if self._survey or due or late or self._cancelled_at is not None:
+        survey = self._survey is not None and k >= self._survey.since
+        if survey or due or late or self._cancelled_at is not None:
             tasks = internals.tasks_below(scope)
-            if self._survey:
+            if survey:
                 seen.survey.append(self._look(scope, tasks))
             if self._program.observe is not None:
                 self._observe()
@@ -190,13 +220,41 @@ class Injector(trio.abc.Instrument):
             self._observe()
         seen.steps.append((who, now))
 
-    @staticmethod
-    def _look(scope: trio.CancelScope, tasks: list[internals.Task]) -> Boundary:
+    def _look(self, scope: trio.CancelScope, tasks: list[internals.Task]) -> Boundary:
+        survey = self._survey
+        assert survey is not None
+        assert self.root is not None
+        state = sum(map(self._place, internals.tasks_below(self.root)))
+        body = sum(map(self._place, tasks))
+        causes = [] if internals.is_cancelled(scope) else [CANCEL]
+        causes += [
+            name
+            for name, cause in self._program.causes.items()
+            if cause.applies(self.env)
+        ]
+        if survey.labels and body not in survey.known:
+            survey.known[body] = tuple(
+                label
+                for label, one in labelled_scopes(scope, tasks).items()
+                if not internals.is_cancelled(one)
+            )
         return Boundary(
-            {f"{name_of(task)}": where(task) for task in tasks},
-            tuple(labelled_scopes(scope, tasks)),
-            frozenset(site for task in tasks for site in sites_of(task)),
+            state,
+            body,
+            tuple(causes),
+            survey.known.get(body, ()),
+            {name_of(task): where(task) for task in tasks} if survey.places else {},
         )
+
+    def _place(self, task: internals.Task) -> int:
+        """Return a number for where a task is; see `Boundary`."""
+        place, scopes = self._suspended.get(task), internals.scopes_of(task)
+        if place is None:
+            openers = (id(opener_of(scope)) for scope in scopes)
+            place = hash((name_of(task), *sites_of(task), *openers))
+            self._suspended[task] = place
+        flags = tuple(map(internals.is_cancelled, scopes))
+        return hash((place, internals.awaiting(task), flags))
 
     def _observe(self) -> None:
         assert self._program.observe is not None
@@ -237,8 +295,9 @@ class Injector(trio.abc.Instrument):
                 return False
             target.cancel(reason=reason)
             return target
+        cause = self._program.causes[act.cause]
         try:
-            return self._program.causes[act.cause].act(self.env)
+            return cause.applies(self.env) and cause.act(self.env)
         except Exception as exc:
             self.error = exc
             return False

@@ -98,6 +98,11 @@ def note_opener(scope: trio.CancelScope, frame: FrameType | None) -> None:
         _openers[scope] = frame.f_code
 
 
+def opener_of(scope: trio.CancelScope) -> CodeType | None:
+    """Return the function of the program that entered a scope, if it was noted."""
+    return _openers.get(scope)
+
+
 def labelled_scopes(
     outermost: trio.CancelScope, tasks: list[internals.Task]
 ) -> dict[str, trio.CancelScope]:

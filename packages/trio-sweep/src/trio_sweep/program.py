@@ -22,7 +22,8 @@ class Cause:
     """Something that the surroundings may do at a boundary, such as a reset.
 
     `act` is a plain function of what the world yields. It returns the scope that it
-    cancelled, if it did, or False if there was nothing to act upon. `raises` are the
+    cancelled, if it did, or False if there was nothing to act upon. `applies` tells
+    that beforehand, so that no run is made in vain. `raises` are the
     errors that the body may end with because of it. With `within_s` the body must end
     in that many virtual seconds.
     """
@@ -31,6 +32,7 @@ class Cause:
     act: Callable[[Any], Hit]
     raises: tuple[type[BaseException], ...] = (Exception,)
     within_s: float | None = None
+    applies: Callable[[Any], bool] = lambda _env: True
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set(":+ ") or self.name == CANCEL:

@@ -17,7 +17,7 @@ import trio
 import trio.testing
 
 from trio_sweep import internals, resources
-from trio_sweep.injector import Act, Injector, Seen, Tracer
+from trio_sweep.injector import Act, Injector, Seen, Survey, Tracer
 from trio_sweep.memory import DIALLED, MemoryStream
 from trio_sweep.places import Site, is_machinery, name_of, note_opener, short
 from trio_sweep.program import Program
@@ -92,7 +92,7 @@ def run_once(
     program: Program,
     token: Token,
     *,
-    survey: bool = False,
+    survey: Survey | None = None,
     most_steps: int = MOST_STEPS,
     executed: set[Site] | None = None,
     tracer: Tracer | None = None,
@@ -123,7 +123,7 @@ def run_once(
         _lines(executed),
     ):
         contextvars.copy_context().run(_play, program, injector, run, tracer)
-        injector.body_tasks.clear()
+        injector.forget()
         run.seen, run.acts = injector.seen, injector.acts
         run.cancelled_at = injector.cancelled_at
         began = injector.scope is not None  # else the world itself failed
