@@ -25,6 +25,7 @@ CLOCKS: Final = {
     "simulator/ledger.py": "events of several processes are compared",
     "billing/billing.py": "the ledger has Unix time",
     "billing/spending.py": "a budget is a calendar's day's or month's",
+    "billing/shared_usage.py": "totals are of a calendar's days",
     "billing/usage_report.py": "it is asked for the last days",
     "billing/usage_ledger.py": "what is kept is counted in days, also over a restart",
     "telemetry/loop_turns.py": "what real time a turn takes, also on a mock clock",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import coredis
@@ -13,11 +15,20 @@ import trio
 
 from tests.admission.gates import GateMaker, connected, until
 from tests.admission.valkey import Server
+from tests.billing.test_usage_ledger import DAY_S, ledger, row
+from tests.billing.test_usage_report import ask as ask_usage
+from tests.support.world import world
 from trio_ai_stream.admission.shared.shared_gate import Policy
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
+from trio_ai_stream.billing import shared_totals
 from trio_ai_stream.billing.shared_totals import PUSH, SharedTotals
+from trio_ai_stream.billing.shared_usage import SharedUsage, usage_key
 from trio_ai_stream.billing.spending import Spent
+from trio_ai_stream.billing.usage_batch import MAX_CELLS, day_of
+from trio_ai_stream.billing.usage_report import UsageQuery, UsageQueryError
 from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.wire.bill import Basis, Bill
+from trio_ai_stream.wire.record import Outcome
 
 Ask = Callable[..., Awaitable[Any]]
 FIVE, SEVEN = Spent(5, 5), Spent(7, 7)
@@ -33,7 +44,7 @@ async def pushing(
         connected(server, make) as (gate, client),
         trio.open_nursery() as nursery,
     ):
-        totals = SharedTotals(gate, metrics, policy)
+        totals = SharedTotals(gate, metrics, policy, retention_s=90 * DAY_S)
         await nursery.start(totals.run)
         yield totals, client
         nursery.cancel_scope.cancel(reason="the test is over")
@@ -82,10 +93,15 @@ async def test_a_batch_that_came_twice_counts_once(
 ) -> None:
     """Its number says that it was there."""
     async with connected(valkey, make_gate) as (gate, client):
-        keys = [f"{{{gate.keys.prefix}}}:{n}" for n in ("day", "month", "pushed")]
+        names = ("day", "month", "pushed", "usage")
+        keys = [f"{{{gate.keys.prefix}}}:{name}" for name in names]
         for number in (1, 1, 2, 1):
-            await gate.link.send(PUSH, keys, [number, "a", 7])
+            arguments = [number, 60_000, 1, "others", 1, "a", 7, "cell", "1 2"]
+            await gate.link.send(PUSH, keys, [*arguments, "more", "9007199254740000 0"])
         assert await client.hget(keys[0], "a") == b"14"
+        cells = {b"cell": b"2 4", b"others": b"18014398509480000 0"}
+        assert await client.hgetall(keys[3]) == cells
+        assert 0 < await client.pttl(keys[3]) <= 60_000
 
 
 @pytest.mark.parametrize("late", ["push", "spent"])
@@ -108,7 +124,7 @@ async def test_answers_in_another_order_count_nothing_twice(
             monkeypatch.setattr(link, "call", partial(held, link.call))
             monkeypatch.setattr(link, "send", partial(held, link.send))
             metrics = Metrics(version="1", upstream="simulator")
-            totals = SharedTotals(gate, metrics, "local")
+            totals = SharedTotals(gate, metrics, "local", retention_s=DAY_S)
             totals.add("a", 5)
             totals.add("b", 7)
             first, second = totals.leave, partial(totals.refresh, ["a"])
@@ -142,3 +158,118 @@ async def test_without_valkey_the_policy_decides(
             link = totals._link
             await until(lambda: link.up)
             await until_spent(totals, "a", 5)
+
+
+async def test_any_host_sums_up_what_all_have_counted(
+    any_server: Server, make_gate: GateMaker
+) -> None:
+    """By cell and by day; a bill that was settled moves its stream to another cell."""
+    today = day_of(time.time())
+    with trio.fail_after(20):
+        async with (
+            pushing(any_server, make_gate) as (first, _),
+            pushing(any_server, make_gate) as (second, _),
+            connected(any_server, make_gate) as (gate, _),
+        ):
+            left = row(Basis.ESTIMATED, outcome=Outcome.CLIENT_DISCONNECTED)
+            for one in (row(), row(), left, row(ended_at=time.time() - 3 * DAY_S)):
+                first.count(one, 1)
+            second.count(row(), 1)
+            settled = left.settled(Bill(Basis.RECONCILED, 1, 410, 0, 0, 0.5, "Groq", 9))
+            await first.leave()
+            first.count(left, -1)
+            first.count(settled, 1)
+            await first.leave()
+            await second.leave()
+            usage = SharedUsage(gate, retention_s=90 * DAY_S)
+
+            async def ask(**said: str) -> list[dict[str, Any]]:
+                return await usage.sums(UsageQuery.parse(said))
+
+            (groq, simulator) = await ask(by="provider", since=today)
+            assert (groq["provider"], groq["streams"]) == ("Groq", 1)
+            assert (groq["reconciled"], groq["tokens_after_close"]) == (1, 9)
+            assert (groq["ended_early"], groq["estimated"]) == (1, 0)
+            assert (simulator["streams"], simulator["completion_tokens"]) == (3, 30)
+            assert simulator["cost_usd"] == pytest.approx(3 * 0.000_153)
+            days = await ask(by="day", outcome="completed")
+            assert [one["streams"] for one in days] == [3, 1]
+            assert await ask(by="day", key="nobody") == []
+            assert len(await ask(by="day", until=today)) == 1
+            with pytest.raises(UsageQueryError, match="ask each with hosts=own"):
+                await ask(by="user")
+
+
+async def test_a_name_too_many_is_with_all_others(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """Whoever makes up models cannot fill Valkey: neither at once nor in time."""
+    with trio.fail_after(20):
+        async with (
+            pushing(valkey, make_gate) as (totals, _),
+            connected(valkey, make_gate) as (gate, client),
+        ):
+            for number in range(MAX_CELLS + 50):
+                totals.count(row(model=f"m/{number}"), 1)
+            await totals.leave()
+            for number in range(50):
+                totals.count(row(model=f"n/{number}"), 1)
+            await totals.leave()
+            key = usage_key(gate.keys.prefix, day_of(time.time()))
+            assert await client.hlen(key) == MAX_CELLS + 1
+            usage = SharedUsage(gate, retention_s=90 * DAY_S)
+            query = UsageQuery.parse({"model": "(others)"})
+            (others,) = await usage.sums(query)
+            assert others["streams"] == 100
+
+
+async def test_the_route_speaks_for_all_hosts(
+    own_valkey: Server, make_gate: GateMaker, tmp_path: Path
+) -> None:
+    """Where there are several; `hosts=own` is this one's ledger; 503 without Valkey."""
+    env = {"ADMIN_KEYS": "admin-key"}
+    with trio.fail_after(30):
+        async with (
+            pushing(own_valkey, make_gate) as (elsewhere, _),
+            connected(own_valkey, make_gate) as (gate, _),
+            world(env=env, ledger=ledger(tmp_path / "ledger.db"), bills=True) as w,
+        ):
+            elsewhere.count(row(), 1)
+            await elsewhere.leave()
+            billing = w.services.billing
+            alone = await ask_usage(w, "hosts=all", "admin-key")
+            assert alone.status == 404
+            billing.shared_usage = SharedUsage(gate, retention_s=90 * DAY_S)
+            everywhere = (await ask_usage(w, "by=key", "admin-key")).json()
+            assert (everywhere["hosts"], everywhere["rows"][0]["key"]) == (
+                "all",
+                "somebody",
+            )
+            own = (await ask_usage(w, "by=key&hosts=own", "admin-key")).json()
+            assert (own["hosts"], own["rows"]) == ("own", [])
+            assert (await ask_usage(w, "hosts=some", "admin-key")).status == 400
+            own_valkey.stop()
+            lost = await ask_usage(w, "by=key", "admin-key")
+            assert (lost.status, lost.json()["error_type"]) == (
+                503,
+                "ledger_unavailable",
+            )
+
+
+async def test_a_batch_of_yesterday_is_not_of_today(
+    valkey: Server, make_gate: GateMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was spent before midnight and pushed after it: not lost, and not new."""
+    with trio.fail_after(20):
+        async with pushing(valkey, make_gate) as (totals, client):
+            days = iter(["2026-11-30"])
+            monkeypatch.setattr(
+                shared_totals, "today", lambda: next(days, "2026-12-01")
+            )
+            totals.add("a", 5)
+            totals.add("a", 6)
+            await totals.leave()
+            assert totals.known("a") == await totals.ask("a") == Spent(6, 6)
+            prefix = f"{{{totals._keys.prefix}}}:spent"
+            assert await client.hget(f"{prefix}:2026-11-30", "a") == b"5"
+            assert await client.hget(f"{prefix}:2026-11", "a") == b"5"

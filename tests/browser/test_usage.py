@@ -68,7 +68,7 @@ def test_the_page_says_what_streams_cost(usage: Open, scheme: str, width: int) -
 def test_a_key_sees_its_own(usage: Open) -> None:
     """Whatever the page asks for."""
     page = usage("other-key")
-    expect(page.locator("#whose")).to_have_text("Of your own key: other.")
+    expect(page.locator("#whose")).to_have_text("Of your own key, other.")
     expect(page.locator("#link")).to_have_text("0 streams")
     expect(page.locator("#budgets-section")).to_be_hidden()
     assert violations(page) == []

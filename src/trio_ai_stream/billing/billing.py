@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import trio
 from loguru import logger
@@ -19,11 +20,15 @@ from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.wire.bill import Basis
 from trio_ai_stream.wire.record import Record
 
+if TYPE_CHECKING:  # its client of Valkey is an extra
+    from trio_ai_stream.billing.shared_usage import SharedUsage
+
 
 class Billing:
     """The bills of one process.
 
-    `key_name` says under which name the ledger keeps what a client's id spends.
+    `key_name` says under which name the ledger keeps what a client's id spends;
+    `shared_usage` knows what all hosts have counted.
     """
 
     def __init__(
@@ -35,9 +40,11 @@ class Billing:
         reconcile_s: float,
         spending: Spending,
         ledger: UsageLedger | None = None,
+        shared_usage: SharedUsage | None = None,
     ) -> None:
         self.key_name = key_name
         self.ledger = ledger
+        self.shared_usage = shared_usage
         self.spending = spending
         self.reconciler = Reconciler(self._settled, for_s=reconcile_s)
         self._metrics = metrics
@@ -54,8 +61,8 @@ class Billing:
         )
         if self.ledger is not None:
             self.ledger.put(row)
-        if record.owner.startswith("name:"):
-            self.spending.add(row.key, row.cost_nusd or 0)
+        if record.owner.startswith("name:") or self.shared_usage is not None:
+            self.spending.stream_ended(row)
         if not row.open:
             self._metrics.stream_billed(row.outcome, row.bill)
             return
@@ -85,7 +92,7 @@ class Billing:
         self, before: LedgerRow, row: LedgerRow, lag_s: float, asked: int
     ) -> None:
         bill = row.bill
-        self.spending.add(row.key, (row.cost_nusd or 0) - (before.cost_nusd or 0))
+        self.spending.settled(before, row)
         if self.ledger is not None:
             self.ledger.put(row)
         if bill.basis is Basis.RECONCILED:

@@ -18,18 +18,21 @@ def open_billing(
     settings: Settings, metrics: Metrics, gate: Gate, estimator: TokenEstimator
 ) -> Billing:
     """Return the bills of this process; `gate` is the one that REDIS_URL opened."""
-    ledger = None
+    ledger = shared_usage = None
+    retention_s = settings.LEDGER_RETENTION_DAYS * DAY_S
     if settings.LEDGER_FILE is not None:
-        retention_s = settings.LEDGER_RETENTION_DAYS * DAY_S
         ledger = UsageLedger(settings.LEDGER_FILE, metrics, retention_s=retention_s)
     totals: Totals = LedgerTotals(ledger)
     if settings.REDIS_URL is not None:
         # Imported only where it is used: its client is an extra.
         from trio_ai_stream.admission.shared.shared_gate import SharedGate
         from trio_ai_stream.billing.shared_totals import SharedTotals
+        from trio_ai_stream.billing.shared_usage import SharedUsage
 
         assert isinstance(gate, SharedGate)
-        totals = SharedTotals(gate, metrics, settings.RATE_LIMIT_FALLBACK)
+        policy = settings.RATE_LIMIT_FALLBACK
+        totals = SharedTotals(gate, metrics, policy, retention_s=retention_s)
+        shared_usage = SharedUsage(gate, retention_s=retention_s)
 
     def key_name(owner: str) -> str:
         if not owner.startswith("ip:"):  # whatever the log shows
@@ -43,4 +46,5 @@ def open_billing(
         reconcile_s=settings.RECONCILE_SECS,
         spending=Spending(totals, settings.named_keys),
         ledger=ledger,
+        shared_usage=shared_usage,
     )

@@ -1,28 +1,32 @@
-"""What named keys have spent, in Valkey for all hosts.
+"""What streams come to, in Valkey for all hosts: by named key, and by cell of a day.
 
-Each process adds up what its streams cost and pushes the sums in batches. A batch has a
-number, so that one that was pushed twice (there was no answer in time) counts once.
-Without Valkey RATE_LIMIT_FALLBACK decides as for rates: `local` goes by the totals that
-were seen last and what this process has spent since, `open` admits, `closed` refuses;
-what was not pushed is pushed once it is back.
+Each process adds up what its streams cost and pushes the sums in batches, of one day
+each. A batch has a number, so that one that was pushed twice (there was no answer in
+time) counts once. Without Valkey RATE_LIMIT_FALLBACK decides as for rates: `local` goes
+by the totals that were seen last and what this process has spent since, `open` admits,
+`closed` refuses; what was not pushed is pushed once it is back.
 
     {prefix}:spent:DAY       hash    name -> billionths of a dollar
     {prefix}:spent:MONTH     hash    the same
+    {prefix}:usage:DAY       hash    cell -> the sums of its streams (`usage_batch.py`)
     {prefix}:pushed:PROCESS  string  the number of its last batch
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import trio
+from loguru import logger
 
 from trio_ai_stream.admission.shared.outage import Unavailable
 from trio_ai_stream.admission.shared.shared_gate import Policy, SharedGate
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
+from trio_ai_stream.billing.ledger_row import LedgerRow
+from trio_ai_stream.billing.shared_usage import usage_key
 from trio_ai_stream.billing.spending import Spent, today
+from trio_ai_stream.billing.usage_batch import MAX_CELLS, OTHERS, UsageBatch, day_of
 from trio_ai_stream.telemetry.metrics import Metrics
 
 BATCH_S: Final = 0.05
@@ -30,18 +34,42 @@ AGAIN_S: Final = 1.0
 LEAVE_S: Final = 1.0
 _DAY_MS: Final = 86_400_000
 
-# KEYS of both: day, month, pushed. ARGV: number, then names and amounts.
+# KEYS: day, month, pushed, usage. ARGV: number, how long cells are kept (ms), how many
+# there may be, the cell of all others; then how many names, those and their amounts;
+# then the cells and what to add to each.
 PUSH: Final = LuaScript(
     "push",
     f"""
+local usage, most, others = KEYS[4], tonumber(ARGV[3]), ARGV[4]
+local first = 6 + 2 * tonumber(ARGV[5])
+
+local function added(old, new)
+  if not old then return new end
+  local next_old, sums = string.gmatch(old, '%S+'), {{}}
+  for more in string.gmatch(new, '%S+') do
+    sums[#sums + 1] = string.format('%.0f', (next_old() or 0) + more)
+  end
+  return table.concat(sums, ' ')
+end
+
 if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[3]) or 0) then
-  for index = 2, #ARGV, 2 do
+  for index = 6, first - 1, 2 do
     redis.call('HINCRBY', KEYS[1], ARGV[index], ARGV[index + 1])
     redis.call('HINCRBY', KEYS[2], ARGV[index], ARGV[index + 1])
+  end
+  for index = first, #ARGV, 2 do
+    local cell = ARGV[index]
+    local old = redis.call('HGET', usage, cell)
+    if not old and redis.call('HLEN', usage) >= most then
+      cell = others
+      old = redis.call('HGET', usage, cell)
+    end
+    redis.call('HSET', usage, cell, added(old, ARGV[index + 1]))
   end
   redis.call('SET', KEYS[3], ARGV[1], 'PX', {_DAY_MS})
   redis.call('PEXPIRE', KEYS[1], {3 * _DAY_MS})
   redis.call('PEXPIRE', KEYS[2], {40 * _DAY_MS})
+  redis.call('PEXPIRE', usage, ARGV[2])
 end
 return 1
 """,
@@ -57,29 +85,46 @@ return {tonumber(redis.call('GET', KEYS[3]) or 0),
 
 
 class SharedTotals:
-    """The totals of all hosts; the same protocol as `LedgerTotals`."""
+    """The totals of all hosts; the same protocol as `LedgerTotals`.
 
-    def __init__(self, gate: SharedGate, metrics: Metrics, policy: Policy) -> None:
+    `retention_s` is how long the cells of a day are kept.
+    """
+
+    def __init__(
+        self,
+        gate: SharedGate,
+        metrics: Metrics,
+        policy: Policy,
+        *,
+        retention_s: float,
+    ) -> None:
         self._link = gate.link
         self._keys = gate.keys
         self._metrics = metrics
         self._policy = policy
+        self._retention_ms = round(1000 * retention_s)
         self._seen: dict[str, tuple[str, Spent]] = {}
-        self._new: Counter[str] = Counter()
-        self._batch: Counter[str] = Counter()
+        self._new: dict[str, UsageBatch] = {}  # by day, the oldest first
+        self._batch: UsageBatch | None = None
         self._number = 0  # of the batch, or of the last one if there is none
         self._counted = 0  # the number of the last batch that Valkey is known to have
         self._news = trio.Event()
 
     def add(self, name: str, nusd: int) -> None:
         """Count what a key has spent; it is pushed in the background."""
-        self._new[name] += nusd
-        self._news.set()
+        self._of(today()).spent[name] += nusd
+
+    def count(self, row: LedgerRow, times: int) -> None:
+        """Count a stream on the day that it ended."""
+        self._of(day_of(row.ended_at)).count(row, times)
 
     def known(self, name: str) -> Spent:
         """Return what was seen last, and what is not pushed yet."""
-        own, seen = self._new[name] + self._batch[name], self._seen_today(name)
-        return Spent(seen.day + own, seen.month + own)
+        spent = self._seen_today(name)
+        for batch in (*self._new.values(), self._batch):
+            if batch is not None:
+                spent = _with(spent, batch, name)
+        return spent
 
     def _seen_today(self, name: str) -> Spent:
         of, seen = self._seen.get(name, ("", Spent()))
@@ -112,8 +157,8 @@ class SharedTotals:
             # Two answers may be acted on in the other order. A batch that was pushed
             # meanwhile is in these sums only if they say so.
             stale = pushed < self._counted and counted != self._counted
-            if self._batch and pushed == self._number:
-                self._batch_counted()
+            if self._batch is not None and pushed == self._number:
+                self._batch_counted(self._batch)
             if not stale:
                 break
         for name, *amounts in zip(wanted, *sums, strict=True):
@@ -133,36 +178,43 @@ class SharedTotals:
             await trio.sleep(BATCH_S if pushed else AGAIN_S)
 
     async def leave(self) -> None:
-        """Push what is left, within a second."""
+        """Push what is left, within a second; what cannot be pushed is said."""
         with trio.move_on_after(LEAVE_S):
             while (self._batch or self._new) and await self._push():
                 pass
+        if self._batch or self._new:
+            logger.warning(
+                "the totals of all hosts lack what this process counted last",
+                event="totals_lost",
+            )
+
+    def _of(self, day: str) -> UsageBatch:
+        self._news.set()
+        return self._new.setdefault(day, UsageBatch(day))
 
     async def _push(self) -> bool:
-        if not self._batch and self._new:
-            self._batch, self._new = self._new, Counter()
+        if self._batch is None and self._new:
+            self._batch = self._new.pop(next(iter(self._new)))
             self._number += 1
         batch = self._batch
-        if not batch:
+        if batch is None:
             return True
-        arguments: list[Any] = [self._number]
-        for name, nusd in batch.items():
-            arguments += [name, nusd]
+        keys = [*self._where(batch.day), usage_key(self._keys.prefix, batch.day)]
+        head = [self._number, self._retention_ms, MAX_CELLS, OTHERS]
         try:
-            await self._link.send(PUSH, self._where(today()), arguments)
+            await self._link.send(PUSH, keys, [*head, *batch.arguments()])
         except Unavailable as exc:
             self._metrics.gate_failed(exc.cause)
             return False
         if self._batch is batch:
-            self._batch_counted()
+            self._batch_counted(batch)
         return True
 
-    def _batch_counted(self) -> None:
+    def _batch_counted(self, batch: UsageBatch) -> None:
         """Take the batch for seen, until its names are asked for again."""
-        for name, nusd in self._batch.items():
-            seen = self._seen_today(name)
-            self._seen[name] = (today(), Spent(seen.day + nusd, seen.month + nusd))
-        self._batch = Counter()
+        for name in batch.spent:
+            self._seen[name] = (today(), _with(self._seen_today(name), batch, name))
+        self._batch = None
         self._counted = self._number
 
     def _where(self, day: str) -> list[str]:
@@ -172,3 +224,12 @@ class SharedTotals:
 
     def _key(self, kind: str, of: str) -> str:
         return f"{{{self._keys.prefix}}}:{kind}:{of}"
+
+
+def _with(spent: Spent, batch: UsageBatch, name: str) -> Spent:
+    """Return what is spent this day and this month with what a batch holds of it."""
+    day, own = today(), batch.spent[name]
+    return Spent(
+        spent.day + (own if batch.day == day else 0),
+        spent.month + (own if batch.day[:7] == day[:7] else 0),
+    )

@@ -21,7 +21,8 @@ from typing import Any, Final, Protocol
 import trio
 from loguru import logger
 
-from trio_ai_stream.billing.ledger_row import NANO
+from trio_ai_stream.billing.ledger_row import NANO, LedgerRow
+from trio_ai_stream.billing.usage_batch import day_of
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError, UsageLedger
 from trio_ai_stream.settings.named_key import NamedKey
@@ -53,6 +54,10 @@ class Totals(Protocol):
 
     def add(self, name: str, nusd: int) -> None:
         """Count what a key has spent; never waits."""
+        ...
+
+    def count(self, row: LedgerRow, times: int) -> None:
+        """Count a stream for the sums of all hosts, or take it away (-1)."""
         ...
 
     def known(self, name: str) -> Spent:
@@ -92,6 +97,9 @@ class LedgerTotals:
     def add(self, name: str, nusd: int) -> None:
         """Count what a key has spent."""
         self._since[name, today()] += nusd
+
+    def count(self, row: LedgerRow, times: int) -> None:
+        """Do nothing: the ledger has the row."""
 
     def known(self, name: str) -> Spent:
         """Return the sums as they were read last, and what came since."""
@@ -141,10 +149,16 @@ class Spending:
         self._totals = totals
         self.keys = keys
 
-    def add(self, name: str, nusd: int) -> None:
-        """Count what a key has spent, if it is one with a name."""
-        if nusd and name in self.keys:
-            self._totals.add(name, nusd)
+    def stream_ended(self, row: LedgerRow) -> None:
+        """Count an ended stream; never waits."""
+        self._totals.count(row, 1)
+        self._add(row.key, row.cost_nusd or 0)
+
+    def settled(self, before: LedgerRow, row: LedgerRow) -> None:
+        """Count a stream by its final bill; never waits."""
+        self._totals.count(before, -1)
+        self._totals.count(row, 1)
+        self._add(row.key, (row.cost_nusd or 0) - (before.cost_nusd or 0))
 
     async def check(self, key: NamedKey) -> Problem | None:
         """Return why a key gets no stream: its budget is spent; None: it gets one."""
@@ -191,6 +205,10 @@ class Spending:
     async def leave(self) -> None:
         """Hand over what is left to count, in a bound."""
         await self._totals.leave()
+
+    def _add(self, name: str, nusd: int) -> None:
+        if nusd and name in self.keys:
+            self._totals.add(name, nusd)
 
     async def _refresh(self) -> None:
         budgets = [name for name, key in self.keys.items() if key.has_budget]
@@ -245,7 +263,7 @@ def left(limit: float, used: int) -> float:
 
 def today() -> str:
     """Return this day in UTC, as 2026-11-26; the month is its first seven letters."""
-    return time.strftime("%Y-%m-%d", time.gmtime())
+    return day_of(time.time())
 
 
 def _start(day: str) -> float:

@@ -69,18 +69,25 @@ class UsageQuery:
         found = database.sums(
             self.by, since=self.since, until=self.until, equal=self.only
         )
-        return [_in_dollars(row) for row in found]
+        return [in_dollars(row) for row in found]
 
 
 def as_json(
     query: UsageQuery,
     rows: list[dict[str, Any]],
     budgets: Sequence[Mapping[str, Any]] = (),
+    hosts: str = "own",
 ) -> bytes:
     """Return the sums as one document, with what keys may still spend."""
-    key = query.only.get("key")
-    document = {"by": query.by, "key": key, "rows": rows, "budgets": budgets}
-    return msgspec.json.encode(document)
+    return msgspec.json.encode(
+        {
+            "hosts": hosts,
+            "by": query.by,
+            "key": query.only.get("key"),
+            "rows": rows,
+            "budgets": budgets,
+        }
+    )
 
 
 def as_csv(query: UsageQuery, rows: Iterable[Mapping[str, Any]]) -> str:
@@ -131,7 +138,8 @@ def _dollar_name(name: str) -> str:
     return "cost_usd" if name == "cost_nusd" else name
 
 
-def _in_dollars(row: Mapping[str, Any]) -> dict[str, Any]:
+def in_dollars(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its cost in dollars, and zeros for what nobody said."""
     found = {_dollar_name(name): value for name, value in row.items()}
     found |= {name: found[name] or 0 for name in map(_dollar_name, SUMS)}
     return {**found, "cost_usd": found["cost_usd"] / NANO}

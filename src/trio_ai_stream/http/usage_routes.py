@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from quart import Blueprint, Response, request
 
+from trio_ai_stream.billing.billing import Billing
 from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError
 from trio_ai_stream.billing.usage_report import (
     UsageQuery,
@@ -21,6 +22,9 @@ from trio_ai_stream.wire.problems import Fault, Problem, Refused, invalid
 NO_LEDGER: Final = Problem(
     404, "not_found", "this server keeps no ledger; set LEDGER_FILE"
 )
+NO_HOSTS: Final = Problem(
+    404, "not_found", "this server shares no totals with others; set REDIS_URL"
+)
 NO_NAME: Final = Problem(
     403,
     "permission_denied",
@@ -29,7 +33,7 @@ NO_NAME: Final = Problem(
 UNREADABLE: Final = Problem(
     503,
     "ledger_unavailable",
-    "the ledger cannot be read now; the log says why",
+    "the ledger, or the totals of all hosts, cannot be read now; the log says why",
     Fault.SERVER,
     retryable=True,
     retry_after=1,
@@ -45,33 +49,48 @@ def usage_blueprint(services: Services) -> Blueprint:
         """Sum up what streams have cost, by key, user, model, provider, outcome, day.
 
         In the query: `by`, `since`, `until`, `key`, `user`, `model`, `provider`,
-        `outcome`, and `format=csv`.
+        `outcome`, `hosts` (`all` or `own`), and `format=csv`.
         """
-        ledger = services.billing.ledger
-        if ledger is None:
-            raise Refused(NO_LEDGER)
         said = dict(request.args)
         owner = visible_owner()
         if owner is not None:
             said["key"] = _own_name(services, owner)
+        hosts = said.get("hosts", "all" if services.billing.shared_usage else "own")
         try:
             query = UsageQuery.parse(said)
+            rows = await _sums(services.billing, query, hosts)
         except UsageQueryError as exc:
             raise invalid("query", str(exc)) from exc
-        try:
-            rows = await ledger.ask(query.rows)
         except LedgerUnavailableError as exc:
             raise Refused(UNREADABLE) from exc
         if said.get("format") != "csv":
             own = None if owner is None else said["key"]
             budgets = services.billing.spending.views(own)
-            return json_response(as_json(query, rows, budgets))
+            return json_response(as_json(query, rows, budgets, hosts))
         response = Response(as_csv(query, rows))
         response.headers["Content-Type"] = "text/csv; charset=utf-8"
         response.headers["Cache-Control"] = "no-store"
         return response
 
     return blueprint
+
+
+async def _sums(
+    billing: Billing, query: UsageQuery, hosts: str
+) -> list[dict[str, Any]]:
+    """Ask the ledger of this host, or the totals of all.
+
+    :raises Refused: 404; there are none.
+    """
+    if hosts == "all":
+        if billing.shared_usage is None:
+            raise Refused(NO_HOSTS)
+        return await billing.shared_usage.sums(query)
+    if hosts != "own":
+        raise UsageQueryError(f"hosts: expected all or own, got {hosts[:40]!r}")
+    if billing.ledger is None:
+        raise Refused(NO_LEDGER)
+    return await billing.ledger.ask(query.rows)
 
 
 def _own_name(services: Services, owner: str) -> str:

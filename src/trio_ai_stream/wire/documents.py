@@ -88,10 +88,12 @@ class CompletionDocument(Struct, frozen=True):
 class UsageDocument(Struct, frozen=True):
     """Sums over ended streams, a row for each group, the dearest first.
 
-    `key` is whose streams they are; null: those of all keys. `budgets` are those of the
-    caller's key, or of all: a day's and a month's for each.
+    `hosts` is `all`, or `own`: the one that answers. `key` is whose streams they are;
+    null: those of all keys. `budgets` are those of the caller's key, or of all: a day's
+    and a month's for each.
     """
 
+    hosts: str
     by: list[str]
     key: str | None
     rows: list[dict[str, Any]]

@@ -65,7 +65,8 @@ function budgets(found) {
 
 function show(by, answer, providers) {
   const { rows } = answer;
-  $("whose").textContent = answer.key == null ? "Of all keys." : `Of your own key: ${answer.key}.`;
+  const whose = answer.key == null ? "Of all keys" : `Of your own key, ${answer.key}`;
+  $("whose").textContent = answer.hosts === "all" ? `${whose}, on all hosts, in whole days (UTC).` : `${whose}.`;
   $("sums").replaceChildren(sums(by, rows));
   const how = ["exact", "reconciled", "estimated"].map((basis) => `${number(total(rows, basis))} ${basis}`);
   $("known").textContent = `How the bills are known: ${how.join(", ")}.`;
@@ -86,7 +87,10 @@ async function ask() {
   history.replaceState(null, "", `?${new URLSearchParams({ by, since })}`);
   say("waiting", "asking");
   try {
-    const [answer, providers] = await Promise.all([getUsage({ by, since }), getUsage({ by: "provider", since })]);
+    // Users are in each host's own ledger only.
+    const hosts = by === "user" ? { hosts: "own" } : {};
+    const asked = [by, "provider"].map((group) => getUsage({ by: group, since, ...hosts }));
+    const [answer, providers] = await Promise.all(asked);
     show(by, answer, providers);
     $("failed").hidden = true;
     $("answer").hidden = false;
