@@ -142,8 +142,7 @@ async def serving(
     Errors: ServerError if it does not come to listen. Cancellation: the child and its
     children are ended within twice KILL_AFTER_S.
     """
-    failure = None
-    async with trio.open_nursery() as nursery:
+    try:
         process = await trio.lowlevel.open_process(
             list(argv),
             stdout=subprocess.PIPE,
@@ -151,6 +150,10 @@ async def serving(
             env={**os.environ, **env},
             start_new_session=True,  # so that a worker it leaves behind can be killed
         )
+    except OSError as exc:
+        raise ServerError(f"expected a command that can be started: {exc}") from exc
+    failure = None
+    async with trio.open_nursery() as nursery:
         server = Server(process, port)
         try:
             assert process.stdout is not None

@@ -23,6 +23,9 @@ class ChatStream(Protocol):
     async def start(self) -> int:
         """Send the request and return when it was sent."""
 
+    async def read(self) -> None:
+        """Read once, and note what came."""
+
     async def read_tokens(self, count: int) -> None:
         """Read until ``count`` tokens were seen or the answer is over."""
 
@@ -52,9 +55,11 @@ async def dial(
     transport: Transport,
     *,
     small_window: bool = False,
+    sink: bytearray | None = None,
 ) -> ChatStream:
     """Connect and return a stream that has not been started.
 
+    ``sink`` gets the bytes of the body, which are then not read as chat.
     Errors: OSError when nobody listens. Cancellation: nothing stays open.
     """
     alpn = "h2" if transport.http2 else "http/1.1"
@@ -65,6 +70,6 @@ async def dial(
     )
     if transport.http2:
         scheme = "https" if transport.tls else "http"
-        return await HTTP2Connection(connection, scheme=scheme).open(request)
+        return await HTTP2Connection(connection, scheme=scheme).open(request, sink=sink)
     pipelined = transport is Transport.H1_PIPELINED
-    return HTTP1Stream(connection, request, pipelined=pipelined)
+    return HTTP1Stream(connection, request, pipelined=pipelined, sink=sink)

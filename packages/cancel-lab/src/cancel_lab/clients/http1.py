@@ -24,6 +24,7 @@ class ChatRequest:
     path: str
     body: bytes
     method: str = "POST"
+    authority: str = "localhost"  # the Host field; some servers want the port in it
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -55,7 +56,8 @@ class HTTP1Stream:
     async def start(self) -> int:
         """Send the request and return when that began."""
         request = self._request
-        lines = [f"{request.method} {request.path} HTTP/1.1", "Host: localhost"]
+        lines = [f"{request.method} {request.path} HTTP/1.1"]
+        lines.append(f"Host: {request.authority}")
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
         lines += [f"Content-Length: {len(request.body)}", "", ""]
         data = "\r\n".join(lines).encode() + request.body

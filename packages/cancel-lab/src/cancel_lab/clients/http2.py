@@ -34,13 +34,15 @@ class HTTP2Connection:
         self._opened = False
         self._buffer = b""
 
-    async def open(self, request: ChatRequest) -> HTTP2Stream:
+    async def open(
+        self, request: ChatRequest, *, sink: bytearray | None = None
+    ) -> HTTP2Stream:
         """Return a stream for one request; nothing of it is sent before ``start``."""
         if not self._opened:
             self._opened = True
             self.h2.initiate_connection()
             await self.flush()
-        return HTTP2Stream(self, request)
+        return HTTP2Stream(self, request, sink)
 
     async def flush(self) -> int:
         """Send what hyper-h2 has to say and return when."""
@@ -122,8 +124,14 @@ class HTTP2Connection:
 class HTTP2Stream:
     """One request on an HTTP/2 connection, and what has been seen of its answer."""
 
-    def __init__(self, carrier: HTTP2Connection, request: ChatRequest) -> None:
-        """Made by ``HTTP2Connection.open``."""
+    def __init__(
+        self,
+        carrier: HTTP2Connection,
+        request: ChatRequest,
+        sink: bytearray | None = None,
+    ) -> None:
+        """Made by ``HTTP2Connection.open``; ``sink`` as for ``HTTP1Stream``."""
+        self._sink = sink
         self.carrier = carrier
         self.connection = carrier.connection
         self.seen = Seen()
@@ -139,7 +147,7 @@ class HTTP2Stream:
         headers = [
             (":method", request.method),
             (":scheme", carrier.scheme),
-            (":authority", "localhost"),
+            (":authority", request.authority),
             (":path", request.path),
             *((name.lower(), value) for name, value in request.headers.items()),
         ]
@@ -147,6 +155,10 @@ class HTTP2Stream:
         if request.body:
             carrier.h2.send_data(self.identifier, request.body, end_stream=True)
         return await carrier.flush()
+
+    async def read(self) -> None:
+        """Read once, for all streams of the connection."""
+        await self.carrier.read()
 
     async def read_tokens(self, count: int) -> None:
         """Read until ``count`` tokens have been seen or the answer is over."""
@@ -200,7 +212,10 @@ class HTTP2Stream:
 
     def received(self, data: bytes, now: int) -> None:
         """Note bytes of the body."""
-        self._parser.feed(data, now)
+        if self._sink is not None:
+            self._sink += data
+        else:
+            self._parser.feed(data, now)
 
     def ended(self, *, cut: str | None) -> None:
         """Note how the answer ended; ``None`` means in good order."""

@@ -26,7 +26,14 @@ COLUMNS = (
     *FIGURES,
     *("wasted_tokens_max", "outcomes", "endings", "leaks", "reason"),
 )
-TIMES = ("t_up", "t_log", "t_client_end", "t_process_exit", "t_first_token")
+TIMES = (
+    "t_up",
+    "t_log",
+    "t_client_end",
+    "t_process_exit",
+    "t_first_token",
+    "t_work_end",
+)
 NS_PER_MS = 1e6
 
 

@@ -14,6 +14,7 @@ TIME_NAMES = {
     "t_client_end": "client's stream ends",
     "t_process_exit": "process exits",
     "t_first_token": "first token",
+    "t_work_end": "the tool's work ends",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cancel_lab import records, timeline
+from cancel_lab.mcp import verdicts
 from cancel_lab.records import RunRecord
 from cancel_lab.report import over_time, plots
 from cancel_lab.report.page import page
@@ -79,6 +80,7 @@ def write_report(
         *latency_tables(runs),
         *burst_table(runs),
         *stalled_table(runs),
+        *verdicts.tables(runs),
         ("all cells", verdict_table(runs)),
     ]
     html = page(tables, figures, manifest)

@@ -11,8 +11,10 @@ from cancel_lab.clients.acts import Act
 from cancel_lab.probe import EXPERIMENTS, PHASES, Plan, probe
 from cancel_lab.scenes import SCENES
 from cancel_lab.session import conduct, new_folder
+from cancel_lab.subcommands.mcp import probe_mcp
 from cancel_lab.subcommands.shared import (
     Subparsers,
+    UsageError,
     adapters_of,
     finished,
 )
@@ -28,7 +30,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "--adapter", action="append", default=[], help=f"{known}, or all; repeatable"
     )
     parser.add_argument("--command", help="start another server; {port} is filled in")
-    parser.add_argument("--url", default="/chat", help="path, or URL, of its chat")
+    parser.add_argument(
+        "--url", help="path, or URL, of its chat (/chat), or of its MCP endpoint (/mcp)"
+    )
     parser.add_argument(
         "--body", default=BODY, help="JSON; must hand {model} on to upstream"
     )
@@ -51,11 +55,38 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--stalled-for", type=float, default=20.0, metavar="SECONDS")
     parser.add_argument("--shutdown-for", type=float, default=40.0, metavar="SECONDS")
+    mcp = parser.add_argument_group("a server of the Model Context Protocol")
+    mcp.add_argument(
+        "--mcp",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="measure an MCP server: the one at URL, or the one that --command starts",
+    )
+    mcp.add_argument(
+        "--within",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="the bound of the verdict: in this time the work must have stopped",
+    )
+    mcp.add_argument("--transport", choices=["h1", "h2c"], default="h1")
+    mcp.add_argument(
+        "--report-port",
+        type=int,
+        default=0,
+        metavar="N",
+        help="UDP port for the tool's reports; needed with a URL",
+    )
     parser.add_argument("--out", type=Path, help="a folder of its own for the results")
     parser.set_defaults(run_lab=_probe)
 
 
 def _probe(arguments: argparse.Namespace) -> int:
+    if arguments.n < 1:
+        raise UsageError(f"--n: expected at least one run, got {arguments.n}")
+    if arguments.mcp is not None:
+        return probe_mcp(arguments)
     chosen = adapters_of(arguments)
     plan = Plan(
         n=arguments.n,

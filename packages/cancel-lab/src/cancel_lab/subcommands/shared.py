@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.adapters.catalogue import ADAPTERS
 
+PATH = "/chat"
 Subparsers = Any  # argparse keeps the type of a sub-command list to itself
 
 
@@ -46,7 +47,7 @@ def _custom(arguments: argparse.Namespace) -> Adapter:
     for header in arguments.header:
         name, _, value = header.partition(":")
         headers[name.strip().lower()] = value.strip()
-    url = urlsplit(arguments.url)
+    url = urlsplit(arguments.url or PATH)
     return Adapter(
         name=arguments.name,
         title=arguments.name,

@@ -1,0 +1,1 @@
+"""Cancellation in a server of the Model Context Protocol, measured from outside."""
