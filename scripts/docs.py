@@ -101,6 +101,24 @@ DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
 }
 
 
+def _of_cancellation(name: str) -> Callable[[], str]:
+    def table() -> str:
+        # Imported here, as above: it needs the instrument and its plots.
+        from scripts import cancellation_tables
+
+        made: str = getattr(cancellation_tables, name)()
+        return made
+
+    return table
+
+
+CANCELLATION: Final = (
+    *("matrix", "clients", "burst", "comparison", "notice", "stalled", "shutdown"),
+)
+DOCUMENTS["docs/cancellation.md"] = {x: _of_cancellation(x) for x in CANCELLATION}
+DOCUMENTS["docs/mcp.md"] = {"mcp": _of_cancellation("mcp")}
+
+
 def rewritten(document: str) -> str:
     """Return a document's text with its marked parts made anew.
 

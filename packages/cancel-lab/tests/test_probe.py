@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -158,3 +161,47 @@ def test_bad_usage_ends_with_2_and_a_sentence(
     """The error says what was expected."""
     assert main(arguments) == 2
     assert problem in capsys.readouterr().err
+
+
+# A gateway that asks upstream for a model of its own, whatever its client asks for.
+STUBBORN = """
+import http.server, json, os, sys, urllib.request
+
+class Gateway(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        said = [{"role": "user", "content": "hi"}]
+        body = json.dumps({"model": "own/model", "messages": said, "stream": True})
+        url = os.environ["UP"] + "/chat/completions"
+        fields = {"authorization": "Bearer x", "content-type": "application/json"}
+        request = urllib.request.Request(url, body.encode(), fields)
+        try:
+            answer = urllib.request.urlopen(request).read()
+        except OSError:
+            answer = b""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(answer)
+
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Gateway).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("false", "the process ended with status 1"),
+        ("no-such-program", "No such file or directory"),
+        (
+            f"{sys.executable} -c {shlex.quote(STUBBORN)} {{port}}",
+            "it asked for 'own/model': it chooses its own",
+        ),
+    ],
+)
+def test_a_server_that_cannot_be_measured_is_one_sentence(
+    command: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, and why; not a table full of errors."""
+    words = ["--command", command, "--upstream-env", "UP", "--n", "1"]
+    words += ["--experiment", "notice", "--out", str(tmp_path)]
+    assert main(["probe", *words]) == 2
+    assert said in capsys.readouterr().err

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cancel_lab import records, timeline
 from cancel_lab.records import RunRecord, Status, Sut
 from cancel_lab.report.perfetto import chrome_trace, trace_of
 from cancel_lab.report.summary import summary_csv
+from cancel_lab.report.table import latency_tables
 from cancel_lab.report.write import write_report
 from cancel_lab.timeline import Arrow, Kind, Lane, Mark, Span, Trace
 
@@ -183,3 +185,45 @@ def test_a_record_has_an_outside_trace() -> None:
     trace = trace_of(run("quick", 1, 0.5))
     assert [lane.process for lane in trace.lanes] == ["client", "upstream"]
     assert trace.arrows[0].to_ns - trace.arrows[0].from_ns == MS // 2
+
+
+def claims(*runs: RunRecord) -> dict[str, str]:
+    """Return what the table of one cell says of each server."""
+    _, rows = latency_tables(runs)[0]
+    return {row[0]: row[-1] for row in rows[1:]}
+
+
+def test_a_few_runs_claim_nothing() -> None:
+    """Nineteen runs are no winner, however far apart the servers are."""
+    few = [run("a", n, 1 + n / 100) for n in range(19)]
+    many = [run("b", n, 100 + n) for n in range(19)]
+    assert set(claims(*few, *many).values()) == {"no claim: n < 20"}
+
+
+def test_an_interval_without_width_claims_nothing() -> None:
+    """Equal times are a clock that is too coarse, or a mistake; not certainty."""
+    same = [run("a", n, 1.0) for n in range(20)]
+    other = [run("b", n, 50 + n) for n in range(20)]
+    assert claims(*same, *other)["a"] == "no claim: an interval without width"
+
+
+def test_more_servers_need_more_distance() -> None:
+    """What is a winner of two is a tie among many: the intervals widen."""
+    best = [run("a", n, 1 + n / 100) for n in range(20)]
+    near = [run("b", n, 1.11 + n / 100) for n in range(20)]
+    assert claims(*best, *near) == {"a": "lowest median", "b": ""}
+    others = [run(f"s{i}", n, 90 + n) for i in range(30) for n in range(20)]
+    said = claims(*best, *near, *others)
+    assert said["a"] == "lowest median, with ties"
+    assert said["b"] == "tie with the lowest"
+    assert said["s0"] == ""
+
+
+def test_nobody_wins_a_shutdown() -> None:
+    """A server that cuts its streams exits soonest; that is no merit."""
+    runs = [
+        msgspec.structs.replace(one, experiment="shutdown")
+        for name, base in (("a", 1), ("b", 90))
+        for one in (run(name, n, base + n / 10) for n in range(20))
+    ]
+    assert set(claims(*runs).values()) == {""}

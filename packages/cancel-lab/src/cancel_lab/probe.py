@@ -7,6 +7,7 @@ are warm-up and thrown away.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from cancel_lab.process import ServerError, free_port, serving
 from cancel_lab.procfs import open_files
 from cancel_lab.progress import Progress
 from cancel_lab.records import RunRecord, Status
-from cancel_lab.scenes import FIRST_TOKEN, HEADERS, STREAM, Scene
+from cancel_lab.scenes import FIRST_TOKEN, HEADERS, MARK, STREAM, Scene
 from cancel_lab.trial import Arena, TrialError, sut
 from cancel_lab.upstream import Upstream
 
@@ -44,6 +45,11 @@ class Plan:
     shutdown_for_s: float = 40.0
     streams_at_shutdown: int = 5
 
+    def as_json(self) -> dict[str, object]:
+        """Return it for the manifest; of a phase its name and its script."""
+        phases = {scene.name: scene.script for scene in self.phases}
+        return dataclasses.asdict(self) | {"phases": phases}
+
 
 def interleaved(names: Sequence[Arena], rounds: int) -> Iterator[tuple[int, Arena]]:
     """Yield round and server: forwards in even rounds, backwards in odd ones."""
@@ -56,7 +62,7 @@ def interleaved(names: Sequence[Arena], rounds: int) -> Iterator[tuple[int, Aren
 @asynccontextmanager
 async def arena_of(adapter: Adapter, upstream: Upstream) -> AsyncIterator[Arena]:
     """Run a server against the simulator while the block runs; ServerError if not."""
-    port = free_port()
+    port = adapter.port or free_port()
     argv, env = adapter.command(port=port, upstream=upstream.base_url)
     within = adapter.ready_within_s
     argv = on_server_cores(argv)
@@ -111,8 +117,7 @@ async def _notices(
                 emit(skipped(adapter, f"did not start: {exc}"))
                 continue
             arenas.append(arena)
-        for arena in arenas:
-            await recovery(arena)  # the first request of a server pays for its imports
+        arenas = [arena for arena in arenas if await _fit(arena, emit)]
         baselines = {
             arena.adapter.name: open_files(arena.server.pid) for arena in arenas
         }
@@ -127,6 +132,29 @@ async def _notices(
                         emit(record)
         for arena in arenas:
             emit(await recovery(arena, baseline=baselines[arena.adapter.name]))
+
+
+async def _fit(arena: Arena, emit: Emit) -> bool:
+    """See that a server can be measured; say why not. Its first request is this one."""
+    since = await arena.upstream.newest()
+    first = await recovery(arena)
+    asked = (await arena.upstream.stats(since)).requests
+    reason = None
+    if not asked:
+        reason = (
+            "expected it to ask the simulator, but no request came: --upstream-env"
+            " names the variable that gets the simulator's base URL"
+        )
+    elif MARK not in (asked[-1].model or ""):
+        reason = (
+            "expected it to hand the model of the request on to upstream, but it asked"
+            f" for {asked[-1].model!r}: it chooses its own, so no phase can be scripted"
+        )
+    elif first.status is not Status.PASS:
+        reason = first.violations[0]
+    if reason is not None:
+        emit(skipped(arena.adapter, reason))
+    return reason is None
 
 
 async def _alone(adapter: Adapter, upstream: Upstream, plan: Plan, emit: Emit) -> None:

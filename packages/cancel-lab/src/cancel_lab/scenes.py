@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 HOLD_S = 2.0
 PACE_MS = 10  # from one token to the next
+MARK = "size="  # what bears the tag of a trial in the model's name
 TOKENS_BEFORE = 3  # read by the client before it acts in mid-stream
 
 
@@ -29,7 +30,7 @@ class Scene:
         ``size``, idle in these scripts, carries the tag; ``stamp`` makes the content
         digits, because the plausible text holds U+2028, at which httpx splits lines.
         """
-        return f"simulator/endless?stamp=1&{self.script}&size={tag}"
+        return f"simulator/endless?stamp=1&{self.script}&{MARK}{tag}"
 
 
 def held(key: str, hold_s: float) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 Latency = tuple[float, bool]
 
 MINIMUM_N_FOR_P99 = 100  # below it the 99th percentile is just the largest value
+MINIMUM_N_FOR_CLAIM = 20  # below it no server is said to be faster or slower
 RESAMPLES = 1000  # enough for two digits of a 95 % interval
 
 
@@ -77,9 +78,14 @@ def quantile(latencies: Sequence[Latency], q: float) -> float | None:
 
 
 def bootstrap(
-    latencies: Sequence[Latency], q: float, *, seed: int, resamples: int = RESAMPLES
+    latencies: Sequence[Latency],
+    q: float,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
 ) -> Interval:
-    """Return the 95 % percentile-bootstrap interval of a quantile.
+    """Return the percentile-bootstrap interval of a quantile.
 
     The generator is seeded, so the same records give the same interval on any machine.
     """
@@ -92,8 +98,8 @@ def bootstrap(
         value = quantile(generator.choices(latencies, k=len(latencies)), q)
         drawn.append(infinity if value is None else value)
     drawn.sort()
-    low = drawn[int(0.025 * resamples)]
-    high = drawn[int(0.975 * resamples) - 1]
+    outside = round((1 - level) / 2 * resamples)  # on each side
+    low, high = drawn[outside], drawn[-outside - 1]
     return Interval(
         None if low == infinity else low, None if high == infinity else high
     )

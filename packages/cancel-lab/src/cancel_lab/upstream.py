@@ -14,6 +14,7 @@ import trio
 from cancel_lab.clients.connection import ConnectionEndedError, connect
 from cancel_lab.clients.http1 import ChatRequest, HTTP1Stream
 from cancel_lab.process import Server, free_port, serving
+from cancel_lab.scenes import MARK
 
 FIRST_LOOK_S = 0.005  # after a cause; by then a prompt server's upstream has noticed
 LONGEST_PAUSE_S = 0.1  # between two looks at the ledger
@@ -105,9 +106,7 @@ class Upstream:
     async def look(self, tag: int, *, since: int) -> Entry | None:
         """Return a request's newest entry as it is now, ``None`` if there is none."""
         requests = (await self.stats(since)).requests
-        own = [entry for entry in requests if f"size={tag}" in (entry.model or "")]
-        if not own:  # a server that does not hand the model on; trials go one by one
-            own = [entry for entry in requests if "size=" not in (entry.model or "")]
+        own = [entry for entry in requests if f"{MARK}{tag}" in (entry.model or "")]
         return own[-1] if own else None
 
 

@@ -40,6 +40,7 @@ class Adapter:
     package: str | None = None
     ready_within_s: float = 20.0
     interpreter_env: str | None = None
+    port: int | None = None  # where it listens; None is a free one each time
 
     @property
     def interpreter(self) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cancel_lab.adapters.catalogue import OURS
-from cancel_lab.clients.acts import Transport
 from cancel_lab.clients.sse import Seen
 from cancel_lab.matrix.cells import Cell
 from cancel_lab.matrix.logs import Ended
-from cancel_lab.matrix.sites import HEARTBEAT_S
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.trial import Arena, sut
 from cancel_lab.upstream import Entry
@@ -37,12 +35,8 @@ class Run:
 def bound_ms(cell: Cell) -> float:
     """Return how soon upstream has to notice.
 
-    Behind a pipelined request Hypercorn's reader is parked, so a client's going shows
-    at the next write: the heartbeat bounds it. A stall is one write timeout, plus the
-    time it takes to fill the buffers on the way.
+    A stall is one write timeout, plus the time it takes to fill the buffers on the way.
     """
-    if cell.transport is Transport.H1_PIPELINED:
-        return HEARTBEAT_S * 1000 + BOUND_MS
     if cell.outcome == "client_stalled":
         return 2000.0
     return BOUND_MS

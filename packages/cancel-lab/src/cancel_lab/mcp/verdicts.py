@@ -9,9 +9,8 @@ from cancel_lab.mcp.experiment import MCPPlan, Phase
 from cancel_lab.mcp.messages import MODERN
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.report.table import Table, milliseconds
-from cancel_lab.statistics import summarize
+from cancel_lab.statistics import MINIMUM_N_FOR_CLAIM, summarize
 
-LEAST_N = 20  # below it no verdict is given
 HEAD = ("phase", "stopped in time", "p50 ms", "95 % CI", "max ms", "the work ended by",
         "verdict")  # fmt: skip
 
@@ -25,7 +24,7 @@ def could_still_fail(n: int) -> float:
 def verdict(runs: Sequence[RunRecord], phase: Phase) -> str:
     """Return the verdict over all runs of a phase.
 
-    Only what revision 2026-07-28 demands is judged, and only from `LEAST_N` runs on.
+    Only what revision 2026-07-28 demands is judged, and only if there are enough runs.
     """
     if runs[0].sut.version != MODERN:
         return f"not judged: speaks {runs[0].sut.version}"
@@ -34,8 +33,8 @@ def verdict(runs: Sequence[RunRecord], phase: Phase) -> str:
     bad = [run for run in runs if run.status is not Status.PASS]
     if bad:
         return f"does not conform: {len(bad)} of {len(runs)}"
-    if len(runs) < LEAST_N:
-        return f"not judged: fewer than {LEAST_N} runs"
+    if len(runs) < MINIMUM_N_FOR_CLAIM:
+        return f"not judged: fewer than {MINIMUM_N_FOR_CLAIM} runs"
     return "conforms"
 
 
@@ -138,7 +137,7 @@ def notes(records: Sequence[RunRecord], plan: MCPPlan, server: str) -> list[str]
         f" {plan.transport.value}, {plan.act.value}; the bound is"
         f" {plan.within_s * 1000:g} ms",
     ]
-    if plan.n >= LEAST_N:
+    if plan.n >= MINIMUM_N_FOR_CLAIM:
         said.append(
             f"{plan.n} runs without a failure rule out, at 95 %, that more than"
             f" {100 * could_still_fail(plan.n):.0f} % fail"

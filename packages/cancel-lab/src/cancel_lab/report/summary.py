@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from cancel_lab.records import RunRecord, Status
-from cancel_lab.statistics import Latency, Summary, summarize
+from cancel_lab.statistics import Interval, Latency, Summary, bootstrap, summarize
 
 KEY = ("tier", "experiment", "server", "cause", "phase", "transport", "policy")
 FIGURES = (
@@ -72,9 +72,16 @@ class Cell:
     def summary(self, time: str) -> Summary:
         """Return the statistics of one time; worked out once."""
         if time not in self._summaries:
-            seed = zlib.crc32("/".join((*self.key, time)).encode())
+            seed = self._seed(time)
             self._summaries[time] = summarize(self.latencies(time), seed=seed)
         return self._summaries[time]
+
+    def median_interval(self, time: str, level: float) -> Interval:
+        """Return the bootstrap interval of the median at a level of confidence."""
+        return bootstrap(self.latencies(time), 0.5, seed=self._seed(time), level=level)
+
+    def _seed(self, time: str) -> int:
+        return zlib.crc32("/".join((*self.key, time)).encode())
 
 
 def cell_key(run: RunRecord) -> tuple[str, ...]:

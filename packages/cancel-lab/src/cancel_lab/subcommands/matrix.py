@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import trio
+
+from cancel_lab import calibration
 from cancel_lab.matrix.cells import all_cells
 from cancel_lab.matrix.run import matrix
 from cancel_lab.session import conduct, new_folder
@@ -42,10 +45,20 @@ def _matrix(arguments: argparse.Namespace) -> int:
     ]
     if not cells:
         raise UsageError(f"no cell has {wanted}")
+    if arguments.n < 1:
+        raise UsageError(f"--n: expected at least one run, got {arguments.n}")
+    late_ms = trio.run(calibration.lateness_ms)
+    if (reason := calibration.too_busy(late_ms)) is not None:
+        raise UsageError(reason)
     folder = new_folder("matrix", arguments.out)
     text, bad = conduct(
         folder,
-        {"n": arguments.n, "only": wanted, "cells": len(cells)},
+        {
+            "n": arguments.n,
+            "only": wanted,
+            "cells": len(cells),
+            "woken_late_ms_p99": round(late_ms, 3),
+        },
         lambda upstream, emit: matrix(cells, upstream, emit, n=arguments.n),
     )
     return finished(text, folder, bad=bad)

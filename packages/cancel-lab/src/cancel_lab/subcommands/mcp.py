@@ -104,7 +104,7 @@ async def _server(
     if arguments.mcp:
         yield _place(arguments.mcp)
         return
-    port = free_port()
+    port = arguments.port or free_port()
     words = shlex.split(arguments.command)
     argv = [word.replace("{port}", str(port)) for word in words]
     env = {VARIABLE: reports.address, "PORT": str(port)}

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import trio
+
+from cancel_lab import calibration, records
 from cancel_lab.adapters.adapter import BODY
 from cancel_lab.adapters.catalogue import ADAPTERS
 from cancel_lab.clients.acts import Act
 from cancel_lab.probe import EXPERIMENTS, PHASES, Plan, probe
+from cancel_lab.records import Status
 from cancel_lab.scenes import SCENES
-from cancel_lab.session import conduct, new_folder
+from cancel_lab.session import RESULTS, conduct, new_folder
 from cancel_lab.subcommands.mcp import probe_mcp
 from cancel_lab.subcommands.shared import (
     Subparsers,
@@ -45,6 +49,9 @@ def add_parser(subparsers: Subparsers) -> None:
         default=[],
         metavar="NAME",
         help="variable that gets the simulator's base URL (…/api/v1)",
+    )
+    parser.add_argument(
+        "--port", type=int, help="where --command listens; a free port if not said"
     )
     parser.add_argument("--name", default="command", help="what records call it")
     parser.add_argument("--n", type=int, default=30, help="runs per cell")
@@ -96,9 +103,16 @@ def _probe(arguments: argparse.Namespace) -> int:
         stalled_for_s=arguments.stalled_for,
         shutdown_for_s=arguments.shutdown_for,
     )
-    config = {"plan": repr(plan), "servers": [adapter.name for adapter in chosen]}
+    config = {
+        "plan": plan.as_json(),
+        "servers": {adapter.name: adapter.version() for adapter in chosen},
+        "woken_late_ms_p99": round(trio.run(calibration.lateness_ms), 3),
+    }
     folder = new_folder("probe", arguments.out)
     text, _ = conduct(
         folder, config, lambda upstream, emit: probe(chosen, upstream, plan, emit)
     )
+    runs = list(records.read([folder / RESULTS]))
+    if all(run.status is Status.SKIPPED for run in runs):
+        raise UsageError("; ".join(f"{run.sut.name}: {run.reason}" for run in runs))
     return finished(text, folder, bad=0)  # a comparison has findings, not failures

@@ -56,6 +56,7 @@ def _custom(arguments: argparse.Namespace) -> Adapter:
         path=url.path + (f"?{url.query}" if url.query else ""),
         body=arguments.body,
         headers=headers,
+        port=arguments.port,
     )
 
 
