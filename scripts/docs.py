@@ -1,7 +1,8 @@
-"""Writes what the documents repeat of the code: settings, endings, lifecycle.
+"""Writes what the documents repeat of the code: settings, endings, log records.
 
-`python -m scripts.docs` rewrites the marked parts of the documents and all of
-.env.example; tests/test_docs.py fails when they are not what this would write.
+`python -m scripts.docs` rewrites the marked parts of the documents, and all of
+.env.example and of the schema of the log; tests/test_docs.py fails when they are not
+what this would write.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from scripts.log_records import records_table, schema_file
 from trio_ai_stream.settings import Settings, describe, load_settings
 from trio_ai_stream.stream.lifecycle import diagram
 from trio_ai_stream.stream.outcome import endings_table
@@ -98,6 +100,12 @@ DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "README.md": {"endings": endings_table, "lifecycle": lifecycle_diagram},
     "docs/settings.md": {"settings": settings_table},
     "docs/testing.md": {"counts": counts},
+    "docs/log-records.md": {"records": records_table},
+}
+# What is written as a whole.
+FILES: Final[dict[str, Callable[[], str]]] = {
+    ".env.example": env_example,
+    "docs/log-records.schema.json": schema_file,
 }
 
 
@@ -138,7 +146,8 @@ def main() -> int:
     """Write the documents."""
     for document in DOCUMENTS:
         (ROOT / document).write_text(rewritten(document))
-    (ROOT / ".env.example").write_text(env_example())
+    for file, made in FILES.items():
+        (ROOT / file).write_text(made())
     return 0
 
 

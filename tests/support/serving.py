@@ -79,6 +79,10 @@ class ServerProcess:
         self._process.wait(PATIENCE_S)
         return time.monotonic() - began
 
+    def signal(self, signum: int) -> None:
+        """Send the process a signal."""
+        self._process.send_signal(signum)
+
     def stop(self) -> None:
         """End the process; it may still drain, but not for long."""
         self._process.send_signal(signal.SIGINT)
