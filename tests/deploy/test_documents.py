@@ -177,7 +177,7 @@ def test_every_link_and_setting_in_the_text_exists() -> None:
     text = (DOCS / "operations.md").read_text()
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (DOCS / link).exists(), link
-    others = {"TRIO_AI_STREAM_URL", "TRIO_AI_STREAM_KEY", "LISTEN_FDS"}
+    others = {"TRIO_AI_STREAM_URL", "TRIO_AI_STREAM_KEY", "LISTEN_FDS", "POD_IP"}
     text = re.sub(r"`OTEL_[A-Z_]+(?:=[^`]*)?`", "", text)  # the SDK's own
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=[^`]*)?`", text))
     assert named <= set(Settings.model_fields) | others
