@@ -1,18 +1,25 @@
-"""pydantic-ai: an agent with a tool, over this server."""
+"""pydantic-ai: an agent with a tool, over this server.
+
+It is imported by the tests: that takes a second, and every worker imports this module.
+"""
 
 from __future__ import annotations
 
 import asyncio
-
-from pydantic_ai import Agent
-from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.providers.openai import OpenAIProvider
+from typing import TYPE_CHECKING
 
 from tests.clients.conftest import KEY
+
+if TYPE_CHECKING:
+    from pydantic_ai import Agent
 
 
 def agent(base_url: str) -> Agent[None, str]:
     """An agent on one of the simulator's models."""
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
     provider = OpenAIProvider(base_url=base_url, api_key=KEY)
     return Agent(OpenAIChatModel("simulator/fast", provider=provider))
 

@@ -1,15 +1,17 @@
-"""Messages and Responses have the shape that the SDKs' models ask for."""
+"""Messages and Responses have the shape that the SDKs' models ask for.
+
+The SDKs are imported by the tests: that takes seconds, and every worker imports this.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from anthropic.types import Message, RawMessageStreamEvent
-from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from trio_ai_stream.simulator.agent_requests import parse_messages, parse_responses
@@ -32,8 +34,22 @@ MODELS = [
     "crlf",
     "fast?reasoning=3&tool_calls=3",
 ]
-MESSAGE_EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
-RESPONSE_EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+
+
+@functools.cache
+def message_events() -> TypeAdapter[Any]:
+    """What an event of Messages may be."""
+    from anthropic.types import RawMessageStreamEvent
+
+    return TypeAdapter(RawMessageStreamEvent)
+
+
+@functools.cache
+def response_events() -> TypeAdapter[Any]:
+    """What an event of Responses may be."""
+    from openai.types.responses import ResponseStreamEvent
+
+    return TypeAdapter(ResponseStreamEvent)
 
 
 def message(model: str, **fields: Any) -> SimulatedChat:
@@ -73,10 +89,12 @@ def document(chat: SimulatedChat) -> dict[str, Any]:
 @pytest.mark.parametrize("model", MODELS)
 def test_each_event_of_messages_is_the_sdks(model: str) -> None:
     """Blocks open, are filled and close one after the other, then the message ends."""
+    from anthropic.types import Message
+
     found = events(message(model))
     for event in found:
         if event["type"] != "ping":
-            MESSAGE_EVENTS.validate_python(event)
+            message_events().validate_python(event)
     open_block = None
     for event in found:
         if event["type"] == "content_block_start":
@@ -93,9 +111,11 @@ def test_each_event_of_messages_is_the_sdks(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_each_event_of_responses_is_the_sdks(model: str) -> None:
     """Numbers follow each other, and the last event holds what the pieces said."""
+    from openai.types.responses import Response
+
     found = events(response(model))
     for event in found:
-        RESPONSE_EVENTS.validate_python(event)
+        response_events().validate_python(event)
     assert [e["sequence_number"] for e in found] == list(range(len(found)))
     whole = found[-1]["response"]
     Response.model_validate(whole)
@@ -114,7 +134,7 @@ def test_errors_are_the_sdks(shape: str) -> None:
     error = events(message(end))[-1]
     assert (error["type"], error["error"]["type"]) == ("error", "overloaded_error")
     last = events(response(end))[-1]
-    RESPONSE_EVENTS.validate_python(last)
+    response_events().validate_python(last)
     assert last["type"] == ("response.failed" if shape == "choice" else "error")
 
 
