@@ -15,8 +15,8 @@ sys.dont_write_bytecode = False
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores: half of what tests do is wait for processes."""
-    return (os.cpu_count() or 1) + 1
+    """Two for each core, and one: most of what tests do is wait for processes."""
+    return 2 * (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
