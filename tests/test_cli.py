@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -32,3 +33,14 @@ def test_dev_cert_without_its_extra_says_what_to_install(
     monkeypatch.setitem(sys.modules, "trustme", None)
     assert main(["dev-cert"]) == 2
     assert "trio-ai-stream[dev-cert]" in capsys.readouterr().err
+
+
+def test_the_terminal_client_starts_without_what_only_a_server_needs() -> None:
+    """Its imports are what a person waits for before the first word."""
+    words = ["-X", "importtime", "-m", "trio_ai_stream", "chat", "--help"]
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=True
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "trio_ai_stream.chat_client.chat_exchange" in loaded
+    assert not loaded & {"pydantic", "quart", "hypercorn", "trio_ai_stream.settings"}

@@ -45,11 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         remember_early()
         # What is imported stays, and passes over it take a tenth of a start.
         gc.disable()  # until `settle_collector`
-    from trio_ai_stream.settings import SettingsError
-
     try:
         return COMMANDS[command].run(words[1:])
-    except SettingsError as exc:
+    except ValueError as exc:
+        from trio_ai_stream.settings import SettingsError
+
+        if not isinstance(exc, SettingsError):
+            raise
         print(exc, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
