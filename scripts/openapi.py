@@ -61,8 +61,9 @@ OPERATIONS: Final = (
         "Stream one answer.",
         "Leaving ends everything that the request started, upstream's work included.",
         request=ChatRequest,
-        text="Events of type `connected`, `content`, `reasoning`, and at last `done` or"
-        " `error`, each a JSON object with `content`, `request_id` and `type`.",
+        text="Events of type `connected`, `content`, `reasoning`, `tool_call`, and at"
+        " last `done` or `error`, each a JSON object with `content`, `request_id` and"
+        " `type`.",
     ),
     Operation(
         "get",

@@ -106,6 +106,22 @@ def test_reasoning_is_folded_and_options_are_sent(visit: Open) -> None:
     expect(page.get_by_role("button", name="Options (3)")).to_be_visible()
 
 
+def test_tool_calls_are_named_and_folded(visit: Open) -> None:
+    """Each call has its name; its arguments open on demand, also after a reload."""
+    page = visit()
+    answer = finished(ask(page, "Weather?", "simulator/agent"))
+    for _ in range(2):
+        calls = answer.locator("details.tool")
+        expect(calls.locator("summary")).to_have_text(["Tool call get_weather"] * 2)
+        expect(calls.first.locator("pre")).to_be_hidden()
+        calls.first.locator("summary").click()
+        expect(calls.first.locator("pre")).to_have_text(
+            re.compile(r'^{\n  "location": ".*",\n  "days": \d+\n}$')
+        )
+        expect(answer.locator(".line")).to_contain_text("finish tool_calls")
+        page.reload()
+
+
 def test_the_list_of_models_is_searched(visit: Open) -> None:
     """Words find names and descriptions; arrows and Enter choose."""
     page = visit()

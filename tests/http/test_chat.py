@@ -239,6 +239,24 @@ async def test_reasoning_is_shown_only_to_those_who_ask(
         assert asked.text == silent.text
 
 
+async def test_tool_calls_are_shown_only_to_those_who_ask(
+    autojump_clock: MockClock,
+) -> None:
+    """`type: tool_call` needs include_tool_calls; its pieces add up to the calls."""
+    async with world() as w:
+        silent = await answered(w.chat("simulator/agent"))
+        assert "tool_call" not in silent.types
+        asked = await answered(w.chat("simulator/agent", include_tool_calls=True))
+        assert asked.text == silent.text
+        pieces = [e for e in asked.events if e["type"] == "tool_call"]
+        for index in (0, 1):
+            own = [one for one in pieces if one["index"] == index]
+            assert [one["name"] for one in own if one["name"]] == ["get_weather"]
+            assert own[0]["id"]
+            assert "location" in json.loads("".join(one["arguments"] for one in own))
+        assert asked.events[-1]["finish_reason"] == "tool_calls"
+
+
 def test_upstream_gets_what_was_asked_and_nothing_more() -> None:
     """Options that the client left out are not invented; the rest is passed on."""
     asked = {"prompt": "x", "temperature": 0.5, "stop": ["y"], "seed": 7}

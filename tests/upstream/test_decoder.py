@@ -22,6 +22,7 @@ from trio_ai_stream.wire.events import (
     Progress,
     Raw,
     Reasoning,
+    ToolCall,
     Usage,
 )
 
@@ -262,6 +263,12 @@ WORK: list[tuple[str, Any, list[Item]]] = [
     ("images", [{"type": "image_url"}], [Progress()]),
     ("function_call", {"name": "f"}, [Progress()]),
     ("tool_calls", {"index": 0}, [Progress()]),
+    ("tool_calls", [{"index": 1, "id": "c", "function": {"name": "f"}}],
+     [ToolCall(1, "c", "f")]),
+    ("tool_calls", [{"function": {"arguments": "{"}}], [ToolCall(0, arguments="{")]),
+    ("tool_calls", [{"index": -1, "function": {"name": "f"}}], [Progress()]),
+    ("tool_calls", [{"function": {"arguments": {}}}], [Progress()]),
+    ("tool_calls", [{"function": {}}] * 129, [Progress()]),
     ("annotations", [{"type": "url_citation"}], [Progress()]),
     ("audio", None, []),
     ("images", [], []),

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.wire.events import Answer, Comment, Item, Reasoning, Usage
+from trio_ai_stream.wire.events import (
+    Answer,
+    Comment,
+    Item,
+    Reasoning,
+    ToolCall,
+    Usage,
+)
 from trio_ai_stream.wire.problems import Problem
 from trio_ai_stream.wire.sse import ChatEncoder, json_text
 
@@ -53,6 +60,19 @@ def test_reasoning_leaves_only_where_it_was_asked_for() -> None:
     asked, count = ChatEncoder("r", include_reasoning=True).content(items)
     assert [e["type"] for e in parse(asked)] == ["content", "reasoning", "content"]
     assert count == 3
+
+
+def test_tool_calls_leave_only_where_they_were_asked_for() -> None:
+    """Each piece is an event of its own; `content` is empty, so no text is spoilt."""
+    items: list[Item] = ["a", ToolCall(0, "call_1", "f"), ToolCall(0, arguments="{")]
+    assert ChatEncoder("r", include_reasoning=True).content(items)[1] == 1
+    asked, count = ChatEncoder("r", include_tool_calls=True).content(items)
+    assert count == 3
+    common = {"content": "", "request_id": "r", "type": "tool_call", "index": 0}
+    assert parse(asked)[1:] == [
+        {**common, "id": "call_1", "name": "f", "arguments": ""},
+        {**common, "id": None, "name": None, "arguments": "{"},
+    ]
 
 
 def test_terminal_events_carry_their_fields() -> None:

@@ -53,6 +53,7 @@ def parse(body: bytes, limits: RequestLimits) -> ParsedRequest:
         True,
         msgspec.json.encode(fields),
         reasoning=reasoning,
+        tool_calls=bool(request.include_tool_calls),
         prompt_chars=sum(len(one.content) for one in request.conversation()),
         user=request.user,
     )
@@ -60,7 +61,11 @@ def parse(body: bytes, limits: RequestLimits) -> ParsedRequest:
 
 def encoder(asked: ParsedRequest, request_id: str, upstream: str) -> ChatEncoder:
     """Return the encoder of one stream; its first event names model and upstream."""
-    made = ChatEncoder(request_id, include_reasoning=asked.reasoning)
+    made = ChatEncoder(
+        request_id,
+        include_reasoning=asked.reasoning,
+        include_tool_calls=asked.tool_calls,
+    )
     made.opening = made.connected(model=asked.model, upstream=upstream)
     return made
 

@@ -29,6 +29,7 @@ from trio_ai_stream.wire.events import (
     Progress,
     Raw,
     Reasoning,
+    ToolCall,
     Usage,
 )
 from trio_ai_stream.wire.problems import Fault, Problem
@@ -190,10 +191,20 @@ def _said(said: dict[str, Any]) -> Iterator[Item]:
     yield from _contents(said.get("content"))
     yield from _contents(said.get("refusal"))
     thought = next(filter(None, (_text(said.get(name)) for name in _REASONING)), "")
+    calls = _tool_calls_in(said.get("tool_calls"))
     if thought:
         yield Reasoning(thought)
-    elif any(said.get(name) for name in _WORK):
+    elif not calls and any(said.get(name) for name in _WORK):
         yield Progress()
+    yield from calls
+
+
+def _tool_calls_in(value: Any) -> list[ToolCall]:
+    """Return the pieces of tool calls in a value; none where it is of another shape."""
+    try:
+        return _pieces(msgspec.convert(value or [], _ToolCalls))
+    except msgspec.ValidationError:
+        return []
 
 
 def _contents(value: Any) -> Iterator[Item]:
@@ -264,6 +275,20 @@ _NOTHING: Final = frozenset({b"null", b"[]", b"{}", b'""'})
 _PROGRESS: Final = Progress()
 
 
+class _Function(Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(Struct, gc=False):
+    function: _Function
+    index: Annotated[int, Meta(ge=0, lt=MAX_CHOICES)] = 0
+    id: str | None = None
+
+
+_ToolCalls = Annotated[list[_Call], Meta(max_length=MAX_CHOICES)]
+
+
 class _Delta(Struct, gc=False):
     """The fields that are decoded at once; one that says `None` leaves it to others."""
 
@@ -293,6 +318,7 @@ class _Chunk(Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+_decode_calls = msgspec.json.Decoder(_ToolCalls).decode
 
 
 def read_chunks(
@@ -327,7 +353,7 @@ def read_chunks(
             ):
                 break
             if delta.tool_calls is not _ABSENT and _says(delta.tool_calls):
-                items.append(_PROGRESS)
+                items += [_PROGRESS] if raw else _calls(delta.tool_calls)
             finish = choice.finish_reason
             if finish:
                 if finish == "error":
@@ -345,6 +371,21 @@ def read_chunks(
             del items[start:]
             return payload
     return None
+
+
+def _calls(value: msgspec.Raw) -> list[ToolCall] | list[Progress]:
+    """Return the pieces of tool calls, or progress where they are of another shape."""
+    try:
+        return _pieces(_decode_calls(value)) or [_PROGRESS]
+    except msgspec.MsgspecError:
+        return [_PROGRESS]
+
+
+def _pieces(calls: list[_Call]) -> list[ToolCall]:
+    return [
+        ToolCall(call.index, call.id, call.function.name, call.function.arguments or "")
+        for call in calls
+    ]
 
 
 def _says(value: msgspec.Raw) -> bool:

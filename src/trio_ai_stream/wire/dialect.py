@@ -18,10 +18,10 @@ from trio_ai_stream.wire.problems import Problem
 class ParsedRequest:
     """One checked request; `body` is the JSON for upstream.
 
-    `choices` is how many answers are asked for at a time. `reasoning`: the client wants
-    to see it, where that is asked of us and not of upstream. `chunk_heartbeats`: its
-    signs of life are empty chunks, not comments. `prompt_chars` counts the prompt's
-    characters; `user` is whom the caller serves, by its own word.
+    `choices` is how many answers are asked for at a time. `reasoning`, `tool_calls`:
+    the client wants to see them, where that is asked of us and not of upstream.
+    `chunk_heartbeats`: its signs of life are empty chunks, not comments. `prompt_chars`
+    counts the prompt's characters; `user` is whom the caller serves, by its own word.
     """
 
     model: str
@@ -29,6 +29,7 @@ class ParsedRequest:
     body: bytes
     choices: int = 1
     reasoning: bool = False
+    tool_calls: bool = False
     chunk_heartbeats: bool = False
     prompt_chars: int = 0
     user: str | None = None

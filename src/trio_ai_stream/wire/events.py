@@ -21,9 +21,21 @@ class Reasoning(Struct, frozen=True, gc=False):
     text: str
 
 
+class ToolCall(Struct, frozen=True, gc=False):
+    """A piece of the tool call with this index; the first piece has its id and name."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The model works, but not at text: a tool call, audio, an image, an annotation."""
+    """The model works, but not at text: audio, an image, an annotation.
+
+    A tool call is one as well, unless its pieces are told as `ToolCall`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,7 @@ class Raw(Struct, frozen=True, gc=False):
 Item = (
     str
     | Reasoning
+    | ToolCall
     | Progress
     | Choice
     | Finish

@@ -41,6 +41,7 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True):
     stop: Text | Annotated[list[Text], Meta(max_length=4)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     include_reasoning: bool | None = None
+    include_tool_calls: bool | None = None
     user: Annotated[Text, Meta(max_length=128)] | None = None
 
     def conversation(self) -> list[Message]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from trio_ai_stream.wire.events import Answer, Item, Reasoning
+from trio_ai_stream.wire.events import Answer, Item, Reasoning, ToolCall
 from trio_ai_stream.wire.problems import Problem
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -63,17 +63,24 @@ class ChatEncoder:
     every token, and a block of content is encoded in one call of msgspec's.
     """
 
-    def __init__(self, request_id: str, *, include_reasoning: bool = False) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        *,
+        include_reasoning: bool = False,
+        include_tool_calls: bool = False,
+    ) -> None:
         self._common = b',"request_id":' + _encode(request_id) + b',"type":'
         self._tail = self._common + b'"content"}\n\n'
         self._seam = self._tail + _HEAD
         self._include_reasoning = include_reasoning
+        self._include_tool_calls = include_tool_calls
         self.opening = b""
 
     def content(self, items: Iterable[Item]) -> tuple[bytes, int]:
-        """Return the frames of all content in `items`, joined, and their number."""
-        if self._include_reasoning:
-            return self._with_reasoning(items)
+        """Return the frames of what the client gets of `items`, and their number."""
+        if self._include_reasoning or self._include_tool_calls:
+            return self._with_more(items)
         return self._contents([item for item in items if type(item) is str])
 
     def _contents(self, texts: list[str]) -> tuple[bytes, int]:
@@ -86,13 +93,17 @@ class ChatEncoder:
             lines = b"\n".join([*map(json_text, texts), b""])
         return _HEAD + lines[:-1].replace(b"\n", self._seam) + self._tail, len(texts)
 
-    def _with_reasoning(self, items: Iterable[Item]) -> tuple[bytes, int]:
+    def _with_more(self, items: Iterable[Item]) -> tuple[bytes, int]:
         frames: list[bytes] = []
         for item in items:
             if type(item) is str:
                 frames.append(self._contents([item])[0])
-            elif type(item) is Reasoning:
+            elif type(item) is Reasoning and self._include_reasoning:
                 frames.append(self._frame(item.text, "reasoning", {}))
+            elif type(item) is ToolCall and self._include_tool_calls:
+                frames.append(
+                    self._frame("", "tool_call", msgspec.structs.asdict(item))
+                )
         return b"".join(frames), len(frames)
 
     def connected(self, *, model: str, upstream: str) -> bytes:

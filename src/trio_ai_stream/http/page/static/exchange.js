@@ -172,6 +172,9 @@ export class Exchange {
       case "reasoning":
         show.reasoning(event.content);
         return null;
+      case "tool_call":
+        show.toolCall(event);
+        return null;
       case "done":
         return { end: "done", finish: event.finish_reason, usage: event.usage };
       case "error":

@@ -217,6 +217,7 @@ function request() {
     ...(temperature === null ? {} : { temperature }),
     ...(max_tokens === null ? {} : { max_tokens }),
     include_reasoning: true,
+    include_tool_calls: true,
   };
 }
 

@@ -10,6 +10,17 @@ const action = (label, act) => {
   return button;
 };
 
+const MAX_CALLS = 128;
+
+/** Lay out JSON that is whole; else as it is. */
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
 /** Shows a conversation; `acts` has edit(at), retry(at), reopen(), key() and fresh(). */
 export class Thread {
   #acts;
@@ -72,6 +83,7 @@ export class Thread {
       thoughts.lastChild.append(message.thoughts);
       item.insertBefore(thoughts, body);
     }
+    const calls = (message.tools ?? []).map((call) => this.#toolCall(item, call));
     if (message.content) rendering.append(message.content);
     if (message.id) item.dataset.request = message.id;
     return {
@@ -92,6 +104,17 @@ export class Thread {
         message.thoughts += text;
         thoughts ??= item.insertBefore(this.#thoughts("Thinking"), body);
         thoughts.lastChild.append(text);
+        this.toEnd();
+      },
+      toolCall: ({ index, id, name, arguments: more }) => {
+        message.tools ??= [];
+        // Calls come in order; one that leaves some out would be a list with holes.
+        if (index > message.tools.length || index >= MAX_CALLS) return;
+        const call = (message.tools[index] ??= { id, name: "", arguments: "" });
+        if (name) call.name = name;
+        if (call.arguments.length < MAX_SHOWN) call.arguments += more;
+        calls[index] ??= this.#toolCall(item, call);
+        calls[index].update();
         this.toEnd();
       },
       lost: () => {
@@ -128,6 +151,20 @@ export class Thread {
     if (!message.result && message.resume) return answer;
     this.end(answer, message, at);
     return null;
+  }
+
+  /** Show one call of a tool, folded, with its name; what is in it may still grow. */
+  #toolCall(item, call) {
+    const name = el("code", {});
+    const text = el("code", {});
+    const details = el("details", { class: "thoughts tool" }, el("summary", {}, "Tool call ", name), el("pre", { tabindex: 0, dir: "ltr" }, text));
+    const update = () => {
+      name.textContent = call.name;
+      text.textContent = pretty(call.arguments);
+    };
+    update();
+    item.append(details);
+    return { update };
   }
 
   #elsewhere() {
