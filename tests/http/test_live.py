@@ -11,7 +11,8 @@ from trio.testing import MockClock
 
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
-from trio_ai_stream.http.services import MAX_SUBSCRIBERS, Subscribers
+from trio_ai_stream.http.live_view import LiveView
+from trio_ai_stream.http.services import MAX_SUBSCRIBERS, Subscriber, Subscribers
 from trio_ai_stream.wire.record import Outcome
 
 KEYS = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
@@ -90,7 +91,9 @@ async def test_a_busy_stream_is_looked_at_four_times_a_second(
             await over(visit)
 
 
-async def test_a_drain_ends_the_watching_at_once(autojump_clock: MockClock) -> None:
+async def test_where_nothing_runs_a_drain_ends_the_watching_at_once(
+    autojump_clock: MockClock,
+) -> None:
     """The last event is `bye`, so that a subscriber never holds a shutdown."""
     async with world() as w:
         subscriber = watch(w)
@@ -101,6 +104,64 @@ async def test_a_drain_ends_the_watching_at_once(autojump_clock: MockClock) -> N
         assert trio.current_time() == before
         assert told(subscriber)[-1] == ("bye", {"reason": "draining"})
         assert subscriber.ended.is_set()
+
+
+async def test_a_drain_is_watched_to_its_end(autojump_clock: MockClock) -> None:
+    """The number is true until the last stream has ended; then `bye`, at once."""
+    async with world() as w:
+        subscriber = watch(w)
+        chats = [w.chat("simulator/endless") for _ in range(2)]
+        await trio.sleep(1.1)
+        assert snapshots(subscriber)[-1]["draining"] is False
+        w.services.registry.begin_drain()
+        await trio.sleep(1)
+        seen = snapshots(subscriber)[-1]
+        assert (seen["total"], seen["draining"]) == (2, True)
+        chats[0].leave()
+        await over(chats[0])
+        await trio.sleep(1)
+        assert snapshots(subscriber)[-1]["total"] == 1
+        before = trio.current_time()
+        w.services.registry.end_streams()
+        await over(chats[1])
+        await over(subscriber)
+        assert trio.current_time() == before
+        assert [name for name, _ in told(subscriber)[-3:]] == [
+            "ended",
+            "snapshot",
+            "bye",
+        ]
+        assert snapshots(subscriber)[-1]["total"] == 0
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of one task."""
+
+    def __init__(self, task: trio.lowlevel.Task) -> None:
+        self.task = task
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Called by Trio."""
+        self.count += task is self.task
+
+
+async def test_a_look_at_many_streams_lets_others_run(
+    autojump_clock: MockClock,
+) -> None:
+    """However many streams there are, other tasks run after each hundred of them."""
+    async with world(permits=101, env={"RATE_LIMIT": "1000"}) as w:
+        chats = [w.chat("simulator/no-token") for _ in range(101)]
+        await trio.sleep(1)
+        view = LiveView(w.services, Subscriber(lambda _: True), None)  # type: ignore[arg-type]
+        steps = Steps(trio.lowlevel.current_task())
+        trio.lowlevel.add_instrument(steps)
+        assert b'"total":101' in await view.changes([])
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.count == 2
+        for chat in chats:
+            chat.leave()
+            await over(chat)
 
 
 async def test_watching_is_no_stream(autojump_clock: MockClock) -> None:

@@ -1,11 +1,12 @@
 """`GET /streams/live`: the running streams as trees of tasks, as server-sent events.
 
 Events: `snapshot` (whenever something differs from the last one, four times a second at
-most), `ended` (one for each stream that ended since) and at last `bye`, when the server
-drains. One subscriber too many gets `bye` under status 503. A snapshot shows the
-streams that the caller may cancel, the oldest first: forty with their tasks, then two
-hundred without, as are those of other processes; `total` and `states` count them all.
-`?tree=ID` asks for the tasks of one more.
+most), `ended` (one for each stream that ended since) and at last `bye`. While the
+server drains the watching goes on, `draining` is true, and `bye` comes with the end of
+the last stream. One subscriber too many gets `bye` under status 503. A snapshot shows
+the streams that the caller may cancel, the oldest first: forty with their tasks, then
+two hundred without, as are those of other processes; `total` and `states` count them
+all. `?tree=ID` asks for the tasks of one more.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from trio_ai_stream.http.remote_streams import RemoteStreams
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.responder import ASGIWriter, Send
 from trio_ai_stream.http.services import Services, Subscriber, ended_view
+from trio_ai_stream.stream.lifecycle import State
+from trio_ai_stream.stream.registry import SLICE
 from trio_ai_stream.stream.snapshot import StreamView, snapshot
+from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.sse import CONTENT_TYPE, HEARTBEAT
 
 # Trio does not say when its task tree changes, so a subscriber looks: four times a
@@ -84,38 +88,57 @@ class LiveView:
         self._last = b""
 
     async def run(self, remote: Callable[[], Awaitable[Sequence[StreamView]]]) -> None:
-        """Write until the server drains; `remote` gives other processes' streams.
+        """Write until the last stream of a server that drains has ended.
 
-        *Cancellation:* the client went away; nothing is left behind.
+        `remote` gives other processes' streams. *Cancellation:* the client went away;
+        nothing is left behind.
         """
         writer, registry = self._writer, self._services.registry
         await writer.start(status=200, content_type=CONTENT_TYPE)
         sent_at = trio.current_time()
-        while not registry.draining.is_set():
-            if block := self._changes(await remote()):
+        while not (registry.draining.is_set() and not len(registry)):
+            if block := await self.changes(await remote()):
                 await writer.write(block)
                 sent_at = trio.current_time()
             elif trio.current_time() - sent_at >= self._services.budgets.heartbeat_s:
                 await writer.write(HEARTBEAT)
                 sent_at = trio.current_time()
+            draining = registry.draining.is_set()
             with trio.move_on_after(LOOK_S):
-                await registry.draining.wait()
-        await writer.write(self._changes([]) + _frame("bye", {"reason": "draining"}))
+                await (registry.until_over if draining else registry.draining.wait)()
+        last = await self.changes([])
+        await writer.write(last + _frame("bye", {"reason": "draining"}))
         await writer.finish()
 
-    def _changes(self, remote: Sequence[StreamView]) -> bytes:
-        """Return the frames of what differs from the last look; empty if nothing."""
-        seen = [s for s in self._services.registry if self._subscriber.sees(s.owner)]
+    async def changes(self, remote: Sequence[StreamView]) -> bytes:
+        """Return the frames of what differs from the last look; empty if nothing.
+
+        Other tasks run meanwhile: one turn of the loop looks at a hundred streams.
+        """
+        shown: list[Stream] = []
+        total = len(remote)
+        states = Counter(s.state for s in remote)
+        for number, one in enumerate(self._services.registry):
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+            if one.state is State.ENDED or not self._subscriber.sees(one.owner):
+                continue
+            if len(shown) < MAX_ROWS or one.request_id == self._tree:
+                shown.append(one)
+            total += 1
+            states[one.shown_state] += 1
         streams = [
             snapshot(one, tree=at < MAX_TREES or one.request_id == self._tree)
-            for at, one in enumerate(seen)
-            if at < MAX_ROWS or one.request_id == self._tree
+            for at, one in enumerate(shown)
         ]
         streams += remote[: max(0, MAX_ROWS - len(streams))]
-        states = Counter([*(s.state for s in seen), *(s.state for s in remote)])
-        total = len(seen) + len(remote)
-        more = total - len(streams)
-        body = {"streams": streams, "more": more, "total": total, "states": states}
+        body = {
+            "streams": streams,
+            "more": total - len(streams),
+            "total": total,
+            "states": states,
+            "draining": self._services.registry.draining.is_set(),
+        }
         frames = [_frame("ended", ended_view(r)) for r in self._subscriber.take()]
         encoded = msgspec.json.encode(body)
         if encoded != self._last:

@@ -64,7 +64,8 @@ class Registry:
     async def until_over(self) -> None:
         """Wait until no stream lives."""
         while self._live:
-            self._over = self._over or trio.Event()
+            if self._over is None:
+                self._over = trio.Event()
             await self._over.wait()
 
     def begin_drain(self) -> None:
