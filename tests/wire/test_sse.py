@@ -73,6 +73,10 @@ def test_tool_calls_leave_only_where_they_were_asked_for() -> None:
         {**common, "id": "call_1", "name": "f", "arguments": ""},
         {**common, "id": None, "name": None, "arguments": "{"},
     ]
+    half, _ = ChatEncoder("r", include_tool_calls=True).content(
+        [ToolCall(0, arguments="\ud83c")]
+    )
+    assert parse(half)[0]["arguments"] == "\ud83c"
 
 
 def test_terminal_events_carry_their_fields() -> None:
@@ -117,7 +121,7 @@ def test_a_block_is_the_sum_of_its_events(texts: list[str]) -> None:
 def test_usage_that_cannot_be_written_does_not_cost_the_terminal_event(
     usage: dict[str, object],
 ) -> None:
-    """What upstream's JSON may hold and ours may not leaves as null."""
+    """What upstream's JSON may hold and ours may not leaves as null, a text as it is."""
     frame = ChatEncoder("r").done(
         finish_reason="stop", usage=usage, generation_id="\ud800"
     )
@@ -126,4 +130,4 @@ def test_usage_that_cannot_be_written_does_not_cost_the_terminal_event(
     assert event["finish_reason"] == "stop"
     # How deep is too deep is the interpreter's to say: 3.13 writes this nest.
     assert event["usage"] in (None, usage)
-    assert event["generation_id"] is None
+    assert event["generation_id"] == "\ud800"

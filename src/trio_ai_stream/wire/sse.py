@@ -39,16 +39,18 @@ def json_text(text: str) -> bytes:
 def _object(fields: Mapping[str, Any]) -> bytes:
     """Return `fields` as a JSON object.
 
-    A value out of upstream's JSON that cannot be written again (a lone surrogate, too
-    deep a nest) becomes null: the terminal event comes all the same.
+    A text with a lone surrogate leaves as it came. Another value out of upstream's JSON
+    that cannot be written again becomes null: the event comes all the same.
     """
     try:
         return _encode(fields)
     except _UNWRITABLE:
-        return _encode({name: _or_none(value) for name, value in fields.items()})
+        return _encode({name: _writable(value) for name, value in fields.items()})
 
 
-def _or_none(value: Any) -> Any:
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return msgspec.Raw(json_text(value))
     try:
         _encode(value)
     except _UNWRITABLE:
