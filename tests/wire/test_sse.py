@@ -121,7 +121,7 @@ def test_a_block_is_the_sum_of_its_events(texts: list[str]) -> None:
 def test_usage_that_cannot_be_written_does_not_cost_the_terminal_event(
     usage: dict[str, object],
 ) -> None:
-    """What upstream's JSON may hold and ours may not leaves as null, a text as it is."""
+    """What only upstream's JSON may hold leaves as null, a text as it is."""
     frame = ChatEncoder("r").done(
         finish_reason="stop", usage=usage, generation_id="\ud800"
     )
