@@ -22,7 +22,7 @@ from trio_ai_stream.wire.events import (
     Progress,
     Raw,
     Reasoning,
-    ToolCall,
+    ToolCallPiece,
     Usage,
 )
 
@@ -264,8 +264,9 @@ WORK: list[tuple[str, Any, list[Item]]] = [
     ("function_call", {"name": "f"}, [Progress()]),
     ("tool_calls", {"index": 0}, [Progress()]),
     ("tool_calls", [{"index": 1, "id": "c", "function": {"name": "f"}}],
-     [ToolCall(1, "c", "f")]),
-    ("tool_calls", [{"function": {"arguments": "{"}}], [ToolCall(0, arguments="{")]),
+     [ToolCallPiece(1, "c", "f")]),
+    ("tool_calls", [{"function": {"arguments": "{"}}],
+     [ToolCallPiece(0, arguments="{")]),
     ("tool_calls", [{"index": -1, "function": {"name": "f"}}], [Progress()]),
     ("tool_calls", [{"function": {"arguments": {}}}], [Progress()]),
     ("tool_calls", [{"function": {}}] * 129, [Progress()]),

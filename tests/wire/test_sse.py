@@ -14,7 +14,7 @@ from trio_ai_stream.wire.events import (
     Comment,
     Item,
     Reasoning,
-    ToolCall,
+    ToolCallPiece,
     Usage,
 )
 from trio_ai_stream.wire.problems import Problem
@@ -64,7 +64,11 @@ def test_reasoning_leaves_only_where_it_was_asked_for() -> None:
 
 def test_tool_calls_leave_only_where_they_were_asked_for() -> None:
     """Each piece is an event of its own; `content` is empty, so no text is spoilt."""
-    items: list[Item] = ["a", ToolCall(0, "call_1", "f"), ToolCall(0, arguments="{")]
+    items: list[Item] = [
+        "a",
+        ToolCallPiece(0, "call_1", "f"),
+        ToolCallPiece(0, arguments="{"),
+    ]
     assert ChatEncoder("r", include_reasoning=True).content(items)[1] == 1
     asked, count = ChatEncoder("r", include_tool_calls=True).content(items)
     assert count == 3
@@ -74,7 +78,7 @@ def test_tool_calls_leave_only_where_they_were_asked_for() -> None:
         {**common, "id": None, "name": None, "arguments": "{"},
     ]
     half, _ = ChatEncoder("r", include_tool_calls=True).content(
-        [ToolCall(0, arguments="\ud83c")]
+        [ToolCallPiece(0, arguments="\ud83c")]
     )
     assert parse(half)[0]["arguments"] == "\ud83c"
 

@@ -19,13 +19,13 @@ from trio_ai_stream.wire.events import (
     Raw,
     Reasoning,
     Stopped,
-    ToolCall,
+    ToolCallPiece,
     Usage,
 )
 from trio_ai_stream.wire.record import Outcome
 from trio_ai_stream.wire.text_size import text_size
 
-_OUTPUT: Final = (str, Reasoning, ToolCall, Progress, Choice)
+_OUTPUT: Final = (str, Reasoning, ToolCallPiece, Progress, Choice)
 
 
 class Transcript:
@@ -89,7 +89,7 @@ class Transcript:
                 self.begun = True
                 self.answer.reasoning_size += text_size(text)
                 self.answer.texts += 1
-            case Progress() | ToolCall():
+            case Progress() | ToolCallPiece():
                 self.begun = True
                 self.answer.pieces += 1
             case Choice(index=index):

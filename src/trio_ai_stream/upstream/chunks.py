@@ -29,7 +29,7 @@ from trio_ai_stream.wire.events import (
     Progress,
     Raw,
     Reasoning,
-    ToolCall,
+    ToolCallPiece,
     Usage,
 )
 from trio_ai_stream.wire.problems import Fault, Problem
@@ -199,7 +199,7 @@ def _said(said: dict[str, Any]) -> Iterator[Item]:
     yield from calls
 
 
-def _tool_calls_in(value: Any) -> list[ToolCall]:
+def _tool_calls_in(value: Any) -> list[ToolCallPiece]:
     """Return the pieces of tool calls in a value; none where it is of another shape."""
     try:
         return _pieces(msgspec.convert(value or [], _ToolCalls))
@@ -373,7 +373,7 @@ def read_chunks(
     return None
 
 
-def _calls(value: msgspec.Raw) -> list[ToolCall] | list[Progress]:
+def _calls(value: msgspec.Raw) -> list[ToolCallPiece] | list[Progress]:
     """Return the pieces of tool calls, or progress where they are of another shape."""
     try:
         return _pieces(_decode_calls(value)) or [_PROGRESS]
@@ -381,9 +381,11 @@ def _calls(value: msgspec.Raw) -> list[ToolCall] | list[Progress]:
         return [_PROGRESS]
 
 
-def _pieces(calls: list[_Call]) -> list[ToolCall]:
+def _pieces(calls: list[_Call]) -> list[ToolCallPiece]:
     return [
-        ToolCall(call.index, call.id, call.function.name, call.function.arguments or "")
+        ToolCallPiece(
+            call.index, call.id, call.function.name, call.function.arguments or ""
+        )
         for call in calls
     ]
 

@@ -21,7 +21,7 @@ class Reasoning(Struct, frozen=True, gc=False):
     text: str
 
 
-class ToolCall(Struct, frozen=True, gc=False):
+class ToolCallPiece(Struct, frozen=True, gc=False):
     """A piece of the tool call with this index; the first piece has its id and name."""
 
     index: int
@@ -34,7 +34,7 @@ class ToolCall(Struct, frozen=True, gc=False):
 class Progress:
     """The model works, but not at text: audio, an image, an annotation.
 
-    A tool call is one as well, unless its pieces are told as `ToolCall`.
+    A tool call is one as well, unless its pieces are told as `ToolCallPiece`.
     """
 
 
@@ -117,7 +117,7 @@ class Raw(Struct, frozen=True, gc=False):
 Item = (
     str
     | Reasoning
-    | ToolCall
+    | ToolCallPiece
     | Progress
     | Choice
     | Finish

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from trio_ai_stream.wire.events import Answer, Item, Reasoning, ToolCall
+from trio_ai_stream.wire.events import Answer, Item, Reasoning, ToolCallPiece
 from trio_ai_stream.wire.problems import Problem
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -102,7 +102,7 @@ class ChatEncoder:
                 frames.append(self._contents([item])[0])
             elif type(item) is Reasoning and self._include_reasoning:
                 frames.append(self._frame(item.text, "reasoning", {}))
-            elif type(item) is ToolCall and self._include_tool_calls:
+            elif type(item) is ToolCallPiece and self._include_tool_calls:
                 frames.append(
                     self._frame("", "tool_call", msgspec.structs.asdict(item))
                 )
