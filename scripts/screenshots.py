@@ -1,4 +1,4 @@
-"""Takes the pictures of the page in docs/screenshots.
+"""Takes the pictures of the page, and of the terminal, in docs/screenshots.
 
 `python -m scripts.screenshots` starts a server with the embedded simulator and drives
 the system's Chromium through one conversation, in each look. It needs the fonts that a
@@ -17,6 +17,7 @@ from typing import Literal
 import httpx
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
+from scripts import terminal_pictures
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
 from tests.support.serving import ServerProcess, until
 
@@ -94,6 +95,7 @@ def main() -> None:
             executable_path=CHROMIUM, headless=True, args=ARGUMENTS
         )
         try:
+            terminal_pictures.main(server.url, FOLDER)
             take(visit(browser, server.url, "light", WIDE), "light-start")
             converse(visit(browser, server.url, "light", WIDE), "light")
             converse(visit(browser, server.url, "dark", WIDE), "dark")

@@ -23,7 +23,7 @@ VIEW = {
             "began_at": 8.5,
             "events": 7,
             "task": {
-                "name": "HTTPStream.run",
+                "name": "stream one",
                 "nurseries": [
                     {
                         "label": "stream",
@@ -54,7 +54,7 @@ def test_a_snapshot_is_drawn_as_a_tree() -> None:
     assert list(lines(VIEW)) == [
         "3 live streams",
         "├─ one  streaming  m  1.5 s  7 events",
-        "│  └─ task HTTPStream.run",
+        "│  └─ task stream",
         "│     └─ nursery stream",
         "│        ├─ scope stop",
         "│        ├─ scope idle  due in 5.2 s  shielded",

@@ -35,6 +35,7 @@ def test_a_conversation(server: ServerProcess, tmp_path: Path) -> None:
         terminal.type("/model simulator/agent?delay_ms=0\r/retry\r")
         shown = terminal.see("finish reason tool_calls]")
         assert "The question seems simple" in shown
+        assert shown.count("no model answers") == 1
         assert "the model calls a tool, which this client does not run: get_w" in shown
         terminal.type(f"/save {tmp_path / 'talk.md'}\r")
         terminal.see("saved: ")

@@ -117,10 +117,15 @@ def _converse(options: argparse.Namespace) -> int:
     """Have a conversation until its input ends."""
     new_screen = screens(options)
 
+    warned = False
+
     def ask(body: dict[str, Any]) -> str:
+        nonlocal warned
         screen = new_screen()
+        screen.warned = warned
         ending = trio.run(_chat, options, body, screen)
         screen.end(ending.line)
+        warned = screen.warned
         return screen.text
 
     def say(text: str) -> None:

@@ -75,7 +75,10 @@ def lines(view: dict[str, Any]) -> Iterator[str]:
         facts = f"{state}  {stream['model']}  {age:.1f} s  {stream['events']} events"
         inner = [_task(stream["task"])] if stream["task"] else []
         last = at == len(streams) - 1 and not view["more"]
-        yield from _branch((f"{stream['id']}  {facts}", inner), "", view["now"], last)
+        drawn = _branch((f"{stream['id']}  {facts}", inner), "", view["now"], last)
+        yield next(drawn)
+        for line in drawn:  # its own name is in the names of its tasks
+            yield line.removesuffix(f" {stream['id']}")
     if view["more"]:
         yield f"└─ and {view['more']} more"
 
@@ -118,7 +121,7 @@ async def _ask(target: str, key: str, tls: ssl.SSLContext | None) -> dict[str, A
     for url in urls:
         try:
             with trio.fail_after(PATIENCE_S):
-                return await _first_snapshot(url, key, tls)
+                return await first_snapshot(url, key, tls)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
             problem = f"expected a server of this kind at {url}, got: {exc}"
         except trio.TooSlowError:
@@ -126,9 +129,13 @@ async def _ask(target: str, key: str, tls: ssl.SSLContext | None) -> dict[str, A
     raise NoTreeError(problem)
 
 
-async def _first_snapshot(
+async def first_snapshot(
     url: str, key: str, tls: ssl.SSLContext | None
 ) -> dict[str, Any]:
+    """Return what `/streams/live` says first.
+
+    :raises ValueError, httpx.HTTPError: there is no server of this kind.
+    """
     client = open_client(url, key, tls)
     async with client, client.stream("GET", "/streams/live") as response:
         if response.status_code != 200:

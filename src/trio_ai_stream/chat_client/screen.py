@@ -26,7 +26,7 @@ class Screen:
     The answer goes to stdout; what became of it, and the tools that it asks for, to
     stderr. Reasoning is shown on a terminal only, dimmed. The writes block: a terminal
     that does not read holds the reading from the server as well (backpressure).
-    `text` is the answer so far.
+    `text` is the answer so far; `warned`: that no model answers need not be said.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Screen:
         self._terminal = self._out.isatty()
         self._line_is_open = False
         self._reasons = False
-        self._warned = False
+        self.warned = False
         self._calls = ToolCalls()
         self.text = ""
 
@@ -47,8 +47,8 @@ class Screen:
 
         :raises BrokenPipeError: nobody reads stdout any more.
         """
-        if not self._warned and chunk.get("provider") == "Simulator":
-            self._warned = True
+        if not self.warned and chunk.get("provider") == "Simulator":
+            self.warned = True
             self.note("no model answers: this is the server's embedded simulator")
         if self._raw:
             self._out.write(json.dumps(chunk, ensure_ascii=False) + "\n")
