@@ -50,6 +50,7 @@ def test_the_container_runs_without_root_and_gets_its_signals() -> None:
     """A user by number, the exec form, the management port on loopback."""
     assert re.search(r"^USER [1-9]\d+:[1-9]\d+$", CONTAINER, re.MULTILINE)
     assert 'ENTRYPOINT ["trio-ai-stream"]' in CONTAINER
+    assert "# podman build --format docker " in CONTAINER  # OCI has no health checks
     assert re.search(r"^ +METRICS_PORT=\d+ ", CONTAINER, re.MULTILINE)
 
 
