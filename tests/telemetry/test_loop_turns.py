@@ -34,7 +34,7 @@ async def test_a_slow_turn_is_counted_and_its_longest_task_named(
     subject = metrics()
 
     async def holds() -> None:
-        hold(0.06)
+        hold(0.12)  # longer than the other by more than a busy machine adds
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_sampling, subject, lambda _resident: None)
