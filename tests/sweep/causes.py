@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 import trio_sweep
+from tests.sweep.wire import MemoryWire
 from trio_ai_stream.wire.record import Outcome
 from trio_sweep import internals
 
@@ -96,9 +97,18 @@ def _end_upstream(world: World) -> Hit:
 
 
 def _reset_upstream(world: World) -> Hit:
-    for wire in world.wires_of_target():
+    for wire in _memory(world):
         wire.reset()
     return True
+
+
+def _memory(world: World) -> list[MemoryWire]:
+    """Return the stream's connections that can be broken from outside."""
+    return [one for one in world.wires_of_target() if isinstance(one, MemoryWire)]
+
+
+def _is_in_memory(world: World) -> bool:
+    return bool(_memory(world))
 
 
 def _is_connected(world: World) -> bool:
@@ -106,14 +116,14 @@ def _is_connected(world: World) -> bool:
 
 
 def _error_upstream(world: World) -> Hit:
-    for wire in world.wires_of_target():
+    for wire in _memory(world):
         if wire.answering:
             wire.interject(ERROR_EVENT)
     return True
 
 
 def _is_answering(world: World) -> bool:
-    return any(wire.answering for wire in world.wires_of_target())
+    return any(wire.answering for wire in _memory(world))
 
 
 def _refuse(world: World) -> Hit:
@@ -190,7 +200,7 @@ _ALL: Final = (
     Cause("refuse", _refuse, None, _is_connecting, upstream=True),
     Cause("eof", _end_upstream, Outcome.UPSTREAM_FAILED, _is_connected, upstream=True),
     Cause(
-        "reset", _reset_upstream, Outcome.UPSTREAM_FAILED, _is_connected, upstream=True
+        "reset", _reset_upstream, Outcome.UPSTREAM_FAILED, _is_in_memory, upstream=True
     ),
     Cause(
         "error", _error_upstream, Outcome.UPSTREAM_FAILED, _is_answering, upstream=True

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import trio
 
-from tests.sweep.wire import Wire
+from tests.sweep.sockets import SocketWire
+from tests.sweep.wire import MemoryWire, Wire
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class Network:
     def __init__(
         self,
         nursery: trio.Nursery,
-        serve: Callable[[trio.abc.Stream], Awaitable[None]],
+        serve: Callable[[Wire], Awaitable[None]],
         tick: Callable[[], int],
         *,
         connect_s: float,
@@ -37,13 +38,27 @@ class Network:
         self.connect_s = connect_s
         self.wires: list[Wire] = []
         self.dials: list[Dial] = []
-        self._dialled, self._accepted = trio.open_memory_channel[trio.abc.Stream](
-            float("inf")
-        )
+        self._dialled, self._accepted = trio.open_memory_channel[Wire](float("inf"))
         nursery.start_soon(self._accept, name="upstream")
 
     async def connect(self, _host: str, _port: int, _tls: bool) -> trio.abc.Stream:
-        """Connect after `connect_s`, unless `refuse` comes before: an OSError."""
+        """Connect in memory."""
+        wire = MemoryWire(self._tick)
+        await self._dial(wire)
+        return wire.near
+
+    async def connect_socket(self, *, tls: bool) -> trio.socket.SocketType:
+        """Connect by a pair of sockets."""
+        wire = SocketWire(self._tick, tls=tls)
+        try:
+            await self._dial(wire)
+        except BaseException:
+            wire.close()
+            raise
+        return wire.socket
+
+    async def _dial(self, wire: Wire) -> None:
+        """Connect after `connect_s`, unless it is refused before: an OSError."""
         await trio.lowlevel.checkpoint()  # a connect that is cancelled sends nothing
         dial = Dial(self._tick(), trio.lowlevel.current_task().name, trio.Event())
         self.dials.append(dial)
@@ -53,16 +68,14 @@ class Network:
                 raise ConnectionRefusedError("refused, as the sweep asked")
         finally:
             dial.over = True
-        wire = Wire(self._tick)
         self.wires.append(wire)
-        self._dialled.send_nowait(wire.far)
-        return wire.near
+        self._dialled.send_nowait(wire)
 
     async def _accept(self) -> None:
         """Serve what was dialled, in tasks that the dialling one did not start."""
         async with self._dialled, self._accepted:
-            async for far in self._accepted:
-                self._nursery.start_soon(self._serve, far, name="upstream connection")
+            async for wire in self._accepted:
+                self._nursery.start_soon(self._serve, wire, name="upstream connection")
 
     def connecting(self) -> list[Dial]:
         """Return the attempts that are under way."""

@@ -8,11 +8,11 @@ arrive after the stream has ended.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import trio
 
+from tests.sweep.scenario import HOST
 from trio_ai_stream.stream.protocols import (
     OnAbortable,
     OnSent,
@@ -22,7 +22,11 @@ from trio_ai_stream.stream.protocols import (
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Origin, Proxy
 
-PROXY: Final = Proxy(Origin(False, "proxy.test", 3128))
+PROXY: Final = Proxy(Origin(False, HOST, 3128))
+
+
+OPENED: Final = b"HTTP/1.1 200 Connected\r\n\r\n"
+REFUSED: Final = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
 
 
 def use_proxy(upstream: OpenRouter) -> None:
@@ -30,24 +34,26 @@ def use_proxy(upstream: OpenRouter) -> None:
     upstream._transport._dialer._proxy = PROXY
 
 
-async def serve_through_proxy(
-    serve: Callable[[trio.abc.Stream], Awaitable[None]], stream: trio.abc.Stream
-) -> None:
-    """Answer CONNECT, and let `serve` have the connection then."""
+async def answer_connect(stream: trio.abc.Stream, answer: bytes) -> bool:
+    """Answer CONNECT, or say nothing; tell whether the connection leads on."""
     head = b""
     try:
         while b"\r\n\r\n" not in head:
             data = await stream.receive_some()
             if not data:
-                await stream.aclose()
-                return
+                break
             head += data
-        assert head.startswith(b"CONNECT ")
-        await stream.send_all(b"HTTP/1.1 200 Connected\r\n\r\n")
+        else:
+            assert head.startswith(b"CONNECT ")
+            if not answer:
+                await stream.receive_some()
+            await stream.send_all(answer)
+            if answer == OPENED:
+                return True
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        await stream.aclose()
-        return
-    await serve(stream)
+        pass
+    await trio.aclose_forcefully(stream)
+    return False
 
 
 async def refuse_early(stream: trio.abc.Stream) -> None:

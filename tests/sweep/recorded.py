@@ -1,7 +1,7 @@
 """What a sweep came to, in a file that is whole after each scenario.
 
-So a long sweep may be read while it goes on, broken off, and continued. The file holds
-the commit; one of another commit is not continued.
+So a long sweep may be read while it goes on, broken off, and continued. Each scenario
+says at which commit it was swept.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ FOLDER: Final = ROOT / "docs" / "data" / "sweep"
 class Row(msgspec.Struct, kw_only=True):
     """One scenario."""
 
+    commit: str
     seeds: int
     boundaries: int
     runs: int
@@ -44,9 +45,10 @@ class Row(msgspec.Struct, kw_only=True):
     cpu_s: float
 
     @classmethod
-    def of(cls, report: Report, cpu_s: float) -> Row:
+    def of(cls, report: Report, commit: str, cpu_s: float) -> Row:
         """Take the numbers out of a report."""
         return cls(
+            commit=commit,
             seeds=len(report.schedules),
             boundaries=sum(one.boundaries for one in report.schedules),
             runs=report.runs,
@@ -67,7 +69,6 @@ class Recorded(msgspec.Struct, kw_only=True):
     """A sweep of several scenarios; `met` and `ran` are await sites, `file:line`."""
 
     kind: str  # quick or full
-    commit: str
     scenarios: dict[str, Row] = {}
     met: list[str] = []
     ran: list[str] = []
@@ -100,15 +101,15 @@ class Recorder:
 
     def __init__(self, path: Path, kind: str) -> None:
         self._path = path
-        self.recorded = Recorded(kind=kind, commit=commit())
+        self.recorded = Recorded(kind=kind)
+        self._commit = commit()
         if path.exists():
-            before = Recorded.read(path)
-            if (before.kind, before.commit) != (kind, self.recorded.commit):
+            self.recorded = Recorded.read(path)
+            if self.recorded.kind != kind:
                 raise MisuseError(
-                    f"expected a {kind} sweep of {self.recorded.commit} in {path}; it"
-                    f" holds a {before.kind} one of {before.commit}: take another file"
+                    f"expected a {kind} sweep in {path}; it holds a"
+                    f" {self.recorded.kind} one: take another file"
                 )
-            self.recorded = before
         self._sites = {
             (site.path, site.line): f"{short(site.path)}:{site.line}"
             for site in await_sites(files_of(SWEPT))
@@ -119,7 +120,7 @@ class Recorder:
         """Add a scenario that is over, and write everything."""
         now_s = _cpu_s()
         one = self.recorded
-        one.scenarios[name] = Row.of(sweep.report, now_s - self._began_s)
+        one.scenarios[name] = Row.of(sweep.report, self._commit, now_s - self._began_s)
         self._began_s = now_s
         one.met = self._named(sweep.met, one.met)
         one.ran = self._named(sweep.executed, one.ran)

@@ -14,6 +14,7 @@ from trio_ai_stream.settings import Settings, load_settings
 from trio_ai_stream.wire.record import Outcome
 
 TARGET: Final = "target"  # the request id of the stream that is swept
+HOST: Final = "192.0.2.1"  # upstream's over sockets: of no machine, and no DNS
 BUDGETS: Final = {
     "CONNECT_TIMEOUT_SECS": "3",
     "WRITE_TIMEOUT_SECS": "4",
@@ -48,7 +49,8 @@ class Scenario:
     origin: str = ""  # of the page that asks, if a page does
     # The server under the application tells of a disconnect at once.
     reports_disconnect: bool = True
-    proxied: bool = False  # upstream is behind a proxy
+    proxy: bytes | None = None  # what one that upstream is behind answers to CONNECT
+    sockets: Literal["", "plain", "tls"] = ""  # what upstream is reached by
     unheld: bool = False  # nothing closes upstream's connection before it is answered
     early: bool = False  # upstream refuses before it has read the request
     pieces: int = 1  # in which the request's body arrives
@@ -71,12 +73,18 @@ class Scenario:
         """Whether the same request follows: not if its client would not read it."""
         return self.shape != "other" and self.read_every_s < 10
 
+    @property
+    def upstream_origin(self) -> str:
+        """Where upstream is; what is dialled is a number, which needs no DNS."""
+        scheme = "https" if self.sockets == "tls" else "http"
+        return f"{scheme}://{HOST if self.sockets else 'upstream.test'}"
+
     def make_settings(self, **more: str) -> Settings:
         """Return the server's settings."""
         environ = {
             "UPSTREAM": "openrouter",
             "OPENROUTER_API_KEY": "none",
-            "OPENROUTER_BASE_URL": "http://upstream.test/api/v1",
+            "OPENROUTER_BASE_URL": f"{self.upstream_origin}/api/v1",
             "RATE_LIMIT": "1000",
             "RECONCILE_SECS": "0",  # what follows a stream is the ledger's scenario's
             **BUDGETS,

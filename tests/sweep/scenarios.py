@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.sweep.proxied import OPENED, REFUSED
 from tests.sweep.scenario import Scenario
 from trio_ai_stream.wire.record import Outcome
 
@@ -24,8 +25,38 @@ _ALL: Final = (
     Scenario(
         "proxied",
         "the same through a proxy that opens a tunnel to upstream",
-        proxied=True,
+        proxy=OPENED,
         always=("stop",),
+    ),
+    Scenario(
+        "proxy-refuses",
+        "a proxy that refuses to open a tunnel, each time",
+        proxy=REFUSED,
+        ends=Outcome.UPSTREAM_UNREACHABLE,
+    ),
+    Scenario(
+        "proxy-silent",
+        "a proxy that takes the connection and says nothing",
+        proxy=b"",
+        settings={"RETRY_BUDGET_PERCENT": "0", "RETRY_BUDGET_FLOOR": "1"},
+        ends=Outcome.UPSTREAM_UNREACHABLE,
+    ),
+    Scenario("sockets", "a stream over a socket", sockets="plain"),
+    Scenario("tls", "the same, and upstream speaks TLS", sockets="tls"),
+    Scenario(
+        "tls-reuse",
+        "the same on a connection that a request before it left in the pool",
+        sockets="tls",
+        warm=1,
+    ),
+    Scenario(
+        "tls-proxied",
+        "a new one through a proxy's tunnel, with a request of many writes",
+        upstream="simulator/slow-read?read_ms=50&read_bytes=65536&chunks=1",
+        prompt="word " * 50_000,
+        settings={"MAX_PROMPT_LENGTH": "300000"},
+        sockets="tls",
+        proxy=OPENED,
     ),
     Scenario(
         "unheld",

@@ -13,7 +13,7 @@ import trio
 from tests.sweep.scenario import TARGET
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.transport import UpstreamTransport
-from trio_ai_stream.upstream.transport.links import StreamLink
+from trio_ai_stream.upstream.transport.links import ByteLink, SocketLink, StreamLink
 
 if TYPE_CHECKING:
     from tests.sweep.world import World
@@ -65,11 +65,20 @@ def _transport(world: World) -> UpstreamTransport:
     return next(value for value in inner if isinstance(value, UpstreamTransport))
 
 
-def streams_in_use(world: World) -> list[trio.abc.Stream]:
+def carriers_in_use(world: World) -> list[object]:
     """Return what the transport's connections that serve a request are made of."""
     live = _transport(world)._pool._live  # the pool offers but their number
     links = [connection.link for connection in live]
-    return [link._stream for link in links if isinstance(link, StreamLink)]
+    return [_carrier(getattr(link, "_link", link)) for link in links]
+
+
+def _carrier(link: ByteLink) -> object:
+    match link:
+        case SocketLink():
+            return link._stream.socket
+        case StreamLink():
+            return link._stream
+    return None  # it is closed
 
 
 def _counted(world: World) -> int:

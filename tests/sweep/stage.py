@@ -46,14 +46,14 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="sweep-")
 
 
-_stages: Final[dict[tuple[tuple[str, str], ...], _Stage]] = {}
+_stages: Final[dict[tuple[object, ...], _Stage]] = {}
 
 
 def application(
     scenario: Scenario, network: Network, observe: Callable[[Record], None]
 ) -> Application:
     """Return the scenario's application as new, upon this network."""
-    key = tuple(sorted(scenario.settings.items()))
+    key = (scenario.upstream_origin, *sorted(scenario.settings.items()))
     stage = None if scenario.own_app else _stages.get(key)
     if stage is None:
         stage = _stages[key] = _Stage(scenario.make_settings())

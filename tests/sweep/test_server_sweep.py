@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any, Final
 
 import pytest
 import trio
-import trustme
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 
 from tests.support.server import frames
+from tests.sweep.scenario import HOST
+from tests.sweep.sockets import contexts
 from trio_ai_stream.server.connection import Tally
 from trio_ai_stream.server.exchange import EXTENSION
 from trio_ai_stream.server.limits import Limits
@@ -32,17 +32,6 @@ HTTP1: Final = (
     b"POST / HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody"
 )
 HTTP2: Final = frames.hello() + frames.request(1, method=b"POST", end=False)
-
-
-@cache
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the server's TLS, and that of a client who trusts it."""
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 class Wired:
@@ -94,7 +83,7 @@ class Wired:
             secured = trio.SSLStream(
                 stream,
                 contexts()[1],
-                server_hostname="localhost",
+                server_hostname=HOST,
                 https_compatible=True,
             )
         answer = b""

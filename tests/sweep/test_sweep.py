@@ -95,7 +95,7 @@ def test_two_causes_leave_the_invariants_standing():
 
 
 def test_a_record_is_whole_after_each_scenario_and_is_continued(tmp_path, capsys):
-    """What is in it is not swept again; one of another commit is refused."""
+    """What is in it is not swept again; one of another kind is refused."""
     path = tmp_path / "quick.json"
     chosen = ["--record", str(path), "--jobs", "1", "--scenario"]
     assert main([*chosen, "unanswered"]) == 0
@@ -108,7 +108,7 @@ def test_a_record_is_whole_after_each_scenario_and_is_continued(tmp_path, capsys
     assert both.scenarios["unanswered"] == first.scenarios["unanswered"]
     assert both.total("runs") > first.total("runs") > 10
     assert set(both.met) > set(first.met)
-    both.commit = "another"
+    both.kind = "full"
     path.write_bytes(msgspec.json.encode(both))
     assert main([*chosen, "models"]) == 2
     assert "take another file" in capsys.readouterr().err

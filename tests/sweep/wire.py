@@ -7,14 +7,16 @@ was sent when. Ticks are boundaries of the run, from whoever counts them.
 
 from __future__ import annotations
 
+import abc
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
 from tests.sweep.scenario import TARGET
 
+Handle = Callable[[trio.abc.Stream], Awaitable[None]]
 CAPACITY: Final = 16_384  # a small socket buffer: a write beyond it waits
 _REQUEST_ID: Final = re.compile(rb"\r\nx-request-id: ([^\r\n]+)", re.IGNORECASE)
 
@@ -121,27 +123,71 @@ class End(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-class Wire:
-    """A connection from the server (`near`) to upstream (`far`)."""
+class Wire(abc.ABC):
+    """A connection from the server to upstream, and a note of what went through it."""
+
+    far: trio.abc.Stream  # upstream's end
 
     def __init__(self, tick: Callable[[], int]) -> None:
         self._tick = tick
-        self._up = Pipe()
-        self._down = Pipe()
-        self.near = End(self._up, self._down, self._sent)
-        self.far = End(self._down, self._up, self._received)
         self.sends: list[tuple[int, str]] = []  # (tick, whose request)
         self.owner = ""
         self.requests = 0  # of the swept stream
         self.answered = b""  # upstream's bytes of the current response
 
     @property
+    @abc.abstractmethod
+    def carrier(self) -> object:
+        """What a link of the server's is made of."""
+
+    @property
+    @abc.abstractmethod
     def open(self) -> bool:
         """Whether the server holds its end."""
-        return not self.near.closed
 
+    @abc.abstractmethod
     def end(self) -> None:
         """Upstream closes (FIN): what is in flight arrives, nothing more is read."""
+
+    @abc.abstractmethod
+    async def serve(self, handle: Handle) -> None:
+        """Let `handle` be upstream."""
+
+    def sent(self, data: bytes) -> None:
+        """Note what the server says."""
+        if found := _REQUEST_ID.search(data):
+            self.owner = found[1].decode("ascii")
+            self.answered = b""
+            self.requests += self.owner == TARGET
+        self.sends.append((self._tick(), self.owner))
+
+    def received(self, data: bytes) -> None:
+        """Note what upstream says."""
+        self.answered += data
+
+
+class MemoryWire(Wire):
+    """A connection in memory, into which faults can be put from outside."""
+
+    def __init__(self, tick: Callable[[], int]) -> None:
+        super().__init__(tick)
+        self._up = Pipe()
+        self._down = Pipe()
+        self.near = End(self._up, self._down, self.sent)
+        self.far = End(self._down, self._up, self.received)
+
+    @property
+    def carrier(self) -> object:
+        return self.near
+
+    @property
+    def open(self) -> bool:
+        return not self.near.closed
+
+    async def serve(self, handle: Handle) -> None:
+        await handle(self.far)
+
+    def end(self) -> None:
         self._down.cut = True
         self._down.end()
         self._up.drop()
@@ -160,13 +206,3 @@ class Wire:
     def interject(self, event: bytes) -> None:
         """Let upstream say one more event."""
         self._down.put(b"%x\r\n%b\r\n" % (len(event), event))
-
-    def _sent(self, data: bytes) -> None:
-        if found := _REQUEST_ID.search(data):
-            self.owner = found[1].decode("ascii")
-            self.answered = b""
-            self.requests += self.owner == TARGET
-        self.sends.append((self._tick(), self.owner))
-
-    def _received(self, data: bytes) -> None:
-        self.answered += data

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -21,18 +20,19 @@ from tests.sweep.client import Client
 from tests.sweep.network import Network
 from tests.sweep.proxied import (
     Unheld,
+    answer_connect,
     refuse_early,
-    serve_through_proxy,
     use_proxy,
 )
 from tests.sweep.scenario import PATHS, TARGET, Scenario
 from tests.sweep.sighting import (
     Sighting,
+    carriers_in_use,
     counts_of,
     sight,
-    streams_in_use,
     tasks_of_server,
 )
+from tests.sweep.sockets import dialled_by, use_sockets
 from tests.sweep.stage import application
 from tests.sweep.wire import Wire
 from trio_ai_stream.http.application import Application
@@ -125,8 +125,8 @@ class World:
             return "I1 upstream closed: its answer is held after the ending"
         if self.scenario.unheld:
             return None
-        serving = streams_in_use(self)
-        if any(wire.near in serving for wire in self.wires_of_target()):
+        serving = carriers_in_use(self)
+        if any(wire.carrier in serving for wire in self.wires_of_target()):
             return "I1 upstream closed: a connection is open after the ending"
         return None
 
@@ -137,37 +137,50 @@ class World:
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[World]:
         """Serve around a body; afterwards shut the server down, and count."""
-        async with trio.open_nursery() as outside:
-            serve = self._simulator.handle
-            if self.scenario.proxied:
-                serve = partial(serve_through_proxy, serve)
-            if self.scenario.early:
-                serve = refuse_early
-            self.network = Network(
-                outside,
-                serve,
-                self.tick,
-                connect_s=self.scenario.connect_s,
-            )
-            self.app = application(self.scenario, self.network, self.records.append)
-            self.counts_before = counts_of(self.app.services.metrics)
-            if self.scenario.valkey:
-                self.valkey = self._share(outside)
-            await outside.start(self._serve)
-            if self.scenario.proxied and self.app.services.upstream is not None:
-                use_proxy(self.app.services.upstream)
-            if self.scenario.unheld and self.app.services.upstream is not None:
-                self.app.services.upstream = Unheld(self.app.services.upstream)  # type: ignore[assignment]
-            await self._warm_up()
-            self._requests.start_soon(self._accompany)
-            await trio.testing.wait_all_tasks_blocked()
-            self.tasks_before = tasks_of_server()
-            yield self
-            self._shutdown.set()
-            await self._stopped.wait()
-            self.dials = len(self.network.dials)
-            self.left_open = len(self.network.live_wires())
-            outside.cancel_scope.cancel(reason="the run is over")
+        with contextlib.ExitStack() as dialled:
+            async with trio.open_nursery() as outside:
+                self.network = Network(
+                    outside,
+                    self._serve_upstream,
+                    self.tick,
+                    connect_s=self.scenario.connect_s,
+                )
+                if self.scenario.sockets:
+                    tls = self.scenario.sockets == "tls"
+                    dialled.enter_context(dialled_by(self.network, tls=tls))
+                self.app = application(self.scenario, self.network, self.records.append)
+                self.counts_before = counts_of(self.app.services.metrics)
+                if self.scenario.valkey:
+                    self.valkey = self._share(outside)
+                await outside.start(self._serve)
+                self._reach_upstream_otherwise()
+                await self._warm_up()
+                self._requests.start_soon(self._accompany)
+                await trio.testing.wait_all_tasks_blocked()
+                self.tasks_before = tasks_of_server()
+                yield self
+                self._shutdown.set()
+                await self._stopped.wait()
+                self.dials = len(self.network.dials)
+                self.left_open = len(self.network.live_wires())
+                outside.cancel_scope.cancel(reason="the run is over")
+
+    def _reach_upstream_otherwise(self) -> None:
+        scenario, upstream = self.scenario, self.app.services.upstream
+        assert upstream is not None
+        if scenario.sockets:
+            use_sockets(upstream)
+        if scenario.proxy is not None:
+            use_proxy(upstream)
+        if scenario.unheld:
+            self.app.services.upstream = Unheld(upstream)  # type: ignore[assignment]
+
+    async def _serve_upstream(self, wire: Wire) -> None:
+        """Be upstream, behind its proxy, for one connection."""
+        proxy = self.scenario.proxy
+        if proxy is None or await answer_connect(wire.far, proxy):
+            early = self.scenario.early
+            await wire.serve(refuse_early if early else self._simulator.handle)
 
     async def serve_target(self) -> None:
         """Make the request that is swept: the body of the program."""

@@ -286,6 +286,25 @@ def test_a_sweep_can_be_thinned_out_and_stopped_at_its_first_finding() -> None:
     assert few.runs == 5
 
 
+def test_a_cause_may_close_what_the_last_task_has_just_begun_to_wait_for() -> None:
+    """It acts between two steps, so that it is no task's own doing."""
+
+    @contextlib.asynccontextmanager
+    async def world() -> AsyncIterator[trio.socket.SocketType]:
+        ours, theirs = trio.socket.socketpair()
+        with ours, theirs:
+            yield ours
+
+    async def body(ours: trio.socket.SocketType) -> None:
+        with trio.move_on_after(1):
+            await ours.recv(1)
+
+    close = Cause("close", lambda one: one.close(), (trio.ClosedResourceError,))
+    report = sweep(body, world=world, causes=[close], seeds=1, settle_s=0.001)
+    report.raise_for_violations()
+    assert report.landed["close"] > 0
+
+
 def test_a_cause_is_tried_only_where_it_applies() -> None:
     """No run is made in vain, and a token for another boundary is refused."""
     begun: list[float] = []

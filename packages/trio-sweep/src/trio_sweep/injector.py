@@ -272,7 +272,8 @@ class Injector(trio.abc.Instrument):
         tasks: list[internals.Task],
         now: float,
     ) -> None:
-        hit = self._carry_out(act, scope, tasks)
+        with internals.outside_of_tasks():
+            hit = self._carry_out(act, scope, tasks)
         if hit is False:
             return
         act.at = now

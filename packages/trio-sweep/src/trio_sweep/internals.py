@@ -108,6 +108,21 @@ def noting_scopes(
         trio.CancelScope.__enter__ = original  # type: ignore[method-assign]
 
 
+@contextlib.contextmanager
+def outside_of_tasks() -> Iterator[None]:
+    """Let no task be the current one, as between two steps.
+
+    In an instrument it is the one that has just stepped; what closes a socket would
+    take that one for itself.
+    """
+    task = trio.lowlevel.current_task()
+    del _run.GLOBAL_RUN_CONTEXT.task
+    try:
+        yield
+    finally:
+        _run.GLOBAL_RUN_CONTEXT.task = task
+
+
 def birth(task: Task) -> int:
     """Return a number that orders tasks by when they were made."""
     return task._counter
@@ -255,6 +270,14 @@ def _ask(original: Callable[..., Any], token: Any, message: Any) -> Any:
     return original(token, message)
 
 
+def _is_in_task() -> bool:
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _expect(what: str, holds: bool) -> None:
     if not holds:
         raise TrioChangedError(f"Trio {trio.__version__}: no longer true: {what}")
@@ -274,6 +297,10 @@ async def _probe() -> list[int]:
     """Go through the private parts; return the order in which six tasks began."""
     order: list[int] = []
     _expect("no async generator lives at first", living_async_generators() == [])
+    task = trio.lowlevel.current_task()
+    with outside_of_tasks():
+        _expect("there may be no current task", not _is_in_task())
+    _expect("it comes back", trio.lowlevel.current_task() is task)
 
     async def child(number: int) -> None:
         order.append(number)
