@@ -21,6 +21,7 @@ from coredis.pool import ConnectionPool
 from coredis.retry import NoRetryPolicy
 
 from trio_ai_stream.admission.shared import valkey_scripts as scripts
+from trio_ai_stream.billing.shared_totals import PUSH
 
 BY_SHA: Final = {
     one.sha: one
@@ -30,6 +31,7 @@ BY_SHA: Final = {
         scripts.LEAVE,
         scripts.HELD,
         scripts.OWNER,
+        PUSH,
     )
 }
 
@@ -100,6 +102,10 @@ class Counts:
     def _owner(self, _keys: Sequence[str], args: Sequence[str]) -> str | None:
         found = self.streams.get(args[3])
         return None if found is None else " ".join(found)
+
+    @staticmethod
+    def _push(_keys: Sequence[str], _args: Sequence[str]) -> int:
+        return 1  # nobody here asks for what was spent
 
     def _put_in(self, name: str, client: str, process: str) -> str:
         if self.streams.get(name, (process,))[0] != process:
