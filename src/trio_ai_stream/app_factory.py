@@ -67,15 +67,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     registry, generations = Registry(), Generations()
     live = LiveStreams(registry, generations)
     admission = open_admission(settings, live, metrics, run_folder)
-    budgets = Budgets(
-        first_token_s=settings.FIRST_TOKEN_TIMEOUT_SECS,
-        idle_s=settings.STREAM_IDLE_TIMEOUT_SECS,
-        deadline_s=settings.STREAM_DEADLINE_SECS,
-        heartbeat_s=settings.HEARTBEAT_SECS,
-        alive_s=settings.UPSTREAM_ALIVE_SECS,
-        write_s=settings.WRITE_TIMEOUT_SECS,
-        done_grace_s=settings.DONE_GRACE_SECS,
-    )
+    budgets = budgets_of(settings)
     estimator = TokenEstimator(metrics.estimate_compared)
     services = Services(
         settings=settings,
@@ -163,6 +155,19 @@ async def listen_for_peers(
     for sock in socks:
         serve = partial(serve_beside, app, sock, limits)
         await nursery.start(serve, name="listener for peers")
+
+
+def budgets_of(settings: Settings) -> Budgets:
+    """Return how long each part of a stream may take."""
+    return Budgets(
+        first_token_s=settings.FIRST_TOKEN_TIMEOUT_SECS,
+        idle_s=settings.STREAM_IDLE_TIMEOUT_SECS,
+        deadline_s=settings.STREAM_DEADLINE_SECS,
+        heartbeat_s=settings.HEARTBEAT_SECS,
+        alive_s=settings.UPSTREAM_ALIVE_SECS,
+        write_s=settings.WRITE_TIMEOUT_SECS,
+        done_grace_s=settings.DONE_GRACE_SECS,
+    )
 
 
 def key_ring(settings: Settings) -> KeyRing:

@@ -1,18 +1,22 @@
-"""Coding agents, as they are, against the server: too heavy for the test run.
+"""Coding agents and litellm, as they are, against the server: too heavy for the tests.
 
 `python -m tests.clients.by_hand FOLDER`, where `npm install @anthropic-ai/claude-code
-@openai/codex` has been run, and for `litellm` a virtual environment `venv` in it. Each
-answers with a tool call, waits out a model that thinks, and is killed in mid-stream.
-Prints one line a check; docs/api.md has the results. Loopback only.
+@openai/codex` has been run. Each agent calls a tool, waits for a model that thinks for
+two minutes, meets an upstream that has died, and is killed in several phases; all at
+the same time. Then `litellm_by_hand.py` runs in an environment that uv makes for it.
+Prints one line a check; docs/compatibility.md has the results. Loopback only.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -20,16 +24,17 @@ from tests.clients.conftest import SimulatorProcess
 from tests.support.serving import ServerProcess
 
 TOOLS: Final = {"claude": "Bash", "codex": "exec_command"}
-LITELLM: Final = """
-import sys, litellm
-kind = dict(api_base=sys.argv[1] + "/v1", api_key="x", input="hello")
-whole = litellm.responses(model="openai/simulator/fast", **kind)
-events = list(litellm.responses(model="openai/simulator/fast", stream=True, **kind))
-assert str(events[-1].type).lower().endswith("completed"), events[-1].type
-text = "".join(e.delta for e in events if "output_text.delta" in str(e.type.value))
-assert text == whole.output_text and len(text) > 50
-print("same text", len(text))
-"""
+# What is checked: the model's faults, and after how many seconds the agent is killed.
+CHECKS: Final = {
+    "a tool call": ("tool={tool}", 120.0),
+    "120 s before any event": ("opening_ms=120000&comment_every_ms=10000", 330.0),
+    "120 s of thinking": ("comments_ms=120000&comment_every_ms=10000", 330.0),
+    "a dead upstream": ("end=silence&at=5&delay_ms=10", 330.0),
+    "killed before the head": ("headers_ms=forever", 12.0),
+    "killed before any event": ("opening_ms=forever", 12.0),
+    "killed while thinking": ("reasoning=100000&delay_ms=100", 12.0),
+    "killed in mid-answer": ("endless=1&delay_ms=100", 12.0),
+}
 
 
 def claude(folder: Path, url: str, model: str, home: Path) -> subprocess.Popen[str]:
@@ -41,6 +46,11 @@ def claude(folder: Path, url: str, model: str, home: Path) -> subprocess.Popen[s
         "ANTHROPIC_SMALL_FAST_MODEL": "simulator/fast",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "0",
+        # Its strictest: nothing for 20 s ends the stream, if it took the setting.
+        "CLAUDE_ENABLE_STREAM_WATCHDOG": "1",
+        "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "20000",
+        "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": "20000",
     }
     words = ["claude", "-p", "say hello", "--output-format", "stream-json", "--verbose"]
     return start(folder, [*words, "--allowedTools", "Bash"], environ, home)
@@ -53,7 +63,8 @@ def codex(folder: Path, url: str, model: str, home: Path) -> subprocess.Popen[st
     settings.write_text(
         f'model = "{model}"\nmodel_provider = "here"\n[model_providers.here]\n'
         f'name = "here"\nbase_url = "{url}/v1"\nwire_api = "responses"\n'
-        'env_key = "KEY"\n'
+        'env_key = "KEY"\nrequest_max_retries = 0\nstream_max_retries = 0\n'
+        "stream_idle_timeout_ms = 20000\n"
     )
     words = ["codex", "exec", "--skip-git-repo-check", "--json", "say hello"]
     return start(folder, words, {"KEY": "any"}, home)
@@ -73,41 +84,44 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,  # npm's commands have a child that does the work
     )
 
 
 def check(
-    name: str,
     run: Callable[[Path, str, str, Path], subprocess.Popen[str]],
     folder: Path,
-    server: ServerProcess,
-) -> None:
-    """Let one agent answer, wait, and be killed; print what came of it."""
+    url: str,
+    what: str,
+) -> str:
+    """Let one agent do one thing; return what came of it."""
+    name = run.__name__
+    keys, seconds = CHECKS[what]
     home = Path(tempfile.mkdtemp())
-    version = subprocess.run(
-        [folder / "node_modules" / ".bin" / name, "--version"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    for what, keys, seconds in (
-        ("a tool call", f"tool={TOOLS[name]}", 90.0),
-        ("40 s of thinking", "comments_ms=40000&comment_every_ms=5000", 300.0),
-        ("killed in mid-stream", "endless=1&delay_ms=100", 12.0),
-    ):
-        process = run(folder, server.url, f"simulator/fast?{keys}", home)
-        try:
-            said, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            said, _ = process.communicate()
-        last = [line for line in said.splitlines() if line.strip()][-1:]
-        sys.stdout.write(f"{name} {version}: {what}: {process.returncode}\n")
-        sys.stdout.write(f"    {len(said)} characters, last: {str(last)[:200]}\n")
+    began = time.monotonic()
+    model = f"simulator/fast?{keys.format(tool=TOOLS[name])}"
+    process = run(folder, url, model, home)
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+    took_s = time.monotonic() - began
+    last = [line for line in said.splitlines() if line.strip()][-1:]
+    return (
+        f"{name}: {what}: status {process.returncode} after {took_s:.0f} s\n"
+        f"    {len(said)} characters, last: {str(last)[:300]}\n"
+    )
+
+
+def version(folder: Path, name: str) -> str:
+    """Return what an agent says of itself."""
+    command = [str(folder / "node_modules" / ".bin" / name), "--version"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def main() -> int:
-    """Run what the folder has."""
+    """Run all, and print what the server noticed of those that were killed."""
     folder = Path(sys.argv[1]).resolve()
     simulator = SimulatorProcess()
     log = Path(tempfile.mkdtemp()) / "log"
@@ -117,20 +131,29 @@ def main() -> int:
         OPENROUTER_API_KEY="upstream-key",
         OPENROUTER_BASE_URL=simulator.url,
         OPENROUTER_MODEL="simulator/fast",
-        RATE_LIMIT="100",
+        RATE_LIMIT="1000",
+        HEARTBEAT_EVENTS="1",
     )
     try:
-        python = folder / "venv" / "bin" / "python"
-        if python.exists():
-            local = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-            words = [str(python), "-c", LITELLM, server.url]
-            subprocess.run(words, env=local, check=False)
-        for name, run in (("claude", claude), ("codex", codex)):
-            if (folder / "node_modules" / ".bin" / name).exists():
-                check(name, run, folder, server)
+        with ThreadPoolExecutor(6) as pool:
+            runs = [
+                pool.submit(check, agent, folder, server.url, what)
+                for what in CHECKS
+                for agent in (claude, codex)
+            ]
+            for name in TOOLS:
+                sys.stdout.write(version(folder, name))
+            for done in runs:
+                sys.stdout.write(done.result())
+                sys.stdout.flush()
         for line in log.read_text().splitlines():
-            if '"stream_ended"' in line and "client_disconnected" in line:
-                sys.stdout.write(f"noticed: {line[:400]}\n")
+            if '"stream_ended"' in line and "simulator/fast?" in line:
+                sys.stdout.write(f"noticed: {line[:700]}\n")
+        script = str(Path(__file__).with_name("litellm_by_hand.py"))
+        command = ["uv", "run", "--isolated", "--no-project", "--with", "litellm"]
+        subprocess.run(
+            [*command, "python", script, server.url, simulator.url], check=False
+        )
     finally:
         server.stop()
         simulator.stop()

@@ -95,7 +95,7 @@ async def test_a_sign_of_life_may_be_an_empty_chunk(
     autojump_clock: MockClock,
 ) -> None:
     """For clients that wait for events, if the settings ask for it."""
-    async with world(env={"COMPLETIONS_HEARTBEAT": "chunk"}) as w:
+    async with world(env={"HEARTBEAT_EVENTS": "1"}) as w:
         visit = ask(w, "simulator/fast?chunks=1&headers_ms=5000")
         await over(visit)
         first = payloads(visit)[0]

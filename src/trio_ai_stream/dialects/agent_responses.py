@@ -156,12 +156,13 @@ class ResponseEncoder(NamedEventEncoder):
     __slots__ = ()
 
     def heartbeat(self) -> bytes:
-        """Return `keepalive`; a comment before the first event, which must be another.
+        """Return `keepalive`; before the first event a comment, unless events are due.
 
-        SDKs build their answer from `response.created`, and pass over what they do not
-        know after it. The number is the last event's: ours is none of the answer's.
+        OpenAI's SDKs take the first event for `response.created`, and pass over what
+        they do not know after it. The number is the last event's: ours is none of the
+        answer's.
         """
-        if not self._last:
+        if not (self._last or self._asked.event_heartbeats):
             return HEARTBEAT
         return event({"type": "keepalive", "sequence_number": self._number()})
 

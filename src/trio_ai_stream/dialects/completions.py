@@ -70,7 +70,7 @@ class ChunkEncoder:
 
     def heartbeat(self) -> bytes:
         """Return a comment, or where the settings ask for it an empty chunk."""
-        if not self._asked.chunk_heartbeats:
+        if not self._asked.event_heartbeats:
             return HEARTBEAT
         choice = {"index": 0, "delta": {}, "finish_reason": None}
         return self._chunk(self._request_id, choice)

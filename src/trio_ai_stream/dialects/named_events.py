@@ -86,10 +86,11 @@ class NamedEventEncoder(ABC):
     being written, which more clients take for life.
     """
 
-    __slots__ = ("_last", "_over")
+    __slots__ = ("_asked", "_last", "_over")
     opening: ClassVar = b""
 
-    def __init__(self, _asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
+    def __init__(self, asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
+        self._asked = asked
         self._last = b""  # the last event, pings apart
         self._over = False  # the API's own last event has been written
 

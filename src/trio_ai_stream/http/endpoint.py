@@ -94,7 +94,7 @@ class Endpoint:
             settings.OPENROUTER_MODEL,
             settings.MAX_PROMPT_LENGTH,
             settings.MAX_MESSAGES_LENGTH,
-            settings.COMPLETIONS_HEARTBEAT == "chunk",
+            settings.HEARTBEAT_EVENTS,
         )
         asked = dialect.parse(body, limits)
         request = UpstreamRequest(

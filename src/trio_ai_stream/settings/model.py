@@ -231,7 +231,7 @@ class Settings(BaseModel):
         10, description="Connecting to upstream: name, TCP and TLS."
     )
     FIRST_TOKEN_TIMEOUT_SECS: Seconds = Field(
-        120, description="From the request to the first content, retries included."
+        180, description="From the request to the first content, retries included."
     )
     STREAM_IDLE_TIMEOUT_SECS: Seconds = Field(
         60, description="Silence of upstream between two chunks."
@@ -244,10 +244,11 @@ class Settings(BaseModel):
     HEARTBEAT_SECS: Seconds = Field(
         15, description="A sign of life goes to the client after this much silence."
     )
-    COMPLETIONS_HEARTBEAT: Literal["comment", "chunk"] = Field(
-        "comment",
-        description="What it is on `/v1/chat/completions`; an empty chunk is"
-        " for clients that wait for events.",
+    HEARTBEAT_EVENTS: bool = Field(
+        default=False,
+        description="It is an event, not a comment, for clients that count events only:"
+        " an empty chunk on `/v1/chat/completions`, and `keepalive` also before"
+        " `response.created` on `/v1/responses`.",
     )
     UPSTREAM_ALIVE_SECS: Seconds = Field(
         45,

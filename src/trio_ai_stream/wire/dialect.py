@@ -20,7 +20,7 @@ class ParsedRequest:
 
     `choices` is how many answers are asked for at a time. `reasoning`, `tool_calls`:
     the client wants to see them, where that is asked of us and not of upstream.
-    `chunk_heartbeats`: its signs of life are empty chunks, not comments. `prompt_chars`
+    `event_heartbeats`: its signs of life are events, not comments. `prompt_chars`
     counts the prompt's characters; `user` is whom the caller serves, by its own word.
     """
 
@@ -30,7 +30,7 @@ class ParsedRequest:
     choices: int = 1
     reasoning: bool = False
     tool_calls: bool = False
-    chunk_heartbeats: bool = False
+    event_heartbeats: bool = False
     prompt_chars: int = 0
     user: str | None = None
 
@@ -42,7 +42,7 @@ class RequestLimits:
     default_model: str
     max_prompt_length: int
     max_messages_length: int
-    chunk_heartbeats: bool = False
+    event_heartbeats: bool = False
 
 
 class ErrorResponse(NamedTuple):

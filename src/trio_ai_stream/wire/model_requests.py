@@ -208,7 +208,7 @@ def request_parser(
             bool(request.stream),
             body,
             request.choices(),
-            chunk_heartbeats=limits.chunk_heartbeats,
+            event_heartbeats=limits.event_heartbeats,
             prompt_chars=length,
             user=request.for_whom(),
         )
