@@ -31,7 +31,7 @@ def test_the_server_keeps_its_promises(server: ServerProcess, tmp_path: Path) ->
     command = [str(Path(sys.executable).with_name("schemathesis")), "run"]
     command += [f"{server.url}/openapi.json", "--checks", ",".join(CHECKS)]
     command += ["--header", f"Authorization: Bearer {KEY}"]
-    command += ["--phases", "coverage,fuzzing", "--max-examples", "5"]
+    command += ["--phases", "coverage,fuzzing", "--max-examples", "2"]
     command += ["--exclude-path", "/streams/live"]  # it has no end to wait for
     command += ["--suppress-health-check", "all"]  # they are about slow machines
     command += ["--seed", "1", "--generation-database", "none", "--no-color"]

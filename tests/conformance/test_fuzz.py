@@ -16,9 +16,9 @@ async def test_random_clients_find_nothing(tmp_path: Path) -> None:
     server = start_process(tmp_path, limits=LIMITS)
     try:
         with trio.fail_after(60):
-            findings = await campaign.run(server, seconds=4, seed=20_261_122)
+            findings = await campaign.run(server, seconds=2, seed=20_261_122)
     finally:
         server.kill()
     assert findings.problems == []
-    assert findings.sessions > 20
+    assert findings.sessions > 10
     assert findings.witnesses > 0

@@ -67,26 +67,24 @@ class Reader:
     ("settings", "outcome"),
     [(STALL, "client_stalled"), (DEADLINE, "deadline_exceeded")],
 )
-async def test_who_has_stopped_reading_is_not_told(
+async def test_who_reads_is_told_and_who_has_stopped_is_not(
     settings: dict[str, str], outcome: str, tmp_path: Path
 ) -> None:
-    """Its last bytes are still here, or went with the connection."""
-    records = await _run("simulator/flood", settings, tmp_path, read=False)
-    told = {way: (record["outcome"], record["told"]) for way, record in records.items()}
-    assert told == dict.fromkeys(WAYS, (outcome, False))
+    """Whose last bytes are still here, or went with the connection, was not told."""
+    reading, stopped = await _run(settings, tmp_path)
+    assert _told(reading) == dict.fromkeys(WAYS, ("completed", True))
+    assert _told(stopped) == dict.fromkeys(WAYS, (outcome, False))
 
 
-async def test_who_reads_is_told(tmp_path: Path) -> None:
-    """Over each of the four ways."""
-    records = await _run("simulator/echo", {}, tmp_path, read=True)
-    told = {way: (record["outcome"], record["told"]) for way, record in records.items()}
-    assert told == dict.fromkeys(WAYS, ("completed", True))
+Records = dict[str, dict[str, Any]]
 
 
-async def _run(
-    model: str, settings: dict[str, str], folder: Path, *, read: bool
-) -> dict[str, dict[str, Any]]:
-    """Return the record of one stream over each way."""
+def _told(records: Records) -> dict[str, tuple[str, bool]]:
+    return {way: (record["outcome"], record["told"]) for way, record in records.items()}
+
+
+async def _run(settings: dict[str, str], folder: Path) -> tuple[Records, Records]:
+    """Return the records of clients that read, and of others that do not, by way."""
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
     issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
@@ -97,14 +95,18 @@ async def _run(
         "TLS_CERT_FILE": str(folder / "cert.pem"),
         "TLS_KEY_FILE": str(folder / "key.pem"),
     }
-    records: dict[str, dict[str, Any]] = {}
+    reading: Records = {}
+    stopped: Records = {}
 
-    async def one(way: str, running: ServerProcess) -> None:
+    async def one(way: str, running: ServerProcess, records: Records) -> None:
+        request_id = f"{way}-{records is reading}".replace("/", "-")
         reader = await Reader.connect(way, running.port, context)
-        await reader.ask(model, way.replace("/", "-"))
-        if read:
+        if records is reading:
+            await reader.ask("simulator/echo", request_id)
             await reader.read_to_done()
-        records[way] = await _record(running, way.replace("/", "-"))
+        else:
+            await reader.ask("simulator/flood", request_id)
+        records[way] = await _record(running, request_id)
         await trio.aclose_forcefully(reader.stream)
 
     with trio.fail_after(60):
@@ -116,8 +118,9 @@ async def _run(
         ):
             for way in WAYS:
                 running = encrypted if way in {"https/1.1", "h2"} else plain
-                nursery.start_soon(one, way, running)
-    return records
+                nursery.start_soon(one, way, running, reading)
+                nursery.start_soon(one, way, running, stopped)
+    return reading, stopped
 
 
 async def _record(running: ServerProcess, request_id: str) -> dict[str, Any]:
