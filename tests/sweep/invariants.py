@@ -126,7 +126,8 @@ def _record_agrees(run: Judged) -> str | None:
     if record is None or world.sighting is None:
         return None
     shape = world.scenario.shape
-    if record.told and not terminals(world.client, shape):
+    unheard = world.client.gone and not world.scenario.reports_disconnect
+    if record.told and not terminals(world.client, shape) and not unheard:
         return "the record says that the client was told, and nothing told it"
     content = (record.events > 0, record.blocks > 0, record.bytes_out > 0)
     begun = record.first_content_s is not None and any(content)

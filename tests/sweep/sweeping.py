@@ -30,7 +30,6 @@ ALLOWED: Final = {
     ),
 }
 _QUIET_SEEDS: Final = 6
-_PAIRS: Final = 1  # second causes in a state after a first one
 
 
 class Choice:
@@ -63,20 +62,29 @@ class Choice:
         return choose
 
     def full(self) -> Choose:
-        """Try every cause in each state, and after it some second ones."""
-        met, visits = set[tuple[int, str]](), Counter[tuple[str, int]]()
+        """Try every cause in each state, and after it a second one.
+
+        The whole run's states count for causes, the request's own for its scopes and
+        for what follows a first cause.
+        """
+        met = set[tuple[object, ...]]()
+
+        def is_new(*what: object) -> bool:
+            known = what in met
+            met.add(what)
+            return not known
 
         def choose(
             acts: Acts, boundary: Boundary, possible: Sequence[str]
         ) -> Iterable[str]:
             known = _known(possible)
             if not acts:
-                new = [one for one in known if (boundary.state, one) not in met]
-                met.update((boundary.state, one) for one in new)
-                return new
-            after = acts[0][1], boundary.body
-            visits[after] += 1
-            if visits[after] > _PAIRS:
+                states = {False: boundary.state, True: boundary.body}
+                return [
+                    one for one in known if is_new(one, states[one.startswith(SCOPE)])
+                ]
+            first = acts[0][1]
+            if first.startswith(SCOPE) or not is_new(first, boundary.body, "again"):
                 return ()
             return self._least(acts, known, boundary.body)
 
