@@ -16,6 +16,7 @@ from scripts.log_records import records_table, schema_file
 from trio_ai_stream.settings import Settings, describe, load_settings
 from trio_ai_stream.stream.lifecycle import diagram
 from trio_ai_stream.stream.outcome import endings_table
+from trio_ai_stream.telemetry.families import FAMILIES
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -47,6 +48,19 @@ def env_example() -> str:
 def lifecycle_diagram() -> str:
     """Return the lifecycle's table as a Mermaid diagram."""
     return f"```mermaid\n{diagram()}\n```"
+
+
+def metrics_table() -> str:
+    """Return the metrics as a Markdown table, in the order in which they are shown."""
+    lines = ["| metric | kind | what it is | labels |", "|---|---|---|---|"]
+    for family in FAMILIES:
+        name = f"{family.prefix}{family.name}"
+        if family.kind == "counter":
+            name += "_total"
+        labels = ", ".join(f"`{label}`" for label, _ in family.labels)
+        row = f"| `{name}` | {family.kind} | {family.documentation} | {labels} |"
+        lines.append(row)
+    return "\n".join(lines)
 
 
 def counts() -> str:
@@ -101,6 +115,7 @@ DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "docs/settings.md": {"settings": settings_table},
     "docs/testing.md": {"counts": counts},
     "docs/log-records.md": {"records": records_table},
+    "docs/metrics.md": {"metrics": metrics_table},
 }
 # What is written as a whole.
 FILES: Final[dict[str, Callable[[], str]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 import pytest
@@ -55,8 +56,20 @@ def test_the_gate_runs_the_readmes_test_command_verbatim() -> None:
 
 def test_every_link_into_the_project_leads_somewhere() -> None:
     """No document links to a file that is not there."""
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+    packages = (ROOT / "packages").glob("*/*.md")
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *packages]:
         for part in document.read_text().split("](")[1:]:
             target = part.split(")")[0].split("#")[0].split(" ")[0]
             if target and "://" not in target:
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+                assert (document.parent / target).exists(), f"{document}: {target}"
+
+
+def test_every_page_is_in_the_sites_contents() -> None:
+    """Those of docs/, and the documents outside it that are pages as well."""
+    pages = {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
+    site = (ROOT / "mkdocs.yml").read_text()
+    outside = dict(re.findall(r"^    ([\w/-]+\.\w+): (\S+)$", site, re.MULTILINE))
+    pages |= {page for page in outside.values() if page.endswith(".md")}
+    contents = re.findall(r"- .*: (\S+\.md)$", site, re.MULTILINE)
+    assert sorted(contents) == sorted(pages)
+    assert all((ROOT / source).exists() for source in outside)

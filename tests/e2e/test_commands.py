@@ -27,20 +27,32 @@ READY = (
 COMMENT = re.compile(r"\s{2,}#.*")
 
 
-def documented() -> dict[str, str]:
-    """Return each block of commands by the first words of it."""
-    found = {}
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        blocks = re.findall(
-            r"```(bash|sh|console)\n(.*?)```", document.read_text(), re.DOTALL
-        )
-        for kind, block in blocks:
-            if kind == "console":  # the commands among what they print
-                lines = re.findall(r"^\$ (.*)$", block, re.MULTILINE)
-                block = "\n".join(lines)
-            block = "\n".join(COMMENT.sub("", line) for line in block.splitlines())
-            found[" ".join(block.split()[:5])] = block
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+
+
+def blocks_of(document: Path) -> list[str]:
+    """Return the blocks of commands in a document, in order."""
+    found = []
+    blocks = re.findall(
+        r"```(bash|sh|console)\n(.*?)```", document.read_text(), re.DOTALL
+    )
+    for kind, block in blocks:
+        if kind == "console":  # the commands among what they print
+            lines = re.findall(r"^\$ (.*)$", block, re.MULTILINE)
+            block = "\n".join(lines)
+        found.append("\n".join(COMMENT.sub("", line) for line in block.splitlines()))
     return found
+
+
+def documented() -> dict[str, str]:
+    """Return each block of commands by the first words of it, but for the tutorial's.
+
+    What needs other people's programs is a block of text, not of commands.
+    """
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    documents.remove(TUTORIAL)
+    blocks = [block for document in documents for block in blocks_of(document)]
+    return {" ".join(block.split()[:5]): block for block in blocks}
 
 
 BLOCKS = documented()
@@ -159,3 +171,28 @@ def test_what_departed_clients_cost(folder: Path) -> None:
     asked = f"until {BLOCKS[USAGE]} | tee shown | grep -w 1; do sleep 0.2; done"
     shown = run(folder, f"export LEDGER_FILE=$PWD/ledger\n{start}\n{leave}\n{asked}")
     assert "Traceback" not in shown
+
+
+def test_the_tutorial(folder: Path) -> None:
+    """Its commands, in their order; Ctrl-C is pressed where it says so."""
+    serve, ask, chat, begin, cancel, settings, again, keys, last = blocks_of(TUTORIAL)
+    assert serve == again
+    server = "SERVER=$!"
+    started = f"{in_background(serve)}\n{server}\n{ask}\n{chat}\n{begin}\n{cancel}"
+    shown = run(folder, f"{started}\nkill $SERVER")
+    assert shown.count('"type":"done"') == 1
+    assert "[completed: " in shown
+    assert "scope deadline" in shown
+    assert '"outcome":"cancelled"' in shown
+    assert '"error_type":"cancelled"' in shown
+    assert "\n0 live streams\n" in shown
+    started = f"{settings}\n{in_background(serve)}\n{server}\n{keys}"
+    ending = f"( {last} ) > answer.txt &\nsleep 2\nkill $SERVER\nwait\ncat answer.txt"
+    shown = run(folder, f"{started}\n{ending}")
+    assert "API_KEYS=(1 set)" in shown
+    assert '"code":401' in shown
+    assert '"status":"ready"' in shown
+    assert (
+        shown.rstrip().splitlines()[-1].startswith('data: {"content":"","request_id"')
+    )
+    assert shown.count('"type":"done"') == 2
