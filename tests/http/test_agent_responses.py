@@ -158,7 +158,15 @@ async def test_a_document_that_failed_is_an_error(autojump_clock: MockClock) -> 
     ("body", "field"),
     [
         ({"model": "x"}, "input"),
+        ({"input": None, "prompt": None}, "input"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "input"),
         ({"input": []}, "input"),
+        ({"input": [[]]}, "input[0]"),
+        ({"input": ["x"]}, "input[0]"),
+        ({"input": {}}, "input"),
+        ({"input": "x", "stream": 1}, "stream"),
+        ({"input": "x", "model": ""}, "model"),
+        ({"input": "x", "models": ["a", 5]}, "models[1]"),
         ({"input": 3}, "input"),
         ({"input": "x", "instructions": 3}, "instructions"),
         ({"input": "x" * 101}, "input"),
@@ -173,3 +181,45 @@ async def test_a_bad_body_is_refused_by_field(
         await over(visit)
         assert visit.status in {400, 413}
         assert error_of(visit)["param"] == field
+        assert error_of(visit)["message"].startswith(f"{field}: ")
+
+
+async def test_a_stored_prompt_needs_no_input(autojump_clock: MockClock) -> None:
+    """OpenAI and OpenRouter take either, and both."""
+    async with world() as w:
+        for fields in ({}, {"input": "x"}, {"input": None}):
+            body = {"model": "simulator/fast", "prompt": {"id": "p"}, **fields}
+            visit = w.visit(body, PATH)
+            await over(visit)
+            assert visit.status == 200
+            assert visit.json()["prompt"] == {"id": "p"}
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"input":"x","messages":[{"role":"user","content":"x"}]}{}',
+        b'{"x":NaN,"input":"x","messages":[]}',
+        b'{"input":"x","messages":[],"\xff":1}',
+        b'{"a":' + b"[" * 100_000,
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        '{"input":"x"}'.encode("utf-16"),
+    ],
+    ids=["empty", "list", "two", "NaN", "byte", "open", "nested", "UTF-16"],
+)
+async def test_what_is_no_object_of_json_is_refused(
+    autojump_clock: MockClock, path: str, body: bytes
+) -> None:
+    """In the shape of each API, and nothing of the body is repeated."""
+    async with world() as w:
+        visit = w.visit(body, path)
+        await over(visit)
+        assert visit.status == 400
+        error = visit.json()["error"]
+        assert error["type"] == "invalid_request_error"
+        assert error.get("param", "body") == "body"
+        assert error["message"].startswith("body: ")
+        assert b"[[[" not in visit.body

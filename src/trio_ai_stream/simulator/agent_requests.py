@@ -50,6 +50,7 @@ class _ResponsesBody(_AgentBody):
     metadata: dict[str, str] | None = None
     parallel_tool_calls: bool | None = None
     presence_penalty: float | None = None
+    prompt: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
     reasoning: dict[str, Any] | None = None
     safety_identifier: str | None = None
@@ -91,9 +92,9 @@ def parse_responses(body: bytes, default_model: str) -> SimulatedChat:
     asked = _read(body, _ResponsesBody)
     if asked.previous_response_id is not None:
         raise ChatError("previous_response_id is not supported")
-    if not asked.input:
+    if not (asked.input or asked.prompt):
         raise ChatError("input: expected a text or a list of items")
-    turns = [{"role": "user", "content": asked.input}]
+    turns = [{"role": "user", "content": asked.input or "a stored prompt"}]
     if isinstance(asked.input, list):
         turns = [turn for turn in asked.input if isinstance(turn, dict)]
     answered = _holds(turns[-1:], "function_call_output")

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from trio_ai_stream.wire.dialect import ParsedRequest, RequestLimits
+from trio_ai_stream.wire.problems import invalid
 from trio_ai_stream.wire.validation import (
     ModelName,
     check_length,
@@ -74,6 +75,9 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     def choices(self) -> int:
         """Return how many answers there are to wait for."""
         return 1
+
+    def check(self) -> None:
+        """Refuse what the types let pass: fields that need each other."""
 
     def length(self) -> int:
         """Return how many characters the texts have."""
@@ -168,8 +172,14 @@ class ResponsesRequest(ModelRequest, frozen=True, kw_only=True):
 
     field: ClassVar = "input"
 
-    input: str | Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    input: str | Annotated[list[dict[str, Any]], Meta(min_length=1)] | None = None
     instructions: str | None = None
+    prompt: Any = None  # one that is stored upstream, for its id
+
+    def check(self) -> None:
+        """Refuse a request that has neither a text nor a stored one."""
+        if self.input is None and self.prompt is None:
+            raise invalid("input", "expected input, or a stored prompt, got neither")
 
     def length(self) -> int:
         """Return how many characters the texts of `input` and `instructions` have."""
@@ -196,6 +206,7 @@ def request_parser(
         # agents send what a terminal printed, cut anywhere, and these endpoints'
         # promise is to pass it through.
         request = decode(decoder, body, lone_surrogates=True)
+        request.check()
         length = request.length()
         check_length(request.field, length, limits.max_messages_length)
         model = request.chosen() or limits.default_model
