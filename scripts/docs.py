@@ -1,16 +1,20 @@
-"""Writes what the documents repeat of the code: settings, endings, log records.
+"""Writes what documents repeat of the code and of published data.
 
-`python -m scripts.docs` rewrites the marked parts of the documents, and all of
-.env.example and of the schema of the log; tests/test_docs.py fails when they are not
-what this would write.
+`python -m scripts.docs` rewrites the marked parts of documents, and all of
+.env.example, of the schemas and of the checksums; tests/test_docs.py fails when they
+are not what this would write.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from scripts.log_records import records_table, schema_file
 from trio_ai_stream.settings import Settings, describe, load_settings
@@ -109,22 +113,9 @@ def counts() -> str:
     return "\n".join([*lines, *(f"| {what} | {n} |" for what, n in rows.items())])
 
 
-# Each document, and its marked parts by name.
-DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
-    "README.md": {"endings": endings_table, "lifecycle": lifecycle_diagram},
-    "docs/settings.md": {"settings": settings_table},
-    "docs/testing.md": {"counts": counts},
-    "docs/log-records.md": {"records": records_table},
-    "docs/metrics.md": {"metrics": metrics_table},
-}
-# What is written as a whole.
-FILES: Final[dict[str, Callable[[], str]]] = {
-    ".env.example": env_example,
-    "docs/log-records.schema.json": schema_file,
-}
+def of_cancellation(name: str) -> Callable[[], str]:
+    """Return what makes a table of the published records."""
 
-
-def _of_cancellation(name: str) -> Callable[[], str]:
     def table() -> str:
         # Imported here, as above: it needs the instrument and its plots.
         from scripts import cancellation_tables
@@ -135,11 +126,43 @@ def _of_cancellation(name: str) -> Callable[[], str]:
     return table
 
 
+def record_schema() -> str:
+    """Return the JSON Schema of a line of `results.jsonl`."""
+    from cancel_lab.records import RunRecord
+
+    return json.dumps(msgspec.json.schema(RunRecord), indent=1) + "\n"
+
+
+def checksums() -> str:
+    """Return the published data's SHA-256, as `sha256sum -c` reads them."""
+    data = ROOT / "docs" / "data" / "cancellation"
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(data)}"
+        for path in sorted(data.glob("*/*"))
+    ]
+    return "\n".join(lines) + "\n"
+
+
 CANCELLATION: Final = (
     *("matrix", "clients", "burst", "comparison", "notice", "stalled", "shutdown"),
 )
-DOCUMENTS["docs/cancellation.md"] = {x: _of_cancellation(x) for x in CANCELLATION}
-DOCUMENTS["docs/mcp.md"] = {"mcp": _of_cancellation("mcp")}
+# Each document, and its marked parts by name.
+DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
+    "README.md": {"endings": endings_table, "lifecycle": lifecycle_diagram},
+    "docs/settings.md": {"settings": settings_table},
+    "docs/testing.md": {"counts": counts},
+    "docs/log-records.md": {"records": records_table},
+    "docs/metrics.md": {"metrics": metrics_table},
+    "docs/cancellation.md": {name: of_cancellation(name) for name in CANCELLATION},
+    "docs/mcp.md": {"mcp": of_cancellation("mcp")},
+}
+# What is written as a whole.
+FILES: Final[dict[str, Callable[[], str]]] = {
+    ".env.example": env_example,
+    "docs/log-records.schema.json": schema_file,
+    "docs/data/cancellation/schema.json": record_schema,
+    "docs/data/cancellation/SHA256SUMS": checksums,
+}
 
 
 def rewritten(document: str) -> str:

@@ -12,7 +12,7 @@ from cancel_lab import records, timeline
 from cancel_lab.records import RunRecord, Status, Sut
 from cancel_lab.report.perfetto import chrome_trace, trace_of
 from cancel_lab.report.summary import summary_csv
-from cancel_lab.report.table import latency_tables
+from cancel_lab.report.table import latency_tables, notice_verdicts
 from cancel_lab.report.write import write_report
 from cancel_lab.timeline import Arrow, Kind, Lane, Mark, Span, Trace
 
@@ -227,3 +227,21 @@ def test_nobody_wins_a_shutdown() -> None:
         for one in (run(name, n, base + n / 10) for n in range(20))
     ]
     assert set(claims(*runs).values()) == {""}
+
+
+def test_a_late_notice_is_no_stop() -> None:
+    """The bound decides: what is noticed after it, or never, has not stopped."""
+    in_time = [run("a", n, 1 + n / 100) for n in range(20)]
+    late = [run("b", n, 1_900) for n in range(20)]
+    never = [run("c", n, None) for n in range(20)]
+    few = [run("d", n, 1) for n in range(19)]
+    ((_, rows),) = notice_verdicts([*in_time, *late, *never, *few])
+    assert {row[0]: row[-1] for row in rows[1:]} == {
+        "a": "stops",
+        "b": "does not stop: 20 of 20",
+        "c": "does not stop: 20 of 20",
+        "d": "no claim: n < 20",
+    }
+    wider = [msgspec.structs.replace(one, within_ns=2_000 * MS) for one in late]
+    ((_, rows),) = notice_verdicts(wider)
+    assert rows[1][-1] == "stops"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.clients.acts import Act, Transport
-from cancel_lab.experiments.notice import notice
+from cancel_lab.experiments.notice import WITHIN_S, notice
 from cancel_lab.experiments.recovery import recovery
 from cancel_lab.experiments.shutdown import shutdown
 from cancel_lab.experiments.stalled import stalled
@@ -41,6 +41,7 @@ class Plan:
     acts: tuple[Act, ...] = (Act.FIN,)
     phases: tuple[Scene, ...] = PHASES
     experiments: tuple[str, ...] = EXPERIMENTS
+    within_s: float = WITHIN_S
     stalled_for_s: float = 20.0
     shutdown_for_s: float = 40.0
     streams_at_shutdown: int = 5
@@ -126,7 +127,7 @@ async def _notices(
         with Progress("notice", len(cells) * rounds * len(arenas)) as progress:
             for scene, act in cells:
                 for number, arena in interleaved(arenas, rounds):
-                    record = await notice(arena, scene, act)
+                    record = await notice(arena, scene, act, within_s=plan.within_s)
                     progress.advance(f"{arena.adapter.name}, {scene.name}")
                     if number >= plan.warm_up:
                         emit(record)

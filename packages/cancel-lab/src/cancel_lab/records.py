@@ -57,7 +57,8 @@ class RunRecord(
     ``times`` holds ``t_cause``, ``t_up``, ``t_exit`` … of facts C3, ``tokens`` the
     wasted-token counts, ``leaks`` differences from the baseline, ``series`` what was
     sampled over time as ``[nanoseconds since t_cause, value]`` pairs, and ``samples``
-    one latency per stream for runs that cancel many streams at once.
+    one latency per stream for runs that cancel many streams at once. ``within_ns`` is
+    the bound by which a run was judged.
     """
 
     run_id: str
@@ -77,6 +78,7 @@ class RunRecord(
     reason: str | None = None
     times: dict[str, int | None] = {}
     watched_until_ns: int | None = None
+    within_ns: int | None = None
     tokens: dict[str, int] = {}
     leaks: dict[str, int] = {}
     counts: dict[str, int] = {}

@@ -14,6 +14,7 @@ from cancel_lab.trial import (
     sut,
 )
 
+WITHIN_S = 1.0  # the bound of a verdict, unless another is said
 WATCH_S = 5.0  # longer than a scene holds, so that a late notice is still seen
 
 
@@ -24,8 +25,12 @@ async def notice(
     transport: Transport = Transport.H1,
     *,
     watch_s: float = WATCH_S,
+    within_s: float = WITHIN_S,
 ) -> RunRecord:
-    """Make one run; a stream that misses its phase makes an ``error`` record."""
+    """Make one run; a stream that misses its phase makes an ``error`` record.
+
+    A run passes if upstream notices within ``within_s``.
+    """
     try:
         live = await bring(arena, scene, transport)
         observed = await act_and_watch(arena, live, act, watch_s=watch_s)
@@ -41,13 +46,26 @@ async def notice(
             status=Status.ERROR,
             reason=str(exc),
         )
-    return _record(arena, scene, act, transport, observed)
+    return _record(arena, scene, act, transport, observed, within_s)
 
 
 def _record(
-    arena: Arena, scene: Scene, act: Act, transport: Transport, observed: Observed
+    arena: Arena,
+    scene: Scene,
+    act: Act,
+    transport: Transport,
+    observed: Observed,
+    within_s: float,
 ) -> RunRecord:
-    noticed = observed.gone_ns is not None
+    late_s = None
+    if observed.gone_ns is not None:
+        late_s = (observed.gone_ns - observed.cause_ns) / 1e9
+    status, violations = Status.PASS, []
+    if late_s is None:
+        status = Status.CENSORED
+    elif late_s > within_s:
+        status = Status.VIOLATED
+        violations = [f"upstream noticed after the bound of {within_s:g} s"]
     return RunRecord(
         run_id=f"notice-{arena.adapter.name}-{observed.tag}",
         tier="probe",
@@ -56,8 +74,10 @@ def _record(
         cause=act.value,
         phase=scene.name,
         transport=transport.value,
-        status=Status.PASS if noticed else Status.CENSORED,
+        status=status,
+        violations=violations,
         times=observed.times(),
         watched_until_ns=observed.watched_until_ns,
+        within_ns=int(within_s * 1e9),
         tokens=observed.tokens(),
     )

@@ -280,6 +280,7 @@ class MCPExperiment:
             transport=self._plan.transport.value,
             status=status,
             times=times or {},
+            within_ns=int(self._plan.within_s * 1e9),
             terminal=terminal,
             violations=violations or [],
             reason=reason,

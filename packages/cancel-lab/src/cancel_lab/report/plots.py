@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.report.summary import Cell, cells
-from cancel_lab.report.theme import PALETTE, caption, look, new_figure
+from cancel_lab.report.theme import PALETTE, caption, look, new_figure, plain_decimals
 from cancel_lab.statistics import distribution
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def notice_plot(runs: Sequence[RunRecord]) -> Figure | None:
             _steps(axes, cell, servers.index(cell.key[2]), longest * 1.2)
         axes.set(xscale="log", ylim=(0, 1.02), ylabel="share of runs", title=title)
         axes.legend(fontsize=7, loc="center right")
+    plain_decimals(grid[-1, 0].xaxis)
     grid[-1, 0].set_xlabel("upstream notices the cancel, ms after the cause (log)")
     caption(figure, "Empirical distribution (Kaplan-Meier where some were not seen).")
     return figure
@@ -123,6 +124,7 @@ def burst_plot(runs: Sequence[RunRecord]) -> Figure | None:
             axes.plot(n, y, marker=marker, markersize=4, label=label, **look(index))
     axes.set(xscale="log", yscale="log", xlabel="streams cancelled at once",
              ylabel="upstream notices, ms after its client's close")  # fmt: skip
+    plain_decimals(axes.xaxis, axes.yaxis)
     axes.legend(fontsize=7)
     repeats = max(len(cell.runs) for cell in found)
     caption(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cancel_lab.records import RunRecord
+from cancel_lab.records import RunRecord, Status
 from cancel_lab.report.summary import TIMES, Cell, cells, tally
 from cancel_lab.statistics import (
     MINIMUM_N_FOR_CLAIM,
@@ -149,6 +149,39 @@ LONE_HEAD = ("time", "cause", "phase", "transport", *HEAD[1:-1])
 
 def _lone_row(cell: Cell, time: str) -> tuple[str, ...]:
     return (TIME_NAMES[time], *cell.key[3:6], *_row(cell, [cell], time)[1:-1])
+
+
+WITHIN_NS = 1_000_000_000
+VERDICT_HEAD = ("server", "phase", "cause", "stopped in time", "verdict")
+
+
+def notice_verdicts(runs: Sequence[RunRecord]) -> list[Table]:
+    """Return whether each server stops upstream in time, in each phase.
+
+    "In time" is within the bound of the run (``--within``); records of before there
+    was one are judged by its default.
+    """
+    body = []
+    for cell in cells(run for run in runs if run.experiment == "notice"):
+        made = [run for run in cell.runs if run.status is not Status.SKIPPED]
+        if not made:
+            continue
+        passed = sum(_in_time(run) for run in made)
+        if passed < len(made):
+            verdict = f"does not stop: {len(made) - passed} of {len(made)}"
+        elif len(made) < MINIMUM_N_FOR_CLAIM:
+            verdict = f"no claim: n < {MINIMUM_N_FOR_CLAIM}"
+        else:
+            verdict = "stops"
+        key = (cell.key[2], cell.key[4], cell.key[3])
+        body.append((*key, f"{passed} of {len(made)}", verdict))
+    return [("does a cancel stop upstream?", [VERDICT_HEAD, *body])] if body else []
+
+
+def _in_time(run: RunRecord) -> bool:
+    latency = run.latency("t_up")
+    bound = WITHIN_NS if run.within_ns is None else run.within_ns
+    return latency is not None and latency[1] and latency[0] <= bound
 
 
 def verdict_table(runs: Sequence[RunRecord]) -> list[tuple[str, ...]]:

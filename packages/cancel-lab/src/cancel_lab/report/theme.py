@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart under every common colour deficiency.
@@ -47,6 +48,14 @@ def look(index: int) -> dict[str, Any]:
 def caption(figure: Figure, text: str) -> None:
     """Put a small caption below the plot; it says n."""
     figure.supxlabel(text, fontsize=7, color="#444444", x=0.01, ha="left")
+
+
+def plain_decimals(*axes: Axis) -> None:
+    """Label the ticks of logarithmic axes with plain numbers: 0.1, 1, 10."""
+    from matplotlib.ticker import StrMethodFormatter
+
+    for axis in axes:
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:

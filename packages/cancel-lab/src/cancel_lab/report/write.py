@@ -9,7 +9,7 @@ from cancel_lab import records, timeline
 from cancel_lab.mcp import verdicts
 from cancel_lab.records import RunRecord
 from cancel_lab.report import over_time, plots
-from cancel_lab.report.page import page
+from cancel_lab.report.page import headline, page
 from cancel_lab.report.perfetto import chrome_trace, trace_of
 from cancel_lab.report.single import burst_table, stalled_table
 from cancel_lab.report.summary import summary_csv
@@ -17,6 +17,7 @@ from cancel_lab.report.table import (
     columns,
     latency_tables,
     markdown,
+    notice_verdicts,
     verdict_table,
 )
 from cancel_lab.report.theme import save
@@ -77,13 +78,14 @@ def write_report(
     for server, run in _median_runs(runs).items():
         (folder / f"{server}.trace.json").write_text(chrome_trace(trace_of(run)))
     tables = [
+        *notice_verdicts(runs),
         *latency_tables(runs),
         *burst_table(runs),
         *stalled_table(runs),
         *verdicts.tables(runs),
         ("all cells", verdict_table(runs)),
     ]
-    html = page(tables, figures, manifest)
+    html = page(tables, figures, manifest, headline(runs, manifest))
     (folder / "report.html").write_text(html, encoding="utf-8")
     text = "\n\n".join(f"### {title}\n\n{markdown(rows)}" for title, rows in tables)
     (folder / "tables.md").write_text(f"{text}\n", encoding="utf-8")

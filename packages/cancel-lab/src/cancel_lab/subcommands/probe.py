@@ -54,6 +54,13 @@ def add_parser(subparsers: Subparsers) -> None:
         "--port", type=int, help="where --command listens; a free port if not said"
     )
     parser.add_argument("--name", default="command", help="what records call it")
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="the bound of a verdict: by then upstream, or the work, must have stopped",
+    )
     parser.add_argument("--n", type=int, default=30, help="runs per cell")
     parser.add_argument("--act", action="append", default=[], choices=list(Act))
     parser.add_argument("--phase", action="append", default=[], choices=list(SCENES))
@@ -69,13 +76,6 @@ def add_parser(subparsers: Subparsers) -> None:
         const="",
         metavar="URL",
         help="measure an MCP server: the one at URL, or the one that --command starts",
-    )
-    mcp.add_argument(
-        "--within",
-        type=float,
-        default=1.0,
-        metavar="SECONDS",
-        help="the bound of the verdict: in this time the work must have stopped",
     )
     mcp.add_argument("--transport", choices=["h1", "h2c"], default="h1")
     mcp.add_argument(
@@ -100,6 +100,7 @@ def _probe(arguments: argparse.Namespace) -> int:
         acts=tuple(Act(act) for act in arguments.act) or (Act.FIN,),
         phases=tuple(SCENES[name] for name in arguments.phase) or PHASES,
         experiments=tuple(arguments.experiment) or EXPERIMENTS,
+        within_s=arguments.within,
         stalled_for_s=arguments.stalled_for,
         shutdown_for_s=arguments.shutdown_for,
     )
