@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,9 +80,15 @@ def test_a_drain_is_told_and_held_up_by_nobody(
     page = visit(ignore_https_errors=True)
     answer = ask(page, "Go on for ever.", "simulator/endless")
     expect(page.locator(".stream[data-state=streaming]")).to_have_count(1)
-    assert server.terminate() < 5
+    ending = threading.Thread(target=server.terminate)
+    ending.start()
+    expect(page.locator("#link")).to_have_text("draining: 1 stream left")
+    expect(page.locator("#live-count")).to_have_text("1")
+    ending.join(5)
+    assert not ending.is_alive()
     card = finished(answer).locator(".card.failed")
     expect(card).to_contain_text("shutting_down (503)")
     expect(card).to_contain_text("may well succeed if you send it again")
     expect(page.locator("#link")).to_have_attribute("data-state", "lost")
-    expect(page.locator("#link")).to_contain_text("draining")
+    expect(page.locator("#link")).to_contain_text("drained")
+    expect(page.locator("#live-note")).to_contain_text("The server has drained")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
 
-from playwright.sync_api import expect
+from playwright.sync_api import CDPSession, Page, expect
 
 from tests.browser.conftest import Open, ask, finished
+from tests.browser.line import Line
 from tests.support.serving import ServerProcess
+from trio_ai_stream.http.live_view import MAX_ROWS
 
 
 def test_a_running_stream_is_a_tree_of_tasks_and_scopes(
@@ -70,16 +78,83 @@ def test_another_visitor_sees_the_stream_come_and_go(visit: Open) -> None:
     expect(ended).to_contain_text("upstream closed in")
 
 
-def test_the_page_reconnects_to_a_restarted_server(visit: Open) -> None:
-    """When the live view breaks off, the page says so and tries again."""
-    page = visit()
-    page.context.set_offline(True)
-    page.route("**/streams/live", lambda route: route.abort())
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    expect(page.locator("#link")).to_have_attribute("data-state", "lost")
-    page.unroute("**/streams/live")
-    page.context.set_offline(False)
+def test_without_its_server_the_page_claims_nothing(
+    visit: Open, server: ServerProcess
+) -> None:
+    """When the live view breaks off, the number is not known; then it is again."""
+    line = Line(server.url)
+    page = visit(line.url)
+    expect(page.locator("#live-count")).to_have_text("0")
+    line.cut()
+    expect(page.locator("#link")).to_have_text("reconnecting")
+    expect(page.locator("#live-count")).to_have_text("?")
+    expect(page.locator("#live-note")).to_contain_text("Not known")
+    line.mend()
     expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    expect(page.locator("#live-count")).to_have_text("0")
+    line.cut()
+
+
+CROWD = MAX_ROWS + 10
+
+
+def test_hundreds_of_streams_are_counted_and_cost_the_page_little(
+    visit: Open, server: ServerProcess
+) -> None:
+    """Fifty are fifty; of more the first are listed; an update takes less than 50 ms.
+
+    The page gets no more rows of 2000 streams than of these.
+    """
+    page = visit()
+    with crowd(server.url, 50):
+        expect(page.locator("#live-count")).to_have_text("50")
+        expect(page.locator(".stream")).to_have_count(50)
+        expect(page.locator("#live-note")).to_have_text("50 waiting.")
+        with crowd(server.url, CROWD - 50):
+            expect(page.locator("#live-count")).to_have_text(str(CROWD))
+            expect(page.locator(".stream")).to_have_count(MAX_ROWS)
+            expect(page.locator("#live-note")).to_have_text(
+                f"{CROWD} waiting; {CROWD - MAX_ROWS} streams not listed."
+            )
+            last = page.locator(".stream").last
+            last.scroll_into_view_if_needed()
+            before = last.locator(".age").inner_text()
+            cpu = page.context.new_cdp_session(page)
+            cpu.send("Performance.enable", {"timeDomain": "threadTicks"})
+            begun, at = task_s(cpu), time.monotonic()
+            expect(last.locator(".age")).not_to_have_text(before)
+            page.wait_for_function(
+                "began => performance.now() > began + 1000",
+                arg=page.evaluate("performance.now()"),
+            )
+            updates = (time.monotonic() - at) / 0.25
+            assert (task_s(cpu) - begun) / updates < 0.05
+            last.locator(".open").click()
+            expect(last.locator(".nursery .name")).to_have_text("stream nursery")
+            last.get_by_role("button", name="Cancel").click()
+            expect(page.locator("#live-count")).to_have_text(str(CROWD - 1))
+    expect(page.locator("#live-count")).to_have_text("0")
+    expect(page.locator(".stream")).to_have_count(0)
+
+
+def task_s(cpu: CDPSession) -> float:
+    """Return the processor's time that the page's main thread has had."""
+    metrics = cpu.send("Performance.getMetrics")["metrics"]
+    return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+
+@contextmanager
+def crowd(url: str, number: int, model: str = "simulator/no-token") -> Iterator[None]:
+    """Hold so many streams, as clients that need nothing but a socket."""
+    address = urlsplit(url)
+    body = json.dumps({"prompt": "Hm?", "model": model})
+    head = f"POST /chat HTTP/1.1\r\nhost: {address.netloc}\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(number):
+            one = socket.create_connection((address.hostname or "", address.port or 0))
+            stack.enter_context(one).sendall(f"{head}{body}".encode())
+        yield
 
 
 def test_many_streams_are_rows_and_one_opens_into_its_tree(
@@ -87,9 +162,14 @@ def test_many_streams_are_rows_and_one_opens_into_its_tree(
 ) -> None:
     """The count is right; a row opens; its cancel runs through the tree slowly."""
     page = visit()
-    talkers = [visit() for _ in range(3)]
-    for talker in talkers:
-        ask(talker, "Go on for ever.", "simulator/endless")
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer).to_have_attribute("data-request", re.compile("."))
+    with crowd(server.url, 2, "simulator/endless"):
+        look_at_three(page, server)
+
+
+def look_at_three(page: Page, server: ServerProcess) -> None:
+    """Look at three streams, and cancel the first."""
     rows = page.locator(".stream")
     expect(rows).to_have_count(3)
     expect(page.locator("#live-count")).to_have_text("3")
@@ -116,5 +196,5 @@ def test_who_has_never_seen_trio_finds_the_words(visit: Open) -> None:
     page = visit()
     page.get_by_text("What is this?").click()
     expect(page.locator(".legend dt")).to_have_text(
-        ["task", "nursery", "scope", "shield"]
+        ["task", "nursery", "scope", "shield", "gaps"]
     )

@@ -6,13 +6,16 @@ import { showEnding, updateStream } from "./tree.js";
 import { cancelStream, watchStreams } from "./server.js";
 
 const PAST = 6;
-const RETRY_MS = 3000;
-const TICK_MS = 200;
+const RETRIES_MS = [250, 500, 1000, 3000];
+// How often what is listed is drawn anew, and looked at for its gaps.
+const TICK_MS = 250;
 // So few streams are all open; among more only those that somebody has opened.
 const ALL_OPEN = 2;
 const SLOW_MS = 6000;
+// Gaps from 30 ms (nothing to see) to 30 s, in steps that feel alike.
 const BARS = "▁▂▃▄▅▆▇█";
-const SPARKS = 16;
+const [SHORT_S, LONG_S] = [0.03, 30];
+const LOOKS = 9;
 
 export class LiveView {
   #records = new Map();
@@ -21,18 +24,31 @@ export class LiveView {
   #streams = [];
   #offset = 0;
   #abort = null;
+  #inView;
   #budgets;
-  #total = 0;
+  #total = 0; // null: not known
   #toggled = new Map(); // what somebody has opened or closed, by id
-  #rates = new Map(); // events at the last looks, by id
+  #gaps = new Map(); // {events, since, gaps} at the last look, by id
+  #owned = false; // by several: whose each is is worth a column
   #tree = "";
   #draining = false;
 
   constructor(budgets) {
     this.#budgets = budgets;
+    // Rows that nobody sees are not kept up to date: two hundred would cost the page its ease.
+    this.#inView = new IntersectionObserver(
+      (entries) => {
+        for (const { target, isIntersecting } of entries) target.inView = isIntersecting;
+        this.#draw();
+      },
+      { rootMargin: "200px" },
+    );
     // A hidden page watches nothing: watching costs the server a little.
     document.addEventListener("visibilitychange", () => this.restart());
-    setInterval(() => this.#draw(), TICK_MS);
+    setInterval(() => {
+      this.#look();
+      this.#draw();
+    }, TICK_MS);
   }
 
   /** Follow anew, with the key of now. */
@@ -53,27 +69,32 @@ export class LiveView {
   }
 
   async #follow(signal) {
-    while (!signal.aborted) {
+    for (let tries = 0; !signal.aborted; tries += 1) {
       try {
         for await (const events of watchStreams(signal, this.#tree)) {
-          this.#draining = false;
-          this.#say("live", "live");
           for (const event of events) this.#take(event);
+          tries = 0;
         }
+        this.#lose("reconnecting");
       } catch (error) {
         if (signal.aborted) return;
         if (error.status === 401) return this.#say("waiting", "needs the API key");
+        this.#lose(error.status === 503 ? "live view full, trying again" : "reconnecting");
       }
       if (signal.aborted) return;
-      // What still ran when a drain began runs on, and is counted until the new server's word.
-      if (!this.#draining) {
-        this.#streams = [];
-        this.#total = 0;
-        this.#draw();
-        this.#say("lost", "reconnecting");
-      }
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      await new Promise((resolve) => setTimeout(resolve, RETRIES_MS[tries] ?? RETRIES_MS.at(-1)));
     }
+  }
+
+  /** Nothing is known of the streams for now. A drain that was said stays said. */
+  #lose(why) {
+    this.#streams = [];
+    this.#total = this.#draining ? 0 : null;
+    $("live-note").textContent = this.#draining
+      ? "The server has drained: its streams have ended. Waiting for the next one."
+      : "Not known: there is no connection to the server.";
+    this.#say("lost", this.#draining ? "drained, waiting for a server" : why);
+    this.#draw();
   }
 
   #take(event) {
@@ -81,9 +102,11 @@ export class LiveView {
       this.#offset = event.now - performance.now() / 1000;
       this.#streams = event.streams;
       this.#total = event.total;
+      this.#draining = event.draining;
+      if (this.#draining) this.#say("lost", `draining: ${count(event.total, "stream")} left`);
+      else this.#say("live", "live");
       this.#note(event);
-      for (const { id, events } of event.streams) this.#look(id, events);
-      this.#draw();
+      if (event.streams.some(({ id }) => !this.#items.has(id))) this.#draw();
     } else if (event.type === "ended") {
       this.#records.set(event.id, event);
       if (this.#records.size > 100) this.#records.delete(this.#records.keys().next().value);
@@ -92,35 +115,43 @@ export class LiveView {
       this.#end(event);
     } else if (event.type === "bye") {
       this.#draining = event.reason === "draining";
-      const left = this.#total ? `: ${count(this.#total, "stream")} may end by themselves` : "";
-      this.#say("lost", this.#draining ? `server is draining${left}` : "no room to watch");
     }
   }
 
   #note({ total, more, states }) {
-    const by = Object.entries(states ?? {}).map(([state, number]) => `${number.toLocaleString("en")} ${state}`);
+    const by = Object.entries(states).map(([state, number]) => `${number.toLocaleString("en")} ${state}`);
     const parts = total > ALL_OPEN ? [by.join(", ")] : [];
     if (more) parts.push(`${count(more, "stream")} not listed`);
-    $("live-note").textContent = total ? parts.join("; ") : "Nothing runs: no task, no nursery, no deadline.";
+    if (total === 0) parts.push("Nothing runs: no task, no nursery, no deadline");
+    if (this.#draining) parts.push("the server drains: it takes no new stream");
+    $("live-note").textContent = parts.length ? `${parts.join("; ")}.` : "";
   }
 
-  /** Remember how many events came since the last look. */
-  #look(id, events) {
-    const { last = events, rates = [] } = this.#rates.get(id) ?? {};
-    this.#rates.set(id, { last: events, rates: [...rates, events - last].slice(-SPARKS) });
+  /** Remember for each stream how long it let wait for an event since the last look. */
+  #look() {
+    const now = performance.now() / 1000;
+    for (const { id, events } of this.#streams) {
+      const known = this.#gaps.get(id) ?? { events, since: now, gaps: [] };
+      const more = events - known.events;
+      known.gaps.push((now - known.since) / Math.max(1, more));
+      if (known.gaps.length > LOOKS) known.gaps.shift();
+      if (more > 0) known.since = now;
+      known.events = events;
+      this.#gaps.set(id, known);
+    }
   }
 
-  #gaps(id) {
-    const { rates = [] } = this.#rates.get(id) ?? {};
-    const most = Math.max(1, ...rates);
-    return rates.map((rate) => BARS[Math.round((rate / most) * (BARS.length - 1))]).join("");
+  #spark(id) {
+    const steps = BARS.length - 1;
+    const height = (gap) => Math.round((steps * Math.log(gap / SHORT_S)) / Math.log(LONG_S / SHORT_S));
+    return (this.#gaps.get(id)?.gaps ?? []).map((gap) => BARS[Math.min(steps, Math.max(0, height(gap)))]).join("");
   }
 
   #view(id) {
     return {
       open: this.#toggled.get(id) ?? this.#total <= ALL_OPEN,
-      owners: new Set(this.#streams.map(({ owner }) => owner)).size > 1,
-      gaps: (one) => this.#gaps(one),
+      owned: this.#owned,
+      spark: (one) => this.#spark(one),
       toggle: (one) => this.#toggle(one),
       cancel: async (one, button) => {
         button.disabled = true;
@@ -143,13 +174,13 @@ export class LiveView {
   #end({ id, ...record }) {
     const item = this.#items.get(id);
     this.#toggled.delete(id);
-    this.#rates.delete(id);
-    if (this.#draining) this.#total = Math.max(0, this.#total - 1);
+    this.#gaps.delete(id);
     if (!item?.querySelector(".tree") || item.dataset.state === "ended") return;
     this.#items.delete(id);
     item.classList.replace("stream", "was");
     showEnding(item, record);
-    $("live-ending").replaceChildren(item);
+    $("live-streams").querySelector(".was")?.remove();
+    $("live-streams").tHead.after(item);
     setTimeout(() => item.remove(), SLOW_MS);
   }
 
@@ -163,18 +194,27 @@ export class LiveView {
     const live = new Set(this.#streams.map((stream) => stream.id));
     for (const [id, item] of this.#items) {
       if (live.has(id)) continue;
+      this.#inView.unobserve(item);
       item.remove();
       this.#items.delete(id);
+      this.#gaps.delete(id);
     }
+    const owners = new Set(this.#streams.map(({ owner }) => owner)).size;
+    this.#owned = owners > 1;
+    $("live-streams").classList.toggle("owned", this.#owned);
     for (const stream of this.#streams) {
       if (!this.#items.has(stream.id)) {
-        const item = el("li", { class: "stream", "data-id": stream.id });
+        const item = el("tbody", { class: "stream", "data-id": stream.id });
         this.#items.set(stream.id, item);
         $("live-streams").append(item);
+        item.inView = true;
+        this.#inView.observe(item);
       }
-      updateStream(this.#items.get(stream.id), stream, now, this.#budgets, this.#view(stream.id));
+      const item = this.#items.get(stream.id);
+      if (item.inView) updateStream(item, stream, now, this.#budgets, this.#view(stream.id));
     }
-    const number = this.#total.toLocaleString("en");
+    $("live-streams").hidden = $("live-streams").tBodies.length === 0;
+    const number = this.#total?.toLocaleString("en") ?? "?";
     if ($("live-count").textContent !== number) $("live-count").textContent = number;
   }
 

@@ -17,11 +17,11 @@ const LABEL = {
 };
 
 /**
- * Bring one stream's row up to date; rebuilds only what has changed. `view` says whether it
- * is `open` and owners are worth a word (`owners`), and has toggle(id), cancel(id), gaps(id).
+ * Bring one stream's rows up to date; rebuilds only what has changed. `view` says whether it
+ * is `open` and there is a column for owners (`owned`), and has toggle(id), cancel(id, button) and spark(id).
  */
 export function updateStream(item, stream, now, budgets, view) {
-  const shape = JSON.stringify([stream.state, stream.outcome, stream.model, view.open && stream.task, view.open, view.owners], (name, value) =>
+  const shape = JSON.stringify([stream.state, stream.outcome, stream.model, view.open && stream.task, view.open, view.owned], (name, value) =>
     name === "due" && value !== null ? true : value,
   );
   if (item.shape !== shape) {
@@ -29,50 +29,57 @@ export function updateStream(item, stream, now, budgets, view) {
     const focused = item.contains(document.activeElement) ? document.activeElement.className : null;
     item.shape = shape;
     item.dataset.state = stream.state;
-    item.replaceChildren(head(stream, view), ...(view.open ? inside(stream, view) : []));
+    item.replaceChildren(row(stream, view), ...(view.open ? [inside(stream, view)] : []));
     if (focused) item.getElementsByClassName(focused)[0]?.focus();
+    item.cells = ["age", "events", "spark"].map((name) => item.querySelector(`.${name}`));
   }
-  write(item.querySelector(".age"), time(Math.max(0, (now - stream.began_at) * 1000)));
-  const tries = stream.attempts > 1 ? ` · try ${stream.attempts}` : "";
-  write(item.querySelector(".events"), `${stream.events.toLocaleString("en")} ev${tries}`);
-  write(item.querySelector(".spark"), view.gaps(stream.id));
-  const scopes = view.open && stream.task ? [...dues(stream.task)] : [];
+  const [age, events, spark] = item.cells;
+  write(age, time(Math.max(0, (now - stream.began_at) * 1000)));
+  write(events, stream.events.toLocaleString("en"));
+  write(spark, view.spark(stream.id));
+  if (!view.open || !stream.task) return;
+  const scopes = [...dues(stream.task)];
   item.querySelectorAll(".scope[data-due]").forEach((chip, index) => {
     countDown(chip, scopes[index], now, budgets);
   });
 }
 
-function head(stream, view) {
-  const title = el(
+function row(stream, view) {
+  const open = el(
     "button",
     { type: "button", class: "open", "aria-expanded": String(view.open), title: stream.id },
     el("span", { class: "state" }, stream.outcome ?? stream.state),
-    el("code", { class: "id" }, stream.id.slice(0, 8)),
-    el("span", { class: "model" }, stream.model),
+    el("span", { class: "unseen" }, ` stream ${stream.id.slice(0, 8)}`),
   );
-  title.addEventListener("click", () => view.toggle(stream.id));
-  const cancel = el("button", { type: "button", class: "small cancel", "aria-label": `Cancel ${stream.id.slice(0, 8)}` }, "Cancel");
+  open.addEventListener("click", () => view.toggle(stream.id));
+  const name = `Cancel ${stream.id.slice(0, 8)}`;
+  const cancel = el("button", { type: "button", class: "small cancel", "aria-label": name, title: name }, "✕");
   cancel.addEventListener("click", () => view.cancel(stream.id, cancel));
   return el(
-    "div",
-    { class: "head" },
-    title,
-    el(
-      "p",
-      { class: "facts quiet" },
-      el("span", { class: "age" }),
-      el("span", { class: "events" }),
-      view.owners ? el("span", { class: "owner" }, stream.owner) : null,
-      el("span", { class: "spark", "aria-hidden": "true" }),
-      cancel,
-    ),
+    "tr",
+    {},
+    el("td", {}, open),
+    el("td", { class: "model", title: stream.model }, stream.model),
+    el("td", { class: "age" }),
+    el("td", { class: "events" }),
+    el("td", { class: "owner", title: stream.owner }, stream.owner),
+    el("td", { class: "spark", "aria-hidden": "true" }),
+    el("td", {}, cancel),
   );
 }
 
-function inside(stream) {
-  if (stream.task) return [el("ul", { class: "tree" }, taskItem(stream.task))];
+function inside(stream, { owned }) {
   const why = stream.elsewhere ? "Lives in another process of this server." : "Its tasks are being asked for.";
-  return [el("p", { class: "quiet" }, why)];
+  return el(
+    "tr",
+    { class: "inside" },
+    el(
+      "td",
+      { colspan: owned ? 7 : 6 },
+      el("p", { class: "quiet" }, "id ", el("code", {}, stream.id), stream.attempts > 1 ? ` · try ${stream.attempts} at upstream` : ""),
+      stream.task ? el("ul", { class: "tree" }, taskItem(stream.task)) : el("p", { class: "quiet" }, why),
+    ),
+  );
 }
 
 /** The end of a stream whose tree was open, in slow motion: what closed, and when. */
@@ -85,7 +92,9 @@ export function showEnding(item, record) {
   ].filter(Boolean);
   item.dataset.state = "ended";
   item.querySelector(".state").textContent = record.outcome;
-  item.querySelector(".cancel")?.remove();
+  item.querySelector(".state").dataset.outcome = record.outcome;
+  item.querySelector(".open").disabled = true;
+  item.querySelector(".cancel").remove();
   // Scopes first, then tasks, then nurseries from the inside out: as Trio unwinds them.
   const parts = [
     ...item.querySelectorAll(".scope"),
@@ -96,7 +105,7 @@ export function showEnding(item, record) {
     part.style.transitionDelay = `${200 + at * 250}ms`;
   });
   requestAnimationFrame(() => parts.forEach((part) => part.classList.add("closed")));
-  item.append(
+  item.querySelector(".inside > td").append(
     el("p", { class: "quiet" }, "Slowed down; it took:"),
     el("ol", { class: "steps" }, ...steps.map(([at, what]) => el("li", {}, el("code", {}, at), ` ${what}`))),
   );
