@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from tests.browser.conftest import visits
 from tests.support.serving import ServerProcess
@@ -29,6 +29,22 @@ SHOW = """async ([text, cuts]) => {
     }
     await rendering.finish();
     return body.innerHTML;
+}"""
+
+
+# What is on the screen of an answer that goes on for two thirds of a second.
+GROW = """async (text) => {
+    const { Rendering } = await import("/page/markdown.js");
+    const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    const body = document.createElement("div");
+    const rendering = new Rendering(body, () => {});
+    for (let at = 0; at < text.length; at += 15) {
+        rendering.append(text.slice(at, at + 15));
+        await pause(33);
+    }
+    const shown = body.textContent;
+    await rendering.finish();
+    return [shown, body.textContent];
 }"""
 
 
@@ -142,4 +158,21 @@ def test_without_the_server_text_stays_as_it_was_written(page: Page) -> None:
     """Where nothing parses, nothing is lost."""
     page.route("**/page/markdown", lambda route: route.abort())
     assert page.evaluate(SHOW, ["**a** <b>", 1]) == '<p dir="auto">**a** &lt;b&gt;</p>'
+    page.unroute("**/page/markdown")
+
+
+def test_what_cannot_be_parsed_yet_is_shown_as_it_was_written(page: Page) -> None:
+    """A server that drains parses nothing; text appears all the same."""
+    asked: list[str] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=503, body="{}")
+
+    page.route("**/page/markdown", refuse)
+    text = "**a** <b>\n" * 30
+    early, late = page.evaluate(GROW, text)
+    assert len(early) > len(text) / 2
+    assert late == text
+    assert 1 <= len(asked) <= 3
     page.unroute("**/page/markdown")

@@ -124,7 +124,8 @@ export class LiveView {
     if (more) parts.push(`${count(more, "stream")} not listed`);
     if (total === 0) parts.push("Nothing runs: no task, no nursery, no deadline");
     if (this.#draining) parts.push("the server drains: it takes no new stream");
-    $("live-note").textContent = parts.length ? `${parts.join("; ")}.` : "";
+    const said = parts.filter(Boolean).join("; ");
+    $("live-note").textContent = said && `${said[0].toUpperCase()}${said.slice(1)}.`;
   }
 
   /** Remember for each stream how long it let wait for an event since the last look. */

@@ -10,6 +10,8 @@ export const MAX_SHOWN = 200_000;
 const MAX_ASKED = 8000;
 const FRAME_MS = 33;
 const ASK_MS = 120;
+// A server that drains parses no more: until it can again, text is shown as it was written.
+const FAILED_MS = 2000;
 const TAGS = new Set(
   "p h3 h4 h5 h6 ul ol li table thead tbody tr th td blockquote pre code strong em s a hr".split(" "),
 );
@@ -65,6 +67,9 @@ export class Rendering {
   #fence = null; // the mark of an open block of code, which needs no parser
   #timer = null;
   #asking = null;
+  #goOn = () => {};
+  #over = false;
+  #unparsed = false; // the server could not, the last time
   #cut = false;
 
   constructor(element, shown) {
@@ -87,6 +92,8 @@ export class Rendering {
   /** Show all of the text; where the server cannot parse, as it was written. */
   async finish() {
     clearTimeout(this.#timer);
+    this.#over = true;
+    this.#goOn();
     await this.#asking;
     if (this.#fence) this.#growCode(true);
     while (this.#parsed < this.text.length && (await this.#ask()));
@@ -96,15 +103,22 @@ export class Rendering {
 
   #frame() {
     this.#timer = null;
+    const rest = this.text.slice(this.#plain);
     if (this.#fence) this.#growCode();
-    else this.#addRest(this.text.slice(this.#plain).match(PLAIN)?.[0] ?? "");
+    else this.#addRest(this.#unparsed ? rest : (rest.match(PLAIN)?.[0] ?? ""));
     this.#shown();
     this.#asking ??= this.#keepAsking().finally(() => (this.#asking = null));
   }
 
   async #keepAsking() {
-    while (this.#parsed < this.text.length && (await this.#ask())) {
-      await new Promise((resolve) => setTimeout(resolve, ASK_MS));
+    while (!this.#over && this.#parsed < this.text.length) {
+      const parsed = await this.#ask();
+      this.#unparsed = !parsed;
+      if (!parsed) this.#addRest(this.text.slice(this.#plain));
+      await new Promise((resolve) => {
+        this.#goOn = resolve;
+        setTimeout(resolve, parsed ? ASK_MS : FAILED_MS);
+      });
     }
   }
 
