@@ -38,8 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=version(parser.prog))
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    one_of = "one of these; `COMMAND --help` says more"
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=one_of)
     words = sys.argv[1:] if argv is None else argv
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
     command = parser.parse_args(words[:1]).command
     if command == "serve":
         remember_early()

@@ -148,10 +148,9 @@ class ChatExchange:
             with self._reading:
                 ending = await self._converse(body)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            url = self._client.base_url
-            ending = self._failed(
-                "connection", f"expected a server at {url}, got: {describe(exc)}"
-            )
+            url, got = self._client.base_url, describe(exc)
+            line = f"connection: expected a server at {url}, got: {got}"
+            ending = ChatEnding(ExitCode.FAILED, line)
         except (httpx.HTTPError, NotAStreamError) as exc:
             ending = self._failed("connection", describe(exc))
         except BrokenPipeError:
