@@ -13,7 +13,7 @@ NAMES: Final = re.compile(r"`(test_\w+)`")
 def _rows() -> list[list[str]]:
     """Return the cells of the table's rows."""
     text = (ROOT / "docs/server.md").read_text()
-    table = text.partition("| defect | shown |")[2].partition("\n\n")[0]
+    table = text.partition("| defect | shown by |")[2].partition("\n\n")[0]
     return [line.strip("| ").split(" | ") for line in table.split("\n")[2:]]
 
 
