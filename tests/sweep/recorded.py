@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tests.sweep.excuses import SWEPT
+from tests.sweep.excuses import EXCUSES, SWEPT
 from tests.sweep.scenarios import SCENARIOS
 from trio_sweep import MisuseError, Report
-from trio_sweep.coverage import await_sites, files_of
+from trio_sweep.coverage import await_sites, classify, files_of
 from trio_sweep.engine import Sweep
 from trio_sweep.places import Site, short
 from trio_sweep.program import SCOPE
@@ -66,9 +67,15 @@ class Row(msgspec.Struct, kw_only=True):
 
 
 class Recorded(msgspec.Struct, kw_only=True):
-    """A sweep of several scenarios; `met` and `ran` are await sites, `file:line`."""
+    """A sweep of several scenarios, of so many that were `known`.
+
+    `met` and `ran` are await sites, `file:line`; `coverage` counts those of each room:
+    met, never waited at, missed, excused.
+    """
 
     kind: str  # quick or full
+    known: int = len(SCENARIOS)
+    coverage: dict[str, tuple[int, int, int, int]] = {}
     scenarios: dict[str, Row] = {}
     met: list[str] = []
     ran: list[str] = []
@@ -77,11 +84,6 @@ class Recorded(msgspec.Struct, kw_only=True):
     def read(cls, path: Path) -> Recorded:
         """Read a file that `Recorder` wrote."""
         return msgspec.json.decode(path.read_bytes(), type=cls)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every scenario is in it."""
-        return set(SCENARIOS) <= set(self.scenarios)
 
     def total(self, what: str) -> int:
         """Add up a number of all scenarios."""
@@ -124,10 +126,32 @@ class Recorder:
         self._began_s = now_s
         one.met = self._named(sweep.met, one.met)
         one.ran = self._named(sweep.executed, one.ran)
+        one.known, one.coverage = len(SCENARIOS), self._coverage()
         document = msgspec.json.format(msgspec.json.encode(one), indent=1)
         new = self._path.with_suffix(".new")
         new.write_bytes(document + b"\n")
         new.replace(self._path)
+
+    def _coverage(self) -> dict[str, tuple[int, int, int, int]]:
+        where = {name: place for place, name in self._sites.items()}
+        met, ran = ({where[x] for x in known} for known in self._known_here())
+        found = {}
+        for package in SWEPT:
+            sites = await_sites(files_of([package]))
+            of = classify(sites, met, ran, EXCUSES)
+            found[package.rpartition(".")[2]] = (
+                len(of.covered),
+                len(of.unwaited),
+                len(of.missed),
+                len(of.excused),
+            )
+        return found
+
+    def _known_here(self) -> Iterator[list[str]]:
+        """Yield the sites met and run that the source still has."""
+        here = set(self._sites.values())
+        for known in self.recorded.met, self.recorded.ran:
+            yield [one for one in known if one in here]
 
     def _named(self, sites: set[Site], known: list[str]) -> list[str]:
         return sorted({*known, *(self._sites[x] for x in sites if x in self._sites)})

@@ -168,7 +168,7 @@ class Findings:
         found: Counter[str] = Counter()
         for report in self.reports.values():
             found.update({key: runs for key, (_, runs) in report.allowed.items()})
-        return found
+        return +found
 
     def coverage(self) -> Coverage:
         """Return the await sites of the swept rooms by what became of them."""

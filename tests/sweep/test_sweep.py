@@ -11,8 +11,10 @@ import msgspec
 import pytest
 import trio
 
+from tests.sweep import tables
 from tests.sweep.__main__ import main, replay_token
 from tests.sweep.causes import SCOPE_KINDS, scope_kind
+from tests.sweep.mutants.arms import Verdict
 from tests.sweep.programs import program, quiet
 from tests.sweep.recorded import Recorded
 from tests.sweep.scenarios import SCENARIOS
@@ -101,7 +103,8 @@ def test_a_record_is_whole_after_each_scenario_and_is_continued(tmp_path, capsys
     assert main([*chosen, "unanswered"]) == 0
     first = Recorded.read(path)
     assert list(first.scenarios) == ["unanswered"]
-    assert not first.complete
+    assert len(first.scenarios) < first.known == len(SCENARIOS)
+    assert first.coverage["stream"][0] > 5
     assert main([*chosen, "unanswered", "--scenario", "error-200"]) == 0
     assert capsys.readouterr().out.count("unanswered ") == 1
     both = Recorded.read(path)
@@ -112,6 +115,23 @@ def test_a_record_is_whole_after_each_scenario_and_is_continued(tmp_path, capsys
     path.write_bytes(msgspec.json.encode(both))
     assert main([*chosen, "models"]) == 2
     assert "take another file" in capsys.readouterr().err
+
+
+def test_a_table_is_made_of_what_is_recorded(tmp_path, monkeypatch):
+    """Every table of the page, from records of a sweep that was just made."""
+    quick, full = tmp_path / "quick.json", tmp_path / "full.json"
+    assert main(["--record", str(quick), "--scenario", "error-200"]) == 0
+    full.write_bytes(quick.read_bytes())
+    found = Verdict(mutant="long-shield", arm="sweep", killed=True, runs=7)
+    (tmp_path / "mutants.json").write_bytes(msgspec.json.encode([found]))
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    made = {name: getattr(tables, name)() for name in tables.TABLES}
+    assert f"| quick | 1 of {len(SCENARIOS)} |" in made["results"]
+    assert "| `disconnect` |" in made["acts"]
+    assert "| `relay:nursery` | `cancel` |" in made["scopes"]
+    assert all(f"| `{key}` |" in made["waivers"] for key in ALLOWED)
+    assert "| `stream/` |" in made["coverage"]
+    assert "| `long-shield` |" in made["mutants"]
 
 
 def test_two_sweeps_print_the_same_bytes():

@@ -61,6 +61,8 @@ def test_an_invariant_is_allowed_with_a_reason_which_is_shown() -> None:
     assert "allowed not-swallowed (6 runs): it is a test" in str(report)
     narrow = sweep(swallows, allow={"not-swallowed:*elsewhere*": "it is a test"})
     assert not narrow.clean
+    idle = sweep(sleeps, allow={"not-swallowed": "it is a test"})
+    assert "allowed not-swallowed (0 runs): it is a test" in str(idle)
 
 
 def test_scopes_are_chosen_by_their_labels() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from cancel_lab.progress import Progress
+from tests.sweep.mutants.arms import Verdict
 from tests.sweep.mutants.catalogue import MUTANTS
 from tests.sweep.mutants.trial import kill_table, trial
 
@@ -28,19 +29,24 @@ def main() -> int:
     parser.add_argument(
         "--budget", type=int, default=4000, help="runs for each mutant and arm"
     )
-    parser.add_argument("--jsonl", type=Path, help="write a verdict a line here")
+    parser.add_argument(
+        "--record", type=Path, help="write to this file; continue what it holds"
+    )
     arguments = parser.parse_args()
     names = arguments.mutant or ["none", *MUTANTS]
     arms = arguments.arm or ARMS
-    verdicts = []
-    with Progress("mutants", len(names) * len(arms)) as progress:
-        for name in names:
-            for arm in arms:
-                verdicts.append(trial(name, arm, arguments.budget))
-                progress.advance(f"{name}, {arm}")
-    if arguments.jsonl:
-        lines = [msgspec.json.encode(verdict) + b"\n" for verdict in verdicts]
-        arguments.jsonl.write_bytes(b"".join(lines))
+    path, verdicts = arguments.record, list[Verdict]()
+    if path is not None and path.exists():
+        verdicts = msgspec.json.decode(path.read_bytes(), type=list[Verdict])
+    known = {(one.mutant, one.arm) for one in verdicts}
+    todo = [(x, y) for x in names for y in arms if (x, y) not in known]
+    with Progress("mutants", len(todo)) as progress:
+        for name, arm in todo:
+            verdicts.append(trial(name, arm, arguments.budget))
+            progress.advance(f"{name}, {arm}")
+            if path is not None:
+                document = msgspec.json.format(msgspec.json.encode(verdicts), indent=1)
+                path.write_bytes(document + b"\n")
     mistakes = {mutant.name: mutant.mistake for mutant in MUTANTS.values()}
     print(kill_table(verdicts, mistakes))
     sweeps = [one for one in verdicts if one.arm == "sweep"]

@@ -177,6 +177,7 @@ class Sweep:
         self.program = program
         self.plan = plan
         self.report = Report(name)
+        self.report.allowed = {key: (why, 0) for key, why in plan.allow.items()}
         self._progress = progress or (lambda _seed, _done, _all: None)
         self._sites = await_sites(files_of(plan.packages))
         if plan.packages and not self._sites:
@@ -394,7 +395,7 @@ class Sweep:
         """Sort what was found by kind, and keep the shortest token of each."""
         for found in sorted(set(outcome.found)):
             if (key := self._allowance(found)) is not None:
-                reason, runs = self.report.allowed.get(key, (self.plan.allow[key], 0))
+                reason, runs = self.report.allowed[key]
                 self.report.allowed[key] = reason, runs + 1
                 continue
             known = self._kinds.get(found.kind)
