@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.admission.valkey import Server
 from tests.sweep.valkey import BY_SHA, Counts
 from trio_ai_stream.admission.shared import valkey_scripts
+from trio_ai_stream.billing import shared_totals
 
 PROCESSES = ("one", "two", "three")
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -74,6 +75,24 @@ def test_memory_and_valkey_agree(valkey: Server, acts: list[Any]) -> None:
                     assert ours == real, (name, process, rest)
 
     trio.run(compare)
+
+
+async def test_what_is_spent_in_memory_is_spent_in_valkey(valkey: Server) -> None:
+    """Batches count once, and a cell too many is with the others."""
+    memory = Counts()
+    names = ("day", "month", "pushed", "usage")
+    keys = [f"{{{uuid.uuid4().hex}}}:{name}" for name in names]
+    async with coredis.Redis.from_url(valkey.url) as client:
+        for number in ("1", "1", "3", "2"):
+            args = [number, "60000", "1", "others", "2", "a", "5", "b", "-2"]
+            args += ["cell", "1 20", number, "1 -3"]
+            real = await client.eval(shared_totals.PUSH.text, keys, args)
+            assert real == memory.run("push", keys, args)
+        asked = ["a", "b", "nobody"]
+        real = plain(await client.eval(shared_totals.SPENT.text, keys[:3], asked))
+        assert real == memory.run("spent", keys[:3], asked)
+        found = await client.hgetall(keys[3])
+        assert {plain(k): plain(v) for k, v in found.items()} == memory.hashes[keys[3]]
 
 
 async def test_the_rate_in_memory_is_the_rate_in_valkey(valkey: Server) -> None:

@@ -30,6 +30,7 @@ class Client:
         *,
         method: str = "POST",
         origin: str = "",
+        key: str = "",
         read_every_s: float = 0.0,
         pieces: int = 1,
         piece_every_s: float = 0.0,
@@ -50,6 +51,7 @@ class Client:
         self._path = path
         self._method = method
         self._origin = origin
+        self._key = key
         self._read_every_s = read_every_s
         self._piece_every_s = piece_every_s
         self._tick = tick
@@ -140,6 +142,8 @@ class Client:
         headers = [(b"host", b"localhost"), (b"x-request-id", self.name.encode())]
         if self._method == "POST":
             headers.append((b"content-type", b"application/json"))
+        if self._key:
+            headers.append((b"authorization", f"Bearer {self._key}".encode()))
         if self._origin:
             headers.append((b"origin", self._origin.encode()))
         return {

@@ -59,9 +59,6 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/http/accounts.py:*": ("no stream: one short answer"),
     "trio_ai_stream/admission/directory.py:*": ("no stream: a list of the live ones"),
     "trio_ai_stream/stream/registry.py:LiveStreams.snapshot": ("the same"),
-    "trio_ai_stream/http/admit.py:admit_stream": (
-        "a key with a budget: no scenario has keys"
-    ),
     "trio_ai_stream/http/usage_routes.py:*": (
         "no stream: one short answer, which a thread reads from the ledger"
     ),

@@ -46,6 +46,8 @@ def _pool_whole(run: Judged) -> str | None:
     world, sighting = run.world, run.world.sighting
     if world.after is None or sighting is None or world.after.status != 200:
         return None
+    if world.scenario.looks_up:
+        return None  # the look-ups use the pool as well
     if sighting.in_use or sighting.idle != sighting.open_wires:
         return (
             f"{sighting.in_use} connections count as in use, {sighting.idle} as idle,"
@@ -114,6 +116,8 @@ def _untold(run: Judged, found: list[str], record: Record | None) -> str | None:
         return None  # a document that is on its way has no room for an error
     if shape == "responses" and found == ["upstream_failed"]:
         return None  # nor after upstream's own last event, which was being written
+    if found == [world.scenario.tells] and record.outcome is world.scenario.ends:
+        return None
     if not found or (expected is not None and found != [expected]):
         told = ", ".join(found) or "nothing"
         return f"{record.outcome}: the client was told {told}"
@@ -238,6 +242,13 @@ def _exit_bounded(run: Judged) -> str | None:
     return f"{took:.3f} s from {since}, at most {limit:g}" if took > limit else None
 
 
+def _bill_kept(run: Judged) -> str | None:
+    """Compare the ledger with the records, once the server has stopped."""
+    billed = run.world.billed
+    ended = sorted(record.request_id for record in run.world.records)
+    return None if billed in (None, ended) else f"{billed}, not {ended}"
+
+
 def _others_untouched(run: Judged) -> str | None:
     neighbour = run.world.neighbour
     general = any(one.cause.server for one in run.acts) or _did(run, "refuse")
@@ -262,6 +273,7 @@ CHECKS: Final[dict[str, Check]] = {
     "I10 nothing escapes": _nothing_escapes,
     "I11 nothing sent upstream": _silent_upstream,
     "I11 others untouched": _others_untouched,
+    "I13 bill kept": _bill_kept,
     "I12 still serves": _still_serves,
     "I12 drains": _drains,
     "exit bounded": _exit_bounded,

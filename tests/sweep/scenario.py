@@ -8,11 +8,14 @@ differ. The budgets are all different, so that a time tells which of them ended 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
 from trio_ai_stream.settings import Settings, load_settings
 from trio_ai_stream.wire.record import Outcome
 
+KEYS: Final = str(Path(__file__).with_name("keys.toml"))
+RICH: Final = "rich-key"
 TARGET: Final = "target"  # the request id of the stream that is swept
 HOST: Final = "192.0.2.1"  # upstream's over sockets: of no machine, and no DNS
 BUDGETS: Final = {
@@ -57,6 +60,10 @@ class Scenario:
     piece_every_s: float = 0.0  # from one of them to the next
     connect_s: float = 0.01
     warm: int = 0  # requests before, which leave a connection in the pool
+    before: str = "simulator/fast?chunks=1"  # the upstream of those
+    key: str = ""  # that the client asks with; others ask with `rich-key` then
+    tells: str = ""  # what its client is told, if it is not its outcome's usual error
+    once: bool = False  # the same request again would be refused
     neighbour: str = ""  # the upstream of a second stream beside the target
     path: str = ""  # of a GET, for the shape `other`
     leaves_after_s: float | None = None  # the client leaves by itself
@@ -71,7 +78,13 @@ class Scenario:
     @property
     def repeated(self) -> bool:
         """Whether the same request follows: not if its client would not read it."""
-        return self.shape != "other" and self.read_every_s < 10
+        quick = self.shape != "other" and self.read_every_s < 10
+        return quick and not self.once
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether bills of cut streams are asked for."""
+        return "RECONCILE_SECS" in self.settings
 
     @property
     def upstream_origin(self) -> str:
@@ -91,6 +104,8 @@ class Scenario:
             **self.settings,
             **more,
         }
+        if self.key:
+            environ |= {"KEYS_FILE": KEYS, "LEDGER_FILE": "one-a-run.db"}
         return load_settings(environ, None)
 
     def body(self) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.sweep.proxied import OPENED, REFUSED
-from tests.sweep.scenario import Scenario
+from tests.sweep.scenario import RICH, Scenario
 from trio_ai_stream.wire.record import Outcome
 
 PACE: Final = "first_token_ms=50&delay_ms=100"
@@ -310,6 +310,35 @@ _ALL: Final = (
         "each stream's row goes into a ledger, by a thread",
         ledger=True,
         always=("stop", "disconnect"),
+    ),
+    Scenario(
+        "reconciling",
+        "the bill of a stream before it, which upstream broke, is looked up meanwhile",
+        upstream="simulator/fast?chunks=3&first_token_ms=50&delay_ms=700",
+        ledger=True,
+        warm=1,
+        before="simulator/drop?at=1",
+        settings={"RECONCILE_SECS": "300"},
+    ),
+    Scenario(
+        "budget",
+        "a key with a budget, whose spending all hosts count in a Valkey",
+        upstream="simulator/fast?chunks=1",
+        valkey="up",
+        warm=1,
+        key=RICH,
+    ),
+    Scenario(
+        "budget-ends",
+        "the key's budget is spent while the stream runs, which ends with it",
+        upstream="simulator/fast?chunks=30&delay_ms=100",
+        ledger=True,
+        warm=1,  # what the model's tokens cost is known by that
+        before="simulator/fast?chunks=30&delay_ms=100",
+        key="poor-key",
+        once=True,
+        ends=Outcome.CANCELLED,
+        tells="budget_exhausted",
     ),
     Scenario("openai", "`/v1/chat/completions`, streamed", shape="openai"),
     Scenario(

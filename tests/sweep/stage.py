@@ -20,6 +20,8 @@ from tests.sweep.scenario import Scenario
 from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.app_factory import create_app, make_retries
 from trio_ai_stream.billing.billing_factory import open_billing
+from trio_ai_stream.billing.journal import left_journals
+from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.registry import LiveStreams, Registry
@@ -46,6 +48,18 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="sweep-")
 
 
+def ledger_of(app: Application) -> list[str]:
+    """Return the requests of all rows that a server has left, once it has stopped."""
+    ledger = app.services.billing.ledger
+    assert ledger is not None
+    database = UsageDatabase(ledger._path)
+    for _path, lines in left_journals(ledger._path):
+        database.put(lines)
+    found = database._db.execute("SELECT request_id FROM streams").fetchall()
+    database.close()
+    return sorted(name for (name,) in found)
+
+
 _stages: Final[dict[tuple[object, ...], _Stage]] = {}
 
 
@@ -53,7 +67,7 @@ def application(
     scenario: Scenario, network: Network, observe: Callable[[Record], None]
 ) -> Application:
     """Return the scenario's application as new, upon this network."""
-    key = (scenario.upstream_origin, *sorted(scenario.settings.items()))
+    key = (scenario.upstream_origin, scenario.key, *sorted(scenario.settings.items()))
     stage = None if scenario.own_app else _stages.get(key)
     if stage is None:
         stage = _stages[key] = _Stage(scenario.make_settings())
@@ -69,9 +83,10 @@ def application(
         settings, LiveStreams(services.registry, services.generations), services.metrics
     )
     services.gate, services.directory = admission.gate, admission.directory
+    ledger = None
     if scenario.ledger:  # a new file, so that each run begins alike
         ledger = Path(tempfile.mkdtemp(dir=_folder().name)) / "ledger.db"
-        settings = settings.model_copy(update={"LEDGER_FILE": ledger})
+    settings = settings.model_copy(update={"LEDGER_FILE": ledger})
     services.billing = open_billing(
         settings, services.metrics, services.gate, services.estimator
     )

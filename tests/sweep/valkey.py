@@ -21,7 +21,7 @@ from coredis.pool import ConnectionPool
 from coredis.retry import NoRetryPolicy
 
 from trio_ai_stream.admission.shared import valkey_scripts as scripts
-from trio_ai_stream.billing.shared_totals import PUSH
+from trio_ai_stream.billing import shared_totals
 
 BY_SHA: Final = {
     one.sha: one
@@ -31,7 +31,8 @@ BY_SHA: Final = {
         scripts.LEAVE,
         scripts.HELD,
         scripts.OWNER,
-        PUSH,
+        shared_totals.PUSH,
+        shared_totals.SPENT,
     )
 }
 
@@ -45,7 +46,9 @@ class Counts:
         self.streams: dict[str, tuple[str, str]] = {}  # to process and client
         self.clients: Counter[str] = Counter()
         self.of: dict[str, dict[str, None]] = {}
+        self.hashes: dict[str, dict[str, str]] = {}
         self._full_at: dict[str, float] = {}
+        self._pushed: dict[str, int] = {}
 
     def counted(self) -> int:
         """How many streams count, of processes whose lease has not ended."""
@@ -103,9 +106,31 @@ class Counts:
         found = self.streams.get(args[3])
         return None if found is None else " ".join(found)
 
-    @staticmethod
-    def _push(_keys: Sequence[str], _args: Sequence[str]) -> int:
-        return 1  # nobody here asks for what was spent
+    def _push(self, keys: Sequence[str], args: Sequence[str]) -> int:
+        day, month, pushed, usage = keys
+        number, most, others, first = int(args[0]), int(args[2]), args[3], int(args[4])
+        if number <= self._pushed.get(pushed, 0):
+            return 1
+        self._pushed[pushed] = number
+        names, cells = args[5 : 5 + 2 * first], args[5 + 2 * first :]
+        for name, amount in zip(names[::2], names[1::2], strict=True):
+            self._add(day, name, amount)
+            self._add(month, name, amount)
+        for cell, sums in zip(cells[::2], cells[1::2], strict=True):
+            known = self.hashes.setdefault(usage, {})
+            full = cell not in known and len(known) >= most
+            self._add(usage, others if full else cell, sums)
+        return 1
+
+    def _spent(self, keys: Sequence[str], args: Sequence[str]) -> list[Any]:
+        sums = [[self.hashes.get(key, {}).get(name) for name in args] for key in keys]
+        return [self._pushed.get(keys[2], 0), *sums[:2]]
+
+    def _add(self, key: str, field: str, amounts: str) -> None:
+        known = self.hashes.setdefault(key, {})
+        old = known.get(field, " ".join("0" for _ in amounts.split())).split()
+        both = zip(old, amounts.split(), strict=True)
+        known[field] = " ".join(str(int(a) + int(b)) for a, b in both)
 
     def _put_in(self, name: str, client: str, process: str) -> str:
         if self.streams.get(name, (process,))[0] != process:

@@ -24,7 +24,7 @@ from tests.sweep.proxied import (
     refuse_early,
     use_proxy,
 )
-from tests.sweep.scenario import PATHS, TARGET, Scenario
+from tests.sweep.scenario import PATHS, RICH, TARGET, Scenario
 from tests.sweep.sighting import (
     Sighting,
     carriers_in_use,
@@ -33,7 +33,7 @@ from tests.sweep.sighting import (
     tasks_of_server,
 )
 from tests.sweep.sockets import dialled_by, use_sockets
-from tests.sweep.stage import application
+from tests.sweep.stage import application, ledger_of
 from tests.sweep.wire import Wire
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.simulator.ledger import Ledger
@@ -73,6 +73,7 @@ class World:
         self.escaped: list[BaseException] = []
         self.valkey: MemoryValkey | None = None
         self.counted_last = 0  # streams that Valkey counted before the shutdown
+        self.billed: list[str] | None = None  # the requests that the ledger has
         self.dials = 0
         self.left_open = 0  # connections that the server held after its shutdown
         self.server_scope: trio.CancelScope
@@ -161,6 +162,7 @@ class World:
                 yield self
                 self._shutdown.set()
                 await self._stopped.wait()
+                self.billed = ledger_of(self.app) if self.scenario.ledger else None
                 self.dials = len(self.network.dials)
                 self.left_open = len(self.network.live_wires())
                 outside.cancel_scope.cancel(reason="the run is over")
@@ -257,6 +259,7 @@ class World:
             scenario.body(),
             read_every_s=scenario.read_every_s,
             origin=scenario.origin,
+            key=scenario.key,
             pieces=scenario.pieces,
             piece_every_s=scenario.piece_every_s,
             reports_disconnect=scenario.reports_disconnect,
@@ -265,7 +268,8 @@ class World:
 
     def _plain(self, name: str, upstream: str) -> Client:
         body: dict[str, object] = {"prompt": "hello", "model": upstream}
-        return Client(name, PATHS["chat"], body, tick=self.tick)
+        key = RICH if self.scenario.key else ""
+        return Client(name, PATHS["chat"], body, key=key, tick=self.tick)
 
     async def _serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run the lifespan and, inside it, the requests: Hypercorn's order."""
@@ -313,4 +317,5 @@ class World:
 
     async def _warm_up(self) -> None:
         for number in range(self.scenario.warm):
-            await self._exchange(self._plain(f"before{number}", QUICK))
+            before = self._plain(f"before{number}", self.scenario.before)
+            await self._exchange(before)
