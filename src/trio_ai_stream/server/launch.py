@@ -183,8 +183,7 @@ async def _obey(link: socket.socket, shutdown: Shutdown) -> None:
     with suppress(OSError):
         while order := await orders.recv(64):
             if reloads := order.count(RELOAD):
-                shutdown.on_reload()
-                say_reloaded(link, reloads)
+                shutdown.reload(partial(say_reloaded, link, reloads))
             if DRAIN in order or SKIP in order:
                 shutdown.request(everywhere=True)
             if SKIP in order:

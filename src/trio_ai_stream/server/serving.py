@@ -174,8 +174,13 @@ class Server:
                     for bind in binds:
                         await config.log.info(f"Running on {bind} (CTRL + C to quit)")
                     tls = configuration.tls_context(config)
-                    shutdown.on_reload = partial(self._reload, worker, notifier)
-                    await worker.run(listeners, tls, partial(started, binds))
+                    read_again = partial(self._reload, worker, notifier)
+
+                    def serves() -> None:
+                        started(binds)
+                        shutdown.reload_by(read_again)
+
+                    await worker.run(listeners, tls, serves)
             with (
                 trio.move_on_after(self.limits.app_shutdown_s),
                 suppress(trio.ClosedResourceError, trio.BrokenResourceError),

@@ -88,8 +88,9 @@ class Shutdown:
         # share, may be shut down.
         self.everywhere = trio.Event()
         self._alone = alone
-        # What SIGHUP asks for; nothing until the server listens.
-        self.on_reload: Callable[[], None] = lambda: None
+        # What SIGHUP asks for, once the server listens, and who waits for it.
+        self._read_again: Callable[[], None] | None = None
+        self._reloads: list[Callable[[], object]] = []
         self._signalled = False
 
     def request(self, *, everywhere: bool = False) -> None:
@@ -103,6 +104,28 @@ class Shutdown:
         self.request()
         self.skipped.set()
 
+    def reload(self, done: Callable[[], object] = lambda: None) -> None:
+        """Have what SIGHUP asks for done, then call `done`.
+
+        In a server that is only starting, as soon as it listens: it may have read its
+        settings before they changed.
+        """
+        self._reloads.append(done)
+        self._reload_now()
+
+    def reload_by(self, read_again: Callable[[], None]) -> None:
+        """From now on `read_again` does what SIGHUP asks for, and has asked for."""
+        self._read_again = read_again
+        self._reload_now()
+
+    def _reload_now(self) -> None:
+        if self._read_again is None or not self._reloads:
+            return
+        reloads, self._reloads = self._reloads, []
+        self._read_again()
+        for done in reloads:
+            done()
+
     async def follow(self, signals: AsyncIterator[int], *, patient: bool) -> None:
         """Drain on the first signal, skip the wait on the second.
 
@@ -114,7 +137,7 @@ class Shutdown:
         """
         async for signum in signals:
             if signum == signal.SIGHUP:
-                self.on_reload()
+                self.reload()
             elif not self._signalled:
                 self._signalled = True
                 self.request()
