@@ -12,6 +12,8 @@ import pytest
 # is in many containers, each of them compiles every module that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Nor does each read what every package that is installed here says of plugins.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

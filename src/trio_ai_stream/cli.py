@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     command = parser.parse_args(words[:1]).command
+    # HTTPX imports its own command line, and Rich with that, where it finds Rich: a
+    # tenth of a start. It goes without if this module is missing.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     if command == "serve":
         remember_early()
         # What is imported stays, and passes over it take a tenth of a start.
