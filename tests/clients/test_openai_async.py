@@ -1,22 +1,29 @@
-"""The `openai` SDK, asynchronous: on Trio and on asyncio."""
+"""The `openai` SDK, asynchronous: on Trio and on asyncio.
+
+It is imported by the tests: that takes a second, and every worker imports this module.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import TYPE_CHECKING
 
-import openai
 import pytest
 import trio
-from openai.types.chat import ChatCompletionMessageParam
 
 from tests.clients.conftest import KEY, SimulatorProcess
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
 
 
 async def answers(base_url: str) -> None:
     """Get an answer as a document and as a stream; they agree."""
+    import openai
+
     async with openai.AsyncOpenAI(base_url=base_url, api_key=KEY) as client:
         whole = await client.chat.completions.create(
             model="simulator/fast", messages=HELLO
@@ -31,6 +38,8 @@ async def answers(base_url: str) -> None:
 
 async def leave(base_url: str, request_id: str) -> None:
     """Read five chunks of an endless stream and close it."""
+    import openai
+
     async with openai.AsyncOpenAI(base_url=base_url, api_key=KEY) as client:
         stream = await client.chat.completions.create(
             model="simulator/endless",
@@ -76,6 +85,8 @@ async def test_a_cancel_scope_of_the_clients(
     base_url: str, simulator: SimulatorProcess
 ) -> None:
     """A client's own `move_on_after`, before any token, reaches upstream as an end."""
+    import openai
+
     request_id = uuid.uuid4().hex
     async with openai.AsyncOpenAI(base_url=base_url, api_key=KEY) as client:
         with trio.move_on_after(2) as scope:  # the request has got there by then
