@@ -73,11 +73,11 @@ class Drawn:
 
 @pytest.mark.parametrize("height", [8, 40])
 def test_an_answer_in_pieces_looks_like_the_whole(height: int) -> None:
-    """Drawn after every character, on a terminal lower than it: all is there once."""
+    """Drawn after every two letters, on a terminal lower than it: all is there once."""
     whole, pieces = Drawn(height), Drawn(height)
     whole.feed("content", ANSWER)
-    for letter in ANSWER:
-        pieces.feed("content", letter)
+    for at in range(0, len(ANSWER), 2):
+        pieces.feed("content", ANSWER[at : at + 2])
         pieces.screen.refresh()
     for drawn in (whole, pieces):
         drawn.screen.end("completed")

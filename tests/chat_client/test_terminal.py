@@ -37,9 +37,14 @@ def test_a_conversation(server: ServerProcess, tmp_path: Path) -> None:
         assert "The question seems simple" in shown
         assert shown.count("no model answers") == 1
         assert "the model calls a tool, which this client does not run: get_w" in shown
+        terminal.type("/new\r/model simulator/echo\r")
+        terminal.see("model: simulator/echo")
+        terminal.type("\x1b[200~third\n/quit\x1b[201~\r")  # as a terminal pastes
+        terminal.see("third /quit")
+        terminal.see("finish reason stop]")
         terminal.type(f"/save {tmp_path / 'talk.md'}\r")
         terminal.see("saved: ")
-        assert (tmp_path / "talk.md").read_text().startswith("## You\n\nfirst\nsecond")
+        assert (tmp_path / "talk.md").read_text().startswith("## You\n\nthird\n/quit")
         terminal.type("\x04")
         assert terminal.process.wait(PATIENCE_S) == 0
     finally:

@@ -132,7 +132,10 @@ def _converse(options: argparse.Namespace) -> int:
         sys.stderr.write(f"{harmless(text)}\n")
 
     with contextlib.suppress(ModuleNotFoundError):
-        import readline  # noqa: F401  gives `input` its history and its editing
+        import readline  # gives `input` its history and its editing
+
+        # Lines that are pasted are one question, not a question each.
+        readline.parse_and_bind("set enable-bracketed-paste on")
 
     conversation = Conversation(options.system, options.model)
     converse(conversation, input, ask, say, lambda: trio.run(_models, options))

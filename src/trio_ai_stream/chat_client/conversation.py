@@ -11,7 +11,8 @@ HELP: Final = (
     "/model NAME    another model         /retry      ask the last question again\n"
     "/models WORD   the server's models   /save FILE  write all of it as Markdown\n"
     "/system TEXT   a system prompt       /new        forget all of it\n"
-    "A line that ends with a backslash goes on. Ctrl-C cancels an answer, Ctrl-D ends."
+    "A backslash at a line's end goes on; pasted lines stay together.\n"
+    "Ctrl-C cancels an answer, Ctrl-D ends."
 )
 MAX_LISTED: Final = 40
 

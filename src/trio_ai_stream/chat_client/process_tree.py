@@ -42,8 +42,8 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="trio-ai-stream pstree",
         description="Show a server's streams: tasks, nurseries, scopes, deadlines.",
-        epilog="A process that is no server of this kind cannot be read from outside by"
-        " this Python: attaching needs sys.remote_exec, which Python 3.14 brought.",
+        epilog="It asks the server. A process that is no server of this kind cannot be"
+        " read; docs/how-to/pstree.md says what its own Python can do.",
     )
     parser.add_argument(
         "target",
