@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from pathlib import Path
 
+import pytest
 import trio
 
 from tests.support.process import curl, server
-from trio_ai_stream.chat_client.process_tree import lines
+from trio_ai_stream.chat_client.process_tree import lines, readable_address
+from trio_ai_stream.server.certificate import write
 
 VIEW = {
     "now": 10.0,
@@ -84,9 +87,39 @@ async def test_a_servers_streams_are_shown_by_url_and_by_process_id() -> None:
     assert "got: " in await pstree("http://127.0.0.1:1")
 
 
-async def pstree(target: str) -> str:
+async def test_a_server_with_tls_and_keys_is_found_by_its_process(
+    tmp_path: Path,
+) -> None:
+    """Over IPv6 as well; without the key or the certificate it is said what to do."""
+    certificate, key = write(tmp_path)
+    files = {"TLS_CERT_FILE": str(certificate), "TLS_KEY_FILE": str(key)}
+    ca = ["--ca", str(tmp_path / "dev-ca.pem")]
+    async with server(HOST="::", API_KEYS="a-key-of-pstree", **files) as s:
+        pid = str(s.process.pid)
+        assert "certificate" in await pstree(pid)
+        assert "it wants a key (--key)" in await pstree(pid, *ca)
+        assert "0 live" in await pstree(pid, *ca, "--key", "a-key-of-pstree")
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="as it is printed here")
+@pytest.mark.parametrize(
+    ("shown", "address"),
+    [
+        ("0100007F:1F90", "127.0.0.1:8080"),
+        ("00000000:0050", "127.0.0.1:80"),
+        ("0200A8C0:0050", "192.168.0.2:80"),
+        ("00000000000000000000000000000000:1F90", "[::1]:8080"),
+        ("B80D0120000000000000000001000000:0050", "[2001:db8::1]:80"),
+    ],
+)
+def test_the_kernels_addresses_are_read(shown: str, address: str) -> None:
+    """All addresses stand for loopback."""
+    assert readable_address(shown) == address
+
+
+async def pstree(*words: str) -> str:
     """Return what the command prints."""
-    command = [sys.executable, "-m", "trio_ai_stream", "pstree", target]
+    command = [sys.executable, "-m", "trio_ai_stream", "pstree", *words]
     done = await trio.run_process(
         command, capture_stdout=True, capture_stderr=True, check=False
     )

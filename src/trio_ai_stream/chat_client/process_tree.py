@@ -7,9 +7,11 @@ process, or one of its workers, listens on (Linux, `/proc`).
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import re
 import ssl
+import struct
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,11 +28,16 @@ from trio_ai_stream.chat_client.server_client import (
     add_key_and_ca,
     open_client,
 )
+from trio_ai_stream.upstream.transport.transport_errors import describe
 
 PATIENCE_S: Final = 10.0
 MAX_BYTES: Final = 16 * 1024 * 1024
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 _LISTENING: Final = "0A"  # /proc/net/tcp
+_ADVICE: Final = {
+    401: ": it wants a key (--key)",
+    404: ": it is of another kind",
+}
 
 
 class NoTreeError(Exception):
@@ -58,7 +65,8 @@ def main(words: Sequence[str]) -> int:
     try:
         view = trio.run(_ask, options.target, options.key, options.ca)
     except NoTreeError as exc:
-        sys.stderr.write(f"pstree: {harmless(str(exc))}\n")
+        for line in str(exc).splitlines():
+            sys.stderr.write(f"pstree: {harmless(line)}\n")
         return 1
     sys.stdout.writelines(f"{harmless(line)}\n" for line in lines(view))
     return 0
@@ -116,17 +124,26 @@ async def _ask(target: str, key: str, tls: ssl.SSLContext | None) -> dict[str, A
 
     :raises NoTreeError: no such process, or none of its addresses is such a server.
     """
-    urls = _addresses(int(target)) if target.isdecimal() else [target]
-    problem = f"process {target} listens on no TCP port"
-    for url in urls:
+    hosts = _addresses(int(target)) if target.isdecimal() else []
+    urls = [f"http://{host}" for host in hosts] or [target]
+    problems = []
+    for url in urls:  # it grows
         try:
             with trio.fail_after(PATIENCE_S):
                 return await first_snapshot(url, key, tls)
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
-            problem = f"expected a server of this kind at {url}, got: {exc}"
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            problem = describe(exc)
+            if hosts and url.startswith("http://"):  # perhaps it speaks TLS
+                urls.append(url.replace("http", "https", 1))
+                continue
+        except ValueError as exc:
+            problem = str(exc)
         except trio.TooSlowError:
-            problem = f"{url} did not answer in {PATIENCE_S:g} s"
-    raise NoTreeError(problem)
+            problem = f"no answer in {PATIENCE_S:g} s"
+        problems.append(f"expected a server of this kind at {url}, got: {problem}")
+    if target.isdecimal() and not hosts:
+        problems = [f"process {target} listens on no TCP port"]
+    raise NoTreeError("\n".join(problems))
 
 
 async def first_snapshot(
@@ -138,8 +155,9 @@ async def first_snapshot(
     """
     client = open_client(url, key, tls)
     async with client, client.stream("GET", "/streams/live") as response:
-        if response.status_code != 200:
-            raise ValueError(f"status {response.status_code}")
+        status = response.status_code
+        if status != 200:
+            raise ValueError(f"status {status}{_ADVICE.get(status, '')}")
         body = b""
         async for block in response.aiter_raw():
             body += block
@@ -153,20 +171,37 @@ async def first_snapshot(
 
 
 def _addresses(pid: int) -> list[str]:
-    """Return where a process or its children listen, as URLs.
+    """Return where a process or its children listen, as `host:port`.
 
     :raises NoTreeError: there is no such process, or it is another user's.
     """
     try:
         family = [pid, *_children(pid)]
         inodes = {inode for one in family for inode in _sockets(one)}
-        table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+        tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
+        lines = [
+            line for t in tables if t.exists() for line in t.read_text().split("\n")
+        ]
     except OSError as exc:
         raise NoTreeError(f"expected a process {pid} of yours: {exc.strerror}") from exc
-    rows = [row.split() for row in table]
-    found = [r[1] for r in rows if r[3] == _LISTENING and r[9] in inodes]
-    ports = sorted({int(address.rpartition(":")[2], 16) for address in found})
-    return [f"http://127.0.0.1:{port}" for port in ports]
+    rows = [row for row in map(str.split, lines) if len(row) > 9]
+    found = {r[1] for r in rows if r[3] == _LISTENING and r[9] in inodes}
+    return sorted(map(readable_address, found))
+
+
+def readable_address(shown: str) -> str:
+    """Return an address of /proc/net/tcp or tcp6 as one that can be asked.
+
+    The kernel prints words of four bytes, read in the machine's own order. "All
+    addresses" becomes loopback.
+    """
+    digits, _, port = shown.rpartition(":")
+    words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
+    address = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    host = str(address) if address.version == 4 else f"[{address}]"
+    return f"{host}:{int(port, 16)}"
 
 
 def _children(pid: int) -> list[int]:
