@@ -414,6 +414,31 @@ def test_a_bills_line_has_the_columns_of_a_streams() -> None:
     assert line.endswith("01234567")
 
 
+def test_a_request_and_a_retry_have_one_line_each() -> None:
+    """However long the path or the cause is."""
+    stream = io.StringIO()
+    configure_logging("INFO", "text", stream)
+    bound = logger.bind(request_id="0123456789abcdef")
+    bound.info(
+        "request ended",
+        event="request_ended",
+        method="GET",
+        path="/nowhere/" + "x" * 90,
+        http_version="1.1",
+        status=404,
+        client="ip:2001:db8::1234:5678",
+        duration_ms=1.5,
+    )
+    cause = "upstream error 503 provider_overloaded"
+    bound.warning("trying", event="stream_retried", attempt=2, wait_ms=557, cause=cause)
+    ended, retried = stream.getvalue().splitlines()
+    assert max(len(ended), len(retried)) <= 100
+    assert ended.split()[1:5] == ["404", "GET", "0.00", "s"]
+    assert "/nowhere/xxx" in ended
+    assert retried.split()[1:6] == ["retry:", "attempt", "2", "0.56", "s"]
+    assert "upstream error 503" in retried
+
+
 @pytest.mark.parametrize(
     ("fault", "colour"),
     [(None, "\x1b[32m"), ("upstream", "\x1b[33m"), ("server", "\x1b[31m")],

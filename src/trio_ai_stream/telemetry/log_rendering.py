@@ -91,7 +91,7 @@ def render_text(record: Record, *, coloured: bool) -> str:
     if (columns := _columns(extra)) is not None:
         first, numbers, rest = columns
         if coloured:
-            paint = _COLOURS[_FAULTS.get(extra.get("fault"), level)]
+            paint = _COLOURS[_weight(extra, level)]
         line = f"{paint}{first:<20}{reset} {numbers}  "
         return f"{clock} {line}{dim}{rest:<27} {request_id}{reset}\n"
     line = f"{clock} {paint}{level:<8}{reset}"
@@ -104,7 +104,7 @@ def render_text(record: Record, *, coloured: bool) -> str:
 
 
 def _columns(extra: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Return a stream's end, or its bill, for what is left of 100 columns.
+    """Return what is said of every stream or request for what is left of 100 columns.
 
     First what became of it, then two numbers, then why, or the model. All of the
     record's fields are in the JSON lines.
@@ -120,7 +120,24 @@ def _columns(extra: Mapping[str, Any]) -> tuple[str, str, str] | None:
         tokens = f"{extra['prompt_tokens']} + {extra['completion_tokens']} tokens"
         first = f"billed: {extra['usage']}"
         return first, f"{price:>9} {tokens:>18}", escape(extra["model"])[:27]
+    if extra.get("event") == "request_ended":
+        seconds = f"{extra['duration_ms'] / 1000:.2f} s"
+        client = escape(extra["client"] or "")[:18]
+        first = f"{extra['status'] or '-'} {escape(extra['method'])[:16]}"
+        return first, f"{seconds:>9} {client:>18}", escape(extra["path"])[:27]
+    if extra.get("event") == "stream_retried":
+        seconds = f"{extra['wait_ms'] / 1000:.2f} s"
+        first = f"retry: attempt {extra['attempt']}"
+        return first, f"{seconds:>9} {'':>18}", escape(extra["cause"])[:27]
     return None
+
+
+def _weight(extra: Mapping[str, Any], level: str) -> str:
+    """Return the level whose colour says whose doing a record is."""
+    if extra.get("event") == "stream_ended":
+        return _FAULTS.get(extra.get("fault"), level)
+    status = extra.get("status") or 0
+    return "ERROR" if status >= 500 else "WARNING" if status >= 400 else level
 
 
 def _fields(extra: Mapping[str, Any]) -> str:
