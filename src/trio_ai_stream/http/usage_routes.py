@@ -90,6 +90,7 @@ async def _sums(
         raise UsageQueryError(f"hosts: expected all or own, got {hosts[:40]!r}")
     if billing.ledger is None:
         raise Refused(NO_LEDGER)
+    await billing.ledger.flush()  # what cannot be written does not hide the rest
     return await billing.ledger.ask(query.rows)
 
 
