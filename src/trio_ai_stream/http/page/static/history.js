@@ -19,8 +19,10 @@ export async function showHistory({ current, open, removed }) {
       const title = el("button", { type: "button", class: "title", "aria-current": record.id === current ? "true" : null }, record.title, el("span", { class: "quiet" }, when(record.at)));
       title.addEventListener("click", () => open(record.id));
       const item = el("li", {}, title);
+      const renames = small("Rename", record.title, () => rename(item, record, again));
+      renames.dataset.rename = record.id;
       item.append(
-        small("Rename", record.title, () => rename(item, record, again)),
+        renames,
         small("Export", record.title, () => download(record)),
         small("Delete", record.title, async () => {
           await conversations.remove(record.id);
@@ -39,21 +41,27 @@ const when = (at) => new Date(at).toLocaleString([], { dateStyle: "medium", time
 function rename(item, record, again) {
   const input = el("input", { type: "text", "aria-label": "New name", maxlength: 120 });
   input.value = record.title;
+  const done = async () => {
+    await again();
+    // The field that had the focus is gone: the button that made it has it again.
+    const button = [...$("history-list").querySelectorAll("button")].find((one) => one.dataset.rename === record.id);
+    button?.focus();
+  };
   const save = async () => {
     const title = input.value.trim();
     if (title) await conversations.put({ ...record, title, named: true });
-    await again();
+    await done();
   };
   input.addEventListener("keydown", (event) => {
     if (event.key === "Enter") save();
     if (event.key === "Escape") {
       event.preventDefault();
-      again();
+      done();
     }
   });
-  const done = el("button", { type: "button", class: "small" }, "Save");
-  done.addEventListener("click", save);
-  item.replaceChildren(input, done);
+  const button = el("button", { type: "button", class: "small" }, "Save");
+  button.addEventListener("click", save);
+  item.replaceChildren(input, button);
   input.focus();
 }
 

@@ -154,10 +154,7 @@ export class LiveView {
       owned: this.#owned,
       spark: (one) => this.#spark(one),
       toggle: (one) => this.#toggle(one),
-      cancel: async (one, button) => {
-        button.disabled = true;
-        if (!(await cancelStream(one))) button.disabled = false;
-      },
+      cancel: cancelStream,
     };
   }
 
@@ -179,10 +176,16 @@ export class LiveView {
     if (!item?.querySelector(".tree") || item.dataset.state === "ended") return;
     this.#items.delete(id);
     item.classList.replace("stream", "was");
+    this.#leave(item);
     showEnding(item, record);
     $("live-streams").querySelector(".was")?.remove();
     $("live-streams").tHead.after(item);
     setTimeout(() => item.remove(), SLOW_MS);
+  }
+
+  /** The focus does not vanish with a row. */
+  #leave(item) {
+    if (item.contains(document.activeElement)) $("live-body").focus({ preventScroll: true });
   }
 
   #settle(id, record) {
@@ -196,6 +199,7 @@ export class LiveView {
     for (const [id, item] of this.#items) {
       if (live.has(id)) continue;
       this.#inView.unobserve(item);
+      this.#leave(item);
       item.remove();
       this.#items.delete(id);
       this.#gaps.delete(id);

@@ -254,9 +254,14 @@ function show(record) {
   conversation = record;
   lastOpen.set(record.id);
   stopEditing();
+  const focused = $("messages").contains(document.activeElement);
   const open = thread.show(record.messages);
   if (open) goOn(open);
+  if (focused) refocus();
 }
+
+/** The button that had the focus is gone: what is next to do has it instead. */
+const refocus = () => $(exchange ? "stop" : "prompt").focus();
 
 /** Show this conversation as it is kept: another tab may have gone on with it. */
 async function reopen() {
@@ -287,6 +292,7 @@ function retry(at) {
   const item = $("messages").lastElementChild;
   item.querySelector(".waits")?.remove();
   answer(item);
+  refocus();
 }
 
 function fresh() {
@@ -334,7 +340,7 @@ function typed() {
   const prompt = $("prompt");
   if (editing === null) draft.set(prompt.value);
   prompt.style.height = "auto";
-  prompt.style.height = `${Math.min(prompt.scrollHeight + 2, 200)}px`;
+  prompt.style.height = `${Math.min(prompt.scrollHeight + 2, 200, innerHeight / 4)}px`;
 }
 
 $("composer").addEventListener("submit", submit);

@@ -18,7 +18,7 @@ const LABEL = {
 
 /**
  * Bring one stream's rows up to date; rebuilds only what has changed. `view` says whether it
- * is `open` and there is a column for owners (`owned`), and has toggle(id), cancel(id, button) and spark(id).
+ * is `open` and there is a column for owners (`owned`), and has toggle(id), cancel(id) and spark(id).
  */
 export function updateStream(item, stream, now, budgets, view) {
   const shape = JSON.stringify([stream.state, stream.outcome, stream.model, view.open && stream.task, view.open, view.owned], (name, value) =>
@@ -54,7 +54,7 @@ function row(stream, view) {
   open.addEventListener("click", () => view.toggle(stream.id));
   const name = `Cancel ${stream.id.slice(0, 8)}`;
   const cancel = el("button", { type: "button", class: "small cancel", "aria-label": name, title: name }, "✕");
-  cancel.addEventListener("click", () => view.cancel(stream.id, cancel));
+  cancel.addEventListener("click", () => view.cancel(stream.id));
   return el(
     "tr",
     {},
