@@ -315,9 +315,12 @@ class Worker:
     async def _drain(self, listeners: Sequence[Listener]) -> None:
         limits = self.limits
         self.draining = True
-        text = "draining: %d live, for at most %g s; Ctrl-C (a second signal) ends them"
         event = {"event": "drain_began"}
-        log.info(text, self._live, limits.drain_s, extra=event)
+        if self._live:
+            text = "draining: %d live, for at most %g s; Ctrl-C again ends them"
+            log.info(text, self._live, limits.drain_s, extra=event)
+        else:
+            log.info("draining: nothing is live", extra=event)
         self._contained(self.drainable.begin_drain)
         await self._each(lambda connection: connection.begin_drain())
         async with trio.open_nursery() as nursery:
