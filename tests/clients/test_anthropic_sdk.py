@@ -5,6 +5,7 @@ It is imported by the tests: that takes seconds, and every worker imports this m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,13 +26,14 @@ WEATHER: Any = {
 
 
 @pytest.fixture
-def client(server: ServerProcess) -> anthropic.Anthropic:
+def client(server: ServerProcess) -> Iterator[anthropic.Anthropic]:
     """The SDK as anybody sets it up; it sends `x-api-key`."""
     import anthropic
 
-    return anthropic.Anthropic(
+    with anthropic.Anthropic(
         base_url=server.url, api_key=KEY, max_retries=0, timeout=20
-    )
+    ) as client:
+        yield client
 
 
 def asked(name: str = "fast", **fields: Any) -> dict[str, Any]:
@@ -124,8 +126,10 @@ def test_retries_are_not_multiplied(server: ServerProcess) -> None:
     """After the server's own tries the SDK makes none."""
     import anthropic
 
-    client = anthropic.Anthropic(base_url=server.url, api_key=KEY, max_retries=2)
-    with pytest.raises(anthropic.APIStatusError) as caught:
+    with (
+        anthropic.Anthropic(base_url=server.url, api_key=KEY, max_retries=2) as client,
+        pytest.raises(anthropic.APIStatusError) as caught,
+    ):
         client.messages.create(**asked("rate-limited?retry_after=0"))
     assert caught.value.response.headers["x-should-retry"] == "false"
 

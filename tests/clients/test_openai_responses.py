@@ -5,6 +5,7 @@ It is imported by the tests: that takes a second, and every worker imports this 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,11 +23,14 @@ WEATHER: Any = {
 
 
 @pytest.fixture
-def client(base_url: str) -> openai.OpenAI:
+def client(base_url: str) -> Iterator[openai.OpenAI]:
     """The SDK as anybody sets it up."""
     import openai
 
-    return openai.OpenAI(base_url=base_url, api_key=KEY, max_retries=0, timeout=20)
+    with openai.OpenAI(
+        base_url=base_url, api_key=KEY, max_retries=0, timeout=20
+    ) as client:
+        yield client
 
 
 def asked(name: str = "fast", **fields: Any) -> dict[str, Any]:
