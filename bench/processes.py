@@ -82,9 +82,13 @@ def started(
 
 
 @contextlib.contextmanager
-def upstream(cores: set[int] = LOAD_CORE) -> Iterator[Target]:
-    """Run an upstream."""
-    with started([sys.executable, "-m", "bench.upstream"], cores) as running:
+def upstream(
+    cores: set[int] = LOAD_CORE, *, certificate: Path | None = None
+) -> Iterator[Target]:
+    """Run an upstream, over TLS if it is given a certificate (and its key) as PEM."""
+    command = [sys.executable, "-m", "bench.upstream"]
+    command += [] if certificate is None else [str(certificate)]
+    with started(command, cores) as running:
         assert running.process.stdout is not None
         yield direct(int(running.process.stdout.readline()))
 

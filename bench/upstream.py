@@ -17,6 +17,7 @@ import itertools
 import re
 import select
 import socket
+import ssl
 import sys
 import time
 from functools import cache
@@ -120,8 +121,11 @@ class Answer:
 class Upstream:
     """All connections, and the one queue of what is due."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(
+        self, listener: socket.socket, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.listener = listener
+        self.tls = tls
         self.poll = select.epoll()
         self.poll.register(listener, select.EPOLLIN)
         self.answers: dict[int, Answer] = {}
@@ -151,8 +155,10 @@ class Upstream:
                 sock, _ = self.listener.accept()
             except BlockingIOError:
                 return
-            sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.tls is not None:  # others wait: only kept connections are measured
+                sock = self.tls.wrap_socket(sock, server_side=True)
+            sock.setblocking(False)
             self.answers[sock.fileno()] = Answer(sock)
             self.poll.register(sock, select.EPOLLIN)
 
@@ -160,7 +166,7 @@ class Upstream:
         """Take what has come; answer once the request is whole."""
         try:
             data = answer.sock.recv(65536)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return
         except OSError:
             data = b""
@@ -221,7 +227,7 @@ class Upstream:
         """Write what the kernel takes."""
         try:
             sent = answer.sock.send(answer.unsent[:SEND_BYTES])
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantWriteError):
             return
         except OSError:
             self.drop(answer)
@@ -238,12 +244,16 @@ class Upstream:
 
 
 def main() -> None:
-    """Print the port and serve until killed."""
+    """Print the port and serve until killed; over TLS, if a certificate is named."""
+    tls = None
+    if len(sys.argv) > 1:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(sys.argv[1])
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     listener.setblocking(False)
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
-    Upstream(listener).run()
+    Upstream(listener, tls).run()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from bench.rows.relay import Relay
 from bench.rows.row import Row
 from bench.rows.sparse import Sparse
 from bench.rows.streams import Streams
+from bench.rows.tls import Tls
 from bench.rows.workers import Workers
 
 ROWS: Final[dict[str, type[Row]]] = {
@@ -26,6 +27,7 @@ ROWS: Final[dict[str, type[Row]]] = {
     "sparse": Sparse,
     "idle": Idle,
     "many": Many,
+    "tls": Tls,
     "workers": Workers,
     "fairness": Fairness,
     "streams": Streams,

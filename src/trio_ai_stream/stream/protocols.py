@@ -82,8 +82,8 @@ class Upstream(Protocol):
 
         `on_sent` is awaited before the first wait, with the request on its way if a
         connection was at hand. It may be awaited again: a connection turned out to be
-        stale. Cancelling closes the connection at once; so does what `hold` is given,
-        for as long as there is a connection and no answer.
+        stale. Cancelling closes the connection at once; so does what
+        `on_abortable` is given, for as long as there is a connection and no answer.
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """
