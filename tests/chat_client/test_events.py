@@ -27,7 +27,9 @@ def test_events_come_whole_out_of_any_cuts(end: bytes) -> None:
         assert events == [ONE, {}], blocks
 
 
-@pytest.mark.parametrize("payload", [b"<html>", b"[1]", b"\xff"])
+@pytest.mark.parametrize(
+    "payload", [b"<html>", b"[1]", b"\xff", b'{"a":' + 99_999 * b"["]
+)
 def test_what_is_no_chunk_is_named(payload: bytes) -> None:
     """A stream of something else is refused with a question about the URL."""
     with pytest.raises(NotAStreamError, match="URL"):
@@ -51,3 +53,34 @@ def test_the_end_of_a_stream_is_no_event() -> None:
     assert not reader.done
     assert reader.feed(b" \n\n") == []
     assert reader.done
+
+
+def test_a_byte_order_mark_takes_no_event_away() -> None:
+    """It may stand before the first line, and only there."""
+    reader = EventReader()
+    bom = b"\xef\xbb\xbf"
+    wire = bom + b'data: {"a":1}\n\n' + bom + b"data: {}\n\n"
+    assert [e for i in range(len(wire)) for e in reader.feed(wire[i : i + 1])] == [
+        {"a": 1}
+    ]
+
+
+def test_half_a_surrogate_pair_and_nan_are_read() -> None:
+    """Servers that write what came to them in pieces send such."""
+    events = EventReader().feed(b'data: {"a":"\\ud83d","b":Infinity}\n\n')
+    assert events == [{"a": "\ud83d", "b": float("inf")}]
+
+
+def test_a_last_event_needs_no_empty_line() -> None:
+    """A server may end behind it; one that was cut is none."""
+    for wire, events in ((b"data: {}", 1), (b"data: {}\n", 1), (b'data: {"', 0)):
+        reader = EventReader()
+        assert reader.feed(wire) == []
+        assert reader.end() == [{}] * events
+
+
+def test_an_id_is_a_number() -> None:
+    """Ours are; what is none must not come into a request."""
+    reader = EventReader()
+    reader.feed(b"id: 7\ndata: {}\n\nid: \xff\x00\ndata: {}\n\n")
+    assert reader.last_id == b"7"

@@ -119,10 +119,14 @@ def test_reasoning_is_dim_and_stands_above() -> None:
 
 
 def test_a_model_cannot_steer_what_is_drawn() -> None:
-    """Neither by its words nor by the address of a link."""
+    """Neither by its words nor by the address of a link, whatever that unescapes to."""
     drawn = Drawn(20)
-    drawn.feed("content", "a\x1b]0;taken\x07 [b](https://x.example/\x9bm)")
+    drawn.feed("content", "a\x1b]0;taken\x07 [b](https://x.example/\x9bm)\n\n")
+    drawn.feed("content", "<https://x.example/%1b]52;c;eA==%07%9b2J> <mailto:%1bc@x>")
+    drawn.screen.refresh()
     drawn.screen.end("completed")
-    assert "\x07" not in drawn.out.getvalue()
+    assert not {"\x07", "\x9b"} & set(drawn.out.getvalue())
     assert "\x1b]" not in drawn.out.getvalue()
+    assert "\x1bc" not in drawn.out.getvalue()
+    assert "https://x.example/\ufffd]52;c;eA==" in drawn.text()
     assert "a\ufffd]0;taken\ufffd" in drawn.text()

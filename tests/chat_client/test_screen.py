@@ -56,11 +56,20 @@ def test_raw_events_are_lines_of_json() -> None:
     """With `raw` every event is there, content or not."""
     out = Terminal()
     screen = Screen(out, io.StringIO(), raw=True)
-    events = [{"usage": {}}, chunk(content="a\n\x1b")]
+    events = [{"usage": {}}, chunk(content="a\n\x1b\x9b2J\x7f\ud83dé")]
     for event in events:
         screen.event(event)
     assert [json.loads(line) for line in out.getvalue().splitlines()] == events
-    assert "\x1b" not in out.getvalue()
+    assert not {"\x1b", "\x9b", "\x7f", "\ud83d"} & set(out.getvalue())
+    assert "é" in out.getvalue()
+
+
+def test_half_a_character_is_replaced() -> None:
+    """A pipe cannot be given it either, and it is sent back with the next question."""
+    out = io.StringIO()
+    screen = Screen(out, io.StringIO())
+    screen.event(chunk(content="a\ud83d"))
+    assert out.getvalue() == screen.text == "a\ufffd"
 
 
 REASONING = chunk(reasoning="Hm,\x1b[2J")

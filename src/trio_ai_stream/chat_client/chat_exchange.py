@@ -6,21 +6,28 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import httpx
 import msgspec
 import trio
 
 from trio_ai_stream.chat_client.completion_chunk import (
+    decode_object,
     read_delta,
     read_error,
     read_usage,
 )
 from trio_ai_stream.upstream.transport.transport_errors import describe
 
+if TYPE_CHECKING:
+    from trio_ai_stream.upstream.bodies import ResponseBody
+
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_BOM: Final = b"\xef\xbb\xbf"
+_WHICH_URL: Final = "does the URL lead to a server with OpenAI's API?"
 
 
 class NotAStreamError(ValueError):
@@ -30,7 +37,8 @@ class NotAStreamError(ValueError):
 class EventReader:
     """Reads one response's events; `feed` it in any cuts.
 
-    `done` says whether the end of the stream, `[DONE]`, has come.
+    `begun` says whether there has been anything of an event, `done` whether the end of
+    the stream, `[DONE]`, has come.
     """
 
     def __init__(self) -> None:
@@ -39,7 +47,9 @@ class EventReader:
         self._size = 0
         self._after_cr = False
         self._id = b""
+        self._bom = _BOM  # may stand before the first line
         self.last_id = b""  # of the last whole event
+        self.begun = False
         self.done = False
 
     def feed(self, block: bytes) -> list[dict[str, Any]]:
@@ -64,11 +74,20 @@ class EventReader:
             raise NotAStreamError("expected events of at most 4 MiB, got a longer one")
         return events
 
+    def end(self) -> list[dict[str, Any]]:
+        """Return the last event, if only the empty line behind it has not come."""
+        try:
+            return self.feed(b"\n\n")
+        except NotAStreamError:  # it was cut
+            return []
+
     def _end_line(self, line: bytes) -> dict[str, Any] | None:
+        line, self._bom = line.removeprefix(self._bom), b""
         if line.startswith(b"data:"):
+            self.begun = True
             self._data.append(line[5:].removeprefix(b" "))
-        elif line.startswith(b"id:"):
-            self._id = line[3:].removeprefix(b" ")
+        elif line.startswith(b"id:") and line[3:].strip().isdigit():  # as ours are
+            self._id = line[3:].strip()
         if line or not self._data:
             return None
         payload, self._data = b"\n".join(self._data), []
@@ -76,11 +95,10 @@ class EventReader:
             self.done = True
             return None
         try:
-            event: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
+            event = decode_object(payload)
         except ValueError as exc:
             raise NotAStreamError(
-                "expected events of JSON objects, got something else;"
-                " does the URL lead to a server with OpenAI's API?"
+                f"expected events of JSON objects, got something else; {_WHICH_URL}"
             ) from exc
         self.last_id = self._id
         return event
@@ -224,13 +242,17 @@ class ChatExchange:
                 return await self._refused(response)
             if "x-stream-grace" in response.headers:
                 self._note_kin(response.headers)
-            async for block in response.aiter_raw():
-                for chunk in reader.feed(block):
-                    self._last_id = reader.last_id
-                    if ending := self._take(chunk):
-                        return ending
-                if reader.done:
-                    return self._done()
+            body = _body(response)
+            while block := await body.receive():
+                if not reader.begun and block.removeprefix(_BOM).lstrip()[:1] == b"{":
+                    return self._whole(await _rest(block, body, MAX_EVENT_BYTES))
+                if ending := self._take_all(reader.feed(block), reader):
+                    return ending
+            if ending := self._take_all(reader.end(), reader):
+                return ending
+            if not reader.begun and self._way_back is None:
+                got = response.headers.get("content-type") or "nothing"
+                raise NotAStreamError(f"expected events, got {got}; {_WHICH_URL}")
         # Some servers say no more than why the model stopped.
         return self._done() if self._finish and self._way_back is None else None
 
@@ -238,8 +260,26 @@ class ChatExchange:
         """Keep what a server of this kind says of the stream."""
         root = root_of(self._client.base_url)
         self._request_id = self._request_id or headers.get("x-request-id")
-        if self._way_back is None and (path := headers.get("x-stream-resume")):
+        path = headers.get("x-stream-resume", "")
+        if self._way_back is None and path.startswith("/"):  # else: another host
             self._way_back = f"{root}{path}"
+
+    def _take_all(
+        self, chunks: list[dict[str, Any]], reader: EventReader
+    ) -> ChatEnding | None:
+        for chunk in chunks:
+            self._last_id = reader.last_id
+            if ending := self._take(chunk):
+                return ending
+        return self._done() if reader.done else None
+
+    def _whole(self, body: bytes) -> ChatEnding:
+        """Take a whole document in the place of a stream."""
+        try:
+            return self._take(decode_object(body)) or self._done()
+        except ValueError as exc:
+            message = f"expected events, or a JSON document, got neither; {_WHICH_URL}"
+            raise NotAStreamError(message) from exc
 
     def _take(self, chunk: dict[str, Any]) -> ChatEnding | None:
         self._show(chunk)
@@ -258,17 +298,15 @@ class ChatExchange:
         return ChatEnding(ExitCode.DONE, f"completed: {said}")
 
     async def _refused(self, response: httpx.Response) -> ChatEnding:
-        body = b""
-        async for block in response.aiter_raw():
-            body += block
-            if len(body) > MAX_ERROR_BYTES:
-                break
         try:
-            document = msgspec.json.decode(body, type=dict[str, Any])
+            body = await _rest(b"", _body(response), MAX_ERROR_BYTES)
+            document = decode_object(body)
         except ValueError:
             document = {}
         status = response.status_code
         name, message = read_error(document, status)
+        if response.has_redirect_location:
+            message = f"it is at {response.headers['location']}; give that with --url"
         message = message or "no reason was given"
         if not self._names_model and status in {400, 404, 422}:
             message += "; perhaps it wants to be told a model (--model)"
@@ -280,9 +318,10 @@ class ChatExchange:
             return None
         root = root_of(self._client.base_url)
         try:
-            response = await self._client.delete(f"{root}/streams/{self._request_id}")
+            name = quote(self._request_id, safe="")
+            response = await self._client.delete(f"{root}/streams/{name}")
             if response.status_code == 200:
-                return msgspec.json.decode(response.content, type=dict[str, Any])
+                return decode_object(response.content)
         except (httpx.HTTPError, ValueError):
             pass
         return None
@@ -294,7 +333,8 @@ class ChatExchange:
         if self._receipt is None:
             return f"hung up: {self._delivered()}"
         closed = self._receipt.get("upstream_closed_ms")
-        took = "had not answered" if closed is None else f"closed in {closed:g} ms"
+        known = isinstance(closed, int | float)
+        took = f"closed in {closed:g} ms" if known else "had not answered"
         outcome = self._receipt.get("outcome")
         return f"{outcome}: upstream {took}, {self._delivered()}"
 
@@ -302,6 +342,33 @@ class ChatExchange:
         seconds = trio.current_time() - self._began_at
         plural = "" if self._events == 1 else "s"
         return f"{self._events} event{plural} in {seconds:.2f} s"
+
+
+def _body(response: httpx.Response) -> ResponseBody:
+    """Return the body of a response; some servers compress it unasked.
+
+    :raises NotAStreamError: in a way that is not known here.
+    """
+    body: ResponseBody = response.extensions["body"]
+    coding = response.headers.get("content-encoding")
+    if coding is None:
+        return body
+    # Imported only where it is needed: it takes longer than all the rest of a start.
+    from trio_ai_stream.upstream.bodies import decoded
+
+    try:
+        return decoded(body, coding)
+    except LookupError as exc:
+        raise NotAStreamError(f"{exc.args[0]}, got {coding}") from exc
+
+
+async def _rest(begun: bytes, body: ResponseBody, at_most: int) -> bytes:
+    """Return what has begun with what is behind it, cut off at about `at_most`."""
+    parts, size = [begun], len(begun)
+    while size <= at_most and (block := await body.receive()):
+        parts.append(block)
+        size += len(block)
+    return b"".join(parts)
 
 
 def api_of(url: httpx.URL) -> str:

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import httpx
-import msgspec
 import trio
 
 from trio_ai_stream.chat_client.chat_exchange import ChatEnding, ChatExchange, api_of
+from trio_ai_stream.chat_client.completion_chunk import decode_object
 from trio_ai_stream.chat_client.conversation import Conversation, converse
 from trio_ai_stream.chat_client.screen import Screen, harmless
 from trio_ai_stream.chat_client.server_client import (
@@ -173,7 +173,7 @@ async def _models(options: argparse.Namespace) -> list[str]:
         try:
             with trio.fail_after(LIST_S):
                 response = await client.get(f"{api_of(client.base_url)}/models")
-            listed = msgspec.json.decode(response.content, type=dict[str, Any])
+            listed = decode_object(response.content)
             return [str(model["id"]) for model in listed["data"]]
         except (httpx.HTTPError, ValueError, LookupError, TypeError, trio.TooSlowError):
             return []

@@ -6,8 +6,11 @@ they name reasoning and errors. What cannot be understood is left out.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import msgspec
 
 
 class CompletionDelta(NamedTuple):
@@ -19,10 +22,28 @@ class CompletionDelta(NamedTuple):
     finish_reason: str = ""
 
 
+def decode_object(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in `data`, also with NaN or half a surrogate pair.
+
+    :raises ValueError: it is none.
+    """
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        pass
+    try:
+        found = json.loads(data)
+    except RecursionError as exc:
+        raise ValueError("expected JSON, got it nested too deeply") from exc
+    return msgspec.convert(found, dict[str, Any])
+
+
 def read_delta(chunk: dict[str, Any]) -> CompletionDelta:
-    """Return what the first choice of `chunk` adds to the answer."""
+    """Return what the first choice of `chunk`, or of a whole answer, adds."""
     match chunk.get("choices"):
         case [{"delta": dict(delta)} as choice, *_]:
+            pass
+        case [{"message": dict(delta)} as choice, *_]:
             pass
         case [{"finish_reason": str(_)} as choice, *_]:
             delta = {}
@@ -97,4 +118,7 @@ class ToolCalls:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """Return a text that can be written: half a surrogate pair is replaced."""
+    if not isinstance(value, str):
+        return ""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -7,6 +7,7 @@ than the terminal the end is shown. So the scrollback holds the answer exactly o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TextIO
 
 from markdown_it import MarkdownIt
@@ -17,7 +18,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-from trio_ai_stream.chat_client.screen import Screen
+from trio_ai_stream.chat_client.screen import Screen, harmless
 
 _REASONING = Style(dim=True, italic=True)
 
@@ -156,7 +157,7 @@ class _Block:
         # than is known here.
         options = options.update(width=max(1, options.max_width - len("^C")))
         rendered = console.render_lines(self._inner, options, pad=False)
-        lines = [_without_blanks(line) for line in rendered]
+        lines = [_without_blanks(map(_harmless, line)) for line in rendered]
         while lines and not lines[-1]:
             lines.pop()
         while lines and not lines[0]:
@@ -168,7 +169,12 @@ class _Block:
             yield Segment.line()
 
 
-def _without_blanks(line: list[Segment]) -> list[Segment]:
+def _harmless(segment: Segment) -> Segment:
+    """Return what may be drawn: Markdown makes a control out of an escape in a URL."""
+    return segment._replace(text=harmless(segment.text))
+
+
+def _without_blanks(line: Iterable[Segment]) -> list[Segment]:
     """Return a line without the blanks at its end, but for those with a colour."""
     kept = list(line)
     while kept and not (kept[-1].style and kept[-1].style.bgcolor):

@@ -64,12 +64,24 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     try:
         view = trio.run(_ask, options.target, options.key, options.ca)
+        shown = list(_lines_of_any(view))
     except NoTreeError as exc:
         for line in str(exc).splitlines():
             sys.stderr.write(f"pstree: {harmless(line)}\n")
         return 1
-    sys.stdout.writelines(f"{harmless(line)}\n" for line in lines(view))
+    sys.stdout.writelines(f"{harmless(line)}\n" for line in shown)
     return 0
+
+
+def _lines_of_any(view: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of what another server says is a snapshot.
+
+    :raises NoTreeError: it has another shape.
+    """
+    try:
+        yield from lines(view)
+    except (LookupError, TypeError, ValueError, RecursionError) as exc:
+        raise NoTreeError("expected a server of this kind, got another's view") from exc
 
 
 def lines(view: dict[str, Any]) -> Iterator[str]:

@@ -10,8 +10,8 @@ from typing import Any, Final, TextIO
 from trio_ai_stream.chat_client.completion_chunk import ToolCalls, read_delta
 
 # A model's words are not to move the cursor, rename the window or write the clipboard:
-# C0 and C1 controls but for tab and newline.
-CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# C0 and C1 controls but for tab and newline. Halves of pairs cannot be written at all.
+CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _DIM, _NORMAL = "\x1b[2m", "\x1b[22m"
 
 
@@ -51,7 +51,9 @@ class Screen:
             self.warned = True
             self.note("no model answers: this is the server's embedded simulator")
         if self._raw:
-            self._out.write(json.dumps(chunk, ensure_ascii=False) + "\n")
+            line = json.dumps(chunk, ensure_ascii=False)
+            escaped = CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
+            self._out.write(f"{escaped}\n")
             self._out.flush()
             return
         delta = read_delta(chunk)
