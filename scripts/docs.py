@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.log_records import records_table, schema_file
 from trio_ai_stream.settings import Settings, describe, load_settings
 from trio_ai_stream.stream.lifecycle import diagram
 from trio_ai_stream.stream.outcome import endings_table
-from trio_ai_stream.telemetry.families import FAMILIES
+from trio_ai_stream.telemetry.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -56,13 +57,13 @@ def lifecycle_diagram() -> str:
 
 def metrics_table() -> str:
     """Return the metrics as a Markdown table, in the order in which they are shown."""
+    _, body = Metrics(version="", upstream="").render()
     lines = ["| metric | kind | what it is | labels |", "|---|---|---|---|"]
-    for family in FAMILIES:
-        name = f"{family.prefix}{family.name}"
-        if family.kind == "counter":
-            name += "_total"
-        labels = ", ".join(f"`{label}`" for label, _ in family.labels)
-        row = f"| `{name}` | {family.kind} | {family.documentation} | {labels} |"
+    for family in text_string_to_metric_families(body.decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        first = family.samples[0].labels
+        labels = ", ".join(f"`{label}`" for label in first if label != "le")
+        row = f"| `{name}` | {family.type} | {family.documentation} | {labels} |"
         lines.append(row)
     return "\n".join(lines)
 
