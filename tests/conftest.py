@@ -34,9 +34,10 @@ FIRST = (
     "tests/browser",
     "tests/e2e",
     "tests/admission/test_servers.py",
+    "tests/resume/test_processes.py",
     "tests/clients",
     "packages/trio-sweep",
-    "packages/cancel-lab/tests/test_published.py",
+    "packages/cancel-lab",
     "tests/deploy",
 )
 
