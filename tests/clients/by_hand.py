@@ -47,6 +47,7 @@ def claude(folder: Path, url: str, model: str, home: Path) -> subprocess.Popen[s
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
         "CLAUDE_CODE_MAX_RETRIES": "0",
+        "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
         # Its strictest: nothing for 20 s ends the stream, if it took the setting.
         "CLAUDE_ENABLE_STREAM_WATCHDOG": "1",
         "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "20000",

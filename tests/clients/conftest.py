@@ -73,6 +73,7 @@ def server(
         OPENROUTER_MODEL="simulator/fast",
         API_KEYS=KEY,
         HEARTBEAT_SECS="0.5",
+        UPSTREAM_ALIVE_SECS="1",  # then a client's own timeout may act
     )
     yield process
     process.stop()
