@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from urllib.parse import urlsplit
 
 from playwright.sync_api import CDPSession, Page, expect
 
 from tests.browser.conftest import Open, ask, finished
+from tests.browser.crowd import crowd
 from tests.browser.line import Line
 from tests.support.serving import ServerProcess
 from trio_ai_stream.http.live_view import MAX_ROWS
@@ -141,20 +137,6 @@ def task_s(cpu: CDPSession) -> float:
     """Return the processor's time that the page's main thread has had."""
     metrics = cpu.send("Performance.getMetrics")["metrics"]
     return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
-
-
-@contextmanager
-def crowd(url: str, number: int, model: str = "simulator/no-token") -> Iterator[None]:
-    """Hold so many streams, as clients that need nothing but a socket."""
-    address = urlsplit(url)
-    body = json.dumps({"prompt": "Hm?", "model": model})
-    head = f"POST /chat HTTP/1.1\r\nhost: {address.netloc}\r\n"
-    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    with ExitStack() as stack:
-        for _ in range(number):
-            one = socket.create_connection((address.hostname or "", address.port or 0))
-            stack.enter_context(one).sendall(f"{head}{body}".encode())
-        yield
 
 
 def test_many_streams_are_rows_and_one_opens_into_its_tree(

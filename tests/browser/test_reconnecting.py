@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
 from tests.browser.line import Line
@@ -137,3 +137,23 @@ def test_a_server_that_has_forgotten_the_stream_is_believed(visit: Open) -> None
     choose(page, "simulator/fast")
     answer.get_by_role("button", name="Try again").click()
     expect(finished(answer).locator(".line")).to_contain_text("completed")
+
+
+def test_on_a_slow_line_all_is_as_on_a_fast_one(
+    browser: Browser, server: ServerProcess
+) -> None:
+    """With 400 ms a request: typed before the scripts are there, answered, stopped."""
+    page = browser.new_page(reduced_motion="reduce")
+    line = page.context.new_cdp_session(page)
+    slow = {"latency": 400, "downloadThroughput": -1, "uploadThroughput": -1}
+    line.send("Network.emulateNetworkConditions", {"offline": False, **slow})
+    page.goto(server.url, wait_until="commit")
+    page.locator("#prompt").fill("Go on.")
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    expect(page.locator("#prompt")).to_have_value("Go on.")
+    page.locator("#prompt").press("Enter")
+    answer = page.locator(".assistant")
+    expect(answer.locator(".body")).to_contain_text("Go on.")
+    page.keyboard.press("Escape")
+    expect(finished(answer)).to_contain_text("You stopped this answer")
+    page.context.close()

@@ -404,7 +404,8 @@ $("system").value = kept.system ?? "";
 $("temperature").value = kept.temperature ?? "";
 $("max-tokens").value = kept.max_tokens ?? "";
 $("settings").dispatchEvent(new Event("input"));
-$("prompt").value = draft.get() ?? "";
+// Somebody may have typed before this script was here.
+$("prompt").value = [...new Set([draft.get(), $("prompt").value])].filter(Boolean).join("\n");
 typed();
 begin();
 const last = await conversations.get(lastOpen.get() ?? "");
