@@ -358,7 +358,9 @@ async def test_a_peer_gains_nothing_by_being_one(autojump_clock: MockClock) -> N
         async def ask(path: str, key: str = "") -> Visit:
             place, _, query = path.partition("?")
             fields = {"authorization": f"Bearer {key}"} if key else {}
-            visit = Visit(app, place, b"", method="GET", query=query, headers=fields)
+            visit = Visit(
+                app, f"/peers{place}", b"", method="GET", query=query, headers=fields
+            )
             w.nursery.start_soon(visit.task)
             await trio.sleep(0.1)
             return visit

@@ -11,6 +11,7 @@ Entries and results are plain JSON values: the stream's own room says what is in
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from typing import Any, Final, Protocol
 Entry = Mapping[str, Any]
 Address = tuple[str, int]
 """Host and port of a process; port 0: the Unix socket of that name on this host."""
+
+# A host's name or address, and a port, as a process has written them into Valkey.
+_ADDRESS: Final = re.compile(r"([A-Za-z0-9.:_-]{1,253}) ([1-9][0-9]{0,4})")
 
 # What a worker listens on for readers of its streams, in the run directory.
 SOCKET_OF: Final = "streams-{}.sock"
@@ -125,6 +129,17 @@ class LocalDirectory:
 def name_process() -> str:
     """Return a name that no other process has; it says nothing else."""
     return secrets.token_hex(6)
+
+
+def read_address(text: bytes) -> Address | None:
+    """Return the address that a process has told; None if it is none.
+
+    It leads to no socket of this host: that is known here, and nobody need tell.
+    """
+    match = _ADDRESS.fullmatch(text.decode("ascii", "replace"))
+    if match is None or int(match[2]) > 65535:
+        return None
+    return match[1], int(match[2])
 
 
 def socket_of(process: str, folder: Path | None) -> Address | None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote, urlencode
 
+import trio
 from loguru import logger
 from quart import Response, request
 
@@ -35,8 +36,14 @@ OWNER_GONE: Final = Problem(
     "the process that had this stream has ended, or cannot be reached from here;"
     " send the request again",
 )
-# An error's document; a stream of events is of any length.
+# An error's document is there at once; a stream of events is of any length.
 _LONGEST: Final = 65_536
+DOCUMENT_S: Final = 2.0
+SPARE_S: Final = 5.0
+# The answers that `resume_routes.py` gives, but for errors.
+_KINDS: Final = {200: "text/event-stream", 204: "text/html"}
+# Below it the listener for peers serves, and no other: no request can go in a circle.
+PEERS: Final = "/peers"
 _KEY_FIELDS: Final = (b"authorization", b"x-api-key")
 _PASSED: Final = ("content-type", "retry-after")
 
@@ -46,9 +53,11 @@ class PeerReader:
 
     def __init__(self, response: PeerResponse) -> None:
         self.response = response
+        self.left = False
 
     def end(self, _outcome: Outcome) -> None:
         """Leave the owner, which detaches its stream; synchronous and idempotent."""
+        self.left = True
         self.response.close()
 
     def close(self, *, outcome: Outcome) -> None:
@@ -65,7 +74,9 @@ async def read_at(
     """
     context = RequestContext.current()
     query = urlencode({"token": token, "after": after})
-    target = f"/streams/{quote(request_id, safe='')}/events?{query}"
+    target = f"{PEERS}/streams/{quote(request_id, safe='')}/events?{query}"
+    # Whoever has a stream says something, or ends it, within the longer of its budgets.
+    silent_s = max(services.budgets.first_token_s, services.budgets.idle_s) + SPARE_S
     headers = [("X-Request-ID", context.request_id)]
     if services.settings.keys_required:  # one of ours, so it is plain ASCII
         headers += [
@@ -74,18 +85,24 @@ async def read_at(
             for value in context.fields(name)
         ]
     try:
-        response = await services.peers.ask(address, request.method, target, headers)
+        response = await services.peers.ask(
+            address, request.method, target, headers, silent_s=silent_s
+        )
     except PeerGoneError as exc:
         raise Refused(OWNER_GONE) from exc
     except PeerLostError as exc:
         raise Refused(UNKNOWN) from exc
     context.stream = reader = PeerReader(response)
+    kind = response.field(b"content-type").partition(";")[0]
+    if kind != _KINDS.get(response.status, "application/json"):
+        raise Refused(UNKNOWN)  # it is no process of this deployment
     if response.status == 200 and request.method != "HEAD":
         path = resume_path(context, request_id, token)
         return StreamResponse(partial(_pass_on, reader, path, context))
     try:
-        answer = Response(await _document(response), response.status)
-    except PeerLostError as exc:
+        with trio.fail_after(DOCUMENT_S):
+            answer = Response(await _document(response), response.status)
+    except (PeerLostError, trio.TooSlowError) as exc:
         raise Refused(UNKNOWN) from exc
     for name in _PASSED:
         if said := response.field(name.encode("ascii")):
@@ -118,6 +135,8 @@ async def _pass_on(
         while block := await response.receive():
             await writer.write(block)
     except PeerLostError as exc:
+        if reader.left:  # by its client
+            return
         logger.warning(
             "the process that has a stream was lost while it was read from there",
             event="peer_lost",

@@ -18,7 +18,7 @@ from quart_trio import QuartTrio
 from trio_ai_stream.http import errors
 from trio_ai_stream.http.asgi import ASGIConnection
 from trio_ai_stream.http.auth import check_client
-from trio_ai_stream.http.peer_reader import OWNER_GONE, read_at
+from trio_ai_stream.http.peer_reader import OWNER_GONE, PEERS, read_at
 from trio_ai_stream.http.probes import count_refusal
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.resume_routes import NOT_RESUMABLE, read_after, read_here
@@ -37,21 +37,24 @@ def peer_app(services: Services) -> Callable[..., Awaitable[None]]:
     )
     errors.register(app, respond)
 
-    @app.get("/streams/<request_id>/events")
+    @app.get(f"{PEERS}/streams/<request_id>/events")
     async def events(request_id: str) -> Response:
         """Go on with a stream of this process, or of another worker of this host."""
-        refusal = check_client(services, RequestContext.current())
-        if refusal is not None:
-            raise Refused(NOT_RESUMABLE)
         token = request.args.get("token", "")
         owner = Resumables.owner_of(token)
-        if owner == services.resumables.process:
-            return read_here(services, request_id, token)
+        is_here = owner == services.resumables.process
         # A port is shared by the workers of a host; a Unix socket is its worker's own.
         address = None if owner is None else services.directory.address_here(owner)
-        if address is None:
+        after = 0 if is_here else read_after()
+        if address is None and not is_here:
             raise Refused(OWNER_GONE)
-        return await read_at(services, address, request_id, token, read_after())
+        # After what needs no key, and with the answer of a wrong token: requests are
+        # not counted here, so nobody is to learn whether a key is right.
+        if check_client(services, RequestContext.current()) is not None:
+            raise Refused(NOT_RESUMABLE)
+        if is_here or address is None:
+            return read_here(services, request_id, token)
+        return await read_at(services, address, request_id, token, after)
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await ASGIConnection(app, scope, services, _through_quart, respond)(

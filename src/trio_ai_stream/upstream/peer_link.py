@@ -24,7 +24,6 @@ from trio_ai_stream.upstream.transport.upstream_transport import (
 CONNECT_S: Final = 2.0
 """To a process of this host, or of one beside it."""
 
-_UNIX: Final = ".unix"
 _LIMITS: Final = TransportLimits(max_idle=0)
 
 
@@ -69,7 +68,8 @@ class PeerLink:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._transport = UpstreamTransport(connect=self._connect, limits=_LIMITS)
+        self._here = UpstreamTransport(connect=self._connect_here, limits=_LIMITS)
+        self._there = UpstreamTransport(connect=_connect_there, limits=_LIMITS)
 
     async def ask(
         self,
@@ -77,8 +77,12 @@ class PeerLink:
         method: str,
         target: str,
         headers: Sequence[tuple[str, str]],
+        *,
+        silent_s: float,
     ) -> PeerResponse:
         """Send a request without a body; return the answer, which the caller closes.
+
+        It is lost if nothing of it, head or body, comes for `silent_s` seconds.
 
         :raises PeerGoneError: nobody listens there.
         :raises PeerLostError: there was no answer for another reason.
@@ -86,37 +90,40 @@ class PeerLink:
         *Cancellation:* the connection is closed.
         """
         host, port = address
-        place = f"{host}:{port}" if port else host + _UNIX
-        if ":" in host:
-            place = f"[{host}]:{port}"
+        transport = self._there if port else self._here
+        place = f"[{host}]" if ":" in host else host
+        if port:
+            place = f"{place}:{port}"
         request = httpx.Request(
             method,
             f"http://{place}{target}",
             headers=[("Host", "localhost"), ("Connection", "close"), *headers],
-            extensions={"timeout": {"connect": CONNECT_S}},
+            extensions={"timeout": {"connect": CONNECT_S, "read": silent_s}},
         )
         try:
-            return PeerResponse(await self._transport.exchange(request))
+            return PeerResponse(await transport.exchange(request))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             kind = PeerLostError if cause_of(exc).ours else PeerGoneError
             raise kind(str(exc)) from exc
         except httpx.TransportError as exc:
             raise PeerLostError(str(exc)) from exc
 
-    async def _connect(self, host: str, port: int, _tls: bool) -> trio.SocketStream:
-        if host.endswith(_UNIX):
-            assert self._folder is not None
-            return await self._connect_here(self._folder / host.removesuffix(_UNIX))
-        stream = await trio.open_tcp_stream(host, port)
-        watch_peer(stream.socket, _LIMITS.peer_timeout_s)
-        return stream
-
-    async def _connect_here(self, path: Path) -> trio.SocketStream:
+    async def _connect_here(
+        self, name: str, _port: int, _tls: bool
+    ) -> trio.SocketStream:
+        assert self._folder is not None
+        path = self._folder / name
         try:
             return await trio.open_unix_socket(path)
         except ConnectionRefusedError:  # its process was killed
             _remove(path)
             raise
+
+
+async def _connect_there(host: str, port: int, _tls: bool) -> trio.SocketStream:
+    stream = await trio.open_tcp_stream(host, port)
+    watch_peer(stream.socket, _LIMITS.peer_timeout_s)
+    return stream
 
 
 def _remove(path: Path) -> None:

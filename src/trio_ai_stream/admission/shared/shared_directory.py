@@ -44,6 +44,7 @@ from trio_ai_stream.admission.directory import (
     cancel_question,
     generation_question,
     list_question,
+    read_address,
     socket_of,
 )
 from trio_ai_stream.admission.shared.outage import Unavailable
@@ -283,10 +284,7 @@ class SharedDirectory:
             )
         except Unavailable as exc:
             raise DirectoryUnavailableError(str(exc)) from exc
-        if found is None:
-            return None
-        host, _, port = bytes(found).decode().rpartition(" ")
-        return host, int(port)
+        return None if found is None else read_address(bytes(found))
 
     def address_here(self, process: str) -> Address | None:
         """Return the socket of a worker of this host, if it has one."""
