@@ -18,6 +18,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from trio_ai_stream.dialects import completions, messages, plain_chat
+from trio_ai_stream.dialects.catalogue import dialect_of
 from trio_ai_stream.http import documentation
 from trio_ai_stream.http.auth import PROBES
 from trio_ai_stream.wire import documents
@@ -38,6 +40,12 @@ _JSON: Final = "application/json"
 # OpenAPI 3.1 has no word for what an event is (3.2 has `itemSchema`), and readers
 # disagree whether a schema means the text or each event: so there is none.
 _TEXT: Final[dict[str, Any]] = {"schema": {}}
+# What a refusal holds, by what writes it.
+REFUSALS: Final[dict[Any, type]] = {
+    plain_chat.error: documents.ErrorDocument,
+    completions.openai_error: documents.OpenAIErrorDocument,
+    messages.error_response: documents.AnthropicErrorDocument,
+}
 
 
 class Operation(NamedTuple):
@@ -186,11 +194,7 @@ OPERATIONS: Final = (
 
 def build() -> dict[str, Any]:
     """Return the OpenAPI document; the server adds that keys are needed."""
-    models: list[type] = [
-        documents.ErrorDocument,
-        documents.OpenAIErrorDocument,
-        documents.AnthropicErrorDocument,
-    ]
+    models: list[type] = list(REFUSALS.values())
     paths: dict[str, Any] = {}
     for one in OPERATIONS:
         models += [model for model in (one.request, one.response) if model is not None]
@@ -265,12 +269,9 @@ def _refer(model: type) -> dict[str, str]:
 
 
 def _refusal(path: str) -> dict[str, Any]:
-    if path.startswith("/v1/messages"):
-        content = {_JSON: {"schema": _refer(documents.AnthropicErrorDocument)}}
-    elif path.startswith("/v1/"):
-        content = {_JSON: {"schema": _refer(documents.OpenAIErrorDocument)}}
-    else:
-        content = {_JSON: {"schema": _refer(documents.ErrorDocument)}}
+    dialect = dialect_of(path)
+    content = {_JSON: {"schema": _refer(REFUSALS[dialect.error])}}
+    if dialect is plain_chat.PLAIN_CHAT:
         # A client that accepts a stream gets its refusal as a stream of one event.
         content[_EVENTS] = _TEXT
     return {"description": "A refusal, under its true status.", "content": content}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from trio.testing import MockClock
 
 from tests.support.completions import COMPLETIONS, error_of, over
 from tests.support.world import world
+from trio_ai_stream.dialects.catalogue import DIALECTS
+from trio_ai_stream.wire.dialect import Dialect
+from trio_ai_stream.wire.problems import INTERNAL
 
 NEAREST = [
     ("/chat/completions", COMPLETIONS),
@@ -66,3 +71,24 @@ async def test_slashes_in_front_are_passed_over(autojump_clock: MockClock) -> No
         visit = w.visit({"messages": []}, "//v1/chat/completions")
         await over(visit)
         assert error_of(visit)["param"] == "messages"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.path)
+async def test_each_dialect_refuses_in_its_own_shape(
+    dialect: Dialect, autojump_clock: MockClock
+) -> None:
+    """Also what is refused before its body is read, and below its path."""
+    shape = json.loads(dialect.error(INTERNAL, "an-id").body)
+    async with world(env={"API_KEYS": "some-long-key"}) as w:
+        key = {"authorization": "Bearer some-long-key"}
+        for path, options, status in (
+            (dialect.path, {}, 401),
+            (dialect.path, {"headers": key, "method": "GET"}, 405),
+            (dialect.path, {"headers": {**key, "content-type": "x/y"}}, 415),
+            (dialect.path, {"headers": key}, 400),
+            (f"{dialect.path}/no/such/path", {"headers": key}, 404),
+        ):
+            visit = w.visit({}, path, **options)
+            await over(visit)
+            assert visit.status == status
+            assert visit.json().keys() == shape.keys()

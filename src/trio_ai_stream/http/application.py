@@ -13,10 +13,7 @@ from quart_trio import QuartTrio
 
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.rate_limit import FIELDS
-from trio_ai_stream.dialects.agent_responses import RESPONSES
-from trio_ai_stream.dialects.completions import COMPLETIONS
-from trio_ai_stream.dialects.messages import COUNT_TOKENS, MESSAGES
-from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
+from trio_ai_stream.dialects.catalogue import DIALECTS
 from trio_ai_stream.http import errors
 from trio_ai_stream.http.accounts import accounts_blueprint
 from trio_ai_stream.http.admit import admit_request
@@ -38,7 +35,6 @@ from trio_ai_stream.http.streams import streams_blueprint
 from trio_ai_stream.http.usage_routes import usage_blueprint
 
 GRACE_FIELDS: Final = ("X-Stream-Grace", "X-Stream-Resume")
-DIALECTS: Final = (PLAIN_CHAT, COMPLETIONS, MESSAGES, COUNT_TOKENS, RESPONSES)
 
 
 class Lifespan:

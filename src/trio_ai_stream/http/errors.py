@@ -13,14 +13,12 @@ from loguru import logger
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
-from trio_ai_stream.dialects.completions import COMPLETIONS
-from trio_ai_stream.dialects.messages import MESSAGES
+from trio_ai_stream.dialects.catalogue import dialect_of
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.http.endpoint import UNSUPPORTED_ENCODING
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.wire import sse
-from trio_ai_stream.wire.dialect import Dialect
 from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 from trio_ai_stream.wire.record import Outcome
@@ -116,17 +114,10 @@ def nearest_path(path: str, paths: Collection[str]) -> str | None:
     return near[0] if near else None
 
 
-def dialect_of(path: str) -> Dialect:
-    """Return the dialect whose clients ask for a path; `/chat` stands for the rest."""
-    if path.startswith(MESSAGES.path):
-        return MESSAGES
-    return COMPLETIONS if path.startswith("/v1/") else PLAIN_CHAT
-
-
 def render(
     problem: Problem, context: RequestContext, *, path: str | None = None
 ) -> Response:
-    """Return a problem in the shape of its endpoint: OpenAI's or the original's.
+    """Return a problem in the shape of its endpoint's dialect.
 
     `path` is the endpoint's, if it is not the request's.
     """
