@@ -96,7 +96,7 @@ async def answer(
             if pieces == cancel_after:
                 nursery.start_soon(exchange.cancel)
 
-        exchange = ChatExchange(client, show)
+        exchange = ChatExchange(client, show, screen.note)
         messages = [{"role": "user", "content": question}]
         ending = await exchange.run({"messages": messages, "model": model})
     screen.end(ending.line)

@@ -14,8 +14,13 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import trio.testing
+from loguru import logger
 
 from tests.support.serving import ServerProcess
+from trio_ai_stream.chat_client.chat_exchange import ChatExchange
+from trio_ai_stream.chat_client.server_client import NO_CIRCUIT
+from trio_ai_stream.upstream.transport import UpstreamTransport
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +122,42 @@ async def test_ctrl_c_cancels_by_id_after_a_loss(server: ServerProcess) -> None:
     assert code == 130
     assert "cancelled: upstream closed in" in said
     assert server.ended(shown[0]["id"])["outcome"] == "cancelled"
+
+
+async def test_a_server_that_is_gone_is_said_and_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """At once that the connection is lost; after the grace why, and what there was."""
+    began = trio.current_time()
+    said: list[str] = []
+    logged: list[str] = []
+    sink = logger.add(logged.append)
+    shown: list[dict[str, Any]] = []
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(
+        b"HTTP/1.1 200 OK\r\nx-stream-grace: 15\r\n"
+        b"x-stream-resume: /streams/x/events\r\n\r\n"
+        b'id: 1\ndata: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    )
+    await theirs.aclose()
+    connections = [ours]
+
+    async def connect(*_: object) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        if not connections:
+            raise ConnectionRefusedError("gone")
+        return connections.pop()
+
+    transport = UpstreamTransport(connect=connect, limits=NO_CIRCUIT)
+    url = "http://server.example"
+    async with httpx.AsyncClient(transport=transport, base_url=url) as client:
+        exchange = ChatExchange(client, shown.append, said.append)
+        ending = await exchange.run({"messages": []})
+    logger.remove(sink)
+    assert logged == []  # it would stand in the middle of the conversation
+    assert len(shown) == 1
+    assert said == ["connection lost; trying for 15 s to come back"]
+    assert ending.code == 1
+    assert "no way back to the stream in 15 s; 1 event in " in ending.line
+    assert 14 < trio.current_time() - began < 16

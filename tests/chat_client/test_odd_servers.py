@@ -40,7 +40,8 @@ async def answered(status: int, head: str, body: bytes) -> tuple[ChatEnding, str
         port = listeners[0].socket.getsockname()[1]
         async with open_client(f"http://127.0.0.1:{port}", "", None) as client:
             with trio.fail_after(5):
-                exchange = ChatExchange(client, Screen(out, io.StringIO()).event)
+                screen = Screen(out, io.StringIO())
+                exchange = ChatExchange(client, screen.event, screen.note)
                 ending = await exchange.run({"messages": [], "model": "m"})
         nursery.cancel_scope.cancel(reason="asked")
     return ending, out.getvalue()

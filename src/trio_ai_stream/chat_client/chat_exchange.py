@@ -138,10 +138,15 @@ class ChatExchange:
     """
 
     def __init__(
-        self, client: httpx.AsyncClient, show: Callable[[dict[str, Any]], None]
+        self,
+        client: httpx.AsyncClient,
+        show: Callable[[dict[str, Any]], None],
+        say: Callable[[str], None],
     ) -> None:
+        """Take what shows a chunk, and what says a line to a person meanwhile."""
         self._client = client
         self._show = show
+        self._say = say
         self._began_at = trio.current_time()
         self._reading = trio.CancelScope()
         self._request_id: str | None = None
@@ -208,23 +213,29 @@ class ChatExchange:
             "X-Stream-Grace": f"{GRACE_S:g}",
         }
         url = f"{api_of(self._client.base_url)}/chat/completions"
+        why = "it ended without a last event"
         try:
             ending = await self._read("POST", url, headers, content)
-        except httpx.TransportError:
+        except httpx.TransportError as exc:
             if self._way_back is None:
                 raise
-            ending = None
+            ending, why = None, describe(exc)
         until = trio.current_time() + GRACE_S
+        waits = False
         while ending is None and self._way_back is not None:
             try:
                 before, said = self._last_id, {"Last-Event-ID": self._last_id.decode()}
                 ending = await self._read("GET", self._way_back, said)
                 if self._last_id == before:  # all that is left is nothing
                     return ending
-                until = trio.current_time() + GRACE_S
+                until, waits = trio.current_time() + GRACE_S, False
             except httpx.TransportError:
                 if trio.current_time() + PAUSE_S >= until:
-                    raise
+                    lost = f"{why}; no way back to the stream in {GRACE_S:g} s"
+                    return self._failed("connection lost", lost)
+                if not waits:
+                    waits = True
+                    self._say(f"connection lost; trying for {GRACE_S:g} s to come back")
                 await trio.sleep(PAUSE_S)
         return ending
 

@@ -149,7 +149,7 @@ async def _chat(
     client = open_client(options.url, options.key, options.ca)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with client, trio.open_nursery() as nursery:
-            exchange = ChatExchange(client, screen.event)
+            exchange = ChatExchange(client, screen.event, screen.note)
             nursery.start_soon(_obey, signals, exchange, nursery)
             nursery.start_soon(_draw, screen)
             ending = await exchange.run(body)

@@ -10,13 +10,15 @@ from typing import Final
 
 import httpx
 
-from trio_ai_stream.upstream.transport import UpstreamTransport
+from trio_ai_stream.upstream.transport import TransportLimits, UpstreamTransport
 
 URL_VARIABLE: Final = "TRIO_AI_STREAM_URL"
 # An argument can be read by everybody on the machine; the environment cannot.
 KEY_VARIABLE: Final = "TRIO_AI_STREAM_KEY"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 CONNECT_S: Final = 10.0
+# A person waits for this one server: nothing is gained by not asking it for a time.
+NO_CIRCUIT: Final = TransportLimits(circuit_failures=10**9)
 
 
 def add_key_and_ca(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +73,7 @@ def open_client(
     """Return a client of one server; only connecting has a time limit."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return httpx.AsyncClient(
-        transport=UpstreamTransport(ssl_context=tls),
+        transport=UpstreamTransport(ssl_context=tls, limits=NO_CIRCUIT),
         base_url=url,
         headers={"Accept-Encoding": "identity", **headers},
         timeout=httpx.Timeout(None, connect=CONNECT_S),
