@@ -1,4 +1,4 @@
-"""The programs that are swept, by name."""
+"""The programs that are swept, by name; those first that show most mistakes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,63 @@ PACE: Final = "first_token_ms=50&delay_ms=100"
 
 _ALL: Final = (
     Scenario("plain", "a stream of two pieces on a new connection"),
+    Scenario(
+        "late-end",
+        "the body ends half a second after [DONE]: a cancel may find the stream done",
+        upstream="simulator/fast?chunks=1&done_ms=500",
+        # They must meet the clean-up's shield, and take its time.
+        always=("disconnect", "scope@*:terminal_scope", "scope@*:relay:0"),
+    ),
+    Scenario(
+        "finished-silent",
+        "the answer is whole, then usage, then silence without [DONE]: the grace, and"
+        " `done`",
+        upstream="simulator/fast?chunks=1&end=no_done&done_ms=forever"
+        "&fragment=450&fragment_ms=50",
+        shape="openai",
+        read_every_s=0.1,
+        keeps=False,
+        always=("disconnect", "whole"),  # they must meet the grace
+    ),
+    Scenario(
+        "slow-heartbeat",
+        "the same to a client that takes so long to read each write that a heartbeat"
+        " would be due meanwhile",
+        upstream="simulator/silent?at=1",
+        read_every_s=1.9,
+        always=("stop",),  # it must meet each state of a heartbeat
+        ends=Outcome.STREAM_IDLE_TIMEOUT,
+    ),
+    Scenario(
+        "no-head",
+        "upstream takes the request and says nothing: heartbeats, of which one is under"
+        " way when the budget is over",
+        upstream="simulator/no-answer",
+        read_every_s=1.3,
+        ends=Outcome.FIRST_TOKEN_TIMEOUT,
+    ),
+    Scenario(
+        "retry",
+        "upstream answers 503 once, then well",
+        upstream=f"simulator/flaky?fail_times=1&chunks=1&{PACE}",
+    ),
+    Scenario(
+        "stuck-client",
+        "a client that reads nothing, and no server that cuts it off",
+        upstream="simulator/fast?chunks=1",
+        read_every_s=60.0,
+        ends=Outcome.FIRST_TOKEN_TIMEOUT,
+    ),
+    Scenario(
+        "shared-slow",
+        "the same, one permit, a Valkey that takes its time, and a second stream",
+        upstream="simulator/fast?chunks=1",
+        valkey="slow",
+        settings={"MAX_CONCURRENT_STREAMS": "1"},
+        neighbour="simulator/fast?chunks=1",
+        warm=1,
+        ends=None,
+    ),
     Scenario(
         "reuse",
         "the same on a connection that a request before it left in the pool",
@@ -79,11 +136,6 @@ _ALL: Final = (
         read_every_s=0.1,
     ),
     Scenario(
-        "retry",
-        "upstream answers 503 once, then well",
-        upstream=f"simulator/flaky?fail_times=1&chunks=1&{PACE}",
-    ),
-    Scenario(
         "unanswered",
         "upstream reads the request and breaks the connection: it is asked once",
         upstream="simulator/refuse",
@@ -119,24 +171,6 @@ _ALL: Final = (
         options={"include_reasoning": True},
     ),
     Scenario(
-        "late-end",
-        "the body ends half a second after [DONE]: a cancel may find the stream done",
-        upstream="simulator/fast?chunks=1&done_ms=500",
-        # They must meet the clean-up's shield, and take its time.
-        always=("disconnect", "scope@*:terminal_scope", "scope@*:relay:0"),
-    ),
-    Scenario(
-        "finished-silent",
-        "the answer is whole, then usage, then silence without [DONE]: the grace, and"
-        " `done`",
-        upstream="simulator/fast?chunks=1&end=no_done&done_ms=forever"
-        "&fragment=450&fragment_ms=50",
-        shape="openai",
-        read_every_s=0.1,
-        keeps=False,
-        always=("disconnect", "whole"),  # they must meet the grace
-    ),
-    Scenario(
         "no-reuse",
         "the body does not end after [DONE]: the clean-up reaches its bound",
         upstream="simulator/fast?chunks=1&done_ms=forever",
@@ -151,26 +185,9 @@ _ALL: Final = (
         ends=Outcome.UPSTREAM_UNREACHABLE,
     ),
     Scenario(
-        "no-head",
-        "upstream takes the request and says nothing: heartbeats, of which one is under"
-        " way when the budget is over",
-        upstream="simulator/no-answer",
-        read_every_s=1.3,
-        ends=Outcome.FIRST_TOKEN_TIMEOUT,
-    ),
-    Scenario(
         "silent",
         "two pieces, then silence: heartbeats, then the idle budget",
         upstream="simulator/silent?at=2",
-        ends=Outcome.STREAM_IDLE_TIMEOUT,
-    ),
-    Scenario(
-        "slow-heartbeat",
-        "the same to a client that takes so long to read each write that a heartbeat"
-        " would be due meanwhile",
-        upstream="simulator/silent?at=1",
-        read_every_s=1.9,
-        always=("stop",),  # it must meet each state of a heartbeat
         ends=Outcome.STREAM_IDLE_TIMEOUT,
     ),
     Scenario(
@@ -178,13 +195,6 @@ _ALL: Final = (
         "content that arrives while a heartbeat is being written waits for it",
         upstream="simulator/fast?chunks=2&first_token_ms=50&delay_ms=4000",
         read_every_s=1.5,
-    ),
-    Scenario(
-        "stuck-client",
-        "a client that reads nothing, and no server that cuts it off",
-        upstream="simulator/fast?chunks=1",
-        read_every_s=60.0,
-        ends=Outcome.FIRST_TOKEN_TIMEOUT,
     ),
     Scenario(
         "endless",
@@ -287,16 +297,6 @@ _ALL: Final = (
         upstream="simulator/fast?chunks=1",
         valkey="up",
         warm=1,  # by then coredis has its connections
-    ),
-    Scenario(
-        "shared-slow",
-        "the same, one permit, a Valkey that takes its time, and a second stream",
-        upstream="simulator/fast?chunks=1",
-        valkey="slow",
-        settings={"MAX_CONCURRENT_STREAMS": "1"},
-        neighbour="simulator/fast?chunks=1",
-        warm=1,
-        ends=None,
     ),
     Scenario(
         "shared-lost",

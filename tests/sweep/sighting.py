@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tests.sweep.scenario import TARGET
+from trio_ai_stream.http.application import Application
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.transport import UpstreamTransport
 from trio_ai_stream.upstream.transport.links import ByteLink, SocketLink, StreamLink
@@ -37,7 +40,7 @@ class Sighting:
     permits_held: int
     counted: int  # streams that Valkey counts, if it is there and quick
     open_wires: int
-    kept_wires: int  # of them the target's own
+    kept_wires: int  # of them those that the target has used
     idle: int  # connections as the pool counts them
     in_use: int
     generating: int  # open requests as upstream sees them, of the target
@@ -83,6 +86,16 @@ def _carrier(link: ByteLink) -> object:
         case StreamLink():
             return link._stream
     return None  # it is closed
+
+
+def rows_kept(app: Application) -> int | None:
+    """Count the rows of the ledger, if there is one and it is closed."""
+    ledger = app.services.billing.ledger
+    if ledger is None:
+        return None
+    with contextlib.closing(sqlite3.connect(ledger._path)) as database:
+        (count,) = database.execute("SELECT count(*) FROM streams").fetchone()
+    return int(count)
 
 
 def _counted(world: World) -> int:
@@ -134,7 +147,7 @@ def sight(world: World) -> Sighting:
         counted=_counted(world),
         permits_held=world.app.services.gate.status().permits.held,
         open_wires=len(world.network.live_wires()),
-        kept_wires=len(world.wires_of_target()),
+        kept_wires=sum(wire.requests > 0 for wire in world.network.live_wires()),
         idle=pool.idle,
         in_use=pool.live + pool.connecting,
         generating=sum(

@@ -87,8 +87,8 @@ class _Noted(trio.abc.Stream):
         self._wire = wire
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._wire.received(bytes(data))  # it is in flight before the first await
         await self._stream.send_all(data)
-        self._wire.received(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 
 from tests.sweep.causes import SCOPE_KINDS, scope_kind
-from tests.sweep.mutants.arms import Verdict
 from tests.sweep.mutants.catalogue import MUTANTS
 from tests.sweep.mutants.trial import kill_table
+from tests.sweep.mutants.verdict import Verdict
 from tests.sweep.recorded import FOLDER, Recorded
 from tests.sweep.sweeping import ALLOWED
 from trio_sweep.program import SCOPE

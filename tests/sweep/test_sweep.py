@@ -14,7 +14,7 @@ import trio
 from tests.sweep import tables
 from tests.sweep.__main__ import main, replay_token
 from tests.sweep.causes import SCOPE_KINDS, scope_kind
-from tests.sweep.mutants.arms import Verdict
+from tests.sweep.mutants.verdict import Verdict
 from tests.sweep.programs import program, quiet
 from tests.sweep.recorded import Recorded
 from tests.sweep.scenarios import SCENARIOS

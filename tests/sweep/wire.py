@@ -132,7 +132,7 @@ class Wire(abc.ABC):
         self._tick = tick
         self.sends: list[tuple[int, str]] = []  # (tick, whose request)
         self.owner = ""
-        self.requests = 0  # of the swept stream
+        self.requests = 0  # of the swept stream; others may follow
         self.answered = b""  # upstream's bytes of the current response
 
     @property

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from cancel_lab.progress import Progress
-from tests.sweep.mutants.arms import Verdict
 from tests.sweep.mutants.catalogue import MUTANTS
 from tests.sweep.mutants.trial import kill_table, trial
+from tests.sweep.mutants.verdict import Verdict
 
 ARMS = ("sweep", "random", "one-task")
 
@@ -27,7 +27,7 @@ def main() -> int:
     )
     parser.add_argument("--arm", action="append", choices=ARMS, help="repeatable")
     parser.add_argument(
-        "--budget", type=int, default=4000, help="runs for each mutant and arm"
+        "--budget", type=int, default=1500, help="runs for each mutant and arm"
     )
     parser.add_argument(
         "--record", type=Path, help="write to this file; continue what it holds"

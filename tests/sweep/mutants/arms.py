@@ -14,9 +14,8 @@ import random
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from tests.sweep.causes import CAUSES, Cause, carry_out
+from tests.sweep.mutants.verdict import Verdict
 from tests.sweep.programs import program, quiet
 from tests.sweep.scenarios import SCENARIOS
 from tests.sweep.sweeping import plans
@@ -28,18 +27,6 @@ from trio_sweep.run import Run, run_once
 from trio_sweep.token import Token
 
 ARMS: Final = ("sweep", "random", "one-task")
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """`runs` it took, or that were made in vain; `replay` repeats the run that told."""
-
-    mutant: str
-    arm: str
-    killed: bool
-    runs: int
-    invariant: str = ""
-    found: str = ""
-    replay: str = ""
 
 
 def judge(mutant: str, arm: str, budget: int) -> Verdict:

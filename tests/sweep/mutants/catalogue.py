@@ -405,6 +405,26 @@ _PARTIES: Final = (
         "self._forget(_1)",
     ),
     Mutant(
+        "bill-untold",
+        "a stream's bill is told to nobody: its row is missing in the ledger",
+        "Stream.tell_bill",
+        "on_bill(_1)",
+    ),
+    Mutant(
+        "error-after-the-last-event",
+        "an API's own last event is followed by an error of ours",
+        "NamedEventEncoder.ending",
+        "self._over",
+        "False",
+    ),
+    Mutant(
+        "named-error-unsaid",
+        "a stream of named events that failed ends without its error",
+        "NamedEventEncoder.ending",
+        "_1 is None",
+        "True",
+    ),
+    Mutant(
         "early-answer-unheard",
         "a request goes on being sent after upstream has refused it",
         "_exchange_large",

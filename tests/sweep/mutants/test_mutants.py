@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.sweep.mutants.arms import Verdict
 from tests.sweep.mutants.catalogue import MUTANTS
 from tests.sweep.mutants.mutant import Mutant, StaleMutantError
-from tests.sweep.mutants.trial import kill_table, trial
+from tests.sweep.mutants.trial import kill_table
+from tests.sweep.mutants.verdict import Verdict
 
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=list(MUTANTS))
@@ -69,20 +73,31 @@ def test_an_edit_is_made_in_the_tree_whatever_the_names(old, new, gives):
 @pytest.mark.parametrize(
     ("name", "budget"), [("swallow-cancelled", 60), ("await-after-permit", 400)]
 )
-def test_the_sweep_finds_a_mutant_within_its_first_runs(name, budget):
+def test_the_sweep_finds_a_mutant_within_its_first_runs(name, budget, tmp_path):
     """A mistake on the way of every stream is found in the first scenarios.
 
     In the very first if any cause shows it; later if only one cause does, because each
     scenario begins with another one.
     """
-    verdict = trial(name, "sweep", budget)
-    assert verdict.killed, verdict
+    status, verdict = searched(tmp_path, name, budget)
+    assert (status, verdict.killed) == (0, True)
     assert verdict.replay
 
 
-def test_the_program_as_it_is_passes_as_no_mutant():
+def test_the_program_as_it_is_passes_as_no_mutant(tmp_path):
     """An arm that would call anything a mutant finds nothing in the true program."""
-    assert not trial("none", "sweep", 60).killed
+    status, verdict = searched(tmp_path, "none", 60)
+    assert (status, verdict.killed) == (0, False)
+
+
+def searched(folder: Path, name: str, budget: int) -> tuple[int, Verdict]:
+    """Let the command search for a mutant."""
+    path = folder / "verdicts.json"
+    words = ["--arm", "sweep", "--budget", str(budget), "--record", str(path)]
+    command = [sys.executable, "-m", "tests.sweep.mutants", "--mutant", name, *words]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    (verdict,) = msgspec.json.decode(path.read_bytes(), type=list[Verdict])
+    return done.returncode, verdict
 
 
 def test_the_table_counts_what_each_arm_found():

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import subprocess
+import importlib
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
-from tests.sweep.mutants.arms import Verdict
+from tests.sweep.mutants.catalogue import MUTANTS
+from tests.sweep.mutants.mutant import install
+from tests.sweep.mutants.verdict import Verdict
 
 # A mutant may run in circles where no instrument gets a turn; that is found too.
 PATIENCE_S: Final = 1800.0
-_decode = msgspec.json.Decoder(Verdict).decode
+# What takes long to import and holds nothing of the program.
+_OTHERS: Final = (
+    "coredis.pool",
+    "httpx",
+    "hypercorn.trio",
+    "markdown_it",
+    "prometheus_client",
+    "pydantic",
+    "quart_cors",
+    "quart_trio",
+    "trio.testing",
+    "trustme",
+)
+_decode = msgspec.json.Decoder(Verdict | str).decode
 
 
 class TrialError(RuntimeError):
@@ -25,24 +43,47 @@ def trial(
 ) -> Verdict:
     """Run one arm against one mutant, `none` being the program as it is.
 
+    For a process that has not imported the program. Its children, one for each pair,
+    import it when the mutant is installed; what else they need, they find imported.
+
     :raises TrialError: with the child's last words, if it failed.
     """
-    command = [sys.executable, "-m", "tests.sweep.mutants.child"]
-    try:
-        done = subprocess.run(
-            [*command, mutant, arm, str(budget)],
-            capture_output=True,
-            timeout=patience_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    for module in _OTHERS:
+        importlib.import_module(module)
+    ours, theirs = os.pipe()
+    process = os.fork()
+    if process == 0:
+        _judge(mutant, arm, budget, theirs)
+    os.close(theirs)
+    with open(ours, "rb") as pipe:
+        ended = bool(select.select([pipe], [], [], patience_s)[0])
+        if not ended:
+            os.kill(process, signal.SIGKILL)
+        said = pipe.read()
+    os.waitpid(process, 0)
+    if not ended:
         return Verdict(
             mutant=mutant, arm=arm, killed=True, runs=0, invariant="ends at all"
         )
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise TrialError(f"{mutant}, {arm}: {words[-1] if words else 'no words'}")
-    return _decode(done.stdout)
+    verdict: Verdict | str = _decode(said) if said else "no words"
+    if isinstance(verdict, str):
+        raise TrialError(f"{mutant}, {arm}: {verdict}")
+    return verdict
+
+
+def _judge(mutant: str, arm: str, budget: int, results: int) -> NoReturn:
+    """Judge a mutant in this process, and end it, whatever happens."""
+    try:
+        if mutant != "none":
+            install(MUTANTS[mutant])
+        from tests.sweep.mutants.arms import judge
+
+        said: Verdict | str = judge(mutant, arm, budget)
+    except BaseException as exc:
+        said = f"{type(exc).__name__}: {exc}"
+    os.write(results, msgspec.json.encode(said))
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def kill_table(verdicts: Sequence[Verdict], mistakes: dict[str, str]) -> str:
