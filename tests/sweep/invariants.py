@@ -156,13 +156,6 @@ def _record_agrees(run: Judged) -> str | None:
     return None
 
 
-def _rows_kept(run: Judged) -> str | None:
-    world = run.world
-    if world.rows is None or world.rows == len(world.records):
-        return None
-    return f"{world.rows} rows in the ledger, of {len(world.records)} streams"
-
-
 def _metrics_agree(run: Judged) -> str | None:
     """Compare what the metrics have counted since the run began with the records."""
     sighting = run.world.sighting
@@ -274,7 +267,6 @@ CHECKS: Final[dict[str, Check]] = {
     "I3 one terminal event": _terminal_event,
     "I3 record agrees": _record_agrees,
     "I3 metrics agree": _metrics_agree,
-    "I3 each has its row": _rows_kept,
     "I4 permit and entry released": _permits_back,
     "I6 cause recorded": wrong_outcome,
     "I8 pool whole": _pool_whole,

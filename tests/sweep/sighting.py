@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tests.sweep.scenario import TARGET
-from trio_ai_stream.http.application import Application
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.upstream.transport import UpstreamTransport
 from trio_ai_stream.upstream.transport.links import ByteLink, SocketLink, StreamLink
@@ -86,16 +83,6 @@ def _carrier(link: ByteLink) -> object:
         case StreamLink():
             return link._stream
     return None  # it is closed
-
-
-def rows_kept(app: Application) -> int | None:
-    """Count the rows of the ledger, if there is one and it is closed."""
-    ledger = app.services.billing.ledger
-    if ledger is None:
-        return None
-    with contextlib.closing(sqlite3.connect(ledger._path)) as database:
-        (count,) = database.execute("SELECT count(*) FROM streams").fetchone()
-    return int(count)
 
 
 def _counted(world: World) -> int:

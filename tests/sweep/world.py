@@ -29,7 +29,6 @@ from tests.sweep.sighting import (
     Sighting,
     carriers_in_use,
     counts_of,
-    rows_kept,
     sight,
     tasks_of_server,
 )
@@ -77,7 +76,6 @@ class World:
         self.billed: list[str] | None = None  # the requests that the ledger has
         self.dials = 0
         self.left_open = 0  # connections that the server held after its shutdown
-        self.rows: int | None = None  # in the ledger, if there is one
         self.server_scope: trio.CancelScope
         self.network: Network
         self.app: Application
@@ -167,7 +165,6 @@ class World:
                 self.billed = ledger_of(self.app) if self.scenario.ledger else None
                 self.dials = len(self.network.dials)
                 self.left_open = len(self.network.live_wires())
-                self.rows = rows_kept(self.app)
                 outside.cancel_scope.cancel(reason="the run is over")
 
     def _reach_upstream_otherwise(self) -> None:

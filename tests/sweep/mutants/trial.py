@@ -79,7 +79,7 @@ def _judge(mutant: str, arm: str, budget: int, results: int) -> NoReturn:
         from tests.sweep.mutants.arms import judge
 
         said: Verdict | str = judge(mutant, arm, budget)
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: ASYNC103  # this process ends
         said = f"{type(exc).__name__}: {exc}"
     os.write(results, msgspec.json.encode(said))
     sys.stderr.flush()
