@@ -130,3 +130,14 @@ def test_a_model_cannot_steer_what_is_drawn() -> None:
     assert "\x1bc" not in drawn.out.getvalue()
     assert "https://x.example/\ufffd]52;c;eA==" in drawn.text()
     assert "a\ufffd]0;taken\ufffd" in drawn.text()
+
+
+def test_what_is_said_in_between_does_not_cut_a_block_in_two() -> None:
+    """A lost connection is told above the list that goes on to grow."""
+    drawn = Drawn(20)
+    drawn.feed("content", "1. one\n2. tw")
+    drawn.screen.refresh()
+    drawn.screen.note("connection lost")
+    drawn.feed("content", "o\n3. three\n")
+    drawn.screen.end("completed")
+    assert drawn.text().splitlines() == [" 1 one", " 2 two", " 3 three"]

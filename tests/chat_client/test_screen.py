@@ -72,6 +72,16 @@ def test_half_a_character_is_replaced() -> None:
     assert out.getvalue() == screen.text == "a\ufffd"
 
 
+def test_what_is_said_in_between_has_a_line_of_its_own_on_a_terminal() -> None:
+    """In a pipe the answer stays as it is."""
+    for out, shown in ((Terminal(), "a\nb"), (io.StringIO(), "ab")):
+        screen = Screen(out, io.StringIO())
+        screen.event(chunk(content="a"))
+        screen.note("connection lost")
+        screen.event(chunk(content="b"))
+        assert out.getvalue() == shown
+
+
 REASONING = chunk(reasoning="Hm,\x1b[2J")
 
 

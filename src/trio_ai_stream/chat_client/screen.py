@@ -95,7 +95,9 @@ class Screen:
             self._write("\n")
 
     def note(self, line: str) -> None:
-        """Say something that is not the answer."""
+        """Say something that is not the answer; on a terminal, on a line of its own."""
+        if self._terminal and self._line_is_open:
+            self.end_line()
         self._err.write(f"[{harmless(line)}]\n")
         self._err.flush()
 
