@@ -8,9 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.billing.test_usage_ledger import row
 from tests.support.logs import logged
 from tests.support.world import World, world
-from trio_ai_stream.billing.reconciler import tokens_after_close
+from trio_ai_stream.billing.reconciler import Reconciler, tokens_after_close
 from trio_ai_stream.wire.bill import Basis, Bill
 
 SLOW = "delay_ms=20&endless=1"
@@ -125,6 +126,14 @@ async def test_few_are_asked_for_at_a_time(autojump_clock: MockClock) -> None:
             most = max(most, w.transport.statistics().live)
             await trio.sleep(0.001)
         assert most <= 4
+
+
+async def test_a_bill_too_many_stays_an_estimate() -> None:
+    """The queue is bounded; what does not fit is not looked up."""
+    reconciler = Reconciler(lambda *_: None, for_s=300, limit=2)
+    one = row(Basis.ESTIMATED)
+    assert [reconciler.put(one) for _ in range(3)] == [True, True, False]
+    assert len(reconciler) == 2
 
 
 def test_only_what_exceeds_the_error_is_called_waste() -> None:

@@ -188,3 +188,35 @@ def test_what_was_spent_before_midnight_is_not_of_the_new_day(
         monkeypatch.setattr(spending, "today", lambda day=day: day)
         totals.add("team", 5)
         assert totals.known("team") == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "day", "month"),
+    [
+        ("2026-11-30T23:59:59", "2026-12-01", "2026-12-01"),
+        ("2026-12-31T00:00:00", "2027-01-01", "2027-01-01"),
+        ("2027-01-31T12:00:00", "2027-02-01", "2027-02-01"),
+        ("2028-02-28T12:00:00", "2028-02-29", "2028-03-01"),
+        ("2026-03-29T01:30:00", "2026-03-30", "2026-04-01"),  # Europe's clocks change
+    ],
+)
+def test_budgets_are_new_at_midnight_utc(
+    now: str, day: str, month: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the next day and the first of the next month, whatever their lengths."""
+
+    class Fixed(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.fromisoformat(now).replace(tzinfo=tz)
+
+    monkeypatch.setattr(spending, "datetime", Fixed)
+    key = NamedKey.model_validate(
+        {"name": "a", "key": "some-key", "usd_per_day": 1, "usd_per_month": 1}
+    )
+    for spent, new in ((Spent(NANO, 0), day), (Spent(0, NANO), month)):
+        problem = exhausted(key, spent)
+        assert problem is not None
+        assert problem.message.endswith(f"new at {new}T00:00:00Z")
+        wait = datetime.fromisoformat(new) - datetime.fromisoformat(now)
+        assert problem.retry_after == wait.total_seconds()

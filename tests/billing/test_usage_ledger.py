@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from trio.testing import MockClock
 from tests.support.logs import logged
 from tests.support.records import ended
 from tests.support.world import world
-from trio_ai_stream.billing import journal
+from trio_ai_stream.billing import journal, usage_ledger
 from trio_ai_stream.billing.journal import Journal
 from trio_ai_stream.billing.ledger_row import LedgerRow, row_of
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.billing.usage_ledger import UsageLedger
+from trio_ai_stream.billing.usage_report import UsageQuery
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.wire.bill import Basis, Bill
 
@@ -272,3 +274,45 @@ def test_a_full_disk_costs_whole_rows_only(tmp_path: Path) -> None:
     assert 0 < lost(done.stdout) < 60
     trio.run(write, ledger(path))
     assert total(path)["streams"] == 61 - lost(done.stdout)
+
+
+async def test_a_database_that_hangs_holds_no_shutdown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are in the journal, and the next start moves them, once."""
+    monkeypatch.setattr(usage_ledger, "LAST_WRITE_S", 0.1)
+    path = tmp_path / "ledger.db"
+    subject = ledger(path)
+    with trio.fail_after(10), closing(sqlite3.connect(path)) as other:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(subject.run, print)
+            other.execute("BEGIN IMMEDIATE")  # it waits for this for a second
+            for number in range(5):
+                subject.put(row(request_id=f"r-{number}"))
+            began = trio.current_time()
+            nursery.cancel_scope.cancel(reason="test")
+        assert trio.current_time() - began < 0.6
+        assert journals(tmp_path)
+        other.rollback()
+        await write(ledger(path))
+    assert total(path)["streams"] == 5
+
+
+def test_days_are_those_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the server stands, and also when its clocks are put forward."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        database = UsageDatabase(tmp_path / "ledger.db")
+        forward = datetime(2026, 3, 8, tzinfo=UTC)  # the clocks' day there
+        for hours in (-1, 0, 7, 23, 24):
+            ended_at = (forward + timedelta(hours=hours)).timestamp()
+            database.put(msgspec.json.encode(row(ended_at=ended_at)) + b"\n")
+        days = {one["day"]: one["streams"] for one in database.sums(["day"])}
+        assert days == {"2026-03-07": 1, "2026-03-08": 3, "2026-03-09": 1}
+        query = UsageQuery.parse({"since": "2026-03-08", "until": "2026-03-09"})
+        assert [one["streams"] for one in query.rows(database)] == [3]
+        database.close()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
