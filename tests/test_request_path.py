@@ -76,13 +76,13 @@ async def ask(port: int, chunks: int) -> None:
         assert b'"type":"done"' in answer
 
 
-async def traced(*sizes: int) -> list[list[Place]]:
+async def traced(*sizes: int, **env: str) -> list[list[Place]]:
     """Serve an answer of each size, on a server that is warm; return what was called.
 
     Loopback, the real server with its log, and the simulator behind a real socket.
     """
     configure_logging("INFO", "json", io.StringIO())
-    settings = load_settings({"UPSTREAM": "simulator"}, None)
+    settings = load_settings({"UPSTREAM": "simulator", **env}, None)
     app = create_app(settings)
     config = Config()
     config.bind, config.worker_class = ["127.0.0.1:0"], "trio"
@@ -135,3 +135,19 @@ async def test_the_path_is_as_short_as_it_is_said_to_be() -> None:
     assert said is not None
     assert round(sum(added.values()) / events) <= int(said[1]), added
     assert len({file for file, _ in added}) <= int(said[2]), added
+
+
+async def test_a_ledger_is_called_once_a_stream_at_its_end(tmp_path: Path) -> None:
+    """So first content and relay cost what they do without, but for its thread."""
+    with trio.fail_after(30):
+        ledger = str(tmp_path / "ledger.db")
+        (calls,) = await traced(23, LEDGER_FILE=ledger)
+    end = calls.index(("stream/stream.py", "Stream.end"))
+    for place in (
+        ("billing/billing.py", "Billing.stream_ended"),
+        ("billing/ledger_row.py", "row_of"),
+        ("billing/usage_ledger.py", "UsageLedger.put"),
+        ("billing/journal.py", "Journal.append"),
+    ):
+        assert place not in calls[:end]
+        assert calls[end:].count(place) == 1
