@@ -64,23 +64,25 @@ class Transcript:
 
     def note(self, items: Sequence[Item]) -> int | None:
         """Take note of a block; return how much of it comes before it fails."""
-        size = texts = 0  # local ones: this loop sees every event
+        texts: list[str] = []
+        found = texts.append  # this loop sees every event; texts are measured at once
         for index, item in enumerate(items):
             if type(item) is str:
-                size += len(item) if item.isascii() else text_size(item)
-                texts += 1
+                found(item)
             elif type(item) is not Raw:
-                if size:
+                if not self.begun and any(texts):
                     self.begun = True
                 if self._note_rare(item):
-                    self.answer.text_size += size
-                    self.answer.texts += texts
+                    self.answer.text_size += text_size("".join(texts))
+                    self.answer.texts += len(texts)
                     told = self.failure is not None and self.failure.told
                     return index + told
-        if size:
-            self.begun = True
+        if texts:
+            text = "".join(texts)
+            self.begun = self.begun or bool(text)
+            size = len(text) if text.isascii() else text_size(text)
             self.answer.text_size += size
-            self.answer.texts += texts
+            self.answer.texts += len(texts)
         return None
 
     def _note_rare(self, item: Item) -> bool:
