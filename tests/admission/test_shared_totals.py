@@ -140,20 +140,31 @@ async def test_answers_in_another_order_count_nothing_twice(
 
 
 @pytest.mark.parametrize(
-    ("policy", "answer"), [("local", Spent(9, 9)), ("open", Spent()), ("closed", None)]
+    ("policy", "answer"),
+    [("local", Spent(14, 14)), ("open", Spent()), ("closed", None)],
 )
 async def test_without_valkey_the_policy_decides(
     policy: Policy, answer: Spent | None, own_valkey: Server, make_gate: GateMaker
 ) -> None:
-    """And what was not pushed is pushed once it is back."""
+    """And what was not pushed is pushed once it is back.
+
+    What a process spends meanwhile, the other one may as well.
+    """
     with trio.fail_after(30):
-        async with pushing(own_valkey, make_gate, policy) as (totals, _):
+        async with (
+            pushing(own_valkey, make_gate, policy) as (totals, _),
+            connected(own_valkey, make_gate),
+        ):
+            fleet = totals._leases
+            await until(lambda: fleet.fleet.processes == 2)
             totals.add("a", 4)
             await totals.leave()  # it has been pushed
             own_valkey.stop()
             totals.add("a", 5)
             asked = await totals.ask("a")
             assert asked == answer
+            await totals.refresh(["a"])  # of which nothing comes, and nothing is said
+            assert totals.known("a") == Spent(9, 9)
             own_valkey.start()  # and it has forgotten everything
             link = totals._link
             await until(lambda: link.up)

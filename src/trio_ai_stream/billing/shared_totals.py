@@ -3,8 +3,9 @@
 Each process adds up what its streams cost and pushes the sums in batches, of one day
 each. A batch has a number, so that one that was pushed twice (there was no answer in
 time) counts once. Without Valkey RATE_LIMIT_FALLBACK decides as for rates: `local` goes
-by the totals that were seen last and what this process has spent since, `open` admits,
-`closed` refuses; what was not pushed is pushed once it is back.
+by the totals that were seen last and what this process has spent since, as if the other
+processes had spent as much; `open` admits, `closed` refuses. What was not pushed is
+pushed once it is back.
 
     {prefix}:spent:DAY       hash    name -> billionths of a dollar
     {prefix}:spent:MONTH     hash    the same
@@ -99,6 +100,7 @@ class SharedTotals:
         retention_s: float,
     ) -> None:
         self._link = gate.link
+        self._leases = gate.leases
         self._keys = gate.keys
         self._metrics = metrics
         self._policy = policy
@@ -120,10 +122,14 @@ class SharedTotals:
 
     def known(self, name: str) -> Spent:
         """Return what was seen last, and what is not pushed yet."""
+        return self._known(name)
+
+    def _known(self, name: str, processes: int = 1) -> Spent:
+        """Count what is not pushed as often as there are processes that spend."""
         spent = self._seen_today(name)
         for batch in (*self._new.values(), self._batch):
             if batch is not None:
-                spent = _with(spent, batch, name)
+                spent = _with(spent, batch, name, processes)
         return spent
 
     def _seen_today(self, name: str) -> Spent:
@@ -136,16 +142,25 @@ class SharedTotals:
     async def ask(self, name: str) -> Spent | None:
         """Ask Valkey, within its timeout; without an answer the policy decides."""
         try:
-            await self.refresh([name])
+            await self._see([name])
         except Unavailable as exc:
             self._metrics.gate_failed(exc.cause)
             if self._policy == "closed":
                 return None
             if self._policy == "open":
                 return Spent()
+            # The others spend meanwhile as well, and nobody sees it.
+            return self._known(name, max(1, self._leases.fleet.processes))
         return self.known(name)
 
     async def refresh(self, names: Iterable[str]) -> None:
+        """See what all hosts have spent; without an answer what was seen stays."""
+        try:
+            await self._see(names)
+        except Unavailable as exc:
+            self._metrics.gate_failed(exc.cause)
+
+    async def _see(self, names: Iterable[str]) -> None:
         """See what all hosts have spent.
 
         :raises Unavailable: there was no answer.
@@ -226,9 +241,9 @@ class SharedTotals:
         return f"{{{self._keys.prefix}}}:{kind}:{of}"
 
 
-def _with(spent: Spent, batch: UsageBatch, name: str) -> Spent:
+def _with(spent: Spent, batch: UsageBatch, name: str, times: int = 1) -> Spent:
     """Return what is spent this day and this month with what a batch holds of it."""
-    day, own = today(), batch.spent[name]
+    day, own = today(), batch.spent[name] * times
     return Spent(
         spent.day + (own if batch.day == day else 0),
         spent.month + (own if batch.day[:7] == day[:7] else 0),
