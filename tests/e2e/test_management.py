@@ -78,6 +78,8 @@ async def test_a_draining_server_can_still_be_scraped(name: str) -> None:
                 assert health.startswith("HTTP/1.1 200")
                 first = await curl(url + "/health", check=False)
                 assert not first.startswith("HTTP/1.1 200")
+                if command is SERVE:  # a second signal: the rest is not waited for
+                    running.process.terminate()
             assert "shutting_down" in "".join(lines)
             assert await running.process.wait() == 0
             assert await curl(management + "/health", check=False) == ""
