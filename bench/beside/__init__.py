@@ -1,0 +1,1 @@
+"""Resuming beside npm's resumable-stream."""

@@ -1,0 +1,217 @@
+"""`python -m bench.resuming latency|crowd`: what coming back to a stream takes.
+
+    uv run python -m bench.resuming latency --trials 100   # over each transport
+    uv run python -m bench.resuming crowd --streams 2000   # all lost at once
+
+Real processes on loopback; docs/resume.md has the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import socket
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from bench.bills import server
+from bench.load import Target
+from bench.processes import upstream
+from bench.rows.first import First
+from bench.rows.row import quantile
+from cancel_lab.clients.acts import Act, Transport
+from cancel_lab.clients.dial import dial
+from cancel_lab.clients.http1 import ChatRequest
+from cancel_lab.matrix.sites import certificate
+from cancel_lab.procfs import resident_bytes
+from cancel_lab.upstream import Upstream, simulating
+
+TRANSPORTS: Final = (
+    Transport.H1,
+    Transport.H1_TLS,
+    Transport.H2C,
+    Transport.H2_TLS,
+)
+GRACE_S: Final = 0.2
+# Streams that are begun, or lost, in one go.
+BATCH: Final = 200
+_METRIC: Final = re.compile(r"^trio_ai_stream_(\w+) (\S+)$", re.MULTILINE)
+
+
+def spread(name: str, values: Sequence[float]) -> str:
+    """Return quantiles as one cell of a table."""
+    p50, p99 = quantile(values, 0.5), quantile(values, 0.99)
+    return f"{name}: p50 {p50:.2f}, p99 {p99:.2f}, max {max(values):.2f} ms"
+
+
+async def trial(up: Upstream, port: int, transport: Transport) -> tuple[float, float]:
+    """Lose a stream, come back, lose it again; return two times in seconds.
+
+    From the request to the first replayed content, and from the end of the grace,
+    counted from the second loss, to upstream's notice.
+    """
+    tag, since = up.tag(), await up.newest()
+    model = f"simulator/fast?endless=1&delay_ms=5&size={tag}"
+    head = {"Content-Type": "application/json", "X-Stream-Grace": f"{GRACE_S:g}"}
+    body = json.dumps({"prompt": "go", "model": model}).encode()
+    first = await dial(
+        port, ChatRequest(path="/chat", body=body, headers=head), transport
+    )
+    await first.start()
+    await first.read_tokens(5)
+    await first.act(Act.FIN)
+    way = first.seen.headers["x-stream-resume"]
+    back = await dial(port, ChatRequest(path=way, body=b"", method="GET"), transport)
+    asked_ns = await back.start()
+    await back.read_tokens(5)
+    assert back.seen.first_token_ns is not None
+    lost_ns = await back.act(Act.FIN)
+    entry = await up.entry(tag, lambda one: one.client_gone_ns is not None, since=since)
+    assert entry.client_gone_ns is not None
+    resumed_s = (back.seen.first_token_ns - asked_ns) / 1e9
+    return resumed_s, (entry.client_gone_ns - lost_ns) / 1e9 - GRACE_S
+
+
+async def _latency(trials: int, transports: Sequence[Transport]) -> list[str]:
+    lines = []
+    async with simulating() as up:
+        with certificate() as (chain, key), ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            common = {"OPENROUTER_BASE_URL": up.base_url, "LOG_LEVEL": "WARNING"}
+            secured = {"TLS_CERT_FILE": str(chain), "TLS_KEY_FILE": str(key)}
+            ports: dict[bool, int] = {}
+            for tls in {transport.tls for transport in transports}:
+                settings = {**common, **secured} if tls else common
+                ours = server(Path(folder) / f"{tls}.log", **settings)
+                ports[tls], _ = stack.enter_context(ours)
+            for transport in transports:
+                times = [
+                    await trial(up, ports[transport.tls], transport)
+                    for _ in range(trials)
+                ]
+                resumed, noticed = zip(*times, strict=True)
+                lines.append(
+                    f"{transport}: "
+                    + spread("first replayed content", [1000 * t for t in resumed])
+                    + "; "
+                    + spread("upstream's notice", [1000 * t for t in noticed])
+                )
+    return lines
+
+
+def latency(arguments: argparse.Namespace) -> None:
+    """Print both times over each transport."""
+    transports = [Transport(name) for name in arguments.transports.split(",")]
+    for line in trio.run(_latency, arguments.trials, transports):
+        print(line)
+
+
+class Crowd:
+    """Streams with a grace that are begun, read to their first event, and lost."""
+
+    def __init__(self, port: int, grace_s: float) -> None:
+        self.port = port
+        body = json.dumps({"prompt": "go", "model": "bench/100000/1000"}).encode()
+        self._request = (
+            b"POST /chat HTTP/1.1\r\nHost: localhost\r\nX-Stream-Grace: %g\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (grace_s, len(body), body)
+        )
+        self.ways: list[str] = []
+
+    def begin_and_lose(self, count: int) -> None:
+        """Begin so many, and then close all of their connections."""
+        with ExitStack() as stack:
+            socks = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
+                for _ in range(count)
+            ]
+            for sock in socks:
+                sock.sendall(self._request)
+            for sock in socks:
+                head = b""
+                while b"\n\n" not in head:
+                    head += sock.recv(65_536)
+                found = re.search(rb"x-stream-resume: (\S+)", head, re.IGNORECASE)
+                assert found is not None, head
+                self.ways.append(found[1].decode())
+
+
+def _until(port: int, name: str, right: Callable[[float], bool]) -> float:
+    """Return a metric once it is right; it is sampled a few times a second."""
+    gives_up_at = time.monotonic() + 60
+    while True:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            metrics = dict(_METRIC.findall(answer.read().decode()))
+        value = float(metrics.get(name, "nan"))
+        if right(value):
+            return value
+        if time.monotonic() > gives_up_at:
+            raise TimeoutError(f"{name} stays {value:g}")
+        time.sleep(0.1)
+
+
+def crowd(arguments: argparse.Namespace) -> None:
+    """Print what many detached streams hold, cost others, and how they end."""
+    count, grace_s = arguments.streams, arguments.grace_s
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        upstream() as source,
+        server(
+            Path(folder) / "log",
+            OPENROUTER_BASE_URL=f"http://127.0.0.1:{source.port}/api/v1",
+            MAX_CONCURRENT_STREAMS="20000",
+            RECONCILE_SECS="0",
+        ) as (port, process),
+    ):
+        target = Target("ours", port)
+        First.run(target, 50)
+        alone = First.run(target, arguments.probes)
+        before, lost = resident_bytes(process.pid) or 0, Crowd(port, grace_s)
+        for start in range(0, count, BATCH):
+            lost.begin_and_lose(min(BATCH, count - start))
+        _until(port, "streams_detached", lambda value: value == count)
+        held = (resident_bytes(process.pid) or 0) - before
+        logged = _until(port, "grace_log_bytes", lambda value: value > 0)
+        among = First.run(target, arguments.probes)
+        _until(port, "streams_detached", lambda value: value == 0)
+        lines = (Path(folder) / "log").read_text().splitlines()
+    found = [json.loads(line) for line in lines if '"stream_ended"' in line]
+    records = [record for record in found if record["outcome"] == "abandoned"]
+    late = [record["detached_ms"] - 1000 * grace_s for record in records]
+    print(f"{count} detached streams: {held / 1000 / count:.1f} kB RSS each,")
+    print(f"  their logs {logged / 1000 / count:.2f} kB each")
+    for name, times in (("alone", alone), (f"among {count} detached", among)):
+        print(f"one more stream, {name}: first content {1000 * times[1]:.2f} ms")
+    print(f"abandoned: {len(records)}; {spread('later than its time', late)}")
+
+
+def main() -> int:
+    """Measure what is named and print it."""
+    parser = argparse.ArgumentParser(prog="python -m bench.resuming")
+    kinds = parser.add_subparsers(required=True)
+    one = kinds.add_parser("latency", help=latency.__doc__)
+    one.add_argument("--trials", type=int, default=100)
+    one.add_argument("--transports", default=",".join(TRANSPORTS))
+    one.set_defaults(run=latency)
+    one = kinds.add_parser("crowd", help=crowd.__doc__)
+    one.add_argument("--streams", type=int, default=2000)
+    one.add_argument("--grace-s", type=float, default=20.0)
+    one.add_argument("--probes", type=int, default=300)
+    one.set_defaults(run=crowd)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
