@@ -29,7 +29,7 @@ from bench.processes import upstream
 from bench.rows.first import First
 from bench.rows.row import quantile
 from cancel_lab.clients.acts import Act, Transport
-from cancel_lab.clients.dial import dial
+from cancel_lab.clients.dial import ChatStream, dial
 from cancel_lab.clients.http1 import ChatRequest
 from cancel_lab.matrix.sites import certificate
 from cancel_lab.procfs import resident_bytes
@@ -53,58 +53,97 @@ def spread(name: str, values: Sequence[float]) -> str:
     return f"{name}: p50 {p50:.2f}, p99 {p99:.2f}, max {max(values):.2f} ms"
 
 
-async def trial(up: Upstream, port: int, transport: Transport) -> tuple[float, float]:
-    """Lose a stream, come back, lose it again; return two times in seconds.
-
-    From the request to the first replayed content, and from the end of the grace,
-    counted from the second loss, to upstream's notice.
-    """
-    tag, since = up.tag(), await up.newest()
+async def begin(
+    port: int, transport: Transport, tag: int, grace_s: float
+) -> ChatStream:
+    """Begin a stream and read some of it."""
     model = f"simulator/fast?endless=1&delay_ms=5&size={tag}"
-    head = {"Content-Type": "application/json", "X-Stream-Grace": f"{GRACE_S:g}"}
+    head = {
+        "Content-Type": "application/json",
+        "X-Request-ID": str(tag),
+        "X-Stream-Grace": f"{grace_s:g}",
+    }
     body = json.dumps({"prompt": "go", "model": model}).encode()
-    first = await dial(
-        port, ChatRequest(path="/chat", body=body, headers=head), transport
-    )
-    await first.start()
-    await first.read_tokens(5)
+    request = ChatRequest(path="/chat", body=body, headers=head)
+    stream = await dial(port, request, transport)
+    await stream.start()
+    await stream.read_tokens(5)
+    return stream
+
+
+async def resumed_ms(up: Upstream, port: int, transport: Transport) -> float:
+    """Return the time from a request that comes back to the first replayed content."""
+    first = await begin(port, transport, up.tag(), 60)
     await first.act(Act.FIN)
     way = first.seen.headers["x-stream-resume"]
     back = await dial(port, ChatRequest(path=way, body=b"", method="GET"), transport)
     asked_ns = await back.start()
     await back.read_tokens(5)
+    await back.act(Act.FIN)
     assert back.seen.first_token_ns is not None
-    lost_ns = await back.act(Act.FIN)
+    path = way.partition("/events")[0]
+    ended = await dial(
+        port, ChatRequest(path=path, body=b"", method="DELETE"), transport
+    )
+    await ended.start()
+    await ended.read_to_end()
+    ended.connection.close()
+    return (back.seen.first_token_ns - asked_ns) / 1e6
+
+
+async def noticed_ms(
+    up: Upstream, port: int, transport: Transport, log: Path
+) -> tuple[float, float]:
+    """Return how late a grace ended, and how long upstream's notice took from there.
+
+    The second begins at the client's loss, so it has the server's notice of that, too.
+    """
+    tag, since = up.tag(), await up.newest()
+    stream = await begin(port, transport, tag, GRACE_S)
+    lost_ns = await stream.act(Act.FIN)
     entry = await up.entry(tag, lambda one: one.client_gone_ns is not None, since=since)
     assert entry.client_gone_ns is not None
-    resumed_s = (back.seen.first_token_ns - asked_ns) / 1e9
-    return resumed_s, (entry.client_gone_ns - lost_ns) / 1e9 - GRACE_S
+    detached_ms = _detached_ms(log, str(tag))
+    late_ms = detached_ms - 1000 * GRACE_S
+    return late_ms, (entry.client_gone_ns - lost_ns) / 1e6 - detached_ms
+
+
+def _detached_ms(log: Path, request_id: str) -> float:
+    gives_up_at = time.monotonic() + 10
+    while time.monotonic() < gives_up_at:
+        for line in log.read_text().splitlines():
+            if '"stream_ended"' in line:
+                record = json.loads(line)
+                if record["request_id"] == request_id:
+                    return float(record["detached_ms"])
+        time.sleep(0.01)
+    raise TimeoutError(f"no record of {request_id}")
 
 
 async def _latency(trials: int, transports: Sequence[Transport]) -> list[str]:
     lines = []
     async with simulating() as up:
         with certificate() as (chain, key), ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            common = {"OPENROUTER_BASE_URL": up.base_url, "LOG_LEVEL": "WARNING"}
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            common = {"OPENROUTER_BASE_URL": up.base_url}
             secured = {"TLS_CERT_FILE": str(chain), "TLS_KEY_FILE": str(key)}
             ports: dict[bool, int] = {}
             for tls in {transport.tls for transport in transports}:
                 settings = {**common, **secured} if tls else common
-                ours = server(Path(folder) / f"{tls}.log", **settings)
+                ours = server(folder / f"{tls}.log", **settings)
                 ports[tls], _ = stack.enter_context(ours)
             for transport in transports:
-                times = [
-                    await trial(up, ports[transport.tls], transport)
-                    for _ in range(trials)
+                port, log = ports[transport.tls], folder / f"{transport.tls}.log"
+                resumed = [await resumed_ms(up, port, transport) for _ in range(trials)]
+                ends = [
+                    await noticed_ms(up, port, transport, log) for _ in range(trials)
                 ]
-                resumed, noticed = zip(*times, strict=True)
-                lines.append(
-                    f"{transport}: "
-                    + spread("first replayed content", [1000 * t for t in resumed])
-                    + "; "
-                    + spread("upstream's notice", [1000 * t for t in noticed])
-                )
+                late, noticed = zip(*ends, strict=True)
+                lines += [
+                    f"{transport}: " + spread("first replayed content", resumed),
+                    "  " + spread("the grace's end is late", late),
+                    "  " + spread("upstream's notice of it", noticed),
+                ]
     return lines
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from types import FrameType
 from typing import Any, Final
 
 import msgspec
@@ -102,6 +104,25 @@ async def test_who_asks_gets_ids_and_a_way_back(
         assert len(w.services.resumables) == 0
         assert w.services.resumables.budget.held == 0
         w.assert_clean()
+
+
+async def test_who_does_not_ask_pays_nothing(autojump_clock: MockClock) -> None:
+    """A stream without a grace runs no function of resuming."""
+    async with world() as w:
+        await over(begin(w, grace=""))
+        called: set[str] = set()
+
+        def note(frame: FrameType, _event: str, _arg: object) -> None:
+            called.add(frame.f_code.co_filename)
+
+        sys.setprofile(note)
+        try:
+            await over(begin(w, grace=""))
+        finally:
+            sys.setprofile(None)
+        assert any(name.endswith("stream/relay.py") for name in called)
+        of_resuming = re.compile("trio_ai_stream/(resume/|http/(resum|peer_))")
+        assert not [name for name in called if of_resuming.search(name)]
 
 
 @pytest.mark.parametrize("path", PATHS)
