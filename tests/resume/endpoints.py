@@ -16,6 +16,16 @@ SAID: Final[Mapping[str, Mapping[str, Any]]] = {
     "/v1/messages": {"messages": _MESSAGES, "max_tokens": 99, "stream": True},
     "/v1/responses": {"input": "hello", "stream": True},
 }
+# What an answer ends with, whole or not. Where the API's own last event has been said,
+# a cancel that comes behind it says no error.
+TERMINAL: Final = {
+    "/chat": re.compile(rb'"type":"(?:done|error)"'),
+    COMPLETIONS: re.compile(rb'data: \[DONE\]|"finish_reason":"error"'),
+    "/v1/messages": re.compile(rb"^event: (?:message_stop|error)$", re.MULTILINE),
+    "/v1/responses": re.compile(
+        rb"^event: (?:response\.(?:completed|failed|incomplete)|error)$", re.MULTILINE
+    ),
+}
 VARYING: Final = re.compile(rb'"created(?:_at)?":\d+|gen-[\w-]+')
 
 

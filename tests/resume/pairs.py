@@ -2,14 +2,14 @@
 
 A step is one turn of one task, of any part of the application. In the same step the
 client is found gone, or its next request arrives, or another cause ends the stream.
-`python -m tests.resume.pairs` tries every pair; the test of the same name some.
+`python -m tests.sweep --full` tries every pair, `--resume N` each N-th step with each
+N-th; the test of the same name some.
 """
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -17,9 +17,11 @@ from typing import Any, Final
 import trio
 from trio.testing import MockClock
 
-from tests.resume.endpoints import SAID, VARYING
+from tests.resume.endpoints import SAID, TERMINAL, VARYING
 from tests.support.world import Visit, World, world
+from tests.sweep.programs import quiet
 from trio_ai_stream.wire.record import Outcome
+from trio_sweep.parallel import spread
 
 GRACE_S: Final = 5.0
 MODEL: Final = "simulator/default?chunks=3&delay_ms=10"
@@ -170,7 +172,7 @@ def judge(plan: Plan, whole: bytes) -> str:
             problems.append("not the beginning of the undisturbed stream")
     elif outcomes[0] in causes:
         if last.ended.is_set() and last.status == 200:
-            terminal = body.count(b'"error_type"')
+            terminal = len(TERMINAL[plan.path].findall(body))
             if terminal != 1:
                 problems.append(f"{terminal} terminal events")
     elif outcomes[0] is Outcome.ABANDONED:
@@ -196,24 +198,17 @@ def plans(path: str, steps: int, *, stride: int) -> list[Plan]:
     return made
 
 
-def sweep(path: str, *, stride: int) -> tuple[int, list[str]]:
+def sweep(path: str, *, stride: int, jobs: int = 1) -> tuple[int, list[str]]:
     """Try all pairs, or those `stride` steps apart; return how many, and what fails."""
     steps, whole, _, _ = run(Plan(path, ()))
     tried: Sequence[Plan] = plans(path, steps, stride=stride)
-    return len(tried), [wrong for plan in tried if (wrong := judge(plan, whole))]
+    verdicts = spread(lambda number: judge(tried[number], whole), len(tried), jobs)
+    return len(tried), [wrong for wrong in verdicts if wrong]
 
 
-def main() -> int:
-    """Try every pair on every endpoint, or each n-th of the command line."""
-    stride = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    bad = 0
-    for path in SAID:
-        count, problems = sweep(path, stride=stride)
-        bad += len(problems)
-        lines = [f"{path}: {count} runs, {len(problems)} violations", *problems[:20]]
-        sys.stdout.write("\n".join([*lines, ""]))
-    return 1 if bad else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def sweep_all(stride: int, jobs: int) -> Iterator[tuple[str, int, list[str]]]:
+    """Yield of each endpoint how many runs there were, and what failed."""
+    with quiet():
+        for path in SAID:
+            count, problems = sweep(path, stride=stride, jobs=jobs)
+            yield path, count, problems

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cancel_lab import timeline
 from cancel_lab.drawing import in_steps, timeline_of
+from tests.resume.pairs import sweep_all as sweep_all_pairs
 from tests.sweep.programs import program, quiet
 from tests.sweep.recorded import Recorder
 from tests.sweep.scenarios import SCENARIOS
@@ -57,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="every cause and scope, pairs of causes, seeds until no state is new",
     )
+    size.add_argument(
+        "--resume",
+        type=int,
+        metavar="N",
+        help="lose and find a client at each N-th step and each N-th after it; nothing"
+        " else (--full does it as well, at every one)",
+    )
     add = parser.add_argument
     add("--seeds", type=int, help="exactly so many seeds")
     add("--scenario", action="append", choices=list(SCENARIOS), help="repeatable")
@@ -76,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 def _sweep(options: argparse.Namespace, findings: Findings) -> int:
     if options.trace or options.timeline:
         raise MisuseError("expected --trace and --timeline with --replay only")
+    jobs = default_jobs() if options.jobs is None else options.jobs
+    if options.resume is not None:
+        return 0 if _resume(options.resume, jobs) else 1
     made = plans(options.scenario or SCENARIOS, full=options.full)
     recorder = None
     if options.record is not None:
@@ -84,7 +95,7 @@ def _sweep(options: argparse.Namespace, findings: Findings) -> int:
             made.pop(name, None)
     for plan in made.values():
         plan.seeds = options.seeds if options.seeds is not None else plan.seeds
-        plan.jobs = default_jobs() if options.jobs is None else options.jobs
+        plan.jobs = jobs
         plan.__post_init__()
     sweep_all(made, findings, *([recorder.add] if recorder else []))
     if options.json:
@@ -92,7 +103,23 @@ def _sweep(options: argparse.Namespace, findings: Findings) -> int:
         print(json.dumps(found, indent=1, sort_keys=True))
     else:
         print(text_of(findings))
-    return 0 if findings.clean else 1
+    clean = findings.clean
+    if options.full and not (options.scenario or options.json):
+        clean &= _resume(1, jobs)
+    return 0 if clean else 1
+
+
+def _resume(stride: int, jobs: int) -> bool:
+    """Sweep the streams that a client comes back to; return whether all was well."""
+    if stride < 1:
+        raise MisuseError(f"expected --resume 1 or more, got {stride}")
+    clean = True
+    for path, count, problems in sweep_all_pairs(stride, jobs):
+        print(f"resuming {path}: {count} runs, {len(problems)} violations", flush=True)
+        for problem in problems[:20]:
+            print(f"  {problem}")
+        clean &= not problems
+    return clean
 
 
 def _replay(options: argparse.Namespace) -> int:
