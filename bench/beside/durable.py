@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,10 +171,14 @@ class Adapter:
             return await self._caught_up(stream, after)
 
     async def _caught_up(self, stream: Appended, after: str) -> web.Response:
-        texts = [text async for _, text in self._events(stream, after, stream.tail)]
-        if texts and texts[0] is None:
+        texts: list[str] = []
+
+        async def keep(_number: int, text: str) -> None:
+            texts.append(text)
+
+        if not await self._each(stream, after, stream.tail, keep):
             return web.Response(status=400)
-        body = "".join(text for text in texts if text is not None)
+        body = "".join(texts)
         head = {"Content-Type": stream.content_type, "Stream-Up-To-Date": "true"}
         if after == str(stream.tail):
             head["Cache-Control"] = "no-store"
@@ -190,29 +194,35 @@ class Adapter:
         await response.prepare(request)
         if int(after) == stream.tail and not stream.closed:
             await response.write(_control(stream, int(after)))
-        async for number, text in self._events(stream, after, None):
+
+        async def tell(number: int, text: str) -> None:
             if text:
                 lines = "".join(f"data:{line}\n" for line in _lines(text))
                 await response.write(f"event: data\n{lines}\n".encode())
             await response.write(_control(stream, number))
 
-    async def _events(
-        self, stream: Appended, after: str, until: int | None
-    ) -> AsyncIterator[tuple[int, str | None]]:
-        """Yield the pieces behind an id, as our server has them, each with its id.
+        await self._each(stream, after, None, tell)
 
-        None for text: the server refuses the id.
+    async def _each(
+        self,
+        stream: Appended,
+        after: str,
+        until: int | None,
+        take: Callable[[int, str], Awaitable[None]],
+    ) -> bool:
+        """Have each piece behind an id taken, as our server has them, with its id.
+
+        Return whether the server knows what the id means.
         """
         number = int(after) if after.isdecimal() else -1
         if number == until:
-            return
+            return True
         assert self.session is not None
         url = f"{self.ours}{stream.way}"
         query = {"after": after}
         async with self.session.get(url, params=query) as response:
             if response.status == 400:
-                yield 0, None
-                return
+                return False
             while block := await response.content.readuntil(b"\n\n"):
                 lines = block.decode().split("\n")
                 if not lines[0].startswith("id: "):
@@ -220,11 +230,12 @@ class Adapter:
                 number = int(lines[0][4:])
                 event = json.loads(lines[1].removeprefix("data: "))
                 if event["type"] == "done":
-                    yield number - 1, ""
-                    return
-                yield number, event["content"]
+                    await take(number - 1, "")
+                    return True
+                await take(number, event["content"])
                 if number == until:
-                    return
+                    return True
+        return True
 
 
 def _lines(text: str) -> list[str]:
