@@ -39,7 +39,9 @@ ARGUMENTS = [
 def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server without keys, for all modules."""
     log = tmp_path_factory.mktemp("server") / "log"
-    process = ServerProcess(log, MAX_MESSAGES_LENGTH="20000")
+    process = ServerProcess(
+        log, MAX_MESSAGES_LENGTH="20000", FIRST_TOKEN_TIMEOUT_SECS="100"
+    )
     yield process
     process.stop()
 
@@ -91,7 +93,7 @@ class Tab:
         return page
 
     def forget(self) -> None:
-        """Be a new visitor's: without what the last one has left."""
+        """Leave the page, and be the next visitor's: without what this one has left."""
         page = self.page
         page.unroute_all()
         page.emulate_media(color_scheme="null", forced_colors="null", contrast="null")
@@ -135,7 +137,6 @@ def visits(
             tab = Tab(browser, **options)
         else:
             tab = first
-            tab.forget()
         tabs.append(tab)
         return tab.visit(url or server.url, width, **media)
 
@@ -148,14 +149,16 @@ def visits(
         if not text.startswith("Failed to load")
     ]
     for tab in tabs:
-        if tab is not first:
+        if tab is first:
+            tab.forget()
+        else:
             tab.close()
     assert not own, own
 
 
 @pytest.fixture
 def visit(browser: Browser, server: ServerProcess, first_tab: Tab) -> Iterator[Open]:
-    """Visits of one test; what it has left running ends with it."""
+    """Visits of one test; what they have left running ends with them."""
     with visits(browser, server, first_tab) as open_page:
         yield open_page
     server.cancel_all()

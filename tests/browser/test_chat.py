@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, Request, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
@@ -35,29 +34,28 @@ def test_a_whole_answer_says_how_it_went(visit: Open) -> None:
     )
 
 
-@pytest.mark.parametrize("way", ["escape", "button"])
-def test_stop_shows_what_the_server_did(
-    visit: Open, server: ServerProcess, way: str
-) -> None:
+def test_stop_shows_what_the_server_did(visit: Open, server: ServerProcess) -> None:
     """Stop cancels by id; outcome, time to upstream's close and events are shown."""
     page = visit()
-    answer = ask(page, "Go on for ever.", "simulator/endless")
-    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
-    if way == "escape":
-        page.keyboard.press("Escape")
-    else:
-        page.get_by_role("button", name="Stop").click()
-    card = finished(answer).locator(".card.stopped")
-    expect(card).to_contain_text("You stopped this answer")
-    record = server.ended(answer.get_attribute("data-request") or "")
-    assert record["outcome"] == "cancelled"
-    assert 0 <= record["cancel_latency_ms"] < 1000
-    expect(card.locator("dd").nth(0)).to_have_text("cancelled")
-    expect(card.locator("dd").nth(1)).to_have_text(re.compile("ms after the stop"))
-    events = f"{record['events']:,} event"
-    expect(card.locator("dd").nth(2)).to_have_text(re.compile(events))
-    expect(card.locator("dd").nth(3)).to_contain_text("error: cancelled")
-    expect(page.get_by_role("status")).to_have_text("Stopped. Outcome: cancelled.")
+    for way in ("escape", "button"):
+        answer = ask(page, "Go on for ever.", "simulator/endless")
+        expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+        if way == "escape":
+            page.keyboard.press("Escape")
+        else:
+            page.get_by_role("button", name="Stop").click()
+        card = finished(answer).locator(".card.stopped")
+        expect(card).to_contain_text("You stopped this answer")
+        record = server.ended(answer.get_attribute("data-request") or "")
+        assert record["outcome"] == "cancelled"
+        assert 0 <= record["cancel_latency_ms"] < 1000
+        expect(card.locator("dd").nth(0)).to_have_text("cancelled")
+        expect(card.locator("dd").nth(1)).to_have_text(re.compile("ms after the stop"))
+        events = f"{record['events']:,} event"
+        expect(card.locator("dd").nth(2)).to_have_text(re.compile(events))
+        expect(card.locator("dd").nth(3)).to_contain_text("error: cancelled")
+        said = "Stopped. Outcome: cancelled."
+        expect(page.get_by_role("status")).to_have_text(said)
 
 
 def test_a_flood_drowns_neither_the_page_nor_its_stop(
@@ -144,24 +142,23 @@ def test_a_new_chat_forgets(visit: Open) -> None:
     assert [m["content"] for m in bodies[1]["messages"]] == ["Second."]
 
 
-@pytest.mark.parametrize(
-    ("model", "told", "words"),
-    [
-        ("simulator/error", "upstream_unavailable (502)", 5),
-        ("simulator/drop", "upstream_failed (502)", 5),
-        ("simulator/truncated", "upstream_failed (502)", 5),
-        ("simulator/no-credit", "upstream_payment_required (502)", 0),
-    ],
-)
-def test_a_fault_is_shown_with_what_came_before_it(
-    visit: Open, model: str, told: str, words: int
-) -> None:
+FAULTS = [
+    ("simulator/error", "upstream_unavailable (502)", 5),
+    ("simulator/drop", "upstream_failed (502)", 5),
+    ("simulator/truncated", "upstream_failed (502)", 5),
+    ("simulator/no-credit", "upstream_payment_required (502)", 0),
+]
+
+
+def test_a_fault_is_shown_with_what_came_before_it(visit: Open) -> None:
     """The card names the error; the words that did come stay."""
-    answer = finished(ask(visit(), "Fail, please.", model))
-    expect(answer).to_have_attribute("data-end", "error")
-    expect(answer.locator(".card.failed code")).to_have_text(told)
-    expect(answer.locator(".card.failed dd")).to_contain_text(f"{words} events in")
-    assert bool(answer.locator(".body").inner_text()) is (words > 0)
+    page = visit()
+    for model, told, words in FAULTS:
+        answer = finished(ask(page, "Fail, please.", model))
+        expect(answer).to_have_attribute("data-end", "error")
+        expect(answer.locator(".card.failed code")).to_have_text(told)
+        expect(answer.locator(".card.failed dd")).to_contain_text(f"{words} events in")
+        assert bool(answer.locator(".body").inner_text()) is (words > 0)
 
 
 def test_the_simulator_is_announced(visit: Open) -> None:
@@ -177,25 +174,26 @@ def test_the_simulator_is_announced(visit: Open) -> None:
     expect(page.locator("#hint")).to_contain_text("closed in mid-body")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "<img src=x onerror=alert(1)>",
-        "<script>document.title='taken'</script>",
-        "**<b onclick=alert(1)>bold</b>** and `<i>code</i>`",
-        "```html\n<svg onload=alert(1)></svg>\n```",
-        "# <a href=javascript:alert(1)>heading</a>",
-        "- <iframe src=//example.invalid></iframe>",
-    ],
-)
-def test_an_answer_is_never_markup(visit: Open, text: str) -> None:
+MARKUP = [
+    "<img src=x onerror=alert(1)>",
+    "<script>document.title='taken'</script>",
+    "**<b onclick=alert(1)>bold</b>** and `<i>code</i>`",
+    "```html\n<svg onload=alert(1)></svg>\n```",
+    "# <a href=javascript:alert(1)>heading</a>",
+    "- <iframe src=//example.invalid></iframe>",
+]
+
+
+def test_an_answer_is_never_markup(visit: Open) -> None:
     """What a model (or a user) writes as HTML is shown as text."""
     page = visit()
-    answer = finished(ask(page, text, "simulator/echo"))
-    made = answer.locator(".body *").evaluate_all("all => all.map(e => e.localName)")
-    assert set(made) <= MADE
-    expect(answer.locator(".body")).to_contain_text("<")
-    assert page.title() == "trio-ai-stream"
+    for text in MARKUP:
+        answer = finished(ask(page, text, "simulator/echo"))
+        elements = answer.locator(".body *")
+        made = elements.evaluate_all("all => all.map(e => e.localName)")
+        assert set(made) <= MADE
+        expect(answer.locator(".body")).to_contain_text("<")
+        assert page.title() == "trio-ai-stream"
 
 
 def test_keyboard_alone_is_enough(visit: Open) -> None:

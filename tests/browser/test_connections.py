@@ -5,22 +5,23 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open, ask, finished
 from tests.support.serving import ServerProcess
 from trio_ai_stream.server.certificate import write
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server of its own for each test, with TLS and a short drain."""
-    certificate, key = write(tmp_path)
+@contextmanager
+def serving(folder: Path) -> Iterator[ServerProcess]:
+    """A server with TLS, a short drain and a short grace."""
+    certificate, key = write(folder)
     process = ServerProcess(
-        tmp_path / "log",
+        folder / "log",
         TLS_CERT_FILE=str(certificate),
         TLS_KEY_FILE=str(key),
         DRAIN_TIMEOUT_SECS="0.5",
@@ -28,6 +29,13 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     )
     yield process
     process.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Such a server for the tests that leave it as it is."""
+    with serving(tmp_path_factory.mktemp("server")) as process:
+        yield process
 
 
 def test_over_http2_a_stop_is_the_same(visit: Open, server: ServerProcess) -> None:
@@ -73,11 +81,14 @@ def test_where_a_cancel_fails_the_page_hangs_up(
     assert server.ended(request_id)["outcome"] == "abandoned"
 
 
-def test_a_drain_is_told_and_held_up_by_nobody(
-    visit: Open, server: ServerProcess
-) -> None:
+def test_a_drain_is_told_and_held_up_by_nobody(visit: Open, tmp_path: Path) -> None:
     """The answer ends with `shutting_down`, and the process soon after it."""
-    page = visit(ignore_https_errors=True)
+    with serving(tmp_path) as server:
+        drain(visit(server.url, ignore_https_errors=True), server)
+
+
+def drain(page: Page, server: ServerProcess) -> None:
+    """Look at a drain from its beginning to its end."""
     answer = ask(page, "Go on for ever.", "simulator/endless")
     expect(page.locator(".stream[data-state=streaming]")).to_have_count(1)
     ending = threading.Thread(target=server.terminate)
