@@ -109,6 +109,7 @@ def test_anthropics_package(
     assert result["errors"]["unauthorized"] == ["InternalServerError", 502]
     assert {"error", "drop"} <= set(result["errors"])
     assert simulator.gone(request_id)["gone_phase"] == "streaming"
+    assert len(simulator.requests(f"{request_id}-again")) == 1
 
 
 def test_vercels_package(
@@ -127,6 +128,7 @@ def test_vercels_package(
     assert "stop" not in result["errors"].values()
     assert len(result["errors"]) == 4
     assert simulator.gone(request_id)["gone_phase"] == "streaming"
+    assert len(simulator.requests(f"{request_id}-again")) == 1
 
 
 GONE = {

@@ -9,6 +9,7 @@ hit, if it hit one, or False if there was nothing to act upon. The sweep itself 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -262,6 +263,12 @@ def cause_of_scope(label: str) -> Cause | None:
     return SCOPE_KINDS[scope_kind(label)]
 
 
+# Upstream has said all, in whichever API; it may still be in flight.
+_DONE: Final = re.compile(
+    rb"\[DONE\]|event: message_stop|event: response\.(completed|incomplete|failed)"
+)
+
+
 @dataclass(slots=True)
 class Met:
     """One act of a run, and what it met."""
@@ -281,7 +288,7 @@ def carry_out(cause: Cause, world: World) -> Hit:
     """Act, and note what was met."""
     stream = world.look_for_stream()
     wires = world.wires_of_target()
-    done = any(b"[DONE]" in wire.answered for wire in wires)
+    done = any(_DONE.search(wire.answered) for wire in wires)
     met = Met(
         world.boundary,
         cause,

@@ -34,6 +34,11 @@ for (const fault of ["not-found", "at-capacity", "unauthorized", "error", "drop"
   }
 }
 
+// With the retries that it makes by itself, unless it is told not to.
+const retrying = new Anthropic({ baseURL, apiKey });
+const again = { headers: { "X-Request-ID": `${requestId}-again` } };
+await retrying.messages.create(ask("server-error"), again).catch(() => {});
+
 const same = whole.content[0].text === streamed.content[0].text;
 const kinds = agent.content.map((block) => block.type);
 const life = thought.stop_reason;

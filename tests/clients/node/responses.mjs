@@ -50,4 +50,9 @@ const client = new OpenAI({ baseURL, apiKey, maxRetries: 0 });
 const body = { model: "simulator/thinking?chunks=3", input: "hello" };
 const final = await client.responses.stream(body).finalResponse();
 const plain = final.output_text.length > 0;
+// With the retries that it makes by itself, unless it is told not to.
+const retrying = new OpenAI({ baseURL, apiKey });
+const again = { headers: { "X-Request-ID": `${requestId}-again` } };
+const failing = { model: "simulator/server-error", input: "hello" };
+await retrying.responses.create(failing, again).catch(() => {});
 console.log(JSON.stringify({ asked, long: text.length > 100, life, errors, seen, plain }));
