@@ -31,8 +31,8 @@ DRAW_EVERY_S: Final = 0.08
 DRAW_SHARE: Final = 0.2
 LIST_S: Final = 10.0
 NO_RICH: Final = (
-    "plain text: formatted Markdown needs the package rich;"
-    " pip install 'trio-ai-stream[chat]', or say --plain"
+    "plain text; for formatted Markdown: pip install 'trio-ai-stream[chat]'"
+    " (or say --plain)"
 )
 
 
