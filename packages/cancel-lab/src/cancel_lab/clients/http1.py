@@ -11,7 +11,7 @@ import trio
 
 from cancel_lab.clients.acts import Act
 from cancel_lab.clients.connection import Connection, ConnectionEndedError
-from cancel_lab.clients.sse import EventParser, Seen
+from cancel_lab.clients.sse import SINK_BYTES, EventParser, Seen
 
 HEAD_LIMIT = 65536  # bytes; past it the answer is not HTTP
 PIPELINED = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -75,7 +75,10 @@ class HTTP1Stream:
         if not data:
             self._end(cut=None if self._until_close() else "closed")
             return
-        self._take(data)
+        try:
+            self._take(data)
+        except (ValueError, IndexError):
+            self._end(cut=f"expected an answer of HTTP/1.1, got {data[:100]!r}")
 
     async def read_tokens(self, count: int) -> None:
         """Read until ``count`` tokens have been seen or the answer is over."""
@@ -118,6 +121,9 @@ class HTTP1Stream:
         content = self._body.feed(data)
         if self._sink is not None:
             self._sink += content
+            if len(self._sink) > SINK_BYTES:
+                self._end(cut=f"expected at most {SINK_BYTES} bytes, got more")
+                return
         elif content:
             self._parser.feed(content, now)
         if self._body.complete:
@@ -132,7 +138,7 @@ class HTTP1Stream:
         if "chunked" in self.seen.headers.get("transfer-encoding", ""):
             return _Chunked()
         length = self.seen.headers.get("content-length")
-        return _Counted(None if length is None else int(length))
+        return _Counted(None if length is None else _natural(length, 10))
 
     def _until_close(self) -> bool:
         return isinstance(self._body, _Counted) and self._body.left is None
@@ -141,6 +147,17 @@ class HTTP1Stream:
         self.seen.complete = cut is None
         self.seen.cut = cut
         self.seen.ended_ns = time.monotonic_ns()
+
+
+def _natural(digits: str, base: int) -> int:
+    """Return a number of bytes.
+
+    :raises ValueError: it is none.
+    """
+    number = int(digits, base)
+    if number < 0:
+        raise ValueError("expected a length")
+    return number
 
 
 class _Body(Protocol):
@@ -187,8 +204,10 @@ class _Chunked:
                 continue
             line, separator, rest = self._buffer.partition(b"\r\n")
             if not separator:
+                if len(line) > HEAD_LIMIT:
+                    raise ValueError("expected the length of a chunk")
                 break
-            size = int(line.split(b";")[0], 16)
+            size = _natural(line.split(b";")[0].decode("ascii"), 16)
             self._buffer = rest
             self._left = size + 2
             self.complete = size == 0

@@ -14,7 +14,7 @@ import h2.exceptions
 from cancel_lab.clients.acts import Act
 from cancel_lab.clients.connection import Connection, ConnectionEndedError
 from cancel_lab.clients.http1 import ChatRequest
-from cancel_lab.clients.sse import EventParser, Seen
+from cancel_lab.clients.sse import SINK_BYTES, EventParser, Seen
 
 FRAME_HEAD = 9  # bytes
 GOAWAY = 7  # frame type
@@ -214,6 +214,8 @@ class HTTP2Stream:
         """Note bytes of the body."""
         if self._sink is not None:
             self._sink += data
+            if len(self._sink) > SINK_BYTES:
+                self.ended(cut=f"expected at most {SINK_BYTES} bytes, got more")
         else:
             self._parser.feed(data, now)
 

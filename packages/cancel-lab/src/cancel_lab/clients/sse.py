@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 TERMINAL_TYPES = frozenset({"done", "error"})
 
 
+# Of a body that is kept whole. What is measured sends some kilobytes.
+SINK_BYTES = 1024 * 1024
+
+
 @dataclass
 class Seen:
     """One answer as it came in: mutable, because it is filled while it arrives."""

@@ -89,12 +89,11 @@ class MCPClient:
             self.version = LEGACY
             await self._initialize()
         else:
-            meta = discovered["result"].get("_meta", {})
-            info = meta.get("io.modelcontextprotocol/serverInfo", {})
-            self.server = f"{info.get('name', '')} {info.get('version', '')}".strip()
-        listed = await self._ask("tools/list", {})
-        tools = [] if listed is None else listed.get("result", {}).get("tools", [])
-        names = [tool.get("name") for tool in tools]
+            info = "io.modelcontextprotocol/serverInfo"
+            self._note_server(messages.part(discovered, "result", "_meta", info))
+        tools = messages.part(await self._ask("tools/list", {}), "result").get("tools")
+        listed = tools if isinstance(tools, list) else []
+        names = [messages.part(tool).get("name") for tool in listed]
         if messages.TOOL not in names:
             raise TrialError(
                 f"expected a tool `{messages.TOOL}` that reports its own life, the"
@@ -118,10 +117,14 @@ class MCPClient:
                     f" {str(answer)[:300]}"
                 )
             self._session = call.stream.seen.headers.get("mcp-session-id")
-        self.version = answer["result"].get("protocolVersion", LEGACY)
-        info = answer["result"].get("serverInfo", {})
-        self.server = f"{info.get('name', '')} {info.get('version', '')}".strip()
+        said = messages.part(answer, "result").get("protocolVersion", LEGACY)
+        self.version = messages.printable(said)
+        self._note_server(messages.part(answer, "result", "serverInfo"))
         await self.notify("notifications/initialized", {})
+
+    def _note_server(self, info: Message) -> None:
+        name, version = info.get("name", ""), info.get("version", "")
+        self.server = messages.printable(f"{name} {version}".strip())
 
     async def _ask(self, method: str, params: Mapping[str, Any]) -> Message | None:
         async with self.call(method, params) as call:

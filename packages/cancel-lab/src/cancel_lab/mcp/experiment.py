@@ -21,7 +21,7 @@ from cancel_lab.clients.connection import ConnectionEndedError
 from cancel_lab.clients.dial import dial
 from cancel_lab.mcp import messages
 from cancel_lab.mcp.client import Call, MCPClient
-from cancel_lab.mcp.life import FINISHED, Life, LifeReports
+from cancel_lab.mcp.life import FINISHED, VARIABLE, Life, LifeReports
 from cancel_lab.progress import Progress
 from cancel_lab.records import RunRecord, Status, Sut
 from cancel_lab.trial import REACH_S, SETTLE_S, TrialError
@@ -32,6 +32,13 @@ NOTIFICATION = "notifications/cancelled"
 AFTER_BOUND_S = 1.0  # the tool works so much longer than the bound, if it is let
 NEIGHBOUR_S = 0.3  # how long the calls beside the one that is left work
 ENDLESS = 1_000_000
+
+
+_NOT_HEARD = (
+    f"expected reports of the tool `{messages.TOOL}` at the address in {VARIABLE}, got"
+    " none of its first call; start the server with that variable, and see"
+    " packages/cancel-lab/mcp_servers for the tool"
+)
 
 
 class Phase(enum.StrEnum):
@@ -77,13 +84,18 @@ class MCPExperiment:
         self._left: set[int] = set()
 
     async def run(self, emit: Emit) -> None:
-        """Make all runs; after each phase see whether the server still answers."""
+        """Make all runs; after each phase see whether the server still answers.
+
+        :raises TrialError: the tool of the first run has told nothing.
+        """
         plan = self._plan
         async with self._listened() as strays:
             with Progress(plan.name, plan.n * len(plan.phases)) as progress:
                 for phase in plan.phases:
                     for _ in range(plan.n):
                         emit(await self._try(phase))
+                        if not self._reports.heard:
+                            raise TrialError(_NOT_HEARD)
                         progress.advance(phase.value)
                     emit(await self._survival(phase))
         if strays:
@@ -112,11 +124,12 @@ class MCPExperiment:
     ) -> AsyncIterator[Call]:
         """Have a call whose tool has begun to work."""
         number = self._client.number()
+        life = self._reports.life(run)
         params = messages.tool_call(run, self._plan.work_s, progress, number)
         async with self._client.call(
             "tools/call", params, number=number, beside=beside
         ) as call:
-            await self._reports.life(run).started()
+            await life.started()
             yield call
 
     async def _alone(self, run: str, phase: Phase) -> RunRecord:
@@ -232,7 +245,7 @@ class MCPExperiment:
             stream.connection.close()
         kind = stream.seen.headers.get("content-type", "")
         said = messages.messages(bytes(body), kind)
-        strays += [one for one in said if one.get("id") in self._left]
+        strays += [one for one in said if one.get("id") in [*self._left]]
 
     def _judged(
         self, run: str, phase: Phase, cause: int, violations: list[str]

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import trio
 
+from cancel_lab.mcp.messages import printable
+
 VARIABLE = "CANCEL_LAB_REPORT"
 FINISHED = "finished"
 # A tool that says nothing for a hundred of its steps has been cut without a word. On a
@@ -73,6 +75,7 @@ class LifeReports:
         """Made by `listening`."""
         self._receiver = receiver
         self._lives: dict[str, Life] = {}
+        self.heard = False  # one of the runs that were asked for has told something
 
     @property
     def address(self) -> str:
@@ -81,20 +84,22 @@ class LifeReports:
         return f"{host}:{port}"
 
     def life(self, run: str) -> Life:
-        """Return the life of one run; of a run that has told nothing an empty one."""
+        """Return the life of one run, which is heard from now on."""
         return self._lives.setdefault(run, Life())
 
     async def receive(self) -> None:
-        """Take reports until cancelled; what is no report is passed over."""
+        """Take reports until cancelled; what is no report of a run is passed over."""
         while True:
             data = await self._receiver.recv(DATAGRAM_BYTES)
             now = time.monotonic_ns()
             try:
                 report = json.loads(data)
-                run, event, how = report["run"], report["event"], report.get("how", "")
-            except (ValueError, KeyError, TypeError, AttributeError):
+                life = self._lives[report["run"]]
+                event, how = report["event"], report.get("how", "")
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 continue
-            self.life(str(run)).tell(str(event), str(how), now)
+            self.heard = True
+            life.tell(str(event), printable(how), now)
 
 
 @asynccontextmanager

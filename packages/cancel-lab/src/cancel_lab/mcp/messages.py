@@ -91,11 +91,26 @@ def messages(body: bytes, content_type: str) -> list[Message]:
     for part in parts:
         try:
             message = json.loads(part)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(message, dict):
             found.append(message)
     return found
+
+
+def part(message: object, *names: str) -> Message:
+    """Return the object below these names; an empty one if there is none."""
+    for name in names:
+        message = message.get(name) if isinstance(message, dict) else None
+    return message if isinstance(message, dict) else {}
+
+
+def printable(text: object) -> str:
+    """Return what a server said so that it cannot steer a terminal."""
+    said = str(text)[:200]
+    return "".join(
+        sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in said
+    )
 
 
 def belongs(message: Message, number: int) -> bool:
