@@ -126,6 +126,27 @@ MUTANTS: Final = {
             "resumable is None",
         ),
         Mutant(
+            "key-stays-behind",
+            "the process that has the stream is not told the client's key",
+            "read_at",
+            "services.settings.keys_required",
+            "False",
+        ),
+        Mutant(
+            "reader-stays",
+            "who leaves another process goes on reading at the owner",
+            "PeerReader.end",
+            "self.response.close()",
+            "pass",
+        ),
+        Mutant(
+            "cut-is-whole",
+            "a reader whose owner was killed gets a proper end",
+            "_pass_on",
+            "logger.warning(_1, event=_2, cause=_3)\nreturn",
+            "pass",
+        ),
+        Mutant(
             "loss-is-the-end",
             "a client that is lost ends its stream",
             "Attachment.end",
