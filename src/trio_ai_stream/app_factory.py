@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -141,6 +142,7 @@ async def listen_for_peers(
 ) -> None:
     """Start what other workers of this host, and other hosts, read streams from."""
     settings, limits = services.settings, server_limits(services.settings)
+    limits = replace(limits, connections=limits.streams)  # a stream has one reader
     socks = []
     if run_folder is not None:
         path = run_folder / SOCKET_OF.format(services.resumables.process)
