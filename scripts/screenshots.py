@@ -131,8 +131,8 @@ def main() -> None:
         finally:
             browser.close()
             server.stop()
-    if (size := sum(one.stat().st_size for one in FOLDER.iterdir())) > MAX_BYTES:
-        sys.exit(f"expected pictures of {MAX_BYTES} bytes together, got {size}")
+    if (total := sum(one.stat().st_size for one in FOLDER.iterdir())) > MAX_BYTES:
+        sys.exit(f"expected pictures of {MAX_BYTES} bytes together, got {total}")
 
 
 if __name__ == "__main__":
