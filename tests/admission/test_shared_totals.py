@@ -284,3 +284,30 @@ async def test_a_batch_of_yesterday_is_not_of_today(
             prefix = f"{{{totals._keys.prefix}}}:spent"
             assert await client.hget(f"{prefix}:2026-11-30", "a") == b"5"
             assert await client.hget(f"{prefix}:2026-11", "a") == b"5"
+
+
+async def test_a_permit_is_held_until_others_see_what_its_stream_cost(
+    own_valkey: Server, make_gate: GateMaker
+) -> None:
+    """Unless Valkey is lost: then nothing waits for it."""
+    called: list[str] = []
+    with trio.fail_after(20):
+        async with connected(own_valkey, make_gate) as (gate, client):
+            metrics = Metrics(version="1", upstream="simulator")
+            totals = SharedTotals(gate, metrics, "local", retention_s=DAY_S)
+            totals.when_counted(lambda: called.append("nothing to count"))
+            totals.add("a", 5)
+            totals.when_counted(lambda: called.append("counted"))
+            assert called == ["nothing to count"]
+            await totals.leave()
+            assert called == ["nothing to count", "counted"]
+            key = totals._key("spent", day_of(time.time()))
+            assert await client.hget(key, "a") == b"5"
+            totals.add("a", 5)
+            totals.when_counted(lambda: called.append("lost"))
+            own_valkey.stop()
+            await until(lambda: not gate.link.up)
+            await totals.leave()
+            totals.add("a", 5)
+            totals.when_counted(lambda: called.append("nobody to ask"))
+            assert called[2:] == ["lost", "nobody to ask"]

@@ -15,7 +15,7 @@ pushed once it is back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import trio
@@ -120,6 +120,19 @@ class SharedTotals:
         """Count a stream on the day that it ended."""
         self._of(day_of(row.ended_at)).count(row, times)
 
+    def when_counted(self, act: Callable[[], object]) -> None:
+        """Call that when Valkey has what was added by now, or cannot be reached."""
+        batches = [*self._unpushed()]
+        if batches and self._link.up:
+            batches[-1].then.append(act)
+        else:
+            act()
+
+    def _unpushed(self) -> Iterator[UsageBatch]:
+        if self._batch is not None:
+            yield self._batch
+        yield from self._new.values()
+
     def known(self, name: str) -> Spent:
         """Return what was seen last, and what is not pushed yet."""
         return self._known(name)
@@ -127,9 +140,8 @@ class SharedTotals:
     def _known(self, name: str, processes: int = 1) -> Spent:
         """Count what is not pushed as often as there are processes that spend."""
         spent = self._seen_today(name)
-        for batch in (*self._new.values(), self._batch):
-            if batch is not None:
-                spent = _with(spent, batch, name, processes)
+        for batch in self._unpushed():
+            spent = _with(spent, batch, name, processes)
         return spent
 
     def _seen_today(self, name: str) -> Spent:
@@ -197,6 +209,8 @@ class SharedTotals:
         with trio.move_on_after(LEAVE_S):
             while (self._batch or self._new) and await self._push():
                 pass
+        for batch in self._unpushed():
+            batch.over()
         if self._batch or self._new:
             logger.warning(
                 "the totals of all hosts lack what this process counted last",
@@ -220,6 +234,8 @@ class SharedTotals:
             await self._link.send(PUSH, keys, [*head, *batch.arguments()])
         except Unavailable as exc:
             self._metrics.gate_failed(exc.cause)
+            for waiting in self._unpushed():
+                waiting.over()
             return False
         if self._batch is batch:
             self._batch_counted(batch)
@@ -231,6 +247,7 @@ class SharedTotals:
             self._seen[name] = (today(), _with(self._seen_today(name), batch, name))
         self._batch = None
         self._counted = self._number
+        batch.over()
 
     def _where(self, day: str) -> list[str]:
         """Return the keys of the scripts, for this day and its month."""

@@ -4,8 +4,8 @@ A key whose budget is spent gets no new stream. Live streams of a key with `end_
 are ended, too: once a second what they have cost so far is estimated and added.
 
 How far a budget can be passed: by what the key's streams that were live at that moment
-cost from then on, wherever they live, and by what a stream cost that ended in the
-moment (a push takes milliseconds; without Valkey other workers see it within a second).
+cost from then on, wherever they live. With Valkey a stream gives its permit back once
+it is counted, so that is all; without it other workers see it within two seconds.
 Bound it by the key's `streams`. A cut stream counts at once, by an estimate.
 """
 
@@ -60,6 +60,10 @@ class Totals(Protocol):
         """Count a stream for the sums of all hosts, or take it away (-1)."""
         ...
 
+    def when_counted(self, act: Callable[[], object]) -> None:
+        """Call that once all that was added by now counts for others, or cannot."""
+        ...
+
     def known(self, name: str) -> Spent:
         """Return what is known here, without asking."""
         ...
@@ -100,6 +104,10 @@ class LedgerTotals:
 
     def count(self, row: LedgerRow, times: int) -> None:
         """Do nothing: the ledger has the row."""
+
+    def when_counted(self, act: Callable[[], object]) -> None:
+        """Call it at once: others see the row when they read."""
+        act()
 
     def known(self, name: str) -> Spent:
         """Return the sums as they were read last, and what came since."""
@@ -159,6 +167,10 @@ class Spending:
         self._totals.count(before, -1)
         self._totals.count(row, 1)
         self._add(row.key, (row.cost_nusd or 0) - (before.cost_nusd or 0))
+
+    def when_counted(self, act: Callable[[], object]) -> None:
+        """Call that once what was spent by now counts for others; never waits."""
+        self._totals.when_counted(act)
 
     async def check(self, key: NamedKey) -> Problem | None:
         """Return why a key gets no stream: its budget is spent; None: it gets one."""

@@ -8,7 +8,7 @@ all others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
@@ -37,6 +37,7 @@ class UsageBatch:
         self.day = day
         self.spent: Counter[str] = Counter()
         self.cells: dict[str, list[int]] = {}
+        self.then: list[Callable[[], object]] = []  # to be called once it is counted
 
     def count(self, row: LedgerRow, times: int) -> None:
         """Add a stream, or take one away with `times` -1."""
@@ -46,6 +47,12 @@ class UsageBatch:
         sums = self.cells.setdefault(cell, [0] * len(MEASURES))
         for index, amount in enumerate(_measures(row)):
             sums[index] += times * amount
+
+    def over(self) -> None:
+        """Call what waits for the batch: it is counted, or cannot be now."""
+        waiting, self.then = self.then, []
+        for act in waiting:
+            act()
 
     def arguments(self) -> list[str | int]:
         """Return what the script takes: pairs of names and amounts, then the cells."""

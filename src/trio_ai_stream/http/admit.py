@@ -9,10 +9,12 @@ from loguru import logger
 
 from trio_ai_stream.admission.gate import Permit, PermitRefusal
 from trio_ai_stream.admission.rate_limit import Decision, Quota
+from trio_ai_stream.billing.spending import UNKNOWN, Spending
 from trio_ai_stream.http.auth import PROBES, check_client
 from trio_ai_stream.http.page.page_routes import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
+from trio_ai_stream.settings.named_key import NamedKey
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.stream import Stream
@@ -111,19 +113,21 @@ async def admit_stream(
     :raises Refused: 402 if the key's budget is spent, 503 without a permit, or while
         the server drains.
     """
-    per_client = None
-    if context.limits is not None:
-        problem = await services.billing.spending.check(context.limits)
-        if problem is not None:
-            raise Refused(problem)
-        per_client = context.limits.streams
+    limits = context.limits
     permit = await services.gate.acquire_stream(
-        context.client_id, call.request_id, per_client
+        context.client_id, call.request_id, None if limits is None else limits.streams
     )
-    # No checkpoint from here to the end: a cancel cannot come between taking the permit
-    # and handing it to the request.
     if not isinstance(permit, Permit):
         raise Refused(_no_permit(permit))
+    release_permit = permit.release
+    if limits is not None and limits.has_budget:
+        # With the permit in hand, and given back when its stream is counted: so no more
+        # streams than the key may have can be under way when its budget is passed.
+        spending = services.billing.spending
+        await _within_budget(spending, limits, permit)
+        release_permit = partial(spending.when_counted, permit.release)
+    # No checkpoint from here to the end: a cancel cannot come between taking the permit
+    # and handing it to the request.
 
     traceparent = context.field(b"traceparent")
 
@@ -155,7 +159,7 @@ async def admit_stream(
         budgets or services.budgets,
         endpoint=endpoint,
         owner=context.client_id,
-        release_permit=permit.release,
+        release_permit=release_permit,
         on_close=closed,
         on_gap=services.metrics.content_gap,
         estimator=services.estimator,
@@ -165,6 +169,21 @@ async def admit_stream(
     services.metrics.stream_started(endpoint)
     context.stream = stream
     return stream
+
+
+async def _within_budget(spending: Spending, key: NamedKey, permit: Permit) -> None:
+    """Return if the key may spend more; else, and if cancelled, release the permit.
+
+    :raises Refused: 402, or 503 if nobody can say.
+    """
+    problem: Problem | None = UNKNOWN
+    try:
+        problem = await spending.check(key)
+    finally:
+        if problem is not None:
+            permit.release()
+    if problem is not None:
+        raise Refused(problem)
 
 
 def _no_permit(refused: PermitRefusal) -> Problem:
