@@ -188,7 +188,8 @@ def test_the_tutorial(folder: Path) -> None:
     assert "\n0 live streams\n" in shown
     started = f"{settings}\n{in_background(serve)}\n{server}\n{keys}"
     last = last.replace("chunks=20", "chunks=3")  # less time to press Ctrl-C
-    ending = f"( {last} ) > answer.txt &\nsleep 1\nkill $SERVER\nwait\ncat answer.txt"
+    begun = "until grep -q connected answer.txt; do sleep 0.1; done"
+    ending = f"( {last} ) > answer.txt &\n{begun}\nkill $SERVER\nwait\ncat answer.txt"
     shown = run(folder, f"{started}\n{ending}")
     assert "API_KEYS=(1 set)" in shown
     assert '"code":401' in shown
