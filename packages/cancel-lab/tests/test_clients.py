@@ -49,15 +49,32 @@ def test_any_split_of_the_bytes_gives_the_same_counts(cuts: list[int]) -> None:
         (b'{"type":"error","error_type":"shutting_down"}', "error:shutting_down"),
         (b'{"error":{"code":502},"choices":[]}', "error"),
         (b'{"choices":[{"delta":{}}]}', None),
+        (b'{"type":"message_stop"}', "done"),
+        (b'{"type":"content_block_delta","delta":{"text":"a"}}', "token"),
+        (b'{"type":"content_block_delta","delta":{"text":""}}', None),
+        (b'{"type":"ping"}', None),
+        (b'{"type":"response.output_text.delta","delta":"a"}', "token"),
+        (b'{"type":"response.incomplete","response":{}}', "done"),
+        (b'{"type":"response.failed","response":{}}', "error"),
         (b"[1]", None),
         (b"not json", None),
     ],
 )
-def test_events_of_both_vocabularies_are_told_apart(
+def test_events_of_each_vocabulary_are_told_apart(
     data: bytes, kind: str | None
 ) -> None:
     """A terminal is named; what is neither token nor terminal is nothing."""
     assert classify(data) == kind
+
+
+def test_a_mark_behind_an_end_of_its_own_is_no_second_one() -> None:
+    """Responses end with an event, and OpenRouter sends `[DONE]` behind it."""
+    seen = Seen()
+    end = b'data: {"type":"response.completed","response":{}}\n\n'
+    EventParser(seen).feed(end + b"data: [DONE]\n\n", 7)
+    assert (seen.terminals, seen.events_after_terminal) == (["done"], 0)
+    EventParser(seen).feed(b"data: [DONE]\n\n", 8)
+    assert seen.events_after_terminal == 1
 
 
 def test_an_impossible_act_has_a_reason() -> None:

@@ -1,8 +1,8 @@
 """What a client saw of one answer: its events counted, its ending named.
 
 The parser is the instrument's own, so that a defect of the server's encoder shows. It
-understands two vocabularies: this server's (``type`` of each event) and OpenAI's
-(chunks with ``choices``, then ``[DONE]``).
+understands four vocabularies: this server's (``type`` of each event), OpenAI's (chunks
+with ``choices``, then ``[DONE]``), OpenAI's Responses and Anthropic's Messages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-TERMINAL_TYPES = frozenset({"done", "error"})
+TERMINAL_TYPES = {
+    "done": "done",
+    "error": "error",
+    "message_stop": "done",
+    "response.completed": "done",
+    "response.incomplete": "done",
+    "response.failed": "error",
+}
 
 
 # Of a body that is kept whole. What is measured sends some kilobytes.
@@ -57,6 +64,7 @@ class EventParser:
         """Count into ``seen``."""
         self.seen = seen
         self._rest = b""
+        self._ended_by_event = False
 
     def feed(self, data: bytes, now_ns: int) -> None:
         """Take the next bytes, which arrived at ``now_ns``."""
@@ -73,6 +81,8 @@ class EventParser:
 
     def _event(self, data: bytes, now_ns: int) -> None:
         seen = self.seen
+        if data == b"[DONE]" and self._ended_by_event:
+            return  # Responses have an end of their own; some say this behind it
         if seen.terminals:
             seen.events_after_terminal += 1
         seen.events += 1
@@ -83,6 +93,7 @@ class EventParser:
                 seen.first_token_ns = now_ns
         elif kind is not None:
             seen.terminals.append(kind)
+            self._ended_by_event = data != b"[DONE]" and b'"response.' in data
 
 
 def classify(data: bytes) -> str | None:
@@ -98,9 +109,12 @@ def classify(data: bytes) -> str | None:
     kind = event.get("type")
     if kind in TERMINAL_TYPES:
         detail = event.get("error_type") or event.get("code")
-        return f"error:{detail}" if kind == "error" and detail else str(kind)
-    if kind == "content":
+        ending = TERMINAL_TYPES[kind]
+        return f"error:{detail}" if ending == "error" and detail else ending
+    if kind in {"content", "response.output_text.delta"}:
         return "token"
+    if kind == "content_block_delta":
+        return "token" if (event.get("delta") or {}).get("text") else None
     if event.get("error") is not None:
         return "error"
     choices = event.get("choices")
