@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import coredis
+import msgspec
 import pytest
 import trio
 
@@ -96,10 +97,12 @@ async def test_a_batch_that_came_twice_counts_once(
         names = ("day", "month", "pushed", "usage")
         keys = [f"{{{gate.keys.prefix}}}:{name}" for name in names]
         for number in (1, 1, 2, 1):
-            arguments = [number, 60_000, 1, "others", 1, "a", 7, "cell", "1 2"]
-            await gate.link.send(PUSH, keys, [*arguments, "more", "9007199254740000 0"])
+            arguments = [number, 60_000, 1, "others", 1, "a", 7, "cell", "own", "1 2"]
+            more = ["more", "own", "9007199254740000 0", "rest", "own 2", "1 0"]
+            await gate.link.send(PUSH, keys, [*arguments, *more])
         assert await client.hget(keys[0], "a") == b"14"
-        cells = {b"cell": b"2 4", b"others": b"18014398509480000 0"}
+        own = b"18014398509480000 0"
+        cells = {b"cell": b"2 4", b"own": own, b"others": b"2 0"}
         assert await client.hgetall(keys[3]) == cells
         assert 0 < await client.pttl(keys[3]) <= 60_000
 
@@ -225,13 +228,16 @@ async def test_a_name_too_many_is_with_all_others(
             await totals.leave()
             for number in range(50):
                 totals.count(row(model=f"n/{number}"), 1)
+                another = row(model=f"n/{number}")
+                totals.count(msgspec.structs.replace(another, key="another"), 1)
             await totals.leave()
             key = usage_key(gate.keys.prefix, day_of(time.time()))
-            assert await client.hlen(key) == MAX_CELLS + 1
+            assert await client.hlen(key) == MAX_CELLS + 2
             usage = SharedUsage(gate, retention_s=90 * DAY_S)
-            query = UsageQuery.parse({"model": "(others)"})
-            (others,) = await usage.sums(query)
-            assert others["streams"] == 100
+            for name, streams in (("somebody", 100), ("another", 50)):
+                query = UsageQuery.parse({"model": "(others)", "key": name})
+                (others,) = await usage.sums(query)
+                assert others["streams"] == streams, "nobody hides another's sums"
 
 
 async def test_the_route_speaks_for_all_hosts(

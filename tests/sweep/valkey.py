@@ -116,10 +116,11 @@ class Counts:
         for name, amount in zip(names[::2], names[1::2], strict=True):
             self._add(day, name, amount)
             self._add(month, name, amount)
-        for cell, sums in zip(cells[::2], cells[1::2], strict=True):
+        for cell, own, sums in zip(cells[::3], cells[1::3], cells[2::3], strict=True):
             known = self.hashes.setdefault(usage, {})
-            full = cell not in known and len(known) >= most
-            self._add(usage, others if full else cell, sums)
+            limits = {cell: most, own: 2 * most}
+            fits = (c for c in limits if c in known or len(known) < limits[c])
+            self._add(usage, next(fits, others), sums)
         return 1
 
     def _spent(self, keys: Sequence[str], args: Sequence[str]) -> list[Any]:

@@ -37,7 +37,7 @@ _DAY_MS: Final = 86_400_000
 
 # KEYS: day, month, pushed, usage. ARGV: number, how long cells are kept (ms), how many
 # there may be, the cell of all others; then how many names, those and their amounts;
-# then the cells and what to add to each.
+# then the cells, that of its key's others and what to add to each.
 PUSH: Final = LuaScript(
     "push",
     f"""
@@ -58,14 +58,19 @@ if tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[3]) or 0) then
     redis.call('HINCRBY', KEYS[1], ARGV[index], ARGV[index + 1])
     redis.call('HINCRBY', KEYS[2], ARGV[index], ARGV[index + 1])
   end
-  for index = first, #ARGV, 2 do
+  for index = first, #ARGV, 3 do
     local cell = ARGV[index]
     local old = redis.call('HGET', usage, cell)
-    if not old and redis.call('HLEN', usage) >= most then
-      cell = others
+    local size = redis.call('HLEN', usage)
+    if not old and size >= most then
+      cell = ARGV[index + 1]
       old = redis.call('HGET', usage, cell)
+      if not old and size >= 2 * most then
+        cell = others
+        old = redis.call('HGET', usage, cell)
+      end
     end
-    redis.call('HSET', usage, cell, added(old, ARGV[index + 1]))
+    redis.call('HSET', usage, cell, added(old, ARGV[index + 2]))
   end
   redis.call('SET', KEYS[3], ARGV[1], 'PX', {_DAY_MS})
   redis.call('PEXPIRE', KEYS[1], {3 * _DAY_MS})

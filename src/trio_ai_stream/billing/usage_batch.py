@@ -2,7 +2,8 @@
 
 A cell is what the streams of one key, model, provider and outcome sum up to. There are
 2000 of them a day at most, here and in Valkey; what would be one more is in the cell of
-all others.
+its key's others, so that a client that makes up models does not hide another's sums.
+Of those there are 2000 as well, and then the cell of all others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from trio_ai_stream.wire.record import Outcome
 MAX_CELLS: Final = 2000
 NAMES: Final = ("key", "model", "provider", "outcome")
 MEASURES: Final = tuple(SUMS)
-OTHERS: Final = msgspec.json.encode(["(others)"] * len(NAMES)).decode()
+_OTHERS: Final = "(others)"
+OTHERS: Final = msgspec.json.encode([_OTHERS] * len(NAMES)).decode()
 
 
 def day_of(ended_at: float) -> str:
@@ -37,13 +39,18 @@ class UsageBatch:
         self.day = day
         self.spent: Counter[str] = Counter()
         self.cells: dict[str, list[int]] = {}
+        self._of_key: dict[str, str] = {}  # each cell's key's others
         self.then: list[Callable[[], object]] = []  # to be called once it is counted
 
     def count(self, row: LedgerRow, times: int) -> None:
         """Add a stream, or take one away with `times` -1."""
         cell = msgspec.json.encode([getattr(row, name) for name in NAMES]).decode()
+        others = msgspec.json.encode([row.key, *[_OTHERS] * 3]).decode()
         if cell not in self.cells and len(self.cells) >= MAX_CELLS:
-            cell = OTHERS
+            cell = others
+            if cell not in self.cells and len(self.cells) >= 2 * MAX_CELLS:
+                cell = others = OTHERS
+        self._of_key[cell] = others
         sums = self.cells.setdefault(cell, [0] * len(MEASURES))
         for index, amount in enumerate(_measures(row)):
             sums[index] += times * amount
@@ -60,7 +67,7 @@ class UsageBatch:
         for name, nusd in self.spent.items():
             found += [name, nusd]
         for cell, sums in self.cells.items():
-            found += [cell, " ".join(map(str, sums))]
+            found += [cell, self._of_key[cell], " ".join(map(str, sums))]
         return found
 
 
