@@ -25,13 +25,19 @@ from trio_sweep.parallel import spread
 
 GRACE_S: Final = 5.0
 MODEL: Final = "simulator/default?chunks=3&delay_ms=10"
-CAUSES: Final = {"delete": Outcome.CANCELLED, "drain": Outcome.SHUTDOWN}
+CAUSES: Final = {
+    "delete": Outcome.CANCELLED,
+    "drain": Outcome.SHUTDOWN,
+    "deadline": Outcome.DEADLINE_EXCEEDED,
+    "break": Outcome.UPSTREAM_FAILED,
+}
+_LOST: Final = {Outcome.CLIENT_DISCONNECTED, Outcome.CLIENT_STALLED}
 _ID: Final = re.compile(rb"^id: (\d+)\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """At which steps what happens: `detach`, `attach`, or the name of a cause."""
+    """At which steps what happens: `detach`, `stall`, `attach`, or a cause."""
 
     path: str
     acts: tuple[tuple[int, str], ...]
@@ -84,11 +90,11 @@ class Client:
         live = self.visits[-1]
         return self._had + (live.body if self.attached and live.status == 200 else b"")
 
-    def detach(self) -> None:
-        """Lose the connection, if there is one."""
+    def detach(self, *, stalled: bool = False) -> None:
+        """Lose the connection, if there is one; or be found not to read."""
         if self.attached and not self.visits[-1].over.is_set():
             self._had = self.body
-            self.visits[-1].leave()
+            self.visits[-1].leave(stalled=stalled)
             self.attached = False
 
     def attach(self) -> None:
@@ -103,6 +109,10 @@ class Client:
 
     def end(self, cause: str) -> None:
         """Let another cause end the stream, if it still lives."""
+        if cause == "break":
+            for upstream in self.w.upstreams:
+                upstream.cancel(reason="upstream breaks")
+            return
         stream = self.w.services.registry.get("mine")
         if stream is not None:
             stream.stop(CAUSES[cause])
@@ -117,6 +127,7 @@ async def _undergo(plan: Plan) -> tuple[int, bytes, Visit, list[Outcome]]:
         client = Client(w, plan.path)
         does: dict[str, Callable[[], None]] = {
             "detach": client.detach,
+            "stall": partial(client.detach, stalled=True),
             "attach": client.attach,
         }
         acts = Acts(
@@ -178,7 +189,7 @@ def judge(plan: Plan, whole: bytes) -> str:
     elif outcomes[0] is Outcome.ABANDONED:
         if not whole.startswith(body):
             problems.append("not the beginning of the undisturbed stream")
-    elif outcomes[0] is not Outcome.CLIENT_DISCONNECTED:  # before it was begun
+    elif outcomes[0] not in _LOST:  # before it was begun
         problems.append(f"outcome {outcomes[0]}")
     return f"{plan}: {'; '.join(problems)}" if problems else ""
 
@@ -193,6 +204,7 @@ def plans(path: str, steps: int, *, stride: int) -> list[Plan]:
             middle = (j + k) // 2
             if middle > j:
                 made += [Plan(path, (pair[0], (middle, c), pair[1])) for c in CAUSES]
+            made.append(Plan(path, ((j, "stall"), pair[1])))
             again = ((k + 7, "detach"), (k + 19, "attach"))
             made.append(Plan(path, (*pair, *again)))
     return made

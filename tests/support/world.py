@@ -164,6 +164,7 @@ class World:
         self.simulator = Simulator()
         self.reachable = True
         self.records: list[Record] = []
+        self.upstreams: list[trio.CancelScope] = []  # a cancel closes that connection
         self.permits = StreamPermits(permits)
         self.transport = UpstreamTransport(connect=self._connect)
         settings = load_settings({"RATE_LIMIT": "1000", **(env or {})}, None)
@@ -219,8 +220,13 @@ class World:
         if not self.reachable:
             await trio.sleep_forever()
         ours, theirs = trio.testing.memory_stream_pair()
-        self.nursery.start_soon(self.simulator.handle, theirs)
+        self.nursery.start_soon(self._simulate, theirs)
         return ours
+
+    async def _simulate(self, stream: trio.abc.Stream) -> None:
+        with trio.CancelScope() as scope:
+            self.upstreams.append(scope)
+            await self.simulator.handle(stream)
 
     def visit(self, body: Any = None, path: str = "/chat", **options: Any) -> Visit:
         """Begin a request."""
