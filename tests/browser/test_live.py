@@ -161,6 +161,7 @@ def look_at_three(page: Page, server: ServerProcess) -> None:
     rows.first.locator(".open").press("Enter")
     expect(rows.first.locator(".nursery .name").last).to_have_text("stream nursery")
     request_id = rows.first.get_attribute("data-id") or ""
+    expect(rows.first.locator(".scope")).to_have_count(4)
     rows.first.get_by_role("button", name="Cancel").click()
     was = page.locator(".was")
     expect(was.locator(".steps li").first).to_contain_text("cause: cancelled")
