@@ -194,6 +194,7 @@ async def test_rubbish_on_the_bus_is_ignored(
             '{"token": 99}',
             '{"token": []}',
             '{"ask": "x", "token": 1}',
+            99_999 * "[",
         ):
             await gate.link.publish(gate.keys.channel(), rubbish)
         assert (await one.list_streams(None)).complete

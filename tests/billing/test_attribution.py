@@ -14,6 +14,7 @@ from trio_ai_stream.wire.bill import Basis
 
 MESSAGES: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
 CODE = "user_5d1e_account_77aa_session_0a3f"
+DEEP = '{"a":' + 30_000 * "["
 IDS = {"device_id": "5d1e", "account_uuid": "", "session_id": "0a3f"}
 REQUESTS: dict[str, dict[str, Any]] = {
     "/chat": {"prompt": "hello"},
@@ -53,6 +54,7 @@ async def test_each_api_has_a_whole_bill(path: str, autojump_clock: MockClock) -
         ("/v1/messages", {"metadata": {"user_id": json.dumps(IDS)}}, "5d1e"),
         ("/v1/messages", {"metadata": {"user_id": "{not JSON"}}, "{not JSON"),
         ("/v1/messages", {"metadata": {"user_id": '{"account_uuid":7}'}}, None),
+        ("/v1/messages", {"metadata": {"user_id": DEEP}}, DEEP[:128]),
         ("/v1/messages", {"metadata": "ann"}, None),
         ("/v1/messages", {"metadata": {"user_id": 7}}, None),
     ],

@@ -161,7 +161,7 @@ def _without_session(user_id: Any) -> Any:
     if user_id.startswith("{"):
         try:
             ids = msgspec.json.decode(user_id, type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeError):
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return user_id
         return ids.get("account_uuid") or ids.get("device_id") or user_id
     return user_id.partition("_session_")[0]

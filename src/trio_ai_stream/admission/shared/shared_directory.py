@@ -190,7 +190,7 @@ def _decode(data: bytes) -> dict[str, Any]:
     """Return the message, empty if it is none."""
     try:
         message = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
 

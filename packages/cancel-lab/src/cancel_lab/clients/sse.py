@@ -102,7 +102,7 @@ def classify(data: bytes) -> str | None:
         return "done"
     try:
         event = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(event, dict):
         return None
