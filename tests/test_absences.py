@@ -1,4 +1,4 @@
-"""What is nowhere in the server: shields without an end, other clocks, loose tasks.
+"""What is nowhere in the server: shields without an end, other clocks, dead settings.
 
 docs/architecture.md lists these among the invariants.
 """
@@ -6,11 +6,14 @@ docs/architecture.md lists these among the invariants.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Iterator
 from typing import Final
 
 from scripts.docs import ROOT
+from trio_ai_stream.settings.model import Settings
+from trio_ai_stream.wire.record import Record
 
 SOURCE: Final = ROOT / "src" / "trio_ai_stream"
 MODULES: Final = {
@@ -115,3 +118,26 @@ def test_durations_are_of_trios_clock() -> None:
             if isinstance(node, ast.ImportFrom) and node.module == "time":
                 found.add(name)
     assert found == set(CLOCKS)
+
+
+def read_names(*, outside: str) -> set[str]:
+    """The names of all attributes that modules read, but for one module."""
+    return {
+        node.attr
+        for name in MODULES
+        if name != outside
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+
+
+def test_every_setting_is_read() -> None:
+    """One that is only checked would promise what the server does not do."""
+    read = read_names(outside="settings/cross_field.py")
+    assert set(Settings.model_fields) - read == set()
+
+
+def test_every_field_of_a_streams_record_is_read() -> None:
+    """By the log, a metric, a span or the ledger; else it need not be recorded."""
+    fields = {field.name for field in dataclasses.fields(Record)}
+    assert fields - read_names(outside="stream/stream.py") == set()

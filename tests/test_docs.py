@@ -8,6 +8,7 @@ import tomllib
 import pytest
 
 from scripts.docs import DOCUMENTS, FILES, ROOT, rewritten
+from tests.sweep.causes import CALL, CAUSES
 from trio_ai_stream.cli import commands
 from trio_ai_stream.settings import Settings
 
@@ -73,3 +74,12 @@ def test_every_page_is_in_the_sites_contents() -> None:
     contents = re.findall(r"- .*: (\S+\.md)$", site, re.MULTILINE)
     assert sorted(contents) == sorted(pages)
     assert all((ROOT / source).exists() for source in outside)
+
+
+def test_every_cause_of_the_sweep_is_documented() -> None:
+    """The page on the sweep has a row for each, and for no other."""
+    page = (ROOT / "docs" / "cancellation-sweep.md").read_text()
+    table = page.partition("| cause | what is done")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line[:3] == "| `"]
+    named = {name for cell in cells for name in re.findall("`([^`]+)`", cell)}
+    assert named == {*CAUSES, CALL.name, "scope@LABEL"}

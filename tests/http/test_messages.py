@@ -103,7 +103,7 @@ async def test_events_pass_unchanged(autojump_clock: MockClock) -> None:
         w.assert_clean()
 
 
-def test_what_is_read_does_not_depend_on_the_cuts() -> None:
+def test_messages_are_read_the_same_however_they_are_cut() -> None:
     """Byte by byte the items are the same, and so is what is passed on."""
     options: Any = {"raw": True, "read": MESSAGES.read_events, "whole_events": True}
     data = COMMENT + ANSWER.replace(b"\n", b"\r\n")

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 import trio
+from loguru import logger
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.resume.endpoints import SAID, VARYING, error_type
@@ -348,6 +349,29 @@ async def test_what_cannot_be_had(autojump_clock: MockClock) -> None:
         ahead = resume(w, live, 999)
         await over(ahead)
         assert ahead.status == 400
+
+
+async def test_no_log_has_the_token_of_a_stream(autojump_clock: MockClock) -> None:
+    """No record, whatever a client does with its way back, leads anybody else there."""
+    lines: list[str] = []
+    number = logger.add(lines.append, level="TRACE", serialize=True)
+    try:
+        async with world(env={"LOG_LEVEL": "TRACE"}) as w:
+            visit = begin(w)
+            await trio.sleep(0.5)
+            visit.leave()
+            way = visit.headers["x-stream-resume"]
+            token = way.partition("token=")[2]
+            unknown = way.replace(w.services.resumables.process, "0123456789ab")
+            for path in (way, way[:-1], f"{way}&after=x", f"/nowhere{way}", unknown):
+                await over(look(w, path))
+    finally:
+        logger.remove(number)
+    log = "".join(lines) + repr(w.records)
+    assert "Outcome.COMPLETED" in log
+    for status in (400, 404, 410):
+        assert f'"status": {status}' in log
+    assert token.rpartition(".")[2][:-1] not in log
 
 
 async def test_a_key_finds_its_own_streams_only(autojump_clock: MockClock) -> None:

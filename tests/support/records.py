@@ -28,6 +28,10 @@ _RECORD = Record(
     finish_reason=None,
     generation_id=None,
     bill=Bill(),
+    user=None,
+    ending_s=0.0,
+    resumes=0,
+    detached_s=0.0,
 )
 
 

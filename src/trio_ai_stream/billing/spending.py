@@ -31,7 +31,7 @@ from trio_ai_stream.wire.problems import Fault, Problem
 from trio_ai_stream.wire.record import Outcome
 
 REFRESH_S: Final = 1.0
-UNKNOWN: Final = Problem(
+LIMITS_UNAVAILABLE: Final = Problem(
     503,
     "limits_unavailable",
     "the server cannot check its limits now; try again later",
@@ -177,7 +177,7 @@ class Spending:
         if not key.has_budget:
             return None
         spent = await self._totals.ask(key.name)
-        return UNKNOWN if spent is None else exhausted(key, spent)
+        return LIMITS_UNAVAILABLE if spent is None else exhausted(key, spent)
 
     def views(self, only: str | None = None) -> list[dict[str, Any]]:
         """Return each key's budget, what is left of it and when it is new again."""

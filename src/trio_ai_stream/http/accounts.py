@@ -30,7 +30,7 @@ NOT_FOUND: Final = Problem(
     "no process remembers such a generation of the caller's, or upstream has no"
     " account of it yet",
 )
-UNKNOWN: Final = Problem(
+GENERATIONS_UNAVAILABLE: Final = Problem(
     503,
     "generations_unavailable",
     "the process that served this generation, if any did, did not answer in time",
@@ -67,7 +67,7 @@ def accounts_blueprint(services: Services) -> Blueprint:
                 generation_id, visible_owner()
             )
         except DirectoryUnavailableError as exc:
-            raise Refused(UNKNOWN) from exc
+            raise Refused(GENERATIONS_UNAVAILABLE) from exc
         if not seen:
             raise Refused(NOT_FOUND)
         assert services.upstream is not None

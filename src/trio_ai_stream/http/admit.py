@@ -9,7 +9,7 @@ from loguru import logger
 
 from trio_ai_stream.admission.gate import Permit, PermitRefusal
 from trio_ai_stream.admission.rate_limit import Decision, Quota
-from trio_ai_stream.billing.spending import UNKNOWN, Spending
+from trio_ai_stream.billing.spending import LIMITS_UNAVAILABLE, Spending
 from trio_ai_stream.http.auth import PROBES, check_client
 from trio_ai_stream.http.page.page_routes import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.request import RequestContext
@@ -176,7 +176,7 @@ async def _within_budget(spending: Spending, key: NamedKey, permit: Permit) -> N
 
     :raises Refused: 402, or 503 if nobody can say.
     """
-    problem: Problem | None = UNKNOWN
+    problem: Problem | None = LIMITS_UNAVAILABLE
     try:
         problem = await spending.check(key)
     finally:

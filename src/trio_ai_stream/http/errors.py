@@ -1,4 +1,8 @@
-"""How refusals look: JSON as OpenAI's or as the original Go server's, or one event."""
+"""How refusals are answered: which problem it is, and the headers it needs.
+
+The shape of the body is the dialect's of the path (`Dialect.error`); for `/chat` it may
+be one event of a stream.
+"""
 
 from __future__ import annotations
 

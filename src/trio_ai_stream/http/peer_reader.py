@@ -21,7 +21,7 @@ from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.responder import ASGIWriter, Send
 from trio_ai_stream.http.resumable_run import GRACE, RESUME, resume_path
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.http.streams import UNKNOWN
+from trio_ai_stream.http.streams import STREAMS_UNAVAILABLE
 from trio_ai_stream.upstream.peer_link import (
     PeerGoneError,
     PeerLostError,
@@ -91,11 +91,11 @@ async def read_at(
     except PeerGoneError as exc:
         raise Refused(OWNER_GONE) from exc
     except PeerLostError as exc:
-        raise Refused(UNKNOWN) from exc
+        raise Refused(STREAMS_UNAVAILABLE) from exc
     context.stream = reader = PeerReader(response)
     kind = response.field(b"content-type").partition(";")[0]
     if kind != _KINDS.get(response.status, "application/json"):
-        raise Refused(UNKNOWN)  # it is no process of this deployment
+        raise Refused(STREAMS_UNAVAILABLE)  # it is no process of this deployment
     if response.status == 200 and request.method != "HEAD":
         path = resume_path(context, request_id, token)
         return StreamResponse(partial(_pass_on, reader, path, context))
@@ -103,7 +103,7 @@ async def read_at(
         with trio.fail_after(DOCUMENT_S):
             answer = Response(await _document(response), response.status)
     except (PeerLostError, trio.TooSlowError) as exc:
-        raise Refused(UNKNOWN) from exc
+        raise Refused(STREAMS_UNAVAILABLE) from exc
     for name in _PASSED:
         if said := response.field(name.encode("ascii")):
             answer.headers[name] = said

@@ -20,7 +20,7 @@ from trio_ai_stream.http.peer_reader import OWNER_GONE, read_at
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.resumable_run import read
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.http.streams import UNKNOWN
+from trio_ai_stream.http.streams import STREAMS_UNAVAILABLE
 from trio_ai_stream.resume.resumable import Resumable
 from trio_ai_stream.resume.resumables import Resumables
 from trio_ai_stream.wire.problems import Problem, Refused, invalid
@@ -52,7 +52,7 @@ def resume_blueprint(services: Services) -> Blueprint:
         try:
             address = await services.directory.address_of(owner)
         except DirectoryUnavailableError as exc:
-            raise Refused(UNKNOWN) from exc
+            raise Refused(STREAMS_UNAVAILABLE) from exc
         if address is None:
             raise Refused(OWNER_GONE)
         return await read_at(services, address, request_id, token, after)

@@ -18,7 +18,7 @@ from trio_ai_stream.http.services import Services
 from trio_ai_stream.wire.problems import Fault, Problem, Refused
 
 NO_STREAM: Final = Problem(404, "not_found", "there is no live stream of this id")
-UNKNOWN: Final = Problem(
+STREAMS_UNAVAILABLE: Final = Problem(
     503,
     "streams_unavailable",
     "the process that has this stream, if any does, did not answer in time",
@@ -49,7 +49,7 @@ def streams_blueprint(services: Services) -> Blueprint:
         try:
             cancelled = await directory.cancel(request_id, visible_owner())
         except DirectoryUnavailableError as exc:
-            raise Refused(UNKNOWN) from exc
+            raise Refused(STREAMS_UNAVAILABLE) from exc
         if cancelled is None:
             raise Refused(NO_STREAM)
         return json_response(msgspec.json.encode(cancelled))

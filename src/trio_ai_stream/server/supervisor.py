@@ -32,7 +32,7 @@ RELOAD: Final = b"r"
 BEAT: Final = b"."
 READY: Final = b"!"
 # No text has these: a stack may be written between them.
-RELOADED: Final = b"\x01"
+RELOAD_DONE: Final = b"\x01"
 # Around the sentence that says why.
 REFUSED: Final = b"\x02"
 # The worker's end of the socket to its supervisor.
@@ -72,7 +72,7 @@ class _Worker:
     def hear(self, data: bytes) -> None:
         """Take note of what the worker has written."""
         self.ready |= READY in data
-        self.reloads -= data.count(RELOADED)
+        self.reloads -= data.count(RELOAD_DONE)
         if REFUSED in data:
             self.refusal = data.split(REFUSED)[1].decode(errors="replace")
 
@@ -301,7 +301,7 @@ def say_ready(link: socket.socket) -> None:
 def say_reloaded(link: socket.socket, count: int) -> None:
     """Tell the supervisor that so many reloads are done."""
     with suppress(OSError):
-        link.send(RELOADED * count)
+        link.send(RELOAD_DONE * count)
 
 
 def say_refused(link: socket.socket, why: str) -> None:

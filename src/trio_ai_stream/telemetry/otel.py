@@ -24,12 +24,18 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from trio_ai_stream.wire.record import Record
+from trio_ai_stream.wire.record import Outcome, Record
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/1.42.0"
 
 NO_ERROR = frozenset(
-    {"completed", "client_disconnected", "client_stalled", "cancelled", "abandoned"}
+    {
+        Outcome.COMPLETED,
+        Outcome.CLIENT_DISCONNECTED,
+        Outcome.CLIENT_STALLED,
+        Outcome.CANCELLED,
+        Outcome.ABANDONED,
+    }
 )
 """Outcomes that the client chose, or that are none of the server's and upstream's."""
 

@@ -68,7 +68,7 @@ class Record:
     finish_reason: str | None
     generation_id: str | None
     bill: Bill
-    user: str | None = None
-    ending_s: float = 0.0
-    resumes: int = 0
-    detached_s: float = 0.0
+    user: str | None
+    ending_s: float
+    resumes: int
+    detached_s: float
