@@ -13,6 +13,7 @@ const LABEL = {
   deadline: "deadline",
   first_token: "first token",
   idle: "idle",
+  done_grace: "usage to come",
   terminal_event: "last event",
 };
 
@@ -62,7 +63,7 @@ function row(stream, view) {
     el("td", { class: "model", title: stream.model }, stream.model),
     el("td", { class: "age" }),
     el("td", { class: "events" }),
-    el("td", { class: "owner", title: stream.owner }, stream.owner),
+    el("td", { class: "owner", title: stream.owner }, stream.owner.replace(/^key:/, "")),
     el("td", { class: "spark", "aria-hidden": "true" }),
     el("td", {}, cancel),
   );
