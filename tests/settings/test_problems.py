@@ -129,7 +129,8 @@ def test_other_hosts_are_told_an_address_that_they_can_find() -> None:
     """PEER_ADDRESS is one host's, beside the other ports, and known through Valkey."""
     redis = {"REDIS_URL": "redis://localhost"}
     load_settings({**redis, "PEER_ADDRESS": "10.0.0.1:9000"}, None)
-    for address in ("9000", ":9000", "0.0.0.0:9000", "[::]:9000", "10.0.0.1:0"):
+    nowhere = ("9000", ":9000", "0.0.0.0:9000", "[::]:9000", "10.0.0.1:0")
+    for address in (*nowhere, "a b:9000", "a/b:9000", "bücher:9000"):
         (found,) = problems(**redis, PEER_ADDRESS=address)
         assert "expected an address that other hosts can connect to" in found
     (found,) = problems(PEER_ADDRESS="10.0.0.1:9000")

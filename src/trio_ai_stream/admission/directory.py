@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from trio_ai_stream.settings.values import PEER_HOST
+
 Entry = Mapping[str, Any]
 Address = tuple[str, int]
 """Host and port of a process; port 0: the Unix socket of that name on this host."""
 
-# A host's name or address, and a port, as a process has written them into Valkey.
-_ADDRESS: Final = re.compile(r"([A-Za-z0-9.:_-]{1,253}) ([1-9][0-9]{0,4})")
+# A host and its port, as a process has written them into Valkey.
+_ADDRESS: Final = re.compile(rf"({PEER_HOST.pattern}) ([1-9][0-9]{{0,4}})")
 
 # What a worker listens on for readers of its streams, in the run directory.
 SOCKET_OF: Final = "streams-{}.sock"

@@ -23,6 +23,10 @@ def split_words(value: object) -> object:
     return value
 
 
+# What other hosts take for a host's name or address.
+PEER_HOST: Final = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
+
+
 def read_bind(value: object) -> object:
     """Read `8080`, the original Go server's `:8080`, or `host:port`."""
     text = str(value).strip()
@@ -38,7 +42,8 @@ def read_peer(value: object) -> object:
     bind = read_bind(value)
     assert isinstance(bind, tuple)
     host, port = bind
-    if host in {"", "0.0.0.0", "::"} or not port:  # noqa: S104 - refused
+    everywhere = host in {"", "0.0.0.0", "::"}  # noqa: S104 - refused
+    if everywhere or not port or not PEER_HOST.fullmatch(host):
         raise ValueError(
             f"expected an address that other hosts can connect to, with its port, as"
             f" 10.1.2.3:8081, got {value!r}"
