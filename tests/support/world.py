@@ -187,7 +187,7 @@ class World:
             billing=Billing(
                 metrics,
                 estimator,
-                key_name=lambda owner: owner.removeprefix("name:"),
+                clients="full",
                 reconcile_s=300,
                 ledger=ledger,
                 spending=Spending(totals or LedgerTotals(ledger), settings.named_keys),

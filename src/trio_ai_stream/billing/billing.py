@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 from loguru import logger
@@ -16,6 +16,7 @@ from trio_ai_stream.billing.spending import Spending
 from trio_ai_stream.billing.usage_ledger import UsageLedger
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.telemetry.log_rendering import shown_client
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.wire.bill import Basis
 from trio_ai_stream.wire.record import Record
@@ -27,8 +28,8 @@ if TYPE_CHECKING:  # its client of Valkey is an extra
 class Billing:
     """The bills of one process.
 
-    `key_name` says under which name the ledger keeps what a client's id spends;
-    `shared_usage` knows what all hosts have counted.
+    `clients` is how addresses are shown (LOG_CLIENTS); `shared_usage` knows what all
+    hosts have counted.
     """
 
     def __init__(
@@ -36,20 +37,26 @@ class Billing:
         metrics: Metrics,
         estimator: TokenEstimator,
         *,
-        key_name: Callable[[str], str],
+        clients: Literal["full", "network", "none"],
         reconcile_s: float,
         spending: Spending,
         ledger: UsageLedger | None = None,
         shared_usage: SharedUsage | None = None,
     ) -> None:
-        self.key_name = key_name
         self.ledger = ledger
         self.shared_usage = shared_usage
         self.spending = spending
         self.reconciler = Reconciler(self._settled, for_s=reconcile_s)
+        self._clients = clients
         self._metrics = metrics
         self._estimator = estimator
         self._worker = "" if ledger is None else ledger.worker
+
+    def key_name(self, owner: str) -> str:
+        """Return under which name the ledger keeps what a client's id spends."""
+        if not owner.startswith("ip:"):  # whatever the log shows
+            return owner.removeprefix("name:")
+        return shown_client(owner, self._clients) or ""
 
     def stream_ended(self, record: Record) -> None:
         """Take the bill of an ended stream; never waits."""

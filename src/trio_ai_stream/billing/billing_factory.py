@@ -8,7 +8,6 @@ from trio_ai_stream.billing.spending import LedgerTotals, Spending, Totals
 from trio_ai_stream.billing.usage_ledger import UsageLedger
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.telemetry.log_rendering import shown_client
 from trio_ai_stream.telemetry.metrics import Metrics
 
 DAY_S = 86_400
@@ -34,15 +33,10 @@ def open_billing(
         totals = SharedTotals(gate, metrics, policy, retention_s=retention_s)
         shared_usage = SharedUsage(gate, retention_s=retention_s)
 
-    def key_name(owner: str) -> str:
-        if not owner.startswith("ip:"):  # whatever the log shows
-            return owner.removeprefix("name:")
-        return shown_client(owner, settings.LOG_CLIENTS) or ""
-
     return Billing(
         metrics,
         estimator,
-        key_name=key_name,
+        clients=settings.LOG_CLIENTS,
         reconcile_s=settings.RECONCILE_SECS,
         spending=Spending(totals, settings.named_keys),
         ledger=ledger,
