@@ -19,8 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.log_records import records_table, schema_file
 from trio_ai_stream.settings import Settings, describe, load_settings
-from trio_ai_stream.stream.lifecycle import diagram
-from trio_ai_stream.stream.outcome import endings_table
+from trio_ai_stream.stream.lifecycle import TABLE, State
+from trio_ai_stream.stream.outcome import RULES
 from trio_ai_stream.telemetry.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent
@@ -51,8 +51,24 @@ def env_example() -> str:
 
 
 def lifecycle_diagram() -> str:
-    """Return the lifecycle's table as a Mermaid diagram."""
-    return f"```mermaid\n{diagram()}\n```"
+    """Return the lifecycle's table as a Mermaid diagram, one line a step."""
+    lines = ["stateDiagram-v2", f"    [*] --> {State.ADMITTED}"]
+    lines += [f"    {a} --> {b}: {event}" for (a, event), b in TABLE.items()]
+    lines.append(f"    {State.ENDED} --> [*]")
+    return "\n".join(["```mermaid", *lines, "```"])
+
+
+def endings_table() -> str:
+    """Return the table of endings as Markdown."""
+    lines = [
+        "| cause | what the client sees | what upstream sees | outcome |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {rule.cause} | {rule.client_sees} | {rule.upstream_sees} | `{outcome}` |"
+        for outcome, rule in RULES.items()
+    ]
+    return "\n".join(lines)
 
 
 def metrics_table() -> str:

@@ -6,15 +6,15 @@ import itertools
 
 import pytest
 
+from scripts.docs import endings_table, lifecycle_diagram
 from trio_ai_stream.stream.lifecycle import (
     TABLE,
     Event,
     LifecycleError,
     State,
-    diagram,
     follow,
 )
-from trio_ai_stream.stream.outcome import RULES, endings_table
+from trio_ai_stream.stream.outcome import RULES
 from trio_ai_stream.wire.record import Outcome
 
 EVERY = list(itertools.product(State, Event))
@@ -60,5 +60,5 @@ def test_each_outcome_has_a_rule_whose_event_ends_a_stream() -> None:
 
 def test_what_is_shown_has_every_row() -> None:
     """The diagram has each step, the table of endings each outcome."""
-    assert len(diagram().splitlines()) == len(TABLE) + 3
+    assert len(lifecycle_diagram().splitlines()) == len(TABLE) + 5
     assert all(f"`{outcome}`" in endings_table() for outcome in Outcome)

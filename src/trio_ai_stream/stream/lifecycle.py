@@ -75,11 +75,3 @@ def follow(state: State, event: Event) -> State:
         return TABLE[state, event]
     except KeyError:
         raise LifecycleError(f"{event} is not possible in state {state}") from None
-
-
-def diagram() -> str:
-    """Return the table as a Mermaid state diagram, one line a step."""
-    lines = ["stateDiagram-v2", f"    [*] --> {State.ADMITTED}"]
-    lines += [f"    {a} --> {b}: {event}" for (a, event), b in TABLE.items()]
-    lines.append(f"    {State.ENDED} --> [*]")
-    return "\n".join(lines)

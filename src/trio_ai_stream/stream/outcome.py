@@ -158,16 +158,3 @@ class EndStream(Exception):  # noqa: N818  it carries an ending, good or bad
         self.outcome = outcome
         self.problem = problem
         self.detail = detail
-
-
-def endings_table() -> str:
-    """Return the table of endings as Markdown, for the README."""
-    lines = [
-        "| cause | what the client sees | what upstream sees | outcome |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {rule.cause} | {rule.client_sees} | {rule.upstream_sees} | `{outcome}` |"
-        for outcome, rule in RULES.items()
-    ]
-    return "\n".join(lines)

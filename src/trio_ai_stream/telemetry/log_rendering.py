@@ -205,7 +205,7 @@ def register_secret(value: str) -> None:
 
 
 def forget_secrets() -> None:
-    """Forget all registered secrets; for a process that changes its settings."""
+    """Forget all registered secrets; for tests, which share a process."""
     global _pattern
     _spellings.clear()
     _pattern = None
