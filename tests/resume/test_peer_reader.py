@@ -81,6 +81,8 @@ async def test_who_leaves_or_loses_the_owner_leaves_nothing(tmp_path: Path) -> N
                 again = resume(other, visit, 0, **FIRST)
                 while not ids(again):
                     await again.news.wait()
+                # At once, as if killed: what ends in order would tell its readers.
+                owner.nursery.cancel_scope.cancel(reason="the owner is killed")
             await over(again)
             assert not again.ended.is_set(), "its response has no end"
             assert len(other.services.registry) == 0
