@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -163,11 +164,25 @@ def checksums() -> str:
 CANCELLATION: Final = (
     *("matrix", "clients", "burst", "comparison", "notice", "stalled", "shutdown"),
 )
+
+
+def sweep_table(name: str) -> str:
+    """Return a table of what the cancellation sweep has recorded (docs/data/sweep)."""
+    from tests.sweep import tables
+
+    made: str = getattr(tables, name)()
+    return made
+
+
 # Each document, and its marked parts by name.
 DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "README.md": {"endings": endings_table, "lifecycle": lifecycle_diagram},
     "docs/settings.md": {"settings": settings_table},
     "docs/testing.md": {"counts": counts},
+    "docs/cancellation-sweep.md": {
+        name: partial(sweep_table, name)
+        for name in ("results", "acts", "scopes", "waivers", "coverage", "mutants")
+    },
     "docs/log-records.md": {"records": records_table},
     "docs/metrics.md": {"metrics": metrics_table},
     "docs/cancellation.md": {name: of_cancellation(name) for name in CANCELLATION},

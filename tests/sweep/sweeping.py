@@ -132,6 +132,20 @@ def plans(scenarios: Iterable[str], *, full: bool = False) -> dict[str, Plan]:
     }
 
 
+def drained_and_killed() -> Plan:
+    """Return a plan of one pair: a drain begins in each state, then a kill in each."""
+    met = set[tuple[int, int]]()
+
+    def choose(acts: Acts, boundary: Boundary, _all: Sequence[str]) -> Iterable[str]:
+        state = len(acts), boundary.body
+        if state in met:
+            return ()
+        met.add(state)
+        return ("kill",) if acts else ("begin-drain",)
+
+    return Plan(1, False, True, choose=choose)
+
+
 @dataclass(slots=True)
 class Findings:
     """What a sweep of several scenarios came to."""

@@ -18,9 +18,14 @@ from tests.sweep.mutants.verdict import Verdict
 from tests.sweep.programs import program, quiet
 from tests.sweep.recorded import Recorded
 from tests.sweep.scenarios import SCENARIOS
-from tests.sweep.sweeping import ALLOWED, Findings, plans, sweep_all
+from tests.sweep.sweeping import (
+    ALLOWED,
+    Findings,
+    drained_and_killed,
+    plans,
+    sweep_all,
+)
 from tests.sweep.world import World
-from trio_sweep.engine import Plan
 from trio_sweep.invariants import violations
 from trio_sweep.parallel import default_jobs
 from trio_sweep.run import run_once
@@ -86,12 +91,7 @@ def test_what_the_sweep_found_stays_mended(scenario, seed, k, cause):
 
 def test_two_causes_leave_the_invariants_standing():
     """A second cause while the first is being dealt with changes nothing but time."""
-
-    def choose(acts, _boundary, _possible):
-        return ("kill",) if acts else ("drain",)
-
-    plan = Plan(seeds=1, scopes=False, pairs=True, choose=choose)
-    found = sweep_all({"late-end": plan})
+    found = sweep_all({"late-end": drained_and_killed()})
     assert found.reports["late-end"].with_two_acts > 10
     assert found.violations() == []
 

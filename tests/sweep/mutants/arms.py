@@ -1,6 +1,6 @@
 """Three ways to look for a mutant, with the same number of runs.
 
-`sweep`: the quick sweep of all scenarios, and then the full one.
+`sweep`: the quick sweep of all scenarios, one pair of causes, and then the full one.
 `random`: the same scenarios and causes, at a random time of a random schedule.
 `one-task`: a cancel of the request's own task at each of its own awaits, as tools for a
 single coroutine do it; other tasks' steps are no boundaries to it.
@@ -18,7 +18,7 @@ from tests.sweep.causes import CAUSES, Cause, carry_out
 from tests.sweep.mutants.verdict import Verdict
 from tests.sweep.programs import program, quiet
 from tests.sweep.scenarios import SCENARIOS
-from tests.sweep.sweeping import plans
+from tests.sweep.sweeping import drained_and_killed, plans
 from tests.sweep.world import World
 from trio_sweep.engine import Plan, Sweep
 from trio_sweep.invariants import Violation, violations
@@ -64,6 +64,7 @@ def _found(mutant: str, arm: str, runs: int, what: Violation, replay: str) -> Ve
 
 def _stages() -> Iterator[tuple[str, Plan]]:
     yield from plans(SCENARIOS).items()
+    yield "late-end", drained_and_killed()
     yield from plans(SCENARIOS, full=True).items()
 
 
