@@ -169,6 +169,29 @@ async def test_a_busy_process_does_not_blame_its_server(
     assert log("gate_fallback") == []
 
 
+async def test_a_late_publish_of_a_busy_process_keeps_the_link_up(
+    own_valkey: Server, make_gate: GateMaker, log: Log
+) -> None:
+    """Its answer came while our loop was held; that says nothing of the server."""
+
+    async def publish() -> None:
+        with pytest.raises(Unavailable):
+            await gate.link.publish("nobody", "listens")
+
+    async with connected(own_valkey, make_gate, timeout_s=0.2, lease_s=60.0) as (
+        gate,
+        _,
+    ):
+        own_valkey.freeze()
+        async with trio.open_nursery() as requests:
+            requests.start_soon(publish)
+            await trio.testing.wait_all_tasks_blocked()
+            own_valkey.thaw()
+            time.sleep(0.6)  # noqa: ASYNC251 - the loop is held on purpose
+        assert gate.link.up
+    assert log("gate_fallback") == []
+
+
 async def test_a_permit_granted_too_late_for_us_goes_back(
     own_valkey: Server, make_gate: GateMaker
 ) -> None:

@@ -165,7 +165,8 @@ class ValkeyLink:
         client = self._client
         if client is None or not self.up:
             raise Unavailable("unavailable", "the link is down")
-        with trio.move_on_after(self.timeout_s):
+        deadline = trio.current_time() + self.timeout_s
+        with trio.move_on_at(deadline):
             try:
                 return await client.publish(channel, message)
             except _LOST as exc:
@@ -174,7 +175,7 @@ class ValkeyLink:
                 raise self._closed(client, exc) from exc
         if self._client is not client:
             raise Unavailable("unavailable", "the link was lost")
-        raise self._fail(Unavailable("timeout", f"publish {self.timeout_s} s"))
+        raise self.late(deadline, "publish")
 
     async def run(
         self,

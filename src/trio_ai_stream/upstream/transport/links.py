@@ -63,7 +63,7 @@ class ClosedLink:
         raise trio.ClosedResourceError(CLOSED)
 
     def stale(self) -> bool:
-        """Tell the truth."""
+        """Return True: it cannot be used again."""
         return True
 
     def close(self) -> None:
