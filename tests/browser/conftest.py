@@ -1,4 +1,4 @@
-"""A real server and the system's Chromium, both for all modules of a worker.
+"""A real server for all modules of a worker, and the system's Chromium for each.
 
 The tests are plain functions on Playwright's synchronous API. What Playwright evaluates
 in the page stands outside its content security policy, except for `wait_for_function`.
@@ -35,7 +35,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server without keys, for all modules."""
     log = tmp_path_factory.mktemp("server") / "log"
@@ -52,9 +52,13 @@ def server(plain_server: ServerProcess) -> ServerProcess:
     return plain_server
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
+    """Headless Chromium.
+
+    Not for longer: Playwright's event loop runs in this thread for as long, and then no
+    test of another module can run one of its own.
+    """
     if CHROMIUM is None:
         pytest.skip("there is no chromium: apt-get install chromium")
     with sync_playwright() as playwright:
@@ -113,7 +117,7 @@ class Tab:
         self.page.context.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def first_tab(browser: Browser) -> Iterator[Tab]:
     """A tab for all tests: a new one costs half a second."""
     tab = Tab(browser)
