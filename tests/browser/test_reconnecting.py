@@ -155,3 +155,23 @@ def test_on_a_slow_line_all_is_as_on_a_fast_one(
     page.keyboard.press("Escape")
     expect(finished(answer)).to_contain_text("You stopped this answer")
     page.context.close()
+
+
+def test_what_two_tabs_write_to_one_conversation_is_all_kept(visit: Open) -> None:
+    """Neither writes over the other: there are two conversations then."""
+    first = visit()
+    finished(ask(first, "one", "simulator/fast"))
+    second = first.context.new_page()
+    second.goto(first.url)
+    second.get_by_role("button", name="Chats").click()
+    second.locator("#history-list .title").click()
+    finished(ask(second, "two", "simulator/fast"))
+    finished(ask(first, "three", "simulator/fast"))
+    expect(first.get_by_role("status")).to_contain_text("Answer complete")
+    for number, asked in enumerate((["one", "three"], ["one", "two"])):
+        first.get_by_role("button", name="Chats").click()
+        titles = first.locator("#history-list .title")
+        expect(titles).to_have_count(2)
+        titles.nth(number).click()
+        expect(first.locator(".user p")).to_have_text(asked)
+    second.close()

@@ -34,14 +34,10 @@ let live = null;
 let exchange = null;
 let waiting = null; // the message that waits for the server: {back()}
 let editing = null; // the message that the composer's text will take the place of
-let conversation = newConversation();
+let conversation = conversations.fresh();
 
 const thread = new Thread({ edit, retry, reopen, fresh, key: () => $("key").focus() });
 new Picker($("model"), $("models"), findModels, describeModel);
-
-function newConversation() {
-  return { id: crypto.randomUUID?.() ?? String(Math.random()).slice(2), title: "", at: 0, messages: [] };
-}
 
 /** Ask for the server's configuration until it is here. */
 async function begin() {
@@ -245,13 +241,16 @@ function fitting() {
 
 async function save() {
   if (conversation.messages.length === 0) return;
-  conversation.at = Date.now();
-  lastOpen.set(conversation.id);
-  await conversations.put(structuredClone(conversation));
+  const saved = conversation;
+  lastOpen.set(saved.id);
+  const apart = await conversations.save(saved);
+  if (!apart || saved !== conversation) return;
+  lastOpen.set(saved.id);
+  say("Another tab has gone on with this conversation: this one is kept beside it");
 }
 
 function show(record) {
-  conversation = record;
+  conversation = conversations.take(record);
   lastOpen.set(record.id);
   stopEditing();
   const focused = $("messages").contains(document.activeElement);
@@ -297,7 +296,7 @@ function retry(at) {
 
 function fresh() {
   if (exchange || waiting) return;
-  show(newConversation());
+  show(conversations.fresh());
   $("prompt").focus();
 }
 
@@ -387,7 +386,7 @@ $("history-open").addEventListener("click", async () => {
       $("history").close();
     },
     removed(id) {
-      if (id === conversation.id && !exchange && !waiting) show(newConversation());
+      if (id === conversation.id && !exchange && !waiting) show(conversations.fresh());
     },
   });
   $("history").showModal();
