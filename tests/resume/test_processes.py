@@ -273,9 +273,12 @@ def test_a_draining_host_lets_its_streams_be_read(servers: Deployment) -> None:
     A stream to which nobody comes back ends with them, when the budget is spent.
     """
     at_two = replace(servers, kind="host")
-    ways = [servers.begun(ENDLESS)[0] for _ in range(3)]
     with Client(servers.one.url) as client, client.chat(SHORT) as answer:
         answer.read()
+        ways = [servers.begun(ENDLESS)[0] for _ in range(3)]
+        # A worker without a stream ends at once, and its connections with it.
+        while owner_of(way_of(answer)) not in map(owner_of, ways):
+            ways.append(servers.begun(ENDLESS)[0])
         with at_two.other(ways[1]) as other:
             servers.one._process.terminate()
             until(lambda: servers.one.log.count("drain_began") == 2)
@@ -289,5 +292,5 @@ def test_a_draining_host_lets_its_streams_be_read(servers: Deployment) -> None:
                         assert text.count(b'"error_type":"shutting_down"') == 1
     assert [servers.one.ended(id_of(way))["outcome"] for way in ways] == [
         "shutdown"
-    ] * 3
+    ] * len(ways)
     assert servers.one._process.wait(10) == 0
