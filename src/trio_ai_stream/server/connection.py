@@ -345,8 +345,12 @@ class Connection:
             self.http.begin_drain()
 
     def finish_drain(self) -> None:
-        """Close if no exchange is live; otherwise its end will."""
-        if not self.live:
+        """Close if no exchange is live; otherwise its end will.
+
+        One that ends already does so in its own way: without the lingering, what its
+        client still sends could cost it the last event (RFC 9112 section 9.6).
+        """
+        if not self.live and not self.ending:
             self.end(lingering=False)
 
     @property

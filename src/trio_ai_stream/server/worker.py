@@ -367,13 +367,17 @@ class Worker:
             listener.shut_down()
 
     async def _until_nobody_reads(self) -> None:
-        """Wait until those who are still live have acknowledged nothing for a while."""
-        seen, since = await self._unread(), trio.current_time()
-        while trio.current_time() < since + self.limits.terminal_events_stall_s:
+        """Wait until those who are still live have acknowledged nothing for a while.
+
+        The while is counted in looks: a process that got no turn for as long has not
+        looked, and what its clients have read meanwhile is not known to it.
+        """
+        seen, unchanged = await self._unread(), 0
+        while unchanged * _LOOK_S < self.limits.terminal_events_stall_s:
             await trio.sleep(_LOOK_S)
             now = await self._unread()
-            if now != seen:
-                seen, since = now, trio.current_time()
+            unchanged = unchanged + 1 if now == seen else 0
+            seen = now
 
     async def _unread(self) -> dict[Connection, int]:
         """Return what each live client has been sent and has not acknowledged."""
