@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,16 @@ async def test_without_a_ledger_there_is_nothing_to_see(tmp_path: Path) -> None:
         refused = await ask(w, "", "admin-key")
         assert refused.status == 404
         assert "LEDGER_FILE" in refused.json()["message"]
+
+
+def test_a_file_that_is_no_ledger_is_closed_again(tmp_path: Path) -> None:
+    """The server goes on without it, and must not hold it each time it tries."""
+    path = tmp_path / "ledger.db"
+    path.write_bytes(b"no database" * 100)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    kept = []
+    for _ in range(3):
+        with pytest.raises(sqlite3.DatabaseError) as caught:
+            UsageDatabase(path)
+        kept.append(caught)  # its traceback would hold what was left open
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

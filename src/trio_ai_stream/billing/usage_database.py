@@ -80,11 +80,17 @@ class UsageDatabase:
         self._db = sqlite3.connect(
             path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
+        try:
+            self._prepare()
+        except sqlite3.Error:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
-            self._db.close()
             raise sqlite3.DatabaseError(
                 f"expected a ledger of version {VERSION}, got {version};"
                 " a newer server wrote it: name another LEDGER_FILE"
