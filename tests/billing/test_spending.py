@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,22 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.billing.test_named_keys import chat, keys_file
 from tests.billing.test_usage_ledger import ledger, row
+from tests.stream.test_registry import crowd
 from tests.support.completions import over
 from tests.support.world import Visit, world
 from trio_ai_stream.billing import spending
 from trio_ai_stream.billing.ledger_row import NANO
-from trio_ai_stream.billing.spending import LedgerTotals, Spent, exhausted
+from trio_ai_stream.billing.spending import (
+    LedgerTotals,
+    Spending,
+    Spent,
+    exhausted,
+)
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.settings.named_key import NamedKey
+from trio_ai_stream.stream import stream
+from trio_ai_stream.stream.protocols import UpstreamRequest
+from trio_ai_stream.stream.registry import SLICE
 
 TOKEN = 15e-6  # dollars, at the simulator
 
@@ -101,6 +111,49 @@ async def test_a_live_stream_ends_with_the_budget_if_its_key_says_so(
         sent = w.simulator.ledger.find()[-1].tokens_sent
         assert 40 <= sent <= 200
         w.assert_clean()
+
+
+async def test_many_streams_that_end_with_a_budget_leave_others_their_turns(
+    mock_clock: MockClock,
+) -> None:
+    """They are looked at, and ended, a slice at a time."""
+    registry = crowd("name:team")
+    key = NamedKey.model_validate(
+        {"name": "team", "key": "some-key", "usd_per_day": 1, "end_streams": True}
+    )
+    totals = LedgerTotals(None)
+    budgets = Spending(totals, {"team": key})
+    totals.add("team", NANO)
+    seen = [0]
+
+    async def look() -> None:
+        while seen[-1] < len(registry):
+            seen.append(sum(one.ending is not None for one in registry))
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(budgets.run, registry.__iter__)
+        mock_clock.jump(spending.REFRESH_S)
+        await look()
+        nursery.cancel_scope.cancel(reason="the test is over")
+    # Trio's order within one turn is random, so two slices may pass unseen, not three.
+    assert max(b - a for a, b in pairwise(seen)) <= 2 * SLICE < len(registry)
+
+
+async def test_what_a_stream_costs_is_asked_often_and_its_request_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A long prompt takes a millisecond to read; each stream is asked each second."""
+    read = []
+
+    def prompt_size(asked: UpstreamRequest) -> int:
+        read.append(asked)
+        return 400
+
+    monkeypatch.setattr(stream, "prompt_size", prompt_size)
+    one = next(iter(crowd()))
+    assert one.cost_so_far() == one.cost_so_far() == 0
+    assert read == [one.request]
 
 
 def test_a_month_is_a_budget_of_its_own() -> None:

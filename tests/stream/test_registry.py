@@ -16,7 +16,7 @@ from trio_ai_stream.wire.record import Outcome
 STREAMS = 2 * SLICE + 1
 
 
-def crowd() -> Registry:
+def crowd(owner: str = "local") -> Registry:
     """Return a registry with more streams than one turn may look at."""
     registry = Registry()
     for number in range(STREAMS):
@@ -24,7 +24,7 @@ def crowd() -> Registry:
             UpstreamRequest(f"r-{number}", "m", b"{}", PLAIN_CHAT),
             BUDGETS,
             endpoint="/chat",
-            owner="local",
+            owner=owner,
             release_permit=lambda: None,
             on_close=lambda _stream, _record: None,
             on_gap=lambda _seconds: None,

@@ -26,6 +26,7 @@ from trio_ai_stream.billing.usage_batch import day_of
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError, UsageLedger
 from trio_ai_stream.settings.named_key import NamedKey
+from trio_ai_stream.stream.registry import SLICE
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.problems import Fault, Problem
 from trio_ai_stream.wire.record import Outcome
@@ -212,7 +213,7 @@ class Spending:
             while True:
                 await trio.sleep(REFRESH_S)
                 await self._refresh()
-                self._end_streams(live())
+                await self._end_streams(live())
 
     async def leave(self) -> None:
         """Hand over what is left to count, in a bound."""
@@ -233,24 +234,32 @@ class Spending:
         except Exception:
             logger.exception("the budgets could not be read", event="budget_error")
 
-    def _end_streams(self, live: Iterable[Stream]) -> None:
+    async def _end_streams(self, live: Iterable[Stream]) -> None:
+        """End the streams of keys that want it; other tasks run meanwhile."""
         keys = {f"name:{n}": k for n, k in self.keys.items() if k.end_streams}
         if not keys:
             return
-        running: dict[str, list[Stream]] = {}
-        for stream in live:
-            if stream.owner in keys:
-                running.setdefault(stream.owner, []).append(stream)
-        for owner, streams in running.items():
-            key = keys[owner]
-            so_far = sum(stream.cost_so_far() for stream in streams)
-            known, more = self._totals.known(key.name), round(so_far * NANO)
+        # Read before the streams: what one costs that ends meanwhile counts once.
+        spent = {owner: self._totals.known(key.name) for owner, key in keys.items()}
+        running: dict[str, list[Stream]] = {owner: [] for owner in keys}
+        so_far: Counter[str] = Counter()  # in billionths of a dollar
+        for number, stream in enumerate(live, 1):
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+            if stream.owner in keys and stream.ending is None:
+                running[stream.owner].append(stream)
+                so_far[stream.owner] += round(stream.cost_so_far() * NANO)
+        for owner, key in keys.items():
+            known, more = spent[owner], so_far[owner]
             problem = exhausted(key, Spent(known.day + more, known.month + more))
-            if problem is not None:
-                for stream in streams:
-                    stream.stop(
-                        Outcome.CANCELLED, problem=problem, detail="budget_exhausted"
-                    )
+            if problem is None:
+                continue
+            for number, stream in enumerate(running[owner], 1):
+                if number % SLICE == 0:
+                    await trio.lowlevel.checkpoint()
+                stream.stop(
+                    Outcome.CANCELLED, problem=problem, detail="budget_exhausted"
+                )
 
 
 def exhausted(key: NamedKey, spent: Spent) -> Problem | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import trio
 
 from trio_ai_stream.stream.budgets import Budgets
-from trio_ai_stream.stream.estimate import TokenEstimator
+from trio_ai_stream.stream.estimate import TokenEstimator, prompt_size
 from trio_ai_stream.stream.lifecycle import Event, State, follow
 from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.protocols import UpstreamRequest, UpstreamResponse
@@ -76,6 +76,7 @@ class Stream:
         self._estimator = estimator
         self._on_bill: Callable[[Record], None] | None = on_bill
         self._bill: Bill | None = None
+        self._prompt_size: int | None = None  # for `cost_so_far`, which asks often
 
     @property
     def request_id(self) -> str:
@@ -187,7 +188,11 @@ class Stream:
 
     def cost_so_far(self) -> float:
         """Return the dollars that the stream has cost by now, as well as is known."""
-        return self._estimator.cost_so_far(self.request, self.answer)
+        if self._prompt_size is None:
+            self._prompt_size = prompt_size(self.request)
+        return self._estimator.cost_so_far(
+            self.request.model, self._prompt_size, self.answer
+        )
 
     def _record(self) -> Record:
         assert self.ending is not None
