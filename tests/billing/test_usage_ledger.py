@@ -57,6 +57,13 @@ def journals(folder: Path) -> list[Path]:
     return list(folder.glob("*.journal"))
 
 
+def held(path: Path) -> list[Path]:
+    """Which of a database's files this process holds open."""
+    files = [Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
+    opened = [one.resolve() for one in Path("/proc/self/fd").iterdir()]
+    return [file for file in files if file in opened]
+
+
 def lost(text: str) -> int:
     """How many rows the metrics call lost."""
     name = "\ntrio_ai_stream_ledger_rows_lost_total "
@@ -279,7 +286,7 @@ def test_a_full_disk_costs_whole_rows_only(tmp_path: Path) -> None:
 async def test_a_database_that_hangs_holds_no_shutdown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its rows are in the journal, and the next start moves them, once."""
+    """Its rows are in the journal, the next start moves them, once; none stays open."""
     monkeypatch.setattr(usage_ledger, "LAST_WRITE_S", 0.1)
     path = tmp_path / "ledger.db"
     subject = ledger(path)
@@ -295,7 +302,20 @@ async def test_a_database_that_hangs_holds_no_shutdown(
         assert journals(tmp_path)
         other.rollback()
         await write(ledger(path))
+        async with subject._limiter:  # when the thread that nobody waited for is done
+            pass
+    assert not held(path)
     assert total(path)["streams"] == 5
+
+
+async def test_who_asks_after_the_end_leaves_nothing_open(tmp_path: Path) -> None:
+    """A request may ask while a server ends, when the ledger's task is gone already."""
+    path = tmp_path / "ledger.db"
+    subject = ledger(path)
+    await write(subject, row())
+    (sums,) = await subject.ask(lambda database: database.sums())
+    assert sums["streams"] == 1
+    assert not held(path)
 
 
 def test_days_are_those_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 `put` appends to the journal. One task moves the journal's rows into the database, in
 batches, by a thread. Cancelling the task does not wait for that thread: what it was
-writing is still in the journal, and is written again by the next start, once.
+writing is still in the journal, and is written again by the next start, once. The
+thread closes the database itself then.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class UsageLedger:
         self._journal: Journal | None = None
         self._database: UsageDatabase | None = None
         self._broken = False  # whether it was said that rows cannot be written
+        self._ended = False  # whoever uses the database from now on closes it
         self._news = trio.Event()
         self._writing = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)  # one thread uses the connection
@@ -81,6 +83,7 @@ class UsageLedger:
                 nursery.start_soon(self._forget_old, name="ledger retention")
                 await self._write()
         finally:
+            self._ended = True
             with trio.move_on_after(LAST_WRITE_S, shield=True):
                 await self.flush()
                 await self._tried(self._close)
@@ -209,9 +212,16 @@ class UsageLedger:
         return result
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        def use() -> T:
+            try:
+                return work()
+            finally:
+                if self._ended:
+                    self._close()
+
         # Not waited for when cancelled: a disk that hangs must not hold a shutdown.
         return await trio.to_thread.run_sync(
-            work, abandon_on_cancel=True, limiter=self._limiter
+            use, abandon_on_cancel=True, limiter=self._limiter
         )
 
     def _failed(self, kind: str, exc: Exception) -> None:
