@@ -24,7 +24,7 @@ from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.record import Outcome
 from trio_ai_stream.wire.text_size import EXTRA, json_extra, text_size
 
-REQUEST: Final = UpstreamRequest("r", "m", b"{}", PLAIN_CHAT, prompt_chars=40)
+REQUEST: Final = UpstreamRequest("r", "m", b"{}", PLAIN_CHAT, prompt_size=40)
 MAKERS: Final = ("o200k", "claude", "deepseek_v3", "gemini", "llama3", "qwen3")
 COMMON: Final = {
     *("english", "german", "spanish", "french", "portuguese", "russian"),

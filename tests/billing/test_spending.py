@@ -28,8 +28,6 @@ from trio_ai_stream.billing.spending import (
 )
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.settings.named_key import NamedKey
-from trio_ai_stream.stream import stream
-from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.registry import SLICE
 
 TOKEN = 15e-6  # dollars, at the simulator
@@ -138,22 +136,6 @@ async def test_many_streams_that_end_with_a_budget_leave_others_their_turns(
         nursery.cancel_scope.cancel(reason="the test is over")
     # Trio's order within one turn is random, so two slices may pass unseen, not three.
     assert max(b - a for a, b in pairwise(seen)) <= 2 * SLICE < len(registry)
-
-
-async def test_what_a_stream_costs_is_asked_often_and_its_request_read_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A long prompt takes a millisecond to read; each stream is asked each second."""
-    read = []
-
-    def prompt_size(asked: UpstreamRequest) -> int:
-        read.append(asked)
-        return 400
-
-    monkeypatch.setattr(stream, "prompt_size", prompt_size)
-    one = next(iter(crowd()))
-    assert one.cost_so_far() == one.cost_so_far() == 0
-    assert read == [one.request]
 
 
 def test_a_month_is_a_budget_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ from trio.testing import MockClock
 
 from tests.support.world import Visit, World, world
 from trio_ai_stream.server.limits import SLOWEST_BODY
+from trio_ai_stream.wire.dialect import ParsedRequest
+from trio_ai_stream.wire.record import Outcome
 
 ORIGIN = "https://page.test"
+TEXT = "a long conversation " * 50
 WAYS = pytest.mark.parametrize(
     "headers", [{}, {"origin": ORIGIN}], ids=["direct", "through-quart"]
 )
@@ -131,7 +135,8 @@ async def test_all_bodies_together_have_a_bound(
         first = w.visit(b"x" * 100, headers=headers, more_body=True)
         await trio.sleep(1)
         assert w.services.bodies.held == 100
-        second = await refused(w, b"x" * 51, headers, more_body=True)
+        second = w.visit(b"x" * 51, headers=headers, more_body=True)
+        await second.over.wait()
         assert (second.status, second.json()["error_type"]) == (503, "too_many_bodies")
         assert second.headers["retry-after"] == "1"
         first.leave()
@@ -141,6 +146,43 @@ async def test_all_bodies_together_have_a_bound(
         await third.over.wait()
         assert third.status == 200
         assert w.services.bodies.held == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/chat", {"prompt": TEXT}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": TEXT}]}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": TEXT}]}),
+        ("/v1/responses", {"input": TEXT}),
+    ],
+)
+@WAYS
+async def test_a_stream_lets_go_of_its_body_once_its_answer_begins(
+    path: str,
+    fields: dict[str, Any],
+    headers: dict[str, str],
+    autojump_clock: MockClock,
+) -> None:
+    """Before that it may have to be asked for again; a stream of minutes needs none."""
+    model = "simulator/fast?first_token_ms=2000&delay_ms=1000&chunks=9"
+    more = {"model": model, "stream": True, "max_tokens": 99}
+    body = fields if path == "/chat" else fields | more
+    async with world(env=env(OPENROUTER_MODEL=model)) as w:
+        visit = w.visit(body, path, headers=headers)
+        await trio.sleep(1)
+        (stream,) = w.services.registry
+        assert TEXT.encode() in stream.request.body
+        assert w.services.bodies.held > len(TEXT)
+        await trio.sleep(3)
+        assert stream.events
+        assert (stream.request.body, w.services.bodies.held) == (b"", 0)
+        kept = [one for one in gc.get_objects() if type(one) is ParsedRequest]
+        assert not [one for one in kept if TEXT.encode() in one.body]
+        await visit.over.wait()
+        assert w.record.outcome is Outcome.COMPLETED
+        assert w.services.bodies.held == 0
+        w.assert_clean()
 
 
 @WAYS

@@ -14,7 +14,7 @@ from trio_ai_stream.wire.bill import Basis, Bill, exact_bill, known_provider
 from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.record import Outcome
 
-REQUEST = UpstreamRequest("r", "maker/model", b"{}", PLAIN_CHAT, prompt_chars=400)
+REQUEST = UpstreamRequest("r", "maker/model", b"{}", PLAIN_CHAT, prompt_size=400)
 
 
 def answer(size: int, tokens: int | None = None, texts: int = 1) -> Answer:

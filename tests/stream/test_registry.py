@@ -26,6 +26,7 @@ def crowd(owner: str = "local") -> Registry:
             endpoint="/chat",
             owner=owner,
             release_permit=lambda: None,
+            release_body=lambda: None,
             on_close=lambda _stream, _record: None,
             on_gap=lambda _seconds: None,
             estimator=TokenEstimator(),

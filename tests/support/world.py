@@ -246,8 +246,9 @@ class World:
         return record
 
     def assert_clean(self) -> None:
-        """Nothing is held: no permit, no entry, no upstream connection."""
+        """Nothing is held: no permit, no body, no entry, no upstream connection."""
         assert self.permits.statistics().held == 0
+        assert self.services.bodies.held == 0
         assert len(self.services.registry) == 0
         assert len(self.services.timer_queue) == 0
         assert self.transport.statistics().live == 0

@@ -162,7 +162,7 @@ class ResponseEncoder(NamedEventEncoder):
         they do not know after it. The number is the last event's: ours is none of the
         answer's.
         """
-        if not (self._last or self._asked.event_heartbeats):
+        if not (self._last or self._event_heartbeats):
             return HEARTBEAT
         return event({"type": "keepalive", "sequence_number": self._number()})
 

@@ -60,17 +60,19 @@ def frames(items: Iterable[Item]) -> tuple[bytes, int]:
 class ChunkEncoder:
     """Writes `stream: true`: upstream's chunks as they are, then `[DONE]`."""
 
-    __slots__ = ("_asked", "_request_id")
+    __slots__ = ("_event_heartbeats", "_model", "_request_id")
     opening: ClassVar = b""
     content = staticmethod(frames)
 
     def __init__(self, asked: ParsedRequest, request_id: str, _upstream: str) -> None:
-        self._asked = asked
+        # Not the request itself: it holds the body, which is let go of.
+        self._event_heartbeats = asked.event_heartbeats
+        self._model = asked.model
         self._request_id = request_id
 
     def heartbeat(self) -> bytes:
         """Return a comment, or where the settings ask for it an empty chunk."""
-        if not self._asked.event_heartbeats:
+        if not self._event_heartbeats:
             return HEARTBEAT
         choice = {"index": 0, "delta": {}, "finish_reason": None}
         return self._chunk(self._request_id, choice)
@@ -90,7 +92,7 @@ class ChunkEncoder:
             "id": name,
             "object": "chat.completion.chunk",
             "created": int(time.time()),
-            "model": self._asked.model,
+            "model": self._model,
             "choices": [choice],
             **more,
         }

@@ -86,11 +86,11 @@ class NamedEventEncoder(ABC):
     being written, which more clients take for life.
     """
 
-    __slots__ = ("_asked", "_last", "_over")
+    __slots__ = ("_event_heartbeats", "_last", "_over")
     opening: ClassVar = b""
 
     def __init__(self, asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
-        self._asked = asked
+        self._event_heartbeats = asked.event_heartbeats
         self._last = b""  # the last event, pings apart
         self._over = False  # the API's own last event has been written
 

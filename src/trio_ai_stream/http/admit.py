@@ -160,6 +160,7 @@ async def admit_stream(
         endpoint=endpoint,
         owner=context.client_id,
         release_permit=release_permit,
+        release_body=services.bodies.hand_over(context),
         on_close=closed,
         on_gap=services.metrics.content_gap,
         estimator=services.estimator,

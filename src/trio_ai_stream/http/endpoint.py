@@ -29,6 +29,7 @@ from trio_ai_stream.http.responder import DocumentResponder, EventResponder, Sen
 from trio_ai_stream.http.resumable_run import GRACE, ResumableRun
 from trio_ai_stream.http.services import BodyBudget, Services
 from trio_ai_stream.server.limits import SLOWEST_BODY
+from trio_ai_stream.stream.estimate import prompt_size
 from trio_ai_stream.stream.protocols import Responder, UpstreamRequest
 from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.stream import Stream
@@ -105,7 +106,7 @@ class Endpoint:
             whole=not asked.stream,
             choices=asked.choices,
             headers=context.forwarded(dialect.forwarded),
-            prompt_chars=asked.prompt_chars,
+            prompt_size=prompt_size(asked.body, asked.prompt_chars),
             user=asked.user,
         )
         wanted = context.field(GRACE)

@@ -39,7 +39,9 @@ SPENT: Final = Problem(
 
 
 class BodyBudget:
-    """Counts bodies from their arrival to the end of their requests.
+    """Counts bodies from their arrival until nobody needs them.
+
+    That is the end of the request, or for a stream the beginning of its answer.
 
     Bytes count as they arrive: what a head announces and never sends costs nothing.
     """
@@ -57,6 +59,17 @@ class BodyBudget:
             raise Refused(SPENT)
         self.held += size
         context.body_bytes += size
+
+    def hand_over(self, context: RequestContext) -> Callable[[], None]:
+        """Count what a request held until that is called, which is idempotent."""
+        size, context.body_bytes = context.body_bytes, 0
+
+        def release() -> None:
+            nonlocal size
+            self.held -= size
+            size = 0
+
+        return release
 
     def give_back(self, context: RequestContext) -> None:
         """Count what a request held no longer; idempotent."""

@@ -164,7 +164,7 @@ class Settings(BaseModel):
     MAX_BODIES_BYTES: Bytes = Field(
         268_435_456,
         description="Bytes of all request bodies of one process together, from their"
-        " arrival to the end of the request; past it 503.",
+        " arrival to the first content of the answer; past it 503.",
     )
     UPSTREAM_BUFFER_BYTES: Bytes = Field(
         268_435_456,

@@ -133,23 +133,20 @@ class TokenEstimator:
             return dataclasses.replace(bill, tokens_after_close=0)
         if not attempts or (not answer.opened and outcome in _NO_ANSWER):
             return Bill()
-        return self._estimate(request.model, prompt_size(request), answer)
+        return self._estimate(request, answer)
 
-    def cost_so_far(self, model: str, prompt: int, answer: Answer) -> float:
-        """Return the dollars of what has passed of a live stream; 0 if unknown.
-
-        `prompt` is the `prompt_size` of its request, which the caller keeps.
-        """
-        return self._estimate(model, prompt, answer).cost_usd or 0.0
+    def cost_so_far(self, request: UpstreamRequest, answer: Answer) -> float:
+        """Return the dollars of what has passed of a live stream; 0 if unknown."""
+        return self._estimate(request, answer).cost_usd or 0.0
 
     def learn_cost(self, model: str, bill: Bill) -> None:
         """Learn from a bill that came afterwards what the model's tokens cost."""
         self._model(model).learn_cost(bill)
 
-    def _estimate(self, name: str, prompt_letters: int, answer: Answer) -> Bill:
-        model = self._model(name)
+    def _estimate(self, request: UpstreamRequest, answer: Answer) -> Bill:
+        model = self._model(request.model)
         said = exact_bill(answer.usage or {}, answer.provider)  # Messages begin with it
-        prompt = said.prompt_tokens or round(model.prompt.tokens(prompt_letters))
+        prompt = said.prompt_tokens or round(model.prompt.tokens(request.prompt_size))
         texts = model.completion(answer)
         size = answer.text_size + answer.reasoning_size
         reasoning = texts * answer.reasoning_size / size if size else 0.0
@@ -173,7 +170,7 @@ class TokenEstimator:
     def _learn(self, request: UpstreamRequest, answer: Answer, bill: Bill) -> None:
         model = self._model(request.model)
         model.learn_cost(bill)
-        model.prompt.learn(prompt_size(request), bill.prompt_tokens or 0)
+        model.prompt.learn(request.prompt_size, bill.prompt_tokens or 0)
         hidden = 0 if answer.reasoning_size else bill.reasoning_tokens or 0
         counted = (bill.completion_tokens or 0) - hidden - answer.pieces
         if answer.texts > 0 and counted > 0:
@@ -181,9 +178,11 @@ class TokenEstimator:
             model.learn_completion(answer, counted, streamed=not request.whole)
 
 
-def prompt_size(request: UpstreamRequest) -> int:
-    """Return the size of what is asked, in letters; reads the whole request."""
-    body = request.body
-    chars = request.prompt_chars or len(body)
+def prompt_size(body: bytes, chars: int) -> int:
+    """Return the size of what a request asks, in letters.
+
+    `chars` is the length of its texts, 0 if nobody counted.
+    """
+    chars = chars or len(body)
     plain = body.isascii() and b"\\u" not in body
     return chars if plain else chars + json_extra(body)

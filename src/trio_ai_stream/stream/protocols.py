@@ -19,15 +19,16 @@ OnAbortable = Callable[[Callable[[], None] | None], None]
 """Is given what closes a connection at once, and None when that is no longer so."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UpstreamRequest:
     """One request to upstream, ready to send.
 
     `body` is JSON; `dialect` says where it goes and how the answer is read. With
     `whole` upstream is asked for one JSON document instead of a stream. `choices` is
     how many answers are asked for at a time (`n`). `headers` are the fields of the
-    client's that go on to upstream. `prompt_chars` is the length of the texts
-    that are sent, 0 if nobody counted; `user` is the caller's own user, as it says.
+    client's that go on to upstream. `prompt_size` is how long what is asked is, in
+    letters; `user` is the caller's own user, as it says. A stream lets go of the body
+    once its answer has begun: a long conversation is a megabyte.
     """
 
     request_id: str
@@ -37,7 +38,7 @@ class UpstreamRequest:
     whole: bool = False
     choices: int = 1
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    prompt_chars: int = 0
+    prompt_size: int = 0
     user: str | None = None
 
 

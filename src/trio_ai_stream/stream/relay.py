@@ -141,6 +141,7 @@ class _Conversation:
             response = await self._begin()
         if first.cancelled_caught:
             raise EndStream(Outcome.FIRST_TOKEN_TIMEOUT)
+        stream.release_body()  # an answer that has begun is not asked for again
         del stream.scopes["first_token"]
         with trio.CancelScope() as idle:
             self.timers.idle_scope = stream.scopes["idle"] = idle

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import trio
 
 from trio_ai_stream.stream.budgets import Budgets
-from trio_ai_stream.stream.estimate import TokenEstimator, prompt_size
+from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.lifecycle import Event, State, follow
 from trio_ai_stream.stream.outcome import Ending
 from trio_ai_stream.stream.protocols import UpstreamRequest, UpstreamResponse
@@ -41,6 +41,7 @@ class Stream:
         endpoint: str,
         owner: str,
         release_permit: Callable[[], None],
+        release_body: Callable[[], None],
         on_close: Callable[[Stream, Record], None],
         on_gap: Callable[[float], None],
         estimator: TokenEstimator,
@@ -71,12 +72,12 @@ class Stream:
         self.delivered_at: float | None = None  # the last write of content
         # Idempotent; called when the client is to be told the end, or by `close`.
         self.release_permit = release_permit
+        self._release_body = release_body
         self._on_close = on_close
         self.on_gap = on_gap
         self._estimator = estimator
         self._on_bill: Callable[[Record], None] | None = on_bill
         self._bill: Bill | None = None
-        self._prompt_size: int | None = None  # for `cost_so_far`, which asks often
 
     @property
     def request_id(self) -> str:
@@ -161,6 +162,11 @@ class Stream:
             abort()
             self.upstream_closed_at = trio.current_time()
 
+    def release_body(self) -> None:
+        """Let go of the request's body, which is not sent again; idempotent."""
+        self.request.body = b""
+        self._release_body()
+
     def tell_bill(self) -> None:
         """Tell the bill, once, before the client is told of the end.
 
@@ -180,6 +186,7 @@ class Stream:
         self.end(outcome)
         self.release_upstream()
         self.release_permit()
+        self.release_body()
         self.tell_bill()
         self.step(Event.CLOSED)
         self._on_close(self, self._record())
@@ -188,11 +195,7 @@ class Stream:
 
     def cost_so_far(self) -> float:
         """Return the dollars that the stream has cost by now, as well as is known."""
-        if self._prompt_size is None:
-            self._prompt_size = prompt_size(self.request)
-        return self._estimator.cost_so_far(
-            self.request.model, self._prompt_size, self.answer
-        )
+        return self._estimator.cost_so_far(self.request, self.answer)
 
     def _record(self) -> Record:
         assert self.ending is not None
