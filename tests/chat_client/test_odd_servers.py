@@ -19,6 +19,7 @@ HI = b'data: {"choices":[{"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n
 WHOLE = HI + b"data: [DONE]\n\n"
 CUT = b'id: 1\ndata: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
 GRACE = "x-stream-grace: 9\r\nx-stream-resume: "
+WHY = gzip.compress(b'{"error":"why"}', mtime=0)
 ANSWER = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
 
 
@@ -50,7 +51,7 @@ async def answered(status: int, head: str, body: bytes) -> tuple[ChatEnding, str
 @pytest.mark.parametrize(
     ("head", "body"),
     [
-        ("content-encoding: gzip", gzip.compress(WHOLE)),
+        ("content-encoding: gzip", gzip.compress(WHOLE, mtime=0)),
         ("", b"\xef\xbb\xbf" + WHOLE),
         ("", HI.rstrip()),
         ("", CUT + b"data: [DONE]"),
@@ -73,7 +74,7 @@ async def test_an_odd_answer_is_read(head: str, body: bytes) -> None:
         (200, "content-type: text/html", b"<html>\n</html>\n", "got text/html"),
         (200, "", b"data: " + b'{"a":' + 99_999 * b"[" + b"\n\n", "something else"),
         (307, "location: https://b.example/v1", b"", "at https://b.example/v1"),
-        (400, "content-encoding: gzip", gzip.compress(b'{"error":"why"}'), "why"),
+        (400, "content-encoding: gzip", WHY, "why"),
         (200, f"{GRACE}@127.0.0.1:9/x", CUT, "without a last event"),
         (200, f"{GRACE}:80/x", CUT, "without a last event"),
     ],

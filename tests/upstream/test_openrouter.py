@@ -113,8 +113,9 @@ async def test_a_compressed_error_is_read(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Some proxies compress although we asked them not to."""
-    body = gzip.compress(b'{"error":{"message":"max_tokens is too large"}}')
-    reply = answer("400 Bad Request", body, "Content-Encoding: gzip")
+    body = b'{"error":{"message":"max_tokens is too large"}}'
+    packed = gzip.compress(body, mtime=0)
+    reply = answer("400 Bad Request", packed, "Content-Encoding: gzip")
     async with opened(reply) as (upstream, _):
         failure = await refusal(upstream)
         assert failure.problem is not None
