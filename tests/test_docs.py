@@ -42,6 +42,18 @@ def test_the_python_floor_is_one() -> None:
     assert f"Python {floor} or newer" in README
 
 
+def test_the_classifiers_name_the_pythons_that_the_gate_runs() -> None:
+    """No other version is promised, in any of the packages."""
+    run = (ROOT / ".ci" / "run").read_text()
+    (newer,) = re.findall(r"for version in (.*); do\n  newer ", run)
+    floor = PROJECT["project"]["requires-python"].removeprefix(">=")
+    untried = {"3.14"}  # it runs where it is found, which it was nowhere yet
+    tested = {floor, *newer.split()} - untried
+    for file in (ROOT / "pyproject.toml", *ROOT.glob("packages/*/pyproject.toml")):
+        named = re.findall(r"Python :: (3\.\d+)", file.read_text())
+        assert set(named) == tested, file
+
+
 @pytest.mark.parametrize("command", commands())
 def test_each_command_is_in_the_readme(command: str) -> None:
     """No command of the command line is left out of the README."""
