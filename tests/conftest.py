@@ -7,7 +7,11 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
 
+# A busy machine may take any time for an example; a test of time says so itself.
+settings.register_profile("unhurried", settings(), deadline=None)
+settings.load_profile("unhurried")
 # The tests start some two hundred Python processes. Where this variable is set, as it
 # is in many containers, each of them compiles every module that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -274,7 +274,6 @@ def test_valkey_counts_what_lives(valkey: Server) -> None:
         settings=settings(
             max_examples=20,
             stateful_step_count=12,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -249,6 +249,7 @@ def test_a_process_that_is_killed_takes_its_streams_with_it(
     """Who reads there is cut off; who comes back is told 410, there and at its host."""
     at_two = replace(servers, kind="host")
     way, _ = servers.begun(ENDLESS)
+    before = servers.one.log.count("Running on")
     with at_two.other(way) as other, other.stream("GET", way) as back:
         blocks = back.iter_raw()
         next(blocks)
@@ -265,6 +266,8 @@ def test_a_process_that_is_killed_takes_its_streams_with_it(
             return 0
 
     assert until(replaced) == 410
+    # The tests after this one count on both: a worker that starts drains nothing.
+    until(lambda: servers.one.log.count("Running on") == before + 2)
 
 
 def test_a_draining_host_lets_its_streams_be_read(servers: Deployment) -> None:
