@@ -71,6 +71,16 @@ def cancel(page: Page) -> None:
     take(page, "page-cancel")
 
 
+def shield(page: Page) -> None:
+    """A stream that is over, whose task reads the rest behind a shield."""
+    page.locator("#model").fill("simulator/fast?chunks=40&done_ms=980")
+    page.locator("#model").press("Enter")
+    page.locator("#prompt").fill("What is a shield?")
+    page.locator("#prompt").press("Enter")
+    expect(page.locator(".stream .scope[data-shield]")).to_be_visible()
+    take(page, "page-shield")
+
+
 def fifty(page: Page) -> None:
     """Many streams, one of them open."""
     with ExitStack() as stack:
@@ -97,6 +107,7 @@ PICTURES: list[tuple[Scheme, ViewportSize, Callable[[Page], None]]] = [
     ("light", WIDE, start),
     ("light", WIDE, streaming),
     ("dark", WIDE, cancel),
+    ("light", WIDE, shield),
     ("light", WIDE, fifty),
     ("light", PHONE, phone),
 ]

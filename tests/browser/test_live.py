@@ -174,6 +174,30 @@ def look_at_three(page: Page, server: ServerProcess) -> None:
     assert server.ended(request_id)["outcome"] == "cancelled"
 
 
+def test_a_shield_is_seen_while_the_rest_of_an_answer_is_read(visit: Open) -> None:
+    """The answer is whole and no stream is counted; a hatched scope runs down.
+
+    Its end is told with the rest, once it is there.
+    """
+    page = visit()
+    answer = ask(page, "Hello.", "simulator/fast?done_ms=900")
+    finishing = page.locator(".stream[data-state=finishing]")
+    shield = finishing.locator(".scope[data-shield]")
+    expect(shield).to_contain_text(re.compile(r"^rest of the answer0\.\d s$"))
+    expect(page.locator("#live-count")).to_have_text("0")
+    expect(page.locator("#live-note")).to_have_text(
+        "1 stream over, the rest of upstream's answer is being read."
+    )
+    expect(finishing.get_by_role("button", name="Cancel")).to_have_count(0)
+    finished(answer)
+    page.locator(".was").hover()  # it stays while it is pointed at
+    steps = page.locator(".was .steps li")
+    expect(steps.last).to_contain_text("behind the shield; then the task is gone")
+    expect(steps.nth(1)).to_contain_text("the client was told")
+    expect(page.locator(".was .scope[data-shield]")).to_have_class(re.compile("closed"))
+    expect(page.locator("#live-note")).to_contain_text("Nothing runs")
+
+
 def test_who_has_never_seen_trio_finds_the_words(visit: Open) -> None:
     """The legend says what a task, a nursery, a scope and a shield are."""
     page = visit()

@@ -65,6 +65,30 @@ async def test_a_stream_is_seen_from_its_start_to_its_end(
         w.assert_clean()
 
 
+async def test_a_finishing_stream_is_listed_and_not_counted(
+    autojump_clock: MockClock,
+) -> None:
+    """While the rest of its answer is read, and only to whoever may see it."""
+    async with world(env=KEYS) as w:
+        own, other = watch(w, "first-key"), watch(w, "second-key")
+        body = {"prompt": "hello", "model": "simulator/fast?done_ms=700"}
+        key = {"authorization": "Bearer first-key"}
+        chat = w.visit(body, headers=key)
+        await over(chat)
+        await trio.sleep(1)
+        (ended,) = [data for event, data in told(own) if event == "ended"]
+        assert ended["finishing"] is True
+        seen = [one for one in snapshots(own) if one["streams"]]
+        assert seen[-1]["streams"][0]["state"] == "finishing"
+        assert seen[-1]["total"] == seen[-1]["more"] == 0
+        assert seen[-1]["states"] == {}
+        assert snapshots(own)[-1]["streams"] == []
+        assert [one for one in snapshots(other) if one["streams"]] == []
+        for visit in (own, other):
+            visit.leave()
+            await over(visit)
+
+
 async def test_a_watcher_is_told_only_of_changes(autojump_clock: MockClock) -> None:
     """Nothing runs: one empty snapshot, then a heartbeat after each silence."""
     async with world() as w:

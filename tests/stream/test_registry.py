@@ -31,6 +31,7 @@ def crowd(owner: str = "local") -> Registry:
             on_gap=lambda _seconds: None,
             estimator=TokenEstimator(),
             on_bill=lambda _record: None,
+            finishing=registry.finishing,
         )
         registry.add(stream)
     return registry

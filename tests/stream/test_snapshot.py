@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from tests.support.completions import over
 from tests.support.world import BUDGETS, World, world
+from trio_ai_stream.stream.budgets import REUSE_S
 from trio_ai_stream.stream.snapshot import NurseryView, StreamView, snapshot
 
 ORIGIN = "https://page.test"
@@ -112,6 +113,45 @@ async def test_an_ending_stream_shows_the_bound_of_its_last_event(
         assert not shown.holds_upstream
         assert [scope.label for scope in own(shown).scopes] == ["terminal_event"]
         await over(visit)
+
+
+@pytest.mark.parametrize(
+    ("model", "lasts_s"),
+    [("simulator/fast?done_ms=600", 0.6), ("simulator/late-end", 1)],
+    ids=["read", "given-up"],
+)
+@pytest.mark.parametrize("path", ["/chat", "graced"])
+async def test_a_finishing_stream_shows_its_shield(
+    model: str, lasts_s: float, path: str, autojump_clock: MockClock
+) -> None:
+    """Its task reads the rest of the answer behind a shield, and is then seen no more.
+
+    It is no live stream any longer: its client has been told, its permit is back.
+    """
+    async with world(env={"GRACE_MAX_SECS": "9"}) as w:
+        graced = path == "graced"
+        headers = {"x-stream-grace": "9"} if graced else {}
+        visit = w.visit({"prompt": "hello", "model": model}, headers=headers)
+        finishing = w.services.registry.finishing
+        await trio.sleep(0.1)
+        assert len(w.services.registry) == 0
+        (stream,) = finishing
+        shown = snapshot(stream)
+        assert (shown.state, shown.outcome) == ("finishing", "completed")
+        assert shown.task is not None
+        (rest,) = shown.task.scopes
+        assert (rest.label, rest.shield) == ("rest", True)
+        assert rest.due is not None
+        labels = [nursery.label for nursery in shown.task.nurseries]
+        assert labels == (["grace"] if graced else [])
+        over_at = rest.due - REUSE_S + lasts_s
+        await trio.sleep_until(over_at - 0.01)
+        assert stream in finishing
+        await trio.sleep_until(over_at + 0.01)
+        assert not finishing
+        assert stream.rest_task is None
+        await over(visit)
+        w.assert_clean()
 
 
 async def test_looking_changes_nothing(autojump_clock: MockClock) -> None:

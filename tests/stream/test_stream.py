@@ -37,6 +37,7 @@ async def test_only_counts_are_recorded_as_tokens(
         on_gap=lambda _seconds: None,
         estimator=TokenEstimator(),
         on_bill=billed.append,
+        finishing=set(),
     )
     stream.answer.usage = {"prompt_tokens": reported}
     stream.answer.finish_reason = "stop"

@@ -108,7 +108,8 @@ Branch = tuple[str, list[Any]]
 
 
 def _task(task: dict[str, Any]) -> Branch:
-    return f"task {task['name']}", [_nursery(one) for one in task["nurseries"]]
+    below: list[Branch] = [(_scope(scope), []) for scope in task.get("scopes", ())]
+    return f"task {task['name']}", below + [_nursery(one) for one in task["nurseries"]]
 
 
 def _nursery(nursery: dict[str, Any]) -> Branch:

@@ -165,6 +165,7 @@ async def admit_stream(
         on_gap=services.metrics.content_gap,
         estimator=services.estimator,
         on_bill=billed,
+        finishing=services.registry.finishing,
     )
     services.registry.add(stream)
     services.metrics.stream_started(endpoint)

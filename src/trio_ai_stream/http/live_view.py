@@ -6,7 +6,8 @@ server drains the watching goes on, `draining` is true, and `bye` comes with the
 the last stream. One subscriber too many gets `bye` under status 503. A snapshot shows
 the streams that the caller may cancel, the oldest first: forty with their tasks, then
 two hundred without, as are those of other processes; `total` and `states` count them
-all. `?tree=ID` asks for the tasks of one more.
+all. `?tree=ID` asks for the tasks of one more. A stream that has ended is listed last,
+and not counted, while a task of it reads the rest of upstream's answer (`finishing`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -132,19 +134,34 @@ class LiveView:
             for at, one in enumerate(shown)
         ]
         streams += remote[: max(0, MAX_ROWS - len(streams))]
+        more = total - len(streams)
+        finishing = self._finishing()
+        streams += finishing.values()
         body = {
             "streams": streams,
-            "more": total - len(streams),
+            "more": more,
             "total": total,
             "states": states,
             "draining": self._services.registry.draining.is_set(),
         }
-        frames = [_frame("ended", ended_view(r)) for r in self._subscriber.take()]
+        frames = [
+            _frame("ended", {**ended_view(r), "finishing": r.request_id in finishing})
+            for r in self._subscriber.take()
+        ]
         encoded = msgspec.json.encode(body)
         if encoded != self._last:
             self._last = encoded
             frames.append(_frame("snapshot", {"now": trio.current_time(), **body}))
         return b"".join(frames)
+
+    def _finishing(self) -> dict[str, StreamView]:
+        """Return those of the first few that the caller may see, by id."""
+        some = islice(self._services.registry.finishing, MAX_TREES)
+        return {
+            one.request_id: snapshot(one)
+            for one in some
+            if self._subscriber.sees(one.owner)
+        }
 
 
 def _frame(event: str, data: dict[str, Any]) -> bytes:

@@ -30,6 +30,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._live: dict[str, Stream] = {}
+        # They are over; each has a task that reads the rest of upstream's answer.
+        self.finishing: set[Stream] = set()
         self.draining = trio.Event()
         self._over: trio.Event | None = None
 

@@ -69,8 +69,13 @@ async def relay(
         if response is not None:
             # Read what follows [DONE], so that upstream's connection is used again;
             # shielded, because a client that has its answer may be gone already.
-            with trio.move_on_after(REUSE_S, shield=True):
-                await response.finish()
+            stream.scopes = {}
+            try:
+                with trio.move_on_after(REUSE_S, shield=True) as stream.scopes["rest"]:
+                    stream.begin_rest()
+                    await response.finish()
+            finally:
+                stream.end_rest()
             response.abort()
         stream.release_upstream()
 

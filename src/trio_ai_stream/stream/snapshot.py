@@ -38,10 +38,14 @@ class NurseryView(Struct, frozen=True):
 
 
 class TaskView(Struct, frozen=True):
-    """One task and the nurseries that it has open, outermost first."""
+    """One task and the nurseries that it has open, outermost first.
+
+    `scopes` are those that it has entered outside of the stream's nursery.
+    """
 
     name: str
     nurseries: list[NurseryView]
+    scopes: list[ScopeView] = []
 
 
 class StreamView(Struct, frozen=True):
@@ -69,7 +73,8 @@ def snapshot(stream: Stream, *, tree: bool = True) -> StreamView:
 
     Without its `tree` a stream costs a tenth.
     """
-    nursery = stream.nursery if tree else None
+    nursery = stream.nursery
+    task = stream.rest_task if nursery is None else nursery.parent_task
     return StreamView(
         id=stream.request_id,
         state=stream.shown_state,
@@ -81,13 +86,17 @@ def snapshot(stream: Stream, *, tree: bool = True) -> StreamView:
         events=stream.events,
         holds_upstream=stream.response is not None,
         owner=stream.owner,
-        task=None if nursery is None else _task(stream, nursery.parent_task, 0),
+        task=_task(stream, task, 0) if tree and task is not None else None,
     )
 
 
 def _task(stream: Stream, task: trio.lowlevel.Task, depth: int) -> TaskView:
     nurseries = task.child_nurseries[:MAX_CHILDREN] if depth < MAX_DEPTH else []
-    return TaskView(_short(task.name), [_nursery(stream, n, depth) for n in nurseries])
+    return TaskView(
+        _short(task.name),
+        [_nursery(stream, n, depth) for n in nurseries],
+        _scopes(stream) if task is stream.rest_task else [],
+    )
 
 
 def _nursery(stream: Stream, nursery: trio.Nursery, depth: int) -> NurseryView:
@@ -106,11 +115,12 @@ def _label(stream: Stream, nursery: trio.Nursery) -> str:
     own = stream.nursery
     if nursery is own:
         return "stream"
-    assert own is not None
-    siblings = own.parent_task.child_nurseries
+    siblings = [] if own is None else own.parent_task.child_nurseries
     inner = siblings[siblings.index(own) :] if own in siblings else []
-    outer = "request" if "grace" not in stream.scopes else "grace"
-    return outer if nursery in siblings and nursery not in inner else "upstream"
+    if nursery in inner or (own is not None and nursery not in siblings):
+        return "upstream"
+    graced = any(task.name.startswith("grace ") for task in nursery.child_tasks)
+    return "grace" if graced else "request"
 
 
 def _scopes(stream: Stream) -> list[ScopeView]:

@@ -46,6 +46,7 @@ class Stream:
         on_gap: Callable[[float], None],
         estimator: TokenEstimator,
         on_bill: Callable[[Record], None],
+        finishing: set[Stream],
     ) -> None:
         self.request = request
         self.budgets = budgets
@@ -69,6 +70,8 @@ class Stream:
         self.nursery: trio.Nursery | None = None
         self.timers: StreamTimers | None = None
         self.scopes: dict[str, trio.CancelScope] = {"stop": self.stop_scope}
+        self.rest_task: trio.lowlevel.Task | None = None
+        self._finishing = finishing
         self.delivered_at: float | None = None  # the last write of content
         # Idempotent; called when the client is to be told the end, or by `close`.
         self.release_permit = release_permit
@@ -86,7 +89,13 @@ class Stream:
 
     @property
     def shown_state(self) -> str:
-        """Where it is, in a word for people: `detached` while nobody reads it."""
+        """Where it is, in a word for people.
+
+        `detached` while nobody reads it; `finishing` while the rest of its answer is
+        read.
+        """
+        if self.rest_task is not None:
+            return "finishing"
         return self.state.value if self.detached_at is None else "detached"
 
     @property
@@ -166,6 +175,16 @@ class Stream:
         """Let go of the request's body, which is not sent again; idempotent."""
         self.request.body = b""
         self._release_body()
+
+    def begin_rest(self) -> None:
+        """Be seen, over as it is, while this task reads the rest of the answer."""
+        self.rest_task = trio.lowlevel.current_task()
+        self._finishing.add(self)
+
+    def end_rest(self) -> None:
+        """Be seen no longer."""
+        self._finishing.discard(self)
+        self.rest_task = None  # its frames hold this stream: a cycle
 
     def tell_bill(self) -> None:
         """Tell the bill, once, before the client is told of the end.

@@ -22,6 +22,7 @@ from trio_ai_stream.http.services import Services
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.simulator.faults import PREFIX as SIMULATOR_PREFIX
 from trio_ai_stream.simulator.faults import PRESETS
+from trio_ai_stream.stream.budgets import REUSE_S
 from trio_ai_stream.wire.problems import Problem, Refused
 
 PREFIX: Final = "/page/"
@@ -138,6 +139,7 @@ def page_config(settings: Settings) -> dict[str, Any]:
             "idle": settings.STREAM_IDLE_TIMEOUT_SECS,
             "deadline": settings.STREAM_DEADLINE_SECS,
             "terminal_event": settings.WRITE_TIMEOUT_SECS,
+            "rest": REUSE_S,
         },
         "faults": [
             {"model": SIMULATOR_PREFIX + name, "description": preset.description}

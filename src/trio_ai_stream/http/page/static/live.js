@@ -29,6 +29,7 @@ export class LiveView {
   #total = 0; // null: not known
   #toggled = new Map(); // what somebody has opened or closed, by id
   #gaps = new Map(); // {events, since, gaps} at the last look, by id
+  #finishing = new Map(); // over, while the rest of the answer is read: the records by id
   #owned = false; // by several: whose each is is worth a column
   #tree = "";
   #draining = false;
@@ -89,6 +90,7 @@ export class LiveView {
   /** Nothing is known of the streams for now. A drain that was said stays said. */
   #lose(why) {
     this.#streams = [];
+    this.#finishing.clear();
     this.#total = this.#draining ? 0 : null;
     $("live-note").textContent = this.#draining
       ? "The server has drained: its streams have ended. Waiting for the next one."
@@ -100,6 +102,7 @@ export class LiveView {
   #take(event) {
     if (event.type === "snapshot") {
       this.#offset = event.now - performance.now() / 1000;
+      this.#finish(event);
       this.#streams = event.streams;
       this.#total = event.total;
       this.#draining = event.draining;
@@ -112,17 +115,30 @@ export class LiveView {
       if (this.#records.size > 100) this.#records.delete(this.#records.keys().next().value);
       this.#settle(event.id, event);
       this.#addPast(event);
-      this.#end(event);
+      if (event.finishing) this.#finishing.set(event.id, event);
+      else this.#end(event);
     } else if (event.type === "bye") {
       this.#draining = event.reason === "draining";
     }
   }
 
-  #note({ total, more, states }) {
+  /** Those whose answer has been read to its end are gone: let the reader see it. */
+  #finish({ streams, now }) {
+    for (const [id, record] of this.#finishing) {
+      const since = (record.since ??= now);
+      if (streams.some((stream) => stream.id === id)) continue;
+      this.#finishing.delete(id);
+      this.#end({ ...record, rest_ms: (now - since) * 1000 });
+    }
+  }
+
+  #note({ total, more, states, streams }) {
     const by = Object.entries(states).map(([state, number]) => `${number.toLocaleString("en")} ${state}`);
     const parts = total > ALL_OPEN ? [by.join(", ")] : [];
     if (more) parts.push(`${count(more, "stream")} not listed`);
-    if (total === 0) parts.push("Nothing runs: no task, no nursery, no deadline");
+    const rests = streams.filter(({ state }) => state === "finishing").length;
+    if (rests) parts.push(`${count(rests, "stream")} over, the rest of upstream's answer is being read`);
+    else if (total === 0) parts.push("Nothing runs: no task, no nursery, no deadline");
     if (this.#draining) parts.push("the server drains: it takes no new stream");
     const said = parts.filter(Boolean).join("; ");
     $("live-note").textContent = said && `${said[0].toUpperCase()}${said.slice(1)}.`;
@@ -173,14 +189,20 @@ export class LiveView {
     const item = this.#items.get(id);
     this.#toggled.delete(id);
     this.#gaps.delete(id);
-    if (!item?.querySelector(".tree") || item.dataset.state === "ended") return;
+    if (!item?.querySelector(".tree") || item.classList.contains("was")) return;
     this.#items.delete(id);
     item.classList.replace("stream", "was");
     this.#leave(item);
-    showEnding(item, record);
     $("live-streams").querySelector(".was")?.remove();
     $("live-streams").tHead.after(item);
-    setTimeout(() => item.remove(), SLOW_MS);
+    showEnding(item, record);
+    setTimeout(() => this.#forget(item), SLOW_MS);
+  }
+
+  /** Who points at it is reading. */
+  #forget(item) {
+    if (item.matches(":hover")) setTimeout(() => this.#forget(item), SLOW_MS / 6);
+    else item.remove();
   }
 
   /** The focus does not vanish with a row. */

@@ -15,6 +15,7 @@ const LABEL = {
   idle: "idle",
   done_grace: "usage to come",
   terminal_event: "last event",
+  rest: "rest of the answer",
 };
 
 /**
@@ -54,8 +55,9 @@ function row(stream, view) {
   );
   open.addEventListener("click", () => view.toggle(stream.id));
   const name = `Cancel ${stream.id.slice(0, 8)}`;
-  const cancel = el("button", { type: "button", class: "small cancel", "aria-label": name, title: name }, "✕");
-  cancel.addEventListener("click", () => view.cancel(stream.id));
+  const over = stream.state === "finishing";
+  const cancel = over ? null : el("button", { type: "button", class: "small cancel", "aria-label": name, title: name }, "✕");
+  cancel?.addEventListener("click", () => view.cancel(stream.id));
   return el(
     "tr",
     {},
@@ -86,16 +88,19 @@ function inside(stream, { owned }) {
 /** The end of a stream whose tree was open, in slow motion: what closed, and when. */
 export function showEnding(item, record) {
   const closed = record.upstream_closed_ms;
+  const rest = record.rest_ms;
+  const gone = rest == null ? "tasks, nursery and permit" : "nursery and permit";
   const steps = [
     ["0 ms", `cause: ${record.outcome}`],
     closed == null ? null : [time(closed), "the connection to upstream is closed"],
-    [time(record.ending_ms), record.told ? "the client was told; tasks, nursery and permit are gone" : "tasks, nursery and permit are gone; the client could not be told"],
+    [time(record.ending_ms), record.told ? `the client was told; ${gone} are gone` : `${gone} are gone; the client could not be told`],
+    rest == null ? null : [`~${time(rest)}`, "more for the rest of upstream's answer, which was read behind the shield; then the task is gone"],
   ].filter(Boolean);
   item.dataset.state = "ended";
   item.querySelector(".state").textContent = record.outcome;
   item.querySelector(".state").dataset.outcome = record.outcome;
   item.querySelector(".open").disabled = true;
-  item.querySelector(".cancel").remove();
+  item.querySelector(".cancel")?.remove();
   // Scopes first, then tasks, then nurseries from the inside out: as Trio unwinds them.
   const parts = [
     ...item.querySelectorAll(".scope"),
@@ -105,7 +110,8 @@ export function showEnding(item, record) {
     part.classList.add("closing");
     part.style.transitionDelay = `${200 + at * 250}ms`;
   });
-  requestAnimationFrame(() => parts.forEach((part) => part.classList.add("closed")));
+  void item.offsetWidth; // lays out what is not closed yet, so that the closing is a transition
+  parts.forEach((part) => part.classList.add("closed"));
   item.querySelector(".inside > td").append(
     el("p", { class: "quiet" }, "Slowed down; it took:"),
     el("ol", { class: "steps" }, ...steps.map(([at, what]) => el("li", {}, el("code", {}, at), ` ${what}`))),
@@ -120,6 +126,7 @@ function taskItem(task) {
     { class: "task" },
     el("code", {}, name),
     gloss ? el("span", { class: "quiet" }, ` ${gloss}`) : null,
+    task.scopes.length ? el("div", { class: "scopes" }, ...task.scopes.map(scopeChip)) : null,
     task.nurseries.length ? el("ul", {}, ...task.nurseries.map(nurseryItem)) : null,
   );
 }
@@ -146,6 +153,7 @@ function scopeChip(scope) {
 
 /** Yield the scopes with a deadline in the order of their chips. */
 function* dues(task) {
+  yield* task.scopes.filter((scope) => scope.due !== null);
   for (const nursery of task.nurseries) {
     yield* nursery.scopes.filter((scope) => scope.due !== null);
     for (const child of nursery.tasks) yield* dues(child);
