@@ -45,6 +45,8 @@ _COLOURS = {
     "ERROR": "\x1b[31m",
     "CRITICAL": "\x1b[1;41m",
 }
+# Columns of the clock, and of the last thing that is said before a request's id.
+_CLOCK, _REST = 12, 27
 _LEADING = ("event", "request_id")
 # Nor is the name of the standard library's logger for people.
 _OMITTED = (*_LEADING, "logger")
@@ -79,7 +81,8 @@ def render_json(record: Record) -> str:
 def render_text(record: Record, *, coloured: bool) -> str:
     """Return one line for people, in local time, and the traceback below it.
 
-    A request's id is cut to what tells it from others on a screen.
+    A request's id is cut to what tells it from others on a screen. Why a stream failed
+    stands below its line, where it does not fit into it.
     """
     extra = record["extra"]
     level = record["level"].name
@@ -93,7 +96,8 @@ def render_text(record: Record, *, coloured: bool) -> str:
         if coloured:
             paint = _COLOURS[_weight(extra, level)]
         line = f"{paint}{first:<20}{reset} {numbers}  "
-        return f"{clock} {line}{dim}{rest:<27} {request_id}{reset}\n"
+        line = f"{clock} {line}{dim}{rest:<{_REST}} {request_id}"
+        return f"{line}{_below(extra.get('detail'))}{reset}\n"
     line = f"{clock} {paint}{level:<8}{reset}"
     line += f" {dim}[{request_id}]{reset}" if request_id else ""
     line += f" {escape(record['message'])}"
@@ -112,24 +116,36 @@ def _columns(extra: Mapping[str, Any]) -> tuple[str, str, str] | None:
     if extra.get("event") == "stream_ended":
         seconds = f"{extra['duration_ms'] / 1000:.2f} s"
         size = f"{extra['events']} ev {extra['bytes'] / 1000:.1f} kB"
-        rest = escape(extra.get("detail") or extra["model"])[:27]
+        detail = escape(extra.get("detail") or "")
+        rest = detail if 0 < len(detail) <= _REST else escape(extra["model"])[:_REST]
         return extra["outcome"], f"{seconds:>9} {size:>18}", rest
     if extra.get("event") == "stream_billed":
         cost = extra.get("cost_usd")
         price = "-" if cost is None else f"${cost:.6f}"
         tokens = f"{extra['prompt_tokens']} + {extra['completion_tokens']} tokens"
         first = f"billed: {extra['usage']}"
-        return first, f"{price:>9} {tokens:>18}", escape(extra["model"])[:27]
+        return first, f"{price:>9} {tokens:>18}", escape(extra["model"])[:_REST]
     if extra.get("event") == "request_ended":
         seconds = f"{extra['duration_ms'] / 1000:.2f} s"
         client = escape(extra["client"] or "")[:18]
         first = f"{extra['status'] or '-'} {escape(extra['method'])[:16]}"
-        return first, f"{seconds:>9} {client:>18}", escape(extra["path"])[:27]
+        return first, f"{seconds:>9} {client:>18}", escape(extra["path"])[:_REST]
     if extra.get("event") == "stream_retried":
         seconds = f"{extra['wait_ms'] / 1000:.2f} s"
         first = f"retry: attempt {extra['attempt']}"
-        return first, f"{seconds:>9} {'':>18}", escape(extra["cause"])[:27]
+        cause = escape(extra["cause"])[: _REST + 19]
+        return first, f"{seconds:>9}", f"{cause:<{_REST + 19}}"
     return None
+
+
+def _below(detail: str | None) -> str:
+    """Return a line with a reason that is too long for a stream's own.
+
+    A terminal breaks it where it must: a secret that is cut is not found any more.
+    """
+    if detail is None or len(detail := escape(detail)) <= _REST:
+        return ""
+    return f"\n{'':<{_CLOCK}} {detail}"
 
 
 def _weight(extra: Mapping[str, Any], level: str) -> str:
