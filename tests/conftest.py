@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # A busy machine may take any time for an example; a test of time says so itself.
 settings.register_profile("unhurried", settings(), deadline=None)
@@ -34,16 +37,44 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 # Files that take long, and that other files would otherwise wait for at the end.
 FIRST = (
     "tests/sweep/test_sweep.py",
-    "tests/bench",
+    "tests/clients",
     "tests/browser",
+    "tests/bench",
     "tests/e2e",
     "tests/admission/test_servers.py",
     "tests/resume/test_processes.py",
-    "tests/clients",
     "packages/trio-sweep",
     "packages/cancel-lab",
     "tests/deploy",
 )
+# Files that one worker runs, as each of them would otherwise spend a second or more of
+# a core on the same: importing SDKs, starting a server and a browser, resampling.
+TOGETHER = {
+    "SDKs": re.compile(
+        r"tests/clients/test_(?!node|llm|schemathesis)|tests/simulator/test_block_enc"
+    ),
+    "programs that are clients": re.compile("tests/clients/"),
+    "browser, first half": re.compile("tests/browser/test_[a-c]"),
+    "browser, second half": re.compile("tests/browser/test_[d-z]"),
+    "published tables": re.compile(
+        "tests/test_docs.py|packages/cancel-lab/tests/test_(published|report)"
+    ),
+}
+
+
+class FilesTogether(LoadFileScheduling):  # type: ignore[misc]
+    """Gives a file to one worker, and some files to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        groups = (name for name, files in TOGETHER.items() if files.match(nodeid))
+        return next(groups, super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: Producer
+) -> LoadFileScheduling:
+    """Schedule files, not tests: servers are started once for each file."""
+    return FilesTogether(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

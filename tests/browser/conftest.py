@@ -52,12 +52,12 @@ def server(plain_server: ServerProcess) -> ServerProcess:
     return plain_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Headless Chromium.
 
     Not for longer: Playwright's event loop runs in this thread for as long, and then no
-    test of another module can run one of its own.
+    test of another folder can run one of its own.
     """
     if CHROMIUM is None:
         pytest.skip("there is no chromium: apt-get install chromium")

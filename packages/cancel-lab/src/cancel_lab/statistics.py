@@ -8,6 +8,7 @@ falls where the data are censored is ``None``, to be printed as "not seen".
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Sequence
@@ -91,9 +92,20 @@ def bootstrap(
     """
     if not latencies:
         return Interval(None, None)
+    drawn = _resampled(tuple(latencies), q, seed, resamples)
+    outside = round((1 - level) / 2 * resamples)  # on each side
+    low, high = drawn[outside], drawn[-outside - 1]
+    return Interval(
+        None if low == math.inf else low, None if high == math.inf else high
+    )
+
+
+@functools.cache  # several tables and levels ask for the same cell
+def _resampled(
+    latencies: tuple[Latency, ...], q: float, seed: int, resamples: int
+) -> Sequence[float]:
+    """Return a quantile of each resample in rising order; infinity where unseen."""
     generator = random.Random(seed)  # noqa: S311 - resampling, not secrecy
-    infinity = float("inf")
-    drawn = []
     count = len(latencies)
     values = [value for value, observed in latencies if observed]
     if len(values) == count:  # mostly so: nothing is censored, and `quantile` is slow
@@ -102,15 +114,12 @@ def bootstrap(
             sorted(generator.choices(values, k=count))[place] for _ in range(resamples)
         ]
     else:
-        for _ in range(resamples):
-            found = quantile(generator.choices(latencies, k=count), q)
-            drawn.append(infinity if found is None else found)
+        found = (
+            quantile(generator.choices(latencies, k=count), q) for _ in range(resamples)
+        )
+        drawn = [math.inf if one is None else one for one in found]
     drawn.sort()
-    outside = round((1 - level) / 2 * resamples)  # on each side
-    low, high = drawn[outside], drawn[-outside - 1]
-    return Interval(
-        None if low == infinity else low, None if high == infinity else high
-    )
+    return drawn
 
 
 def summarize(latencies: Sequence[Latency], *, seed: int = 0) -> Summary:
