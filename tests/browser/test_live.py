@@ -28,7 +28,6 @@ def test_a_running_stream_is_a_tree_of_tasks_and_scopes(
     expect(stream.locator(".nursery .name")).to_have_text(
         ["grace nursery", "stream nursery"]
     )
-    # Its timers begin with the time of the first, HEARTBEAT_SECS after its start.
     expect(stream.locator(".task > code")).to_have_text(["stream", "grace"])
     expect(stream.locator(".scope > span:first-child")).to_have_text(
         ["stop", "grace", "deadline", "idle"]

@@ -34,7 +34,7 @@ VIEW = {
                             {"label": "stop", "due": None, "shield": False},
                             {"label": "idle", "due": 15.25, "shield": True},
                         ],
-                        "tasks": [{"name": "timers", "nurseries": []}],
+                        "tasks": [{"name": "heartbeat", "nurseries": []}],
                     }
                 ],
             },
@@ -61,7 +61,7 @@ def test_a_snapshot_is_drawn_as_a_tree() -> None:
         "│     └─ nursery stream",
         "│        ├─ scope stop",
         "│        ├─ scope idle  due in 5.2 s  shielded",
-        "│        └─ task timers",
+        "│        └─ task heartbeat",
         "├─ two  cancelled  m  1.0 s  0 events",
         "└─ and 1 more",
     ]

@@ -1,10 +1,12 @@
-"""When a stream's one is started: not before it may be needed, and not in vain."""
+"""The queue of all streams' timers: each is called at its time, and not in vain."""
 
 from __future__ import annotations
 
 import gc
+import random
 import weakref
 from contextvars import ContextVar
+from functools import partial
 
 import trio
 from trio.testing import MockClock
@@ -13,65 +15,64 @@ from trio_ai_stream.stream.timers import TimerQueue
 
 
 class Timers:
-    """Notes when it was started."""
+    """Notes when it was called."""
 
     def __init__(self) -> None:
-        self.began_at: list[float] = []
+        self.called_at: list[float] = []
 
-    def begin(self) -> None:
+    def look(self) -> None:
         """Take the time."""
-        self.began_at.append(trio.current_time())
+        self.called_at.append(trio.current_time())
 
 
-async def test_each_is_started_once_when_its_time_has_come(
+async def test_each_is_called_once_when_its_time_has_come(
     autojump_clock: MockClock,
 ) -> None:
-    """The time counts from each one's own entry, whoever else waits."""
-    queue, timers = TimerQueue(15), [Timers() for _ in range(3)]
+    """Whoever else waits, and in whatever order they have entered."""
+    queue, timers = TimerQueue(), [Timers() for _ in range(3)]
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(queue.run)
-        for one in timers:
-            queue.enter(one.begin)
+        for one, after_s in zip(timers, (15, 7, 11), strict=True):
+            queue.enter(one.look, trio.current_time() + after_s)
             await trio.sleep(4)
         await trio.sleep(30)
-        queue.enter(timers[0].begin)  # after there was nobody to wait for
+        queue.enter(timers[0].look, trio.current_time() + 15)  # nobody waits
         await trio.sleep(16)
         nursery.cancel_scope.cancel()
-    assert [one.began_at for one in timers] == [
+    assert [one.called_at for one in timers] == [
         [start + 15, start + 42 + 15],
-        [start + 4 + 15],
-        [start + 8 + 15],
+        [start + 4 + 7],
+        [start + 8 + 11],
     ]
     assert len(queue) == 0
 
 
-async def test_who_has_left_is_not_started(autojump_clock: MockClock) -> None:
+async def test_who_has_left_is_not_called(autojump_clock: MockClock) -> None:
     """Neither the first in line nor one behind; leaving twice is no error."""
-    queue, timers = TimerQueue(15), [Timers() for _ in range(3)]
+    queue, timers = TimerQueue(), [Timers() for _ in range(3)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(queue.run)
-        begins = [one.begin for one in timers]
-        for begin in begins:
-            queue.enter(begin)
+        for one in timers:
+            queue.enter(one.look, trio.current_time() + 15)
         await trio.sleep(1)
-        for begin in [begins[0], begins[0], begins[2]]:
-            queue.leave(begin)
+        for one in [timers[0], timers[0], timers[2]]:
+            queue.leave(one.look)
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
-    assert [len(one.began_at) for one in timers] == [0, 1, 0]
+    assert [len(one.called_at) for one in timers] == [0, 1, 0]
 
 
-async def test_each_is_started_in_the_context_it_entered_in(
+async def test_each_is_called_in_the_context_it_entered_in(
     autojump_clock: MockClock,
 ) -> None:
-    """What a one logs carries its own request's id, though another task starts it."""
+    """What a one logs carries its own request's id, though another task calls it."""
     request: ContextVar[str] = ContextVar("request", default="none")
-    queue, seen = TimerQueue(15), []
+    queue, seen = TimerQueue(), []
 
     async def stream(name: str) -> None:
         request.set(name)
-        queue.enter(lambda: seen.append(request.get()))
+        queue.enter(lambda: seen.append(request.get()), trio.current_time() + 15)
         await trio.sleep(20)
 
     async with trio.open_nursery() as nursery:
@@ -86,16 +87,41 @@ async def test_each_is_started_in_the_context_it_entered_in(
 
 async def test_who_has_left_is_not_held(autojump_clock: MockClock) -> None:
     """The task that keeps the times sleeps without a hold on whom it sleeps for."""
-    queue, one = TimerQueue(15), Timers()
+    queue, one = TimerQueue(), Timers()
     gone = weakref.ref(one)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(queue.run)
-        queue.enter(one.begin)
+        queue.enter(one.look, trio.current_time() + 15)
         await trio.sleep(1)
-        queue.leave(one.begin)
+        queue.leave(one.look)
         gc.disable()
         del one
         held = gone()
         gc.enable()
         nursery.cancel_scope.cancel()
     assert held is None
+
+
+async def test_a_crowd_that_has_left_leaves_no_line(
+    autojump_clock: MockClock,
+) -> None:
+    """Thousands come and go before their time; who stays is still called at it."""
+    queue = TimerQueue()
+    called: list[int] = []
+    chosen = random.Random(14)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue.run)
+        looks = [partial(called.append, number) for number in range(2000)]
+        dues = {look: chosen.randrange(1, 1000) for look in looks}
+        for look, due in dues.items():
+            queue.enter(look, trio.current_time() + due)
+        stay = looks[::100]
+        for look in looks:
+            if look not in stay:
+                queue.leave(look)
+        assert len(queue) == len(stay)
+        assert len(queue._line) < 5 * len(stay)
+        await trio.sleep(1001)
+        nursery.cancel_scope.cancel()
+    by_time = sorted(stay, key=dues.__getitem__)
+    assert called == [look.args[0] for look in by_time]

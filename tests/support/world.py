@@ -177,7 +177,7 @@ class World:
             budgets=budgets,
             gate=LocalGate(Quota.per_second(1000), self.permits),
             registry=registry,
-            timer_queue=TimerQueue(budgets.first_timer_s),
+            timer_queue=TimerQueue(),
             retries=Retries(RetryBudget(share=0.1, floor=10), metrics.retry_denied),
             directory=LocalDirectory(LiveStreams(registry, generations)),
             generations=generations,

@@ -28,8 +28,3 @@ class Budgets:
     alive_s: float
     write_s: float
     done_grace_s: float
-
-    @property
-    def first_timer_s(self) -> float:
-        """Until when from its start a stream needs no task for its timers."""
-        return min(self.heartbeat_s, self.idle_s)

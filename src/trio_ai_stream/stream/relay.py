@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 
 import trio
 
@@ -37,28 +36,24 @@ async def relay(
 ) -> None:
     """Run a stream to its end, whatever that is; the outcome is in `stream.ending`.
 
-    The stream's timers are a second task in its nursery, once `timer_queue` starts it;
-    `retries` says whether upstream is asked again.
+    `timer_queue` keeps the times of the stream's timers, whose heartbeats are written
+    by a task in its nursery; `retries` says whether upstream is asked again.
 
     *Cancellation:* from outside means that the client is gone: the upstream connection
     is closed at once and nothing more is written. *Errors:* none; our bugs are logged
     and end the stream as `internal_error`.
     """
-    conversation = _Conversation(stream, upstream, responder, retries)
+    timers = StreamTimers(stream.budgets, responder, timer_queue, stream.request_id)
+    conversation = _Conversation(stream, upstream, responder, retries, timers)
     try:
         async with trio.open_nursery() as nursery:
-            stream.nursery, stream.timers = nursery, conversation.timers
-            start_timers = partial(
-                nursery.start_soon,
-                conversation.timers.run,
-                name=f"timers {stream.request_id}",
-            )
-            timer_queue.enter(start_timers)
+            stream.nursery, stream.timers = nursery, timers
+            timers.begin(nursery)
             try:
                 await conversation.run()
                 await conversation.write_ending()
             finally:
-                timer_queue.leave(start_timers)
+                timers.end()
             if nursery.child_tasks:
                 nursery.cancel_scope.cancel(reason="stream over")
     except Exception:
@@ -103,13 +98,18 @@ def _take_answered(stream: Stream) -> UpstreamResponse | None:
 
 class _Conversation:
     def __init__(
-        self, stream: Stream, upstream: Upstream, responder: Responder, retries: Retries
+        self,
+        stream: Stream,
+        upstream: Upstream,
+        responder: Responder,
+        retries: Retries,
+        timers: StreamTimers,
     ) -> None:
         self.stream = stream
         self.upstream = upstream
         self.responder = responder
         self.retries = retries
-        self.timers = StreamTimers(stream.budgets, responder)
+        self.timers = timers
         self.transcript = Transcript(stream.answer, stream.request.choices)
         self.accepted = False
         self.graced = False  # the answer is whole, and only its usage is waited for

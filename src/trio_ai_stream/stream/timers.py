@@ -1,31 +1,39 @@
 """The timers of a stream: heartbeat towards the client, silence of upstream.
 
-The relay notes when it begins to wait; the timers' task reads the note when it wakes.
-So an event costs one clock reading and no cancel scope, and each timer still fires at
-its exact time. Most streams end before any timer is due: the task is started when the
-shortest of the times is over, by one task for all streams.
+The relay notes when it begins to wait; the timers look at the note when they may be
+due. So an event costs one clock reading and no cancel scope, and each timer still fires
+at its exact time. One task for all streams looks, and none waits in a stream for its
+own timers: a task is four kilobytes. A heartbeat, which may have to wait for its
+client, is written by a task in the stream's nursery that ends with the write.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Final
 
 import trio
 
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.protocols import Responder
 
-Start = Callable[[], object]
+Look = Callable[[], None]
+# Entries that have left may stay in line until they are so many and the most of it.
+_LEFT: Final = 64
 
 
 class StreamTimers:
-    """Timers over the relay's waiting; `run` is the task."""
+    """Timers over the relay's waiting, from `begin` to `end`."""
 
     __slots__ = (
         "_budgets",
+        "_nursery",
+        "_queue",
+        "_request_id",
         "_responder",
         "heartbeat_done",
         "idle_scope",
@@ -33,9 +41,18 @@ class StreamTimers:
         "waiting_since",
     )
 
-    def __init__(self, budgets: Budgets, responder: Responder) -> None:
+    def __init__(
+        self,
+        budgets: Budgets,
+        responder: Responder,
+        queue: TimerQueue,
+        request_id: str,
+    ) -> None:
         self._budgets = budgets
+        self._request_id = request_id
         self._responder = responder
+        self._queue = queue
+        self._nursery: trio.Nursery | None = None  # between `begin` and `end`
         # While a heartbeat is being written; whoever wants to write waits for it first.
         self.heartbeat_done: trio.Event | None = None
         self.waiting_since: float | None = None
@@ -44,28 +61,43 @@ class StreamTimers:
         # budget's business.
         self.idle_scope: trio.CancelScope | None = None
 
-    async def run(self) -> None:
-        """Write heartbeats and end silence; runs until cancelled."""
-        heartbeat_s, idle_s = self._budgets.heartbeat_s, self._budgets.idle_s
-        while True:
-            now = trio.current_time()
-            due = now + min(heartbeat_s, idle_s)
-            if self.waiting_since is not None:
-                idle_due = self.waiting_since + idle_s
-                # Nothing hides an upstream that may be dead.
-                alive_until = self.waiting_since + self._budgets.alive_s
-                heartbeat_due = self.sent_at + heartbeat_s
-                if heartbeat_due > alive_until:
-                    heartbeat_due = math.inf
-                if self.idle_scope is not None and idle_due <= now:
-                    self.idle_scope.cancel(reason="stream_idle_timeout")
-                    return
-                if heartbeat_due <= now:
-                    await self._write_heartbeat()
-                    continue
-                due = min(heartbeat_due, due if self.idle_scope is None else idle_due)
-                due = min(due, now + idle_s)
-            await trio.sleep_until(due)
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Act from now on; `nursery` holds the task of a heartbeat."""
+        self._nursery = nursery
+        first_s = min(self._budgets.heartbeat_s, self._budgets.idle_s)
+        self._queue.enter(self.look, trio.current_time() + first_s)
+
+    def end(self) -> None:
+        """Act no more; idempotent. A heartbeat under way is its nursery's."""
+        self._nursery = None
+        self._queue.leave(self.look)
+
+    def look(self) -> None:
+        """Begin a heartbeat or end silence, if that is due; else look again later."""
+        nursery = self._nursery
+        if nursery is None:
+            return
+        now = trio.current_time()
+        idle_s = self._budgets.idle_s
+        due = now + min(self._budgets.heartbeat_s, idle_s)
+        if self.waiting_since is not None:
+            idle_due = self.waiting_since + idle_s
+            # Nothing hides an upstream that may be dead.
+            alive_until = self.waiting_since + self._budgets.alive_s
+            heartbeat_due = self.sent_at + self._budgets.heartbeat_s
+            if heartbeat_due > alive_until:
+                heartbeat_due = math.inf
+            if self.idle_scope is not None and idle_due <= now:
+                self.idle_scope.cancel(reason="stream_idle_timeout")
+                return
+            if heartbeat_due <= now:
+                self.heartbeat_done = trio.Event()
+                name = f"heartbeat {self._request_id}"
+                nursery.start_soon(self._write_heartbeat, name=name)
+                return
+            due = min(heartbeat_due, due if self.idle_scope is None else idle_due)
+            due = min(due, now + idle_s)
+        self._queue.enter(self.look, due)
 
     async def writable(self) -> None:
         """Wait until no heartbeat is being written: there is one writer at a time."""
@@ -73,62 +105,82 @@ class StreamTimers:
             await self.heartbeat_done.wait()
 
     async def _write_heartbeat(self) -> None:
-        self.heartbeat_done = trio.Event()
+        done = self.heartbeat_done
+        assert done is not None
         try:
-            await self._responder.heartbeat()
-            self.sent_at = trio.current_time()
+            # What it was for may have come before this task had its first turn.
+            if self.waiting_since is not None:
+                await self._responder.heartbeat()
+                self.sent_at = trio.current_time()
         finally:
-            self.heartbeat_done.set()
+            done.set()
             self.heartbeat_done = None
+        self.look()
 
 
 class TimerQueue:
-    """Starts what was entered `after_s` seconds ago and has not left; `run` does it.
+    """Calls what was entered when its time has come, unless it has left; `run` does it.
 
-    `after_s` is the same for all, so those who wait stand in the order of their times.
-    A stream that is over sooner costs an entry instead of a task.
+    An entry in line costs a tenth of a task that sleeps.
     """
 
-    def __init__(self, after_s: float) -> None:
-        self._after_s = after_s
-        self._due: OrderedDict[Start, tuple[float, Context]] = OrderedDict()
-        self._entered: trio.Event | None = None  # while there is nobody to wait for
+    def __init__(self) -> None:
+        self._entries: dict[Look, _Entry] = {}
+        self._line: list[tuple[float, int, _Entry]] = []  # a heap
+        self._numbers = count()
+        self._sleep = trio.CancelScope()  # its deadline is the first one's in line
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._entries)
 
-    def enter(self, start: Start) -> None:
-        """Call `start`, which must not raise, when its time has come.
+    def enter(self, look: Look, due: float) -> None:
+        """Call `look`, which must not raise, at `due` on Trio's clock.
 
         In the caller's context, so that what it starts logs under the caller's request.
         """
-        self._due[start] = (trio.current_time() + self._after_s, copy_context())
-        if self._entered is not None:
-            self._entered.set()
+        entry = self._entries[look] = _Entry(look)
+        heappush(self._line, (due, next(self._numbers), entry))
+        if due < self._sleep.deadline:
+            self._sleep.deadline = due
 
-    def leave(self, start: Start) -> None:
-        """Do not call `start` any more; idempotent."""
-        self._due.pop(start, None)
+    def leave(self, look: Look) -> None:
+        """Do not call `look` any more; idempotent."""
+        entry = self._entries.pop(look, None)
+        if entry is None:
+            return
+        entry.look = entry.context = None
+        if len(self._line) > 2 * len(self._entries) + _LEFT:
+            self._line = [place for place in self._line if place[2].look is not None]
+            heapify(self._line)
 
     async def run(self) -> None:
         """Keep the times; runs until cancelled."""
         while True:
-            if not self._due:
-                self._entered = trio.Event()
-                await self._entered.wait()
-                self._entered = None
-                continue
-            due = next(iter(self._due.values()))[0]
+            due = self._line[0][0] if self._line else math.inf
             if due > trio.current_time():
                 # An entry may leave before; to wake for nothing costs less than a new
                 # time for each entry that leaves.
-                await trio.sleep_until(due)
+                with trio.CancelScope(deadline=due) as self._sleep:
+                    await trio.sleep_forever()
                 continue
-            self._start_first()
+            self._call_first()
             # Thousands may have begun at once: the others have a turn in between.
             await trio.lowlevel.checkpoint()
 
-    def _start_first(self) -> None:
-        """Start one; a frame of its own, so that it is held no longer than that."""
-        start, (_, context) = self._due.popitem(last=False)
-        context.run(start)
+    def _call_first(self) -> None:
+        """Call one; a frame of its own, so that it is held no longer than that."""
+        _, _, entry = heappop(self._line)
+        look, context = entry.look, entry.context
+        if look is not None and context is not None:
+            del self._entries[look]
+            context.run(look)
+
+
+class _Entry:
+    """What is called, and in which context; None once it has left."""
+
+    __slots__ = ("context", "look")
+
+    def __init__(self, look: Look) -> None:
+        self.look: Look | None = look
+        self.context: Context | None = copy_context()

@@ -102,13 +102,13 @@ _RELAY: Final = (
     Mutant(
         "still-to-be-watched",
         "a stream that is over stays in the queue of timers to be started",
-        "relay",
+        "StreamTimers.end",
         "_1.leave(_2)",
     ),
     Mutant(
         "watch-outlives",
-        "the timers run in a task of the server's",
-        "relay",
+        "a heartbeat is written by a task of the server's",
+        "StreamTimers.look",
         "_1.start_soon",
         "trio.lowlevel.spawn_system_task",
     ),
@@ -207,7 +207,7 @@ _STREAM: Final = (
     Mutant(
         "idle-never-fires",
         "the timers see upstream's silence and let it be",
-        "StreamTimers.run",
+        "StreamTimers.look",
         "_1.cancel(...)",
     ),
 )

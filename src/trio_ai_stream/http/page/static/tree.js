@@ -3,7 +3,7 @@
 import { el, time } from "./dom.js";
 
 const GLOSS = [
-  [/^timers /, "heartbeat and silence timers"],
+  [/^heartbeat /, "writes a sign of life"],
   [/^grace /, "ends the stream if its client stays away"],
   [/^stream /, "reads upstream, writes what the client reads"],
   [/(run|handle|__call__|request)/i, "reads upstream, writes to the client"],
@@ -120,7 +120,7 @@ export function showEnding(item, record) {
 
 function taskItem(task) {
   const gloss = GLOSS.find(([pattern]) => pattern.test(task.name))?.[1];
-  const name = task.name.replace(/^(timers|grace|stream) .*/, "$1"); // without the id
+  const name = task.name.replace(/^(heartbeat|grace|stream) .*/, "$1"); // without the id
   return el(
     "li",
     { class: "task" },
