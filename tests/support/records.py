@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
+
+import msgspec
 
 from trio_ai_stream.wire.bill import Bill
 from trio_ai_stream.wire.record import Outcome, Record
@@ -37,4 +38,4 @@ _RECORD = Record(
 
 def ended(**fields: Any) -> Record:
     """Return the record of an ended stream, with these fields changed."""
-    return dataclasses.replace(_RECORD, **fields)
+    return msgspec.structs.replace(_RECORD, **fields)

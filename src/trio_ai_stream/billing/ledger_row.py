@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from typing import Any
 
 import msgspec
@@ -66,7 +66,7 @@ def row_of(record: Record, *, key: str, worker: str, ended_at: float) -> LedgerR
     """Return the row of an ended stream; an estimated bill is open."""
     first = record.first_content_s
     return LedgerRow(
-        uid=uuid.uuid4().hex,
+        uid=secrets.token_hex(16),
         worker=worker,
         open=record.bill.basis is Basis.ESTIMATED,
         ended_at=ended_at,

@@ -143,10 +143,10 @@ class Reconciler:
                 await self._prices.load(get)
             bill, cost = row.bill, self._prices.cost(row.model, row.bill)
             if cost is not None:
-                bill = dataclasses.replace(bill, cost_usd=cost)
+                bill = msgspec.structs.replace(bill, cost_usd=cost)
         else:
             beyond = tokens_after_close(row.bill, bill)
-            bill = dataclasses.replace(bill, tokens_after_close=beyond)
+            bill = msgspec.structs.replace(bill, tokens_after_close=beyond)
         lag_s = trio.current_time() - lookup.began_at
         self._on_settled(row, row.settled(bill), lag_s, lookup.asked)
 

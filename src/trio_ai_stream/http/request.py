@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from collections.abc import Container, Iterable
 from typing import Any, Final, Protocol
 
@@ -168,4 +168,4 @@ def _request_id(headers: Iterable[tuple[bytes, bytes]], taken: Container[str]) -
             text = value.decode("latin-1")
             if _REQUEST_ID.fullmatch(text) and text not in taken:
                 return text
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)

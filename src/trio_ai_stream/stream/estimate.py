@@ -10,10 +10,11 @@ token. Each whole answer is estimated as well, which measures the error.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.wire.bill import Basis, Bill, exact_bill
@@ -130,7 +131,7 @@ class TokenEstimator:
             self._learn(request, answer, bill)
             if outcome is Outcome.COMPLETED:
                 return bill
-            return dataclasses.replace(bill, tokens_after_close=0)
+            return msgspec.structs.replace(bill, tokens_after_close=0)
         if not attempts or (not answer.opened and outcome in _NO_ANSWER):
             return Bill()
         return self._estimate(request, answer)
@@ -158,7 +159,7 @@ class TokenEstimator:
             cached_tokens=said.cached_tokens,
             provider=said.provider,
         )
-        return dataclasses.replace(bill, cost_usd=model.cost(bill))
+        return msgspec.structs.replace(bill, cost_usd=model.cost(bill))
 
     def _model(self, model: str) -> _Model:
         found = self._models.pop(model, None) or _Model()

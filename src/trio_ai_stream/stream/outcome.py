@@ -136,11 +136,6 @@ class Ending:
     detail: str = ""
 
     @property
-    def rule(self) -> Rule:
-        """The row of the table."""
-        return RULES[self.outcome]
-
-    @property
     def fault(self) -> Fault | None:
         """Whose doing it was; None if the answer is whole."""
         if self.problem is not None:

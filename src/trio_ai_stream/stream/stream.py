@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import trio
 
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.lifecycle import Event, State, follow
-from trio_ai_stream.stream.outcome import Ending
+from trio_ai_stream.stream.outcome import RULES, Ending
 from trio_ai_stream.stream.protocols import UpstreamRequest, UpstreamResponse
 from trio_ai_stream.stream.timers import StreamTimers
-from trio_ai_stream.wire.bill import Bill
 from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.problems import Problem
 from trio_ai_stream.wire.record import Outcome, Record, plain_word
@@ -27,11 +27,42 @@ from trio_ai_stream.wire.record import Outcome, Record, plain_word
 class Stream:
     """The state of one stream, from admission to its record."""
 
-    # Only a stream with a grace (`resume/`) has others: how often a client came back,
-    # since when it has had none, and for how long it had none before.
-    resumes = 0
-    detached_at: float | None = None
-    detached_s = 0.0
+    __slots__ = (
+        "_abort",
+        "_estimator",
+        "_finishing",
+        "_kept",
+        "_on_bill",
+        "_on_close",
+        "_release_body",
+        "answer",
+        "attempts",
+        "began_at",
+        "blocks",
+        "budgets",
+        "bytes_out",
+        "delivered_at",
+        "detached_at",
+        "detached_s",
+        "ending",
+        "endpoint",
+        "events",
+        "first_content_at",
+        "nursery",
+        "on_gap",
+        "owner",
+        "release_permit",
+        "request",
+        "response",
+        "rest_task",
+        "resumes",
+        "scopes",
+        "state",
+        "stop_scope",
+        "timers",
+        "told",
+        "upstream_closed_at",
+    )
 
     def __init__(
         self,
@@ -66,6 +97,11 @@ class Stream:
         self.blocks = 0
         self.bytes_out = 0
         self.told = False
+        # Only a stream with a grace (`resume/`) sets these: how often a client came
+        # back, since when it has had none, and for how long it had none before.
+        self.resumes = 0
+        self.detached_at: float | None = None
+        self.detached_s = 0.0
         # For `snapshot.py` alone: the relay notes what it enters, once each.
         self.nursery: trio.Nursery | None = None
         self.timers: StreamTimers | None = None
@@ -80,7 +116,7 @@ class Stream:
         self.on_gap = on_gap
         self._estimator = estimator
         self._on_bill: Callable[[Record], None] | None = on_bill
-        self._bill: Bill | None = None
+        self._kept: Record | None = None  # what the bill was told with
 
     @property
     def request_id(self) -> str:
@@ -131,9 +167,10 @@ class Stream:
         """Decide the ending, unless it is decided; closes upstream at once."""
         if self.ending is not None:
             return False
-        ending = Ending(outcome, trio.current_time(), None, detail)
-        self.step(ending.rule.event)
-        self.ending = Ending(outcome, ending.at, problem or ending.rule.problem, detail)
+        rule = RULES[outcome]
+        self.step(rule.event)
+        now = trio.current_time()
+        self.ending = Ending(outcome, now, problem or rule.problem, detail)
         if outcome is not Outcome.COMPLETED:
             self.release_upstream()
         return True
@@ -193,7 +230,8 @@ class Stream:
         """
         on_bill, self._on_bill = self._on_bill, None
         if on_bill is not None:
-            on_bill(self._record())
+            self._kept = self._record()
+            on_bill(self._kept)
 
     def close(self, *, outcome: Outcome = Outcome.CLIENT_DISCONNECTED) -> None:
         """Release everything and record the outcome; idempotent, never awaits.
@@ -217,13 +255,18 @@ class Stream:
         return self._estimator.cost_so_far(self.request, self.answer)
 
     def _record(self) -> Record:
-        assert self.ending is not None
-        if self._bill is None:  # the estimator learns from it, once
-            self._bill = self._estimator.bill(
-                self.request,
-                self.answer,
-                outcome=self.ending.outcome,
-                attempts=self.attempts,
+        ending = self.ending
+        assert ending is not None
+        now = trio.current_time()
+        if self._kept is not None:  # the rest was known then
+            return msgspec.structs.replace(
+                self._kept,
+                duration_s=now - self.began_at,
+                cancel_latency_s=self.cancel_latency_s,
+                ending_s=now - ending.at,
+                told=self.told,
+                resumes=self.resumes,
+                detached_s=self.detached_s,
             )
         first = self.first_content_at
         return Record(
@@ -232,13 +275,13 @@ class Stream:
             owner=self.owner,
             model=self.request.model,
             streamed=not self.request.whole,
-            outcome=self.ending.outcome,
-            fault=self.ending.fault,
-            detail=self.ending.detail,
-            duration_s=trio.current_time() - self.began_at,
+            outcome=ending.outcome,
+            fault=ending.fault,
+            detail=ending.detail,
+            duration_s=now - self.began_at,
             first_content_s=None if first is None else first - self.began_at,
             cancel_latency_s=self.cancel_latency_s,
-            ending_s=trio.current_time() - self.ending.at,
+            ending_s=now - ending.at,
             attempts=self.attempts,
             events=self.events,
             blocks=self.blocks,
@@ -246,7 +289,12 @@ class Stream:
             told=self.told,
             finish_reason=plain_word(self.answer.finish_reason),
             generation_id=plain_word(self.answer.generation_id),
-            bill=self._bill,
+            bill=self._estimator.bill(
+                self.request,
+                self.answer,
+                outcome=ending.outcome,
+                attempts=self.attempts,
+            ),
             user=self.request.user,
             resumes=self.resumes,
             detached_s=self.detached_s,

@@ -125,8 +125,8 @@ class TimerQueue:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[Look, _Entry] = {}
-        self._line: list[tuple[float, int, _Entry]] = []  # a heap
+        self._entries: dict[Look, _QueuedLook] = {}
+        self._line: list[tuple[float, int, _QueuedLook]] = []  # a heap
         self._numbers = count()
         self._sleep = trio.CancelScope()  # its deadline is the first one's in line
 
@@ -138,7 +138,7 @@ class TimerQueue:
 
         In the caller's context, so that what it starts logs under the caller's request.
         """
-        entry = self._entries[look] = _Entry(look)
+        entry = self._entries[look] = _QueuedLook(look)
         heappush(self._line, (due, next(self._numbers), entry))
         if due < self._sleep.deadline:
             self._sleep.deadline = due
@@ -176,7 +176,7 @@ class TimerQueue:
             context.run(look)
 
 
-class _Entry:
+class _QueuedLook:
     """What is called, and in which context; None once it has left."""
 
     __slots__ = ("context", "look")

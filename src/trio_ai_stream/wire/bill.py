@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+import msgspec
 
 # More than any model reads or writes; upstream's number is not to be trusted further.
 MAX_TOKENS: Final = 10**9
@@ -28,8 +29,7 @@ class Basis(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(msgspec.Struct, frozen=True):
     """One stream's bill; a number that nobody said is None.
 
     Reasoning is part of the completion, cached tokens are part of the prompt.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from trio_ai_stream.wire.bill import Bill
 from trio_ai_stream.wire.problems import Fault
@@ -36,8 +37,7 @@ def plain_word(text: str | None) -> str | None:
     return text if text is not None and _WORD.fullmatch(text) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One ended stream. Times are in seconds; there is neither prompt nor content.
 
     `fault` says whose doing the end was, None of a whole answer. `cancel_latency_s` is
