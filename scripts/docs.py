@@ -165,6 +165,10 @@ CANCELLATION: Final = (
     *("matrix", "clients", "burst", "comparison", "notice", "stalled", "shutdown"),
 )
 
+SWEEP: Final = (
+    *("results", "acts", "scopes", "waivers", "coverage", "mutants", "resuming"),
+)
+
 
 def sweep_table(name: str) -> str:
     """Return a table of what the cancellation sweep has recorded (docs/data/sweep)."""
@@ -179,10 +183,7 @@ DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "README.md": {"endings": endings_table, "lifecycle": lifecycle_diagram},
     "docs/settings.md": {"settings": settings_table},
     "docs/testing.md": {"counts": counts},
-    "docs/cancellation-sweep.md": {
-        name: partial(sweep_table, name)
-        for name in ("results", "acts", "scopes", "waivers", "coverage", "mutants")
-    },
+    "docs/cancellation-sweep.md": {name: partial(sweep_table, name) for name in SWEEP},
     "docs/log-records.md": {"records": records_table},
     "docs/metrics.md": {"metrics": metrics_table},
     "docs/cancellation.md": {name: of_cancellation(name) for name in CANCELLATION},

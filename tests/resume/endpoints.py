@@ -26,7 +26,7 @@ TERMINAL: Final = {
         rb"^event: (?:response\.(?:completed|failed|incomplete)|error)$", re.MULTILINE
     ),
 }
-VARYING: Final = re.compile(rb'"created(?:_at)?":\d+|gen-[\w-]+')
+VARYING: Final = re.compile(rb'"(?:created|created_at|completed_at)":\d+|gen-[\w-]+')
 
 
 def error_type(path: str, frame: bytes) -> str:

@@ -14,18 +14,18 @@ from tests.sweep.mutants.mutant import Mutant
 @pytest.mark.parametrize("path", SAID)
 def test_whenever_it_is_lost_and_found_it_is_the_undisturbed_stream(path: str) -> None:
     """`python -m tests.sweep --full` tries them all."""
-    count, problems = sweep(path, stride=60)
-    assert count > 10
-    assert problems == []
+    tried = sweep(path, stride=60)
+    assert tried.runs > 10
+    assert tried.violations == []
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
 def test_a_cancel_behind_the_last_event_says_no_second_one(path: str) -> None:
     """The API's own last event is the terminal one; `--resume 5` asked for an error."""
-    steps, whole, _, _ = run(Plan(path, ()))
-    for step in range(steps - 20, steps):
+    undisturbed = run(Plan(path, ()))
+    for step in range(undisturbed.steps - 20, undisturbed.steps):
         lost = ((step, "detach"), (step + 3, "delete"), (step + 6, "attach"))
-        assert judge(Plan(path, lost), whole) == ""
+        assert judge(Plan(path, lost), undisturbed.body) == ""
 
 
 def test_the_sweep_has_them_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ mock clock: so a test asserts exact times, and nothing here is a fake of our own
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -67,6 +67,8 @@ class Visit:
         self.news = trio.Event()  # set, and made anew, by each piece of the body
         self.reading = trio.Event()
         self.reading.set()
+        self.overlaps = 0  # writes that began while another was under way
+        self._sending = False
         headers = {"content-type": "application/json", "host": "localhost"}
         headers |= options.get("headers", {})
         self.scope: dict[str, Any] = {
@@ -101,6 +103,14 @@ class Visit:
             self.over.set()
 
     async def _send(self, message: dict[str, Any]) -> None:
+        self.overlaps += self._sending
+        self._sending = True
+        try:
+            await self._take(message)
+        finally:
+            self._sending = False
+
+    async def _take(self, message: dict[str, Any]) -> None:
         await trio.lowlevel.checkpoint()
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -165,6 +175,7 @@ class World:
         self.reachable = True
         self.records: list[Record] = []
         self.upstreams: list[trio.CancelScope] = []  # a cancel closes that connection
+        self.on_upstream: Callable[[trio.abc.Stream], None] | None = None
         self.permits = StreamPermits(permits)
         self.transport = UpstreamTransport(connect=self._connect)
         settings = load_settings({"RATE_LIMIT": "1000", **(env or {})}, None)
@@ -220,6 +231,8 @@ class World:
         if not self.reachable:
             await trio.sleep_forever()
         ours, theirs = trio.testing.memory_stream_pair()
+        if self.on_upstream is not None:
+            self.on_upstream(ours)
         self.nursery.start_soon(self._simulate, theirs)
         return ours
 

@@ -86,7 +86,7 @@ def _sweep(options: argparse.Namespace, findings: Findings) -> int:
         raise MisuseError("expected --trace and --timeline with --replay only")
     jobs = default_jobs() if options.jobs is None else options.jobs
     if options.resume is not None:
-        return 0 if _resume(options.resume, jobs) else 1
+        return 0 if _resume(options.resume, jobs, options.record) else 1
     made = plans(options.scenario or SCENARIOS, full=options.full)
     recorder = None
     if options.record is not None:
@@ -109,16 +109,19 @@ def _sweep(options: argparse.Namespace, findings: Findings) -> int:
     return 0 if clean else 1
 
 
-def _resume(stride: int, jobs: int) -> bool:
+def _resume(stride: int, jobs: int, record: Path | None = None) -> bool:
     """Sweep the streams that a client comes back to; return whether all was well."""
     if stride < 1:
         raise MisuseError(f"expected --resume 1 or more, got {stride}")
     clean = True
-    for path, count, problems in sweep_all_pairs(stride, jobs):
-        print(f"resuming {path}: {count} runs, {len(problems)} violations", flush=True)
-        for problem in problems[:20]:
+    for path, tried in sweep_all_pairs(stride, jobs, record):
+        found = tried.violations
+        print(
+            f"resuming {path}: {tried.runs} runs, {len(found)} violations", flush=True
+        )
+        for problem in found[:20]:
             print(f"  {problem}")
-        clean &= not problems
+        clean &= not found
     return clean
 
 

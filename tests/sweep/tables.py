@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from tests.resume.pairs import read_tried
 from tests.sweep.causes import SCOPE_KINDS, scope_kind
 from tests.sweep.mutants.catalogue import MUTANTS
 from tests.sweep.mutants.trial import kill_table
@@ -19,7 +20,9 @@ from trio_sweep.program import SCOPE
 _KINDS: Final = ("quick", "full")
 
 
-TABLES: Final = ("results", "acts", "scopes", "waivers", "coverage", "mutants")
+TABLES: Final = (
+    *("results", "acts", "scopes", "waivers", "coverage", "mutants", "resuming"),
+)
 
 
 def _recorded() -> list[Recorded]:
@@ -122,3 +125,30 @@ def _spaced(number: int) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def resuming() -> str:
+    """Return what each endpoint's losses and returns came to."""
+    tried = read_tried(FOLDER / "resume.json")
+    kinds = sorted({kind for one in tried.values() for kind in one.kinds})
+    outcomes = sorted({name for one in tried.values() for name in one.outcomes})
+    rows = [
+        ["every N-th step", *[str(one.stride) for one in tried.values()]],
+        ["steps of the undisturbed stream", *[str(x.steps) for x in tried.values()]],
+        *[
+            [f"runs: {x}", *_each(one.kinds[x] for one in tried.values())]
+            for x in kinds
+        ],
+        ["runs", *_each(one.runs for one in tried.values())],
+        *[
+            [f"ended: {x}", *_each(one.outcomes.get(x, 0) for one in tried.values())]
+            for x in outcomes
+        ],
+        ["violations", *_each(len(one.violations) for one in tried.values())],
+        ["at commit", *[f"`{one.commit}`" for one in tried.values()]],
+    ]
+    return _table(["", *[f"`{path}`" for path in tried]], rows)
+
+
+def _each(numbers: Iterable[int]) -> list[str]:
+    return [_spaced(number) for number in numbers]
