@@ -124,6 +124,8 @@ def test_a_table_is_made_of_what_is_recorded(tmp_path, monkeypatch):
     full.write_bytes(quick.read_bytes())
     found = Verdict(mutant="long-shield", arm="sweep", killed=True, runs=7)
     (tmp_path / "mutants.json").write_bytes(msgspec.json.encode([found]))
+    resume = ["--resume", "300", "--record", str(tmp_path / "resume.json")]
+    assert main(resume) == 0
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     made = {name: getattr(tables, name)() for name in tables.TABLES}
     assert f"| quick | 1 of {len(SCENARIOS)} |" in made["results"]
@@ -132,6 +134,7 @@ def test_a_table_is_made_of_what_is_recorded(tmp_path, monkeypatch):
     assert all(f"| `{key}` |" in made["waivers"] for key in ALLOWED)
     assert "| `stream/` |" in made["coverage"]
     assert "| `long-shield` |" in made["mutants"]
+    assert "| runs: a second loss and return | " in made["resuming"]
 
 
 def test_two_sweeps_print_the_same_bytes():
