@@ -153,6 +153,8 @@ async def listen_for_peers(
         socks.append(
             listen_tcp(bind, setting=setting, shared=shared, backlog=limits.backlog)
         )
+    if not socks:  # compiling its routes takes as long as a stream
+        return
     app = peer_app(services)
     for sock in socks:
         serve = partial(serve_beside, app, sock, limits)

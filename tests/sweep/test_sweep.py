@@ -27,18 +27,17 @@ from tests.sweep.sweeping import (
 )
 from tests.sweep.world import World
 from trio_sweep.invariants import violations
-from trio_sweep.parallel import default_jobs
 from trio_sweep.run import run_once
 from trio_sweep.token import Token
 
 
 @pytest.fixture(scope="module")
 def findings() -> Findings:
-    """Return what a quick sweep of every scenario comes to."""
-    made = plans(SCENARIOS)
-    for plan in made.values():
-        plan.jobs = default_jobs()
-    return sweep_all(made)
+    """Return what a quick sweep of every scenario comes to.
+
+    In this process: the cores are busy with other tests, and forks would cost more.
+    """
+    return sweep_all(plans(SCENARIOS))
 
 
 def test_no_invariant_is_violated(findings):
