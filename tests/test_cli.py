@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,14 @@ def test_the_terminal_client_starts_without_what_only_a_server_needs() -> None:
     assert not loaded & {"pydantic", "quart", "hypercorn", "trio_ai_stream.settings"}
     assert "httpx" in loaded
     assert not loaded & {"rich", "click"}
+
+
+def test_check_config_lists_names_that_are_no_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting of another version is found before the upgrade, not after it."""
+    (tmp_path / ".env").write_text("COMPLETIONS_HEARTBEAT=events\nRATE_LIMIT=3\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["check-config"]) == 0
+    said = "# in .env, and no settings of this server: COMPLETIONS_HEARTBEAT"
+    assert capsys.readouterr().out.splitlines()[-1] == said

@@ -189,12 +189,14 @@ def _begin_to_supervise(settings: Settings) -> None:
 
 def _check_config(words: Sequence[str]) -> int:
     _arguments("check-config", words)
-    from trio_ai_stream.settings import describe, load_settings
+    from trio_ai_stream.settings import describe, foreign_names, load_settings
 
     settings = load_settings()
     for name, value in describe(settings).items():
         print(f"{name}={value}")
     print(f"# upstream: {settings.upstream_kind}")
+    if foreign := foreign_names():
+        print(f"# in .env, and no settings of this server: {', '.join(foreign)}")
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trio_ai_stream.server import certificate
-from trio_ai_stream.settings import SettingsError, load_settings
+from trio_ai_stream.settings import SettingsError, foreign_names, load_settings
 from trio_ai_stream.settings.cross_field import RULES
 from trio_ai_stream.settings.model import Settings
 
@@ -259,6 +259,8 @@ def test_what_an_env_file_may_hold(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(text)
     settings = load_settings({}, tmp_path / ".env")
     assert (settings.PORT, settings.RATE_LIMIT) == (("", 1234), 3)
+    assert foreign_names(tmp_path / ".env") == ["OTHER", "X"]
+    assert foreign_names(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("command", ["check-config", "serve", "hypercorn"])

@@ -3,9 +3,17 @@
 from trio_ai_stream.settings.loading import (
     SettingsError,
     describe,
+    foreign_names,
     load_settings,
     refuse_exposure,
 )
 from trio_ai_stream.settings.model import Settings
 
-__all__ = ["Settings", "SettingsError", "describe", "load_settings", "refuse_exposure"]
+__all__ = [
+    "Settings",
+    "SettingsError",
+    "describe",
+    "foreign_names",
+    "load_settings",
+    "refuse_exposure",
+]

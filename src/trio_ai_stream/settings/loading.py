@@ -55,6 +55,16 @@ def load_settings(
     return settings
 
 
+def foreign_names(env_file: Path = Path(".env")) -> list[str]:
+    """Return the names in the file that are no settings of this server.
+
+    Another program may read the file too, so they are no mistake; one that was a
+    setting of another version is.
+    """
+    found = _read_env_file(env_file)[0] if env_file.is_file() else {}
+    return [name for name in found if name not in Settings.model_fields]
+
+
 def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
     """Return the file's values, and what is wrong with it; a line is never shown."""
     try:
