@@ -253,6 +253,18 @@ async def test_a_lost_disk_costs_no_stream_and_is_said_once(tmp_path: Path) -> N
     assert lost(metrics.render()[1].decode()) >= 2
 
 
+async def test_a_newer_servers_ledger_is_refused_to_the_end(tmp_path: Path) -> None:
+    """It says so once, and does not call the ledger well when it is shut down."""
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version = 2")
+    with logged() as records, trio.fail_after(30):
+        await write(ledger(path), row())
+    said = [one["event"] for one in records if "ledger" in str(one["event"])]
+    assert said == ["ledger_failed"]
+    assert "a newer server wrote it" in records[0]["cause"]
+
+
 FULL = """
 import resource, sys
 from pathlib import Path

@@ -206,7 +206,7 @@ class UsageLedger:
         except (sqlite3.Error, OSError) as exc:
             self._failed("database", exc)
             return None
-        if self._broken:
+        if self._broken and not self._ended:  # else it may have been closed alone
             self._broken = False
             logger.info("the ledger is written again", event="ledger_back")
         return result
