@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Open, ask, finished
 
@@ -165,6 +165,17 @@ def test_by_keys_alone_a_stream_is_opened_and_cancelled(visit: Open) -> None:
     expect(page.locator("#live-body")).to_be_focused()
 
 
+def press_enter_slowly(page: Page, then: Locator) -> None:
+    """Press Enter; its character comes once `then` has the focus, as under load."""
+    session = page.context.new_cdp_session(page)
+    for kind in ("rawKeyDown", "char", "keyUp"):
+        event = {"type": kind, "key": "Enter", "windowsVirtualKeyCode": 13}
+        event |= {"text": "\r"} if kind == "char" else {}
+        session.send("Input.dispatchKeyEvent", event)
+        expect(then).to_be_focused()
+    session.detach()
+
+
 def test_by_keys_alone_chats_are_renamed_and_answers_asked_for_again(
     visit: Open,
 ) -> None:
@@ -178,7 +189,7 @@ def test_by_keys_alone_chats_are_renamed_and_answers_asked_for_again(
     expect(page.get_by_role("button", name="Rename: Rivers")).to_be_focused()
     page.keyboard.press("Enter")
     page.get_by_label("New name").fill("Water")
-    page.keyboard.press("Enter")
+    press_enter_slowly(page, page.get_by_role("button", name="Rename: Water"))
     expect(page.get_by_role("button", name="Rename: Water")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Chats")).to_be_focused()

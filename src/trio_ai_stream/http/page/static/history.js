@@ -53,11 +53,10 @@ function rename(item, record, again) {
     await done();
   };
   input.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") save();
-    if (event.key === "Escape") {
-      event.preventDefault();
-      done();
-    }
+    const act = { Enter: save, Escape: done }[event.key];
+    if (!act) return;
+    event.preventDefault(); // else the rest of the key press is for the button that has the focus by then
+    act();
   });
   const button = el("button", { type: "button", class: "small" }, "Save");
   button.addEventListener("click", save);
