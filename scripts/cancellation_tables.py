@@ -11,10 +11,16 @@ from cancel_lab import records
 from cancel_lab.adapters.catalogue import ADAPTERS
 from cancel_lab.clients.acts import Transport
 from cancel_lab.mcp import verdicts
+from cancel_lab.network import LOSSY, SLOW
 from cancel_lab.records import RunRecord, Status, Sut
 from cancel_lab.report.single import burst_table, stalled_table
 from cancel_lab.report.summary import Cell, cells, tally
-from cancel_lab.report.table import interval, markdown, milliseconds
+from cancel_lab.report.table import (
+    interval,
+    latency_tables,
+    markdown,
+    milliseconds,
+)
 from cancel_lab.statistics import summarize
 
 DATA: Final = Path(__file__).parent.parent / "docs" / "data" / "cancellation"
@@ -24,6 +30,15 @@ CLIENT_CAUSES: Final = (
 )  # fmt: skip
 PHASES: Final = ("headers", "first_token", "stream", "writing")
 NONE: Final = "–"  # noqa: RUF001 - what stands for nothing in a table
+VARIANT_CAUSES: Final = (
+    ("client_fin", "headers"),
+    ("client_fin", "first_token"),
+    ("client_fin", "stream"),
+    ("client_rst", "stream"),
+    ("cancel_by_id", "stream"),
+    ("grace_spent", "stream"),
+    ("cancel_by_id_detached", "stream"),
+)
 COMPARED: Final = ("headers", "first_token", "stream")
 
 
@@ -44,9 +59,11 @@ def title(server: Sut) -> str:
 
 
 def matrix() -> str:
-    """Return median and maximum of each cell; `*` is the log's time."""
+    """Return median and maximum of each plain cell; `*` is the log's time."""
     grouped: dict[tuple[str, str], dict[str, Cell]] = {}
     for cell in _cells("matrix", "matrix"):
+        if cell.runs[0].variant:
+            continue
         cause, phase, transport = cell.key[3:6]
         grouped.setdefault((cause, phase), {})[transport] = cell
     head = ("cause", "phase", *Transport, "outcome", "client's ending")
@@ -94,7 +111,7 @@ def clients() -> str:
     runs = [
         run
         for run in published("matrix")
-        if run.cause in CLIENT_CAUSES and run.latency("t_up")
+        if run.cause in CLIENT_CAUSES and run.latency("t_up") and not run.variant
     ]
     rows: list[tuple[str, ...]] = [("phase", "runs", "median ms", "p99", "max")]
     for phase in ("all", *PHASES):
@@ -106,13 +123,55 @@ def clients() -> str:
     return markdown(rows)
 
 
+def variants() -> str:
+    """Return how soon upstream notices where something is not plain."""
+    grouped: dict[str, dict[tuple[str, str], Cell]] = {}
+    for cell in _cells("matrix", "matrix"):
+        run = cell.runs[0]
+        found = grouped.setdefault(run.variant, {})
+        if run.transport == Transport.H1:
+            found[run.cause, run.phase] = cell
+    head = ("", *(f"`{cause}`, {phase}" for cause, phase in VARIANT_CAUSES))
+    body = [
+        (
+            variant or "plain",
+            *(_figures(found.get(place)) or NONE for place in VARIANT_CAUSES),
+        )
+        for variant, found in grouped.items()
+    ]
+    return markdown([head, *body])
+
+
+def passed() -> str:
+    """Return how many of the matrix's runs passed, by what they were."""
+    runs = [run for run in published("matrix") if run.status is not Status.SKIPPED]
+    rows: list[tuple[str, ...]] = [("runs", "made", "passed", "what the others broke")]
+    kinds: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        what = "nothing left (one look a server)"
+        if run.experiment == "matrix":
+            what = run.variant or "plain"
+        kinds.setdefault(what, []).append(run)
+    kinds["all"] = runs
+    for what, members in kinds.items():
+        good = sum(run.status is Status.PASS for run in members)
+        broken = tally(
+            f"{run.cause}, {run.phase}: {violation}"
+            for run in members
+            for violation in (run.violations or [run.reason or ""])
+            if run.status is not Status.PASS
+        )
+        rows.append((what, str(len(members)), str(good), broken))
+    return markdown(rows)
+
+
 def burst() -> str:
     """Return the bursts."""
     return markdown(burst_table(published("burst"))[0][1])
 
 
 def comparison() -> str:
-    """Return the servers side by side."""
+    """Return the servers side by side, and of those not measured why not."""
     grouped: dict[str, dict[str, Cell]] = {}
     for cell in _cells("comparison", "notice"):
         grouped.setdefault(title(cell.runs[0].sut), {})[cell.key[4]] = cell
@@ -120,21 +179,77 @@ def comparison() -> str:
         *("server", "before upstream's headers", "before the first token"),
         *("mid-stream", "tokens wasted, mid-stream, at most"),
     )
-    body = [
-        (
-            server,
-            *(_with_interval(found[phase]) for phase in COMPARED),
-            str(max(found["stream"].wasted())),
-        )
-        for server, found in grouped.items()
-    ]
+    body: list[tuple[str, ...]] = []
+    for server, found in grouped.items():
+        if skipped := found.get("any"):
+            body.append((server, _skipped(skipped), "", "", ""))
+            continue
+        figures = [_with_interval(found[phase]) for phase in COMPARED]
+        body.append((server, *figures, str(max(found["stream"].wasted()))))
     return markdown([head, *body])
+
+
+def _skipped(cell: Cell) -> str:
+    """Return the reason that a reader can do something about, in one line."""
+    reason = cell.runs[0].reason or ""
+    lines = [line.strip() for line in reason.splitlines()]
+    errors = [line for line in lines if "Error" in line]
+    return f"not measured: {(errors or lines)[-1]}"
+
+
+def ranking() -> str:
+    """Return, for each phase, which medians are lowest, as far as the runs can tell."""
+    rows: list[tuple[str, ...]] = [("phase", "lowest median", "tied with it")]
+    runs = [run for run in published("comparison") if run.experiment == "notice"]
+    for text, table in latency_tables(runs):
+        if "upstream notices" not in text:
+            continue
+        verdicts = {row[0]: row[-1] for row in table[1:]}
+        best = [name for name, said in verdicts.items() if said.startswith("lowest")]
+        ties = [name for name, said in verdicts.items() if said.startswith("tie")]
+        phase = text.split(", ")[1]
+        rows.append((phase, ", ".join(best) or NONE, ", ".join(ties) or NONE))
+    return markdown(rows)
 
 
 def _with_interval(cell: Cell) -> str:
     summary = cell.summary("t_up")
+    if summary.p50 is None:
+        unseen = f"not seen in {summary.censored} of {summary.n}"
+        return f"**{unseen}**"
     most = milliseconds(summary.maximum)
     return f"{milliseconds(summary.p50)} ({interval(summary)}; {most})"
+
+
+def lossy() -> str:
+    """Return how soon upstream notices where the way to the client is bad."""
+    grouped: dict[str, dict[str, Cell]] = {}
+    for cell in _cells("lossy", "notice"):
+        if cell.runs[0].variant:
+            found = grouped.setdefault(title(cell.runs[0].sut), {})
+            found[cell.runs[0].variant] = cell
+    qualities = (LOSSY.name, SLOW.name)
+    body = [
+        (server, *(_with_interval(found[quality]) for quality in qualities))
+        for server, found in grouped.items()
+    ]
+    return markdown([("server", *qualities), *body])
+
+
+def vanished() -> str:
+    """Return when upstream was closed behind clients that had vanished."""
+    rows: list[tuple[str, ...]] = [("server", "streams", "upstream is closed after, s")]
+    for cell in _cells("vanished", "vanished"):
+        if cell.runs[0].status is Status.SKIPPED:
+            continue
+        latencies = cell.latencies("t_up")
+        seen = sorted(ms / 1000 for ms, observed in latencies if observed)
+        text = " ".join(f"{value:.1f}" for value in seen)
+        if unseen := len(latencies) - len(seen):
+            bound = max(ms for ms, observed in latencies if not observed) / 1000
+            text = f"{text} not in {bound:.0f} ({unseen})".strip()
+        rows.append((title(cell.runs[0].sut), str(len(latencies)), text))
+    return markdown(rows)
 
 
 def notice() -> str:
@@ -177,6 +292,8 @@ def shutdown() -> str:
         )
     ]
     for cell in _cells("probe", "shutdown"):
+        if cell.runs[0].status is Status.SKIPPED:
+            continue
         seconds = [_seconds(cell, time) for time in ("t_client_end", "t_process_exit")]
         rows.append(
             (

@@ -16,6 +16,7 @@ from cancel_lab.matrix.judge import Run, violations
 from cancel_lab.matrix.logs import Log
 from cancel_lab.matrix.run import matrix
 from cancel_lab.matrix.sites import ENVIRONMENTS, black_hole
+from cancel_lab.matrix.variants import PROGRAMS, Variant, missing
 from cancel_lab.process import Server
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.upstream import Entry, simulating
@@ -29,8 +30,9 @@ CANCEL = next(cell for cell in CELLS if cell.cause == "cancel_by_id")
 
 def test_no_combination_is_dropped_in_silence() -> None:
     """Each act in each phase over each transport is a cell, possible or not."""
-    names = {(cell.cause, cell.phase, cell.transport) for cell in CELLS}
-    assert len(names) == len(CELLS)
+    keys = {(c.cause, c.phase, c.transport, c.variant) for c in CELLS}
+    assert len(keys) == len(CELLS)
+    names = {(c.cause, c.phase, c.transport) for c in CELLS if not c.variant}
     for act, scene, transport in itertools.product(Act, CLIENT_SCENES, Transport):
         assert (act.value, scene.name, transport) in names
 
@@ -42,8 +44,7 @@ def test_a_cell_expects_something_or_says_why_not() -> None:
         if cell.impossible is None:
             assert cell.outcome in set(Outcome)
     reached = {cell.outcome for cell in CELLS if cell.impossible is None}
-    # A stream is abandoned only if its client asked for a grace: no cell does.
-    assert set(Outcome) - reached == {Outcome.INTERNAL_ERROR, Outcome.ABANDONED}
+    assert set(Outcome) - reached == {Outcome.INTERNAL_ERROR}
 
 
 def test_every_site_sets_settings_that_exist() -> None:
@@ -133,7 +134,9 @@ async def test_this_server_passes_a_cell_of_each_kind() -> None:
     cells: list[Cell] = [
         cell
         for cell in CELLS
-        if (cell.cause, cell.phase) in wanted and cell.transport in here
+        if (cell.cause, cell.phase) in wanted
+        and cell.transport in here
+        and not cell.variant
     ]
     records: list[RunRecord] = []
     with trio.fail_after(25):
@@ -143,3 +146,27 @@ async def test_this_server_passes_a_cell_of_each_kind() -> None:
     assert records[-1].experiment == "leaks"
     outcomes = [record.cause_recorded for record in records[:-1]]
     assert outcomes == ["client_disconnected"] * 2 + ["completed"] * 2
+
+
+async def test_a_cancel_goes_through_what_stands_around_a_stream() -> None:
+    """A tunnel to upstream's TLS; a stream that is cancelled while it is detached."""
+    wanted = {
+        ("client_fin", "headers", Variant.UPSTREAM_PROXY),
+        ("cancel_by_id_detached", "stream", Variant.RESUMABLE),
+    }
+    cells = [c for c in CELLS if (c.cause, c.phase, c.variant) in wanted]
+    records: list[RunRecord] = []
+    with trio.fail_after(25):
+        async with simulating() as upstream:
+            await matrix(cells, upstream, records.append, n=1)
+    assert [record.status for record in records] == [Status.PASS] * 4, records
+    assert {record.variant for record in records} == {c.variant for c in cells}
+
+
+def test_a_variant_whose_program_is_absent_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is skipped, with the reason; one that needs no program never is."""
+    monkeypatch.setitem(PROGRAMS, Variant.NGINX, "no-such-program")
+    assert missing(Variant.NGINX) == "not installed: no-such-program"
+    assert missing(Variant.UPSTREAM_TLS) is None

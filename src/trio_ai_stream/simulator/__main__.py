@@ -11,6 +11,7 @@ import functools
 import gc
 import json
 import signal
+import ssl
 import sys
 from collections.abc import Sequence
 
@@ -47,6 +48,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--recent-sends", type=int, default=RECENT_SENDS, help="sends kept per request"
     )
+    made.add_argument(
+        "--certificate",
+        metavar="FILE",
+        help="PEM with its key: listen over TLS as well, at --tls-port",
+    )
+    made.add_argument(
+        "--tls-port", type=int, default=0, help="default: one that is free"
+    )
     made.add_argument("--json", action="store_true", help="print the address as JSON")
     return made
 
@@ -61,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"--model: {exc}\n")
         return 2
     gc.freeze()  # what is loaded now lives for ever: no collection need look at it
-    run = functools.partial(
-        run_until_signal, simulator, arguments.host, arguments.port, arguments.json
-    )
+    run = functools.partial(run_until_signal, simulator, arguments)
     try:
         trio.run(run)
     except OSError as exc:
@@ -72,16 +79,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def run_until_signal(
-    simulator: Simulator, host: str, port: int, as_json: bool
-) -> None:
+async def open_listeners(
+    arguments: argparse.Namespace,
+) -> list[trio.abc.Listener[trio.abc.Stream]]:
+    """Listen, over TLS as well if there is a certificate; OSError if that fails."""
+    host, port, tls_port = arguments.host, arguments.port, arguments.tls_port
+    listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
+    listeners += await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    if arguments.certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(arguments.certificate)
+        # Some clients close without close_notify, as HTTP allows.
+        listeners += [
+            trio.SSLListener(listener, context, https_compatible=True)
+            for listener in await trio.open_tcp_listeners(
+                tls_port, host=host, backlog=BACKLOG
+            )
+        ]
+    return listeners
+
+
+async def run_until_signal(simulator: Simulator, arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; OSError if the address cannot be had."""
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    listeners = await open_listeners(arguments)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             address: Address = await nursery.start(simulator.serve, listeners)
             line = f"simulator on {address.base_url}"
-            if as_json:
+            if arguments.json:
                 line = json.dumps(address._asdict() | {"base_url": address.base_url})
             sys.stdout.write(line + "\n")
             sys.stdout.flush()

@@ -6,13 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cancel_lab.campaign import PlanError
 from cancel_lab.records import RecordError
 from cancel_lab.session import FolderTakenError
-from cancel_lab.subcommands import burst, matrix, probe, report
+from cancel_lab.subcommands import burst, campaign, install, matrix, probe, report
 from cancel_lab.subcommands.shared import UsageError
 
 # Each has `add_parser`, which sets `run_lab`.
-COMMANDS = (probe, matrix, burst, report)
+COMMANDS = (probe, matrix, burst, campaign, install, report)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,7 +33,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(words)
     try:
         status: int = arguments.run_lab(arguments)
-    except (FolderTakenError, RecordError, UsageError, OSError) as exc:
+    except (FolderTakenError, PlanError, RecordError, UsageError, OSError) as exc:
         print(f"cancel-lab: {exc}", file=sys.stderr)
         return 2
     return status

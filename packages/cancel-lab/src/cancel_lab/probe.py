@@ -12,12 +12,16 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import trio
+
 from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.clients.acts import Act, Transport
-from cancel_lab.experiments.notice import WITHIN_S, notice
+from cancel_lab.experiments.notice import WATCH_S, WITHIN_S, notice
 from cancel_lab.experiments.recovery import recovery
 from cancel_lab.experiments.shutdown import shutdown
 from cancel_lab.experiments.stalled import stalled
+from cancel_lab.experiments.vanished import vanished
+from cancel_lab.network import LOSSY, SLOW, WHOLE, Quality, degrade
 from cancel_lab.placement import on_server_cores
 from cancel_lab.process import ServerError, free_port, serving
 from cancel_lab.procfs import open_files
@@ -30,6 +34,8 @@ from cancel_lab.upstream import Upstream
 Emit = Callable[[RunRecord], None]
 PHASES = (HEADERS, FIRST_TOKEN, STREAM)
 EXPERIMENTS = ("notice", "stalled", "shutdown")
+IN_A_NETWORK = ("lossy", "vanished")  # need a network namespace of their own
+QUALITIES = (LOSSY, SLOW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +48,11 @@ class Plan:
     phases: tuple[Scene, ...] = PHASES
     experiments: tuple[str, ...] = EXPERIMENTS
     within_s: float = WITHIN_S
+    watch_s: float = WATCH_S
     stalled_for_s: float = 20.0
     shutdown_for_s: float = 40.0
     streams_at_shutdown: int = 5
+    vanished_for_s: float = 40.0
 
     def as_json(self) -> dict[str, object]:
         """Return it for the manifest; of a phase its name and its script."""
@@ -68,7 +76,7 @@ async def arena_of(adapter: Adapter, upstream: Upstream) -> AsyncIterator[Arena]
     within = adapter.ready_within_s
     argv = on_server_cores(argv)
     async with serving(argv, env, port=port, ready_within_s=within) as server:
-        yield Arena(adapter, server, upstream)
+        yield Arena(adapter.before(upstream.base_url), server, upstream)
 
 
 def skipped(adapter: Adapter, reason: str, experiment: str = "notice") -> RunRecord:
@@ -101,41 +109,77 @@ async def probe(
         else:
             able.append(adapter)
     if "notice" in plan.experiments:
-        await _notices(able, upstream, plan, emit)
-    for adapter in able:
-        await _alone(adapter, upstream, plan, emit)
+        cells = [(WHOLE, scene, act) for scene in plan.phases for act in plan.acts]
+        await _notices(able, upstream, plan, emit, cells)
+    if "lossy" in plan.experiments:
+        cells = [(quality, STREAM, Act.FIN) for quality in QUALITIES]
+        await _notices(able, upstream, plan, emit, cells)
+    if "shutdown" in plan.experiments:
+        await _shutdowns(able, upstream, plan, emit)
+    if "stalled" in plan.experiments:
+        for adapter in able:
+            for transport in (Transport.H1, Transport.H2C):
+                if transport in adapter.transports:
+                    await _stalled(adapter, emit, upstream, plan, transport)
+    if "vanished" in plan.experiments:
+        async with _arenas(able, upstream, emit, "vanished") as arenas:
+            for_s = plan.vanished_for_s
+            with Progress(f"vanished: {len(arenas)} servers at once", None):
+                for record in await vanished(arenas, for_s=for_s):
+                    emit(record)
 
 
-async def _notices(
-    adapters: Sequence[Adapter], upstream: Upstream, plan: Plan, emit: Emit
-) -> None:
+@asynccontextmanager
+async def _arenas(
+    adapters: Sequence[Adapter], upstream: Upstream, emit: Emit, experiment: str
+) -> AsyncIterator[list[Arena]]:
+    """Run all servers that can be measured; of each other one say why it cannot."""
     async with AsyncExitStack() as stack:
         arenas = []
         for adapter in adapters:
             try:
                 arena = await stack.enter_async_context(arena_of(adapter, upstream))
             except (ServerError, OSError) as exc:
-                emit(skipped(adapter, f"did not start: {exc}"))
+                emit(skipped(adapter, f"did not start: {exc}", experiment))
                 continue
             arenas.append(arena)
-        arenas = [arena for arena in arenas if await _fit(arena, emit)]
+        yield [arena for arena in arenas if await _fit(arena, emit, experiment)]
+
+
+async def _notices(
+    adapters: Sequence[Adapter],
+    upstream: Upstream,
+    plan: Plan,
+    emit: Emit,
+    cells: Sequence[tuple[Quality, Scene, Act]],
+) -> None:
+    experiment = "notice" if cells[0][0] is WHOLE else "lossy"
+    async with _arenas(adapters, upstream, emit, experiment) as arenas:
         baselines = {
             arena.adapter.name: open_files(arena.server.pid) for arena in arenas
         }
         rounds = plan.warm_up + plan.n
-        cells = [(scene, act) for scene in plan.phases for act in plan.acts]
-        with Progress("notice", len(cells) * rounds * len(arenas)) as progress:
-            for scene, act in cells:
+        ports = [arena.server.port for arena in arenas]
+        with Progress(experiment, len(cells) * rounds * len(arenas)) as progress:
+            for quality, scene, act in cells:
+                if quality is not WHOLE:
+                    degrade(quality, ports)
                 for number, arena in interleaved(arenas, rounds):
-                    record = await notice(arena, scene, act, within_s=plan.within_s)
+                    record = await notice(
+                        arena, scene, act, watch_s=plan.watch_s,
+                        within_s=plan.within_s, variant=quality.name,
+                    )  # fmt: skip
                     progress.advance(f"{arena.adapter.name}, {scene.name}")
                     if number >= plan.warm_up:
                         emit(record)
+        if experiment == "lossy":
+            degrade(WHOLE, ports)
+            return
         for arena in arenas:
             emit(await recovery(arena, baseline=baselines[arena.adapter.name]))
 
 
-async def _fit(arena: Arena, emit: Emit) -> bool:
+async def _fit(arena: Arena, emit: Emit, experiment: str) -> bool:
     """See that a server can be measured; say why not. Its first request is this one."""
     since = await arena.upstream.newest()
     first = await recovery(arena)
@@ -154,41 +198,42 @@ async def _fit(arena: Arena, emit: Emit) -> bool:
     elif first.status is not Status.PASS:
         reason = first.violations[0]
     if reason is not None:
-        emit(skipped(arena.adapter, reason))
+        emit(skipped(arena.adapter, reason, experiment))
     return reason is None
 
 
-async def _alone(adapter: Adapter, upstream: Upstream, plan: Plan, emit: Emit) -> None:
-    """Run the experiments that may leave a server unwell, each on a fresh one."""
-    transports = [t for t in (Transport.H1, Transport.H2C) if t in adapter.transports]
-    if "stalled" in plan.experiments:
-        for transport in transports:
-            await _guarded(adapter, "stalled", emit, upstream, plan, transport)
-    if "shutdown" in plan.experiments:
-        await _guarded(adapter, "shutdown", emit, upstream, plan, Transport.H1)
-
-
-async def _guarded(
+async def _stalled(
     adapter: Adapter,
-    experiment: str,
     emit: Emit,
     upstream: Upstream,
     plan: Plan,
     transport: Transport,
 ) -> None:
-    with Progress(f"{experiment}: {adapter.name}, {transport}", None):
+    """Let a client of a fresh server, which it may leave unwell, stop reading."""
+    with Progress(f"stalled: {adapter.name}, {transport}", None):
         try:
             async with arena_of(adapter, upstream) as arena:
-                if experiment == "stalled":
-                    emit(await stalled(
-                        arena, transport=transport, for_s=plan.stalled_for_s
-                    ))  # fmt: skip
-                    return
-                for record in await shutdown(
-                    arena,
-                    streams=plan.streams_at_shutdown,
-                    for_s=plan.shutdown_for_s,
-                ):
-                    emit(record)
+                for_s = plan.stalled_for_s
+                emit(await stalled(arena, transport=transport, for_s=for_s))
         except (ServerError, TrialError, OSError) as exc:
-            emit(skipped(adapter, str(exc), experiment))
+            emit(skipped(adapter, str(exc), "stalled"))
+
+
+async def _shutdowns(
+    adapters: Sequence[Adapter], upstream: Upstream, plan: Plan, emit: Emit
+) -> None:
+    """End all servers at once, each under some streams: seconds are what is timed."""
+
+    async def one(arena: Arena) -> None:
+        try:
+            streams, for_s = plan.streams_at_shutdown, plan.shutdown_for_s
+            for record in await shutdown(arena, streams=streams, for_s=for_s):
+                emit(record)
+        except (TrialError, OSError) as exc:
+            emit(skipped(arena.adapter, str(exc), "shutdown"))
+
+    async with _arenas(adapters, upstream, emit, "shutdown") as arenas:
+        with Progress(f"shutdown: {len(arenas)} servers at once", None):
+            async with trio.open_nursery() as nursery:
+                for arena in arenas:
+                    nursery.start_soon(one, arena)

@@ -58,7 +58,8 @@ class RunRecord(
     wasted-token counts, ``leaks`` differences from the baseline, ``series`` what was
     sampled over time as ``[nanoseconds since t_cause, value]`` pairs, and ``samples``
     one latency per stream for runs that cancel many streams at once. ``within_ns`` is
-    the bound by which a run was judged.
+    the bound by which a run was judged. ``variant`` is empty in the plain case, and
+    else says what stood around the stream: another API, a proxy, a lossy network.
     """
 
     run_id: str
@@ -69,6 +70,7 @@ class RunRecord(
     transport: str
     status: Status
     experiment: str = ""
+    variant: str = ""
     policy: str = "abort"
     grace_s: float | None = None
     seed: int | None = None

@@ -54,6 +54,13 @@ STREAM = Scene(
     upstream_phase="streaming",
     tokens=TOKENS_BEFORE,
 )
+# For many servers at a time, of which nothing is timed below a tenth of a second.
+STEADY = Scene(
+    name="stream",
+    script="delay_ms=100",
+    upstream_phase="streaming",
+    tokens=TOKENS_BEFORE,
+)
 SILENCE = Scene(
     name="silence",
     script=f"endless=0&chunks=3&end=silence&at=3&delay_ms={PACE_MS}",

@@ -38,6 +38,12 @@ class Arena:
     adapter: Adapter
     server: Server
     upstream: Upstream
+    front: int | None = None  # the port of a proxy before it, which clients ask
+
+    @property
+    def port(self) -> int:
+        """Where clients connect to."""
+        return self.front or self.server.port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +93,7 @@ async def bring(
     request = arena.adapter.request(scene.model(tag))
     headers = {**request.headers, "x-request-id": request_id(tag)}
     request = dataclasses.replace(request, headers=headers)
-    port = arena.server.port
-    stream = await dial(port, request, transport, small_window=small_window)
+    stream = await dial(arena.port, request, transport, small_window=small_window)
     try:
         with trio.move_on_after(REACH_S):
             started = await stream.start()

@@ -6,10 +6,13 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import trio
+import trustme
 
 from cancel_lab.clients.connection import ConnectionEndedError, connect
 from cancel_lab.clients.http1 import ChatRequest, HTTP1Stream
@@ -61,15 +64,22 @@ class _Stats(msgspec.Struct):
 class Upstream:
     """A running simulator."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, tls_port: int, authority: Path) -> None:
         """Made by ``simulating``."""
         self.server = server
+        self._tls_port = tls_port
+        self.authority = authority  # PEM of who signed its certificate
         self._tags = 1_000_000
 
     @property
     def base_url(self) -> str:
         """What a server takes as the base URL of OpenRouter's API."""
         return f"http://127.0.0.1:{self.server.port}/api/v1"
+
+    @property
+    def tls_base_url(self) -> str:
+        """The same, over TLS."""
+        return f"https://127.0.0.1:{self._tls_port}/api/v1"
 
     def tag(self) -> int:
         """Return a number no other request of this simulator bears."""
@@ -135,7 +145,14 @@ async def get_json(port: int, path: str) -> Any:
 @asynccontextmanager
 async def simulating() -> AsyncIterator[Upstream]:
     """Run a simulator of its own process while the block runs."""
-    port = free_port()
-    argv = [sys.executable, "-m", "trio_ai_stream.simulator", "--port", str(port)]
-    async with serving(argv, {}, port=port) as server:
-        yield Upstream(server)
+    port, tls_port = free_port(), free_port()
+    issuer = trustme.CA()
+    with TemporaryDirectory(prefix="cancel-lab-") as folder:
+        authority, pem = Path(folder) / "authority.pem", Path(folder) / "upstream.pem"
+        issuer.cert_pem.write_to_path(authority)
+        issued = issuer.issue_cert("127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(pem)
+        argv = [sys.executable, "-m", "trio_ai_stream.simulator", "--port", str(port)]
+        argv += ["--certificate", str(pem), "--tls-port", str(tls_port)]
+        async with serving(argv, {}, port=port) as server:
+            yield Upstream(server, tls_port, authority)

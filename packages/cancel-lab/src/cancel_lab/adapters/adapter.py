@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
+from cancel_lab.adapters.install import Install, fill
 from cancel_lab.clients.acts import Transport
 from cancel_lab.clients.http1 import ChatRequest
 
@@ -22,8 +21,9 @@ class Adapter:
     """A server under test.
 
     ``{python}``, ``{port}`` and ``{upstream}`` (the simulator's base URL) are filled in
-    in ``argv`` and ``env``, ``{model}`` in ``body``: the model names the simulator's
-    script, so a server that does not hand it on can only be measured with the default.
+    in ``argv``, ``env`` and ``headers``, ``{home}`` and ``{apps}`` as in ``install``,
+    ``{model}`` in ``body``: the model names the simulator's script, so a server that
+    does not hand it on can only be measured with the default.
     """
 
     name: str
@@ -39,22 +39,15 @@ class Adapter:
     requires: tuple[str, ...] = ()
     package: str | None = None
     ready_within_s: float = 20.0
-    interpreter_env: str | None = None
+    install: Install | None = None  # how it comes into an environment of its own
     port: int | None = None  # where it listens; None is a free one each time
-
-    @property
-    def interpreter(self) -> str:
-        """The Python that runs it: this one, or what ``interpreter_env`` names.
-
-        A server that pins the versions of half the others needs an environment of its
-        own.
-        """
-        return os.environ.get(self.interpreter_env or "") or sys.executable
 
     def missing(self) -> str | None:
         """Return why this server cannot be started here, ``None`` if it can."""
-        if self.interpreter != sys.executable:
-            return None
+        if self.install is not None:
+            if self.install.ready(self.name):
+                return None
+            return f"not installed: cancel-lab install {self.name}"
         absent = [name for name in self.requires if not importlib.util.find_spec(name)]
         if not absent:
             return None
@@ -62,10 +55,10 @@ class Adapter:
 
     def version(self) -> str | None:
         """Return the version of the package that the server is known by."""
+        if self.install is not None:
+            return _installed_version(self.install, self.name)
         if self.package is None:
             return None
-        if self.interpreter != sys.executable:
-            return _version_elsewhere(self.interpreter, self.package)
         try:
             return importlib.metadata.version(self.package)
         except importlib.metadata.PackageNotFoundError:
@@ -73,16 +66,21 @@ class Adapter:
 
     def command(self, *, port: int, upstream: str) -> tuple[list[str], dict[str, str]]:
         """Return the argument list and the additions to the environment."""
-        known = {"{python}": self.interpreter, "{port}": str(port)}
-        known["{upstream}"] = upstream
 
-        def fill(text: str) -> str:
-            for mark, value in known.items():
-                text = text.replace(mark, value)
-            return text
+        def filled(text: str) -> str:
+            (text,) = fill([text], self.name)
+            return text.replace("{port}", str(port)).replace("{upstream}", upstream)
 
-        argv = [fill(argument) for argument in self.argv]
-        return argv, {name: fill(value) for name, value in self.env.items()}
+        argv = [filled(argument) for argument in self.argv]
+        return argv, {name: filled(value) for name, value in self.env.items()}
+
+    def before(self, upstream: str) -> Adapter:
+        """Return it for one upstream, which some servers are told in each request."""
+        headers = {
+            name: value.replace("{upstream}", upstream)
+            for name, value in self.headers.items()
+        }
+        return dataclasses.replace(self, headers=headers)
 
     def request(self, model: str) -> ChatRequest:
         """Return the chat request that asks for a script of the simulator."""
@@ -91,10 +89,5 @@ class Adapter:
 
 
 @cache
-def _version_elsewhere(interpreter: str, package: str) -> str | None:
-    program = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
-    asked = subprocess.run(  # noqa: S603 - no shell, a fixed program
-        [interpreter, "-c", program, package],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    return asked.stdout.strip() or None
+def _installed_version(install: Install, name: str) -> str | None:
+    return install.installed_version(name)

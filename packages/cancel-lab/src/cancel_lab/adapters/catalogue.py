@@ -7,10 +7,16 @@ facts/httpx.md measures, do not stand between a cancel and what is measured here
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
-from pathlib import Path
 
 from cancel_lab.adapters.adapter import Adapter
+from cancel_lab.adapters.install import (
+    go_program,
+    go_repository,
+    node_package,
+    python_packages,
+)
 from cancel_lab.clients.acts import Transport
 
 APPS = "cancel_lab.adapters.apps"
@@ -97,27 +103,137 @@ SSE_STARLETTE = Adapter(
     package="sse-starlette",
 )
 
+AIOHTTP = Adapter(
+    name="aiohttp",
+    title="aiohttp, as it comes",
+    argv=("{home}/bin/python", "{apps}/aiohttp_relay.py", "{port}"),
+    env=UPSTREAM_ENV,
+    install=python_packages("aiohttp", "aiohttp"),
+)
+
+AIOHTTP_CANCELLED = dataclasses.replace(
+    AIOHTTP,
+    name="aiohttp-cancelled",
+    title="aiohttp, handler_cancellation=True",
+    argv=(*AIOHTTP.argv, "cancelled"),
+)
+
+# Both run the program of FASTAPI_GENERATOR; PYTHONPATH leads to it, and to nothing else
+# that an environment of their own could take for a package.
+ELSEWHERE_ENV = {**UPSTREAM_ENV, "PYTHONPATH": "{apps}/.."}
+FRAMEWORK = ("fastapi", "httpx")
+
+ANYCORN = Adapter(
+    name="anycorn",
+    title="FastAPI + anycorn",
+    argv=(
+        *("{home}/bin/python", "-m", "anycorn", "-b", "127.0.0.1:{port}"),
+        "apps.fastapi_generator:app",
+    ),
+    env=ELSEWHERE_ENV,
+    transports=frozenset({Transport.H1, Transport.H1_PIPELINED, Transport.H2C}),
+    install=python_packages("anycorn", "anycorn", *FRAMEWORK),
+)
+
+GRANIAN = Adapter(
+    name="granian",
+    title="FastAPI + granian",
+    argv=(
+        *("{home}/bin/python", "-m", "granian", "--interface", "asgi"),
+        *("--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning"),
+        "apps.fastapi_generator:app",
+    ),
+    env=ELSEWHERE_ENV,
+    transports=frozenset({Transport.H1, Transport.H1_PIPELINED, Transport.H2C}),
+    install=python_packages("granian", "granian", *FRAMEWORK),
+)
+
+GO = Adapter(
+    name="go-net-http",
+    title="Go net/http, the request's context passed on",
+    argv=("{home}/server", "{port}"),
+    env=UPSTREAM_ENV,
+    install=go_program("go_relay"),
+)
+
+# Its upstream and its model stand in its source; those three places are edited.
+ORIGINAL = Adapter(
+    name="golang-ai-stream",
+    title="the original Go server",
+    argv=("{home}/server",),
+    env={
+        "OPENROUTER_API_KEY": DUMMY_KEY,
+        "OPENROUTER_BASE_URL": "{upstream}",
+        "PORT": "127.0.0.1:{port}",
+        "RATE_LIMIT": "1000000",
+    },
+    install=go_repository(
+        "https://github.com/rezashahnazar/golang-ai-stream.git",
+        ("config/config.go", 's#"https://.*/api/v1"#os.Getenv("OPENROUTER_BASE_URL")#'),
+        ("handlers/chat.go", 's#"anthropic/claude-3.5-sonnet"#reqBody.Model#'),
+        ("models/chat.go", r's#^\( *\)Prompt .*#&\n\1Model string `json:"model"`#'),
+    ),
+)
+
+OPENAI_BODY = (
+    '{"model":"{model}","stream":true,'
+    '"messages":[{"role":"user","content":"Tell me about nurseries."}]}'
+)
+
 LITELLM = Adapter(
     name="litellm",
     title="LiteLLM proxy",
     argv=(
-        *("{python}", str(Path(__file__).parent / "apps" / "litellm_proxy.py")),
+        *("{home}/bin/python", "{apps}/litellm_proxy.py"),
         *("--host", "127.0.0.1", "--port", "{port}"),
     ),
     env={**UPSTREAM_ENV, "LITELLM_MASTER_KEY": LITELLM_KEY},
     path="/v1/chat/completions",
-    body=(
-        '{"model":"{model}","stream":true,'
-        '"messages":[{"role":"user","content":"Tell me about nurseries."}]}'
-    ),
+    body=OPENAI_BODY,
     headers={
         "content-type": "application/json",
         "authorization": f"Bearer {LITELLM_KEY}",
     },
-    requires=("litellm", "uvicorn", "fastapi"),
-    package="litellm",
+    install=python_packages("litellm", "litellm[proxy]"),
     ready_within_s=90.0,
-    interpreter_env="LAB_LITELLM_PYTHON",
+)
+
+# With the newest @hono/node-server that it may have, the headers of an answer cannot be
+# changed, and it answers every stream with "Something went wrong".
+PORTKEY_OVERRIDES = {"@hono/node-server": "1.13.8"}
+PORTKEY_PROGRAM = "build/start-server.js"
+PORTKEY = Adapter(
+    name="portkey",
+    title="Portkey gateway",
+    argv=(
+        *("node", f"{{home}}/node_modules/@portkey-ai/gateway/{PORTKEY_PROGRAM}"),
+        *("--headless", "--port={port}"),
+    ),
+    path="/v1/chat/completions",
+    body=OPENAI_BODY,
+    headers={
+        "content-type": "application/json",
+        "authorization": f"Bearer {DUMMY_KEY}",
+        "x-portkey-provider": "openai",
+        "x-portkey-custom-host": "{upstream}",
+    },
+    install=node_package("@portkey-ai/gateway", PORTKEY_PROGRAM, **PORTKEY_OVERRIDES),
+)
+
+# The package is a launcher that downloads the gateway when it is started, so where that
+# download is not allowed the records say so.
+BIFROST = Adapter(
+    name="bifrost",
+    title="Bifrost",
+    argv=(
+        *("node", "{home}/node_modules/@maximhq/bifrost/bin.js"),
+        *("-host", "127.0.0.1", "-port", "{port}", "-app-dir", "{home}/app"),
+    ),
+    env=UPSTREAM_ENV,
+    path="/v1/chat/completions",
+    body=OPENAI_BODY,
+    install=node_package("@maximhq/bifrost", "bin.js"),
+    ready_within_s=60.0,
 )
 
 ADAPTERS = {
@@ -128,7 +244,15 @@ ADAPTERS = {
         FASTAPI_GENERATOR,
         FASTAPI_AWAITED,
         HYPERCORN_ASYNCIO,
+        ANYCORN,
+        GRANIAN,
         SSE_STARLETTE,
+        AIOHTTP,
+        AIOHTTP_CANCELLED,
+        GO,
+        ORIGINAL,
         LITELLM,
+        PORTKEY,
+        BIFROST,
     )
 }

@@ -32,6 +32,11 @@ class Connection:
         self._socket = sock
         self.closed = False
 
+    @property
+    def local_port(self) -> int:
+        """The client's own port."""
+        return int(self._socket.getsockname()[1])
+
     async def send(self, data: bytes) -> int:
         """Send all of it and return when; ConnectionEndedError if the peer is gone."""
         now = time.monotonic_ns()

@@ -73,7 +73,7 @@ async def _open_all(
             tag = arena.upstream.tag()
             request = arena.adapter.request(SILENCE.model(tag))
             try:
-                stream = await dial(arena.server.port, request, transport)
+                stream = await dial(arena.port, request, transport)
             except OSError:
                 return  # counted as missing
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from cancel_lab.clients.acts import Act, Transport
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.scenes import Scene
@@ -26,6 +28,7 @@ async def notice(
     *,
     watch_s: float = WATCH_S,
     within_s: float = WITHIN_S,
+    variant: str = "",
 ) -> RunRecord:
     """Make one run; a stream that misses its phase makes an ``error`` record.
 
@@ -43,10 +46,12 @@ async def notice(
             cause=act.value,
             phase=scene.name,
             transport=transport.value,
+            variant=variant,
             status=Status.ERROR,
             reason=str(exc),
         )
-    return _record(arena, scene, act, transport, observed, within_s)
+    made = _record(arena, scene, act, transport, observed, within_s)
+    return msgspec.structs.replace(made, variant=variant)
 
 
 def _record(

@@ -7,7 +7,7 @@ import trio.testing
 
 from cancel_lab.clients.acts import Transport
 from cancel_lab.records import RunRecord, Status
-from cancel_lab.scenes import STREAM
+from cancel_lab.scenes import STEADY
 from cancel_lab.trial import Arena, Live, bring, sut
 
 
@@ -23,7 +23,7 @@ async def shutdown(
     The streams are endless, so only the server's own shutdown can end them. A run
     passes if its client got a terminal event and the process exited in time.
     """
-    lives = [await bring(arena, STREAM, transport) for _ in range(streams)]
+    lives = [await bring(arena, STEADY, transport) for _ in range(streams)]
     cause = 0
     exited = None
     try:
@@ -65,7 +65,7 @@ async def _record(
         experiment="shutdown",
         sut=sut(arena.adapter),
         cause="sigterm",
-        phase=STREAM.name,
+        phase=STEADY.name,
         transport=transport.value,
         status=status,
         violations=[] if told or exited is None else ["no terminal event"],

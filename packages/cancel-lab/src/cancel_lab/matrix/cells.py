@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cancel_lab.clients.acts import Act, Transport, impossible
+from cancel_lab.matrix.variants import BODIES, FRONTS, Variant
 from cancel_lab.scenes import (
     FIRST_TOKEN,
     FLOOD,
@@ -43,6 +44,7 @@ class Cell:
     ending: str | None = None
     site: Site = Site.PATIENT
     scene: Scene | None = None
+    variant: Variant = Variant.PLAIN
     impossible: str | None = None
 
     @property
@@ -168,6 +170,39 @@ def _server_cells() -> Iterator[Cell]:
             )
 
 
+ABANDONED = "grace_spent"  # after the client's FIN
+CANCELLED_DETACHED = "cancel_by_id_detached"
+
+
+def _variant_cells() -> Iterator[Cell]:
+    for variant in Variant:
+        if variant in (Variant.PLAIN, Variant.RESUMABLE):
+            continue
+        for scene in (HEADERS, FIRST_TOKEN, STREAM):
+            yield Cell(
+                cause=Act.FIN.value, phase=scene.name, transport=Transport.H1,
+                outcome=GONE, scene=scene, variant=variant,
+            )  # fmt: skip
+        yield Cell(
+            cause=Act.RST.value, phase=STREAM.name, transport=Transport.H1,
+            outcome=GONE, scene=STREAM, variant=variant,
+        )  # fmt: skip
+        if variant not in FRONTS:
+            yield Cell(
+                cause="cancel_by_id", phase=STREAM.name, transport=Transport.H1,
+                outcome="cancelled", scene=STREAM, variant=variant,
+                ending="error" if variant in BODIES else "error:cancelled",
+            )  # fmt: skip
+    for cause, outcome in (
+        (ABANDONED, "abandoned"),
+        (CANCELLED_DETACHED, "cancelled"),
+    ):
+        yield Cell(
+            cause=cause, phase=STREAM.name, transport=Transport.H1, outcome=outcome,
+            scene=STREAM, variant=Variant.RESUMABLE,
+        )  # fmt: skip
+
+
 ELSEWHERE = {
     "permit_wait": "the server answers 503 at once; nobody waits for a permit",
     "pool_wait": "one connection a live stream; nobody waits for a pool",
@@ -193,5 +228,6 @@ def all_cells() -> list[Cell]:
         *_timeout_cells(),
         *_upstream_cells(),
         *_server_cells(),
+        *_variant_cells(),
         *unreachable,
     ]

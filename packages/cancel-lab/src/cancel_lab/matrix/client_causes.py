@@ -59,7 +59,7 @@ async def _connecting(arena: Arena, cell: Cell) -> Live:
     request = arena.adapter.request(cell.scene.model(tag))
     headers = {**request.headers, "x-request-id": request_id(tag)}
     request = dataclasses.replace(request, headers=headers)
-    stream = await dial(arena.server.port, request, cell.transport)
+    stream = await dial(arena.port, request, cell.transport)
     started = await stream.start()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stream.read_to_end)

@@ -97,6 +97,7 @@ def record(arena: Arena, cell: Cell, run: Run) -> RunRecord:
         cause=cell.cause,
         phase=cell.phase,
         transport=cell.transport.value,
+        variant=cell.variant.value,
         status=Status.VIOLATED if broken else Status.PASS,
         violations=broken,
         times=times | run.times,
@@ -110,13 +111,15 @@ def record(arena: Arena, cell: Cell, run: Run) -> RunRecord:
 def unmade(cell: Cell, status: Status, reason: str) -> RunRecord:
     """Return the record of a run, or a whole cell, that was not made, and why."""
     return RunRecord(
-        run_id=f"matrix-{status}-{cell.cause}-{cell.phase}-{cell.transport}",
+        run_id=f"matrix-{status}-{cell.cause}-{cell.phase}-{cell.transport}"
+        f"{cell.variant and '-'}{cell.variant}",
         tier="matrix",
         experiment="matrix",
         sut=sut(OURS),
         cause=cell.cause,
         phase=cell.phase,
         transport=cell.transport.value,
+        variant=cell.variant.value,
         status=status,
         reason=reason,
     )

@@ -9,6 +9,7 @@ import trio
 from cancel_lab import procfs
 from cancel_lab.matrix.cells import Site
 from cancel_lab.matrix.logs import Log
+from cancel_lab.matrix.variants import Variant
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.trial import Arena, sut
 from cancel_lab.upstream import get_json
@@ -26,12 +27,16 @@ class Leaks:
     site: Site
     tls: bool
     files: dict[str, int]
+    variant: Variant = Variant.PLAIN
 
     @classmethod
-    async def baseline(cls, arena: Arena, site: Site, *, tls: bool) -> Leaks:
+    async def baseline(
+        cls, arena: Arena, site: Site, *, tls: bool, variant: Variant = Variant.PLAIN
+    ) -> Leaks:
         """Note the open files of a server that has just started."""
         await trio.lowlevel.checkpoint()
-        return cls(arena, site, tls, procfs.open_files(arena.server.pid))
+        files = procfs.open_files(arena.server.pid)
+        return cls(arena, site, tls, files, variant)
 
     async def record(self, log: Log) -> RunRecord:
         """Wait until the server is quiet, QUIET_WITHIN_S at most, and compare.
@@ -50,13 +55,14 @@ class Leaks:
         violations += [f"I10 logged: {message}" for message in log.errors[:5]]
         transport = "tls" if self.tls else "cleartext"
         return RunRecord(
-            run_id=f"leaks-{self.site}-{transport}",
+            run_id=f"leaks-{self.site}-{transport}-{self.variant}".rstrip("-"),
             tier="matrix",
             experiment="leaks",
             sut=sut(self.arena.adapter),
             cause="all of the site",
             phase=self.site.value,
             transport=transport,
+            variant=self.variant.value,
             status=Status.VIOLATED if violations else Status.PASS,
             violations=violations,
             leaks=leaks,

@@ -11,13 +11,15 @@ import time
 
 import trio
 
+from cancel_lab.clients.acts import Act
 from cancel_lab.clients.connection import connect
 from cancel_lab.clients.dial import ChatStream, dial
 from cancel_lab.clients.http1 import ChatRequest, HTTP1Stream
 from cancel_lab.matrix import sites
-from cancel_lab.matrix.cells import Cell
+from cancel_lab.matrix.cells import CANCELLED_DETACHED, Cell
 from cancel_lab.matrix.judge import Run, record, unmade
 from cancel_lab.matrix.logs import Log
+from cancel_lab.matrix.variants import GRACE_S
 from cancel_lab.matrix.watching import new_run, watch
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.trial import Arena, bring, request_id
@@ -43,7 +45,7 @@ async def answer_run(arena: Arena, log: Log, cell: Cell) -> RunRecord:
     request = arena.adapter.request(cell.scene.model(tag))
     headers = {**request.headers, "x-request-id": request_id(tag)}
     request = dataclasses.replace(request, headers=headers)
-    stream = await dial(arena.server.port, request, cell.transport)
+    stream = await dial(arena.port, request, cell.transport)
     try:
         started = await stream.start()
         run = new_run(tag, started, stream.seen)
@@ -89,6 +91,25 @@ async def cancel_run(arena: Arena, log: Log, cell: Cell) -> RunRecord:
     if status in NO_SUCH_METHOD:
         reason = f"the server has no DELETE /streams/ID (status {status})"
         return unmade(cell, Status.SKIPPED, reason)
+    return record(arena, cell, run)
+
+
+async def detached_run(arena: Arena, log: Log, cell: Cell) -> RunRecord:
+    """Make a run whose client leaves a stream that outlives it, for a grace.
+
+    The cause is the end of the grace, or a cancel by id before it.
+    """
+    assert cell.scene is not None
+    live = await bring(arena, cell.scene, cell.transport)
+    try:
+        cause = await live.stream.act(Act.FIN) + int(GRACE_S * NS_PER_S)
+        if cell.cause == CANCELLED_DETACHED:
+            await trio.sleep(GRACE_S / 3)
+            cause, _ = await _delete(arena, f"/streams/{request_id(live.tag)}")
+        run = new_run(live.tag, cause, live.stream.seen)
+        await watch(arena, log, cell, run, since=live.since, watch_s=WATCH_S)
+    finally:
+        live.stream.connection.close()
     return record(arena, cell, run)
 
 

@@ -11,7 +11,7 @@ import trio
 from cancel_lab.clients.acts import Act
 from cancel_lab.clients.connection import ConnectionEndedError
 from cancel_lab.matrix import sites
-from cancel_lab.matrix.cells import Cell, Site
+from cancel_lab.matrix.cells import ABANDONED, CANCELLED_DETACHED, Cell, Site
 from cancel_lab.matrix.client_causes import client_run
 from cancel_lab.matrix.judge import unmade
 from cancel_lab.matrix.leaks import Leaks
@@ -19,8 +19,10 @@ from cancel_lab.matrix.logs import Log
 from cancel_lab.matrix.other_causes import (
     answer_run,
     cancel_run,
+    detached_run,
     shutdown_runs,
 )
+from cancel_lab.matrix.variants import Variant, missing
 from cancel_lab.probe import Emit
 from cancel_lab.process import ServerError
 from cancel_lab.progress import Progress
@@ -31,6 +33,7 @@ from cancel_lab.upstream import Upstream
 AT_ONCE = 6  # runs of a cell that times nothing shorter than a budget
 STREAMS_AT_SHUTDOWN = 5
 ACTS = frozenset(act.value for act in Act)
+PROMPT = ("cancel_by_id", ABANDONED, CANCELLED_DETACHED)
 FAILURES = (TrialError, ServerError, ConnectionEndedError, OSError)
 
 Runner = Callable[[Arena, Log, Cell], Awaitable[RunRecord]]
@@ -52,14 +55,23 @@ async def matrix(
         campaign = _Campaign(upstream, emit, n, progress)
         for site in Site:
             for tls in (None, certificate):
-                here = [c for c in able if c.site is site]
+                here = [c for c in able if c.site is site and not c.variant]
                 here = [c for c in here if c.transport.tls is (tls is not None)]
                 if here:
                     await campaign.site(site, here, tls)
+        for variant in Variant:
+            here = [c for c in able if c.variant is variant and variant]
+            if here and (reason := missing(variant)) is not None:
+                for cell in here:
+                    emit(unmade(cell, Status.SKIPPED, reason))
+            elif here:
+                await campaign.site(Site.PATIENT, here, None)
 
 
 def runner_of(cell: Cell) -> Runner:
     """Return what makes one run of a cell."""
+    if cell.cause in (ABANDONED, CANCELLED_DETACHED):
+        return detached_run
     if cell.cause in ACTS:
         return client_run
     return cancel_run if cell.cause == "cancel_by_id" else answer_run
@@ -67,7 +79,7 @@ def runner_of(cell: Cell) -> Runner:
 
 def timed_alone(cell: Cell) -> bool:
     """Say whether a cell's latency is short enough that other runs would disturb it."""
-    prompt = cell.cause in ACTS or cell.cause == "cancel_by_id"
+    prompt = cell.cause in ACTS or cell.cause in PROMPT
     return prompt and cell.site is not Site.STALLING
 
 
@@ -79,15 +91,20 @@ class _Campaign:
     progress: Progress
 
     async def site(self, site: Site, cells: Sequence[Cell], tls: Tls) -> None:
-        """Run the cells that need one configuration of the server."""
+        """Run the cells that need one configuration of the server, in one variant."""
+        variant = cells[0].variant
         if site is Site.DRAINING:
             for cell in cells:
                 await self._shutdowns(cell)
             return
         try:
-            async with sites.site_arena(site, self.upstream, tls=tls) as arena:
+            async with sites.site_arena(
+                site, self.upstream, tls=tls, variant=variant
+            ) as arena:
                 log = Log(arena.server)
-                leaks = await Leaks.baseline(arena, site, tls=tls is not None)
+                leaks = await Leaks.baseline(
+                    arena, site, tls=tls is not None, variant=variant
+                )
                 for cell in cells:
                     await self._cell(arena, log, cell)
                 self.emit(await leaks.record(log))

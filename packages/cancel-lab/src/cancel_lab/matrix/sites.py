@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,13 @@ import trustme
 from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.adapters.catalogue import OURS
 from cancel_lab.matrix.cells import Site
+from cancel_lab.matrix.variants import (
+    BODIES,
+    HEADERS,
+    Variant,
+    front,
+    surroundings,
+)
 from cancel_lab.placement import on_server_cores
 from cancel_lab.process import free_port, serving
 from cancel_lab.trial import Arena
@@ -43,12 +50,22 @@ ENVIRONMENTS = {
 }
 
 
-def adapter_for(site: Site, certificate: tuple[Path, Path] | None) -> Adapter:
-    """Return this server's adapter in the configuration of a site."""
-    env = {**OURS.env, **ENVIRONMENTS[site]}
+def adapter_for(
+    site: Site,
+    certificate: tuple[Path, Path] | None,
+    variant: Variant = Variant.PLAIN,
+    settings: Mapping[str, str] | None = None,
+) -> Adapter:
+    """Return this server's adapter in the configuration of a site, and a variant."""
+    env = {**OURS.env, **ENVIRONMENTS[site], **(settings or {})}
     if certificate is not None:
         env["TLS_CERT_FILE"], env["TLS_KEY_FILE"] = map(str, certificate)
-    return dataclasses.replace(OURS, env=env)
+    adapter = dataclasses.replace(OURS, env=env)
+    headers = {**OURS.headers, **HEADERS.get(variant, {})}
+    if variant not in BODIES:
+        return dataclasses.replace(adapter, headers=headers)
+    path, body = variant.value, BODIES[variant]
+    return dataclasses.replace(adapter, headers=headers, path=path, body=body)
 
 
 @contextmanager
@@ -94,15 +111,20 @@ async def site_arena(
     upstream: Upstream,
     *,
     tls: tuple[Path, Path] | None = None,
+    variant: Variant = Variant.PLAIN,
 ) -> AsyncIterator[Arena]:
     """Run this server in the configuration of a site while the block runs."""
-    adapter = adapter_for(site, tls)
     port = free_port()
     with black_hole() as hole:
         base_url = upstream.base_url
         if site in (Site.UNCONNECTED, Site.HASTY_UNCONNECTED):
             base_url = f"http://127.0.0.1:{hole}/api/v1"
-        argv, env = adapter.command(port=port, upstream=base_url)
-        argv = on_server_cores(argv)
-        async with serving(argv, env, port=port) as server:
-            yield Arena(adapter, server, upstream)
+        async with surroundings(variant, upstream) as settings:
+            adapter = adapter_for(site, tls, variant, settings)
+            argv, env = adapter.command(port=port, upstream=base_url)
+            argv = on_server_cores(argv)
+            async with (
+                serving(argv, env, port=port) as server,
+                front(variant, port) as front_port,
+            ):
+                yield Arena(adapter, server, upstream, front_port)

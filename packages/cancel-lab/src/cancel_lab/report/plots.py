@@ -40,7 +40,7 @@ def notice_plot(runs: Sequence[RunRecord]) -> Figure | None:
     servers = list(dict.fromkeys(cell.key[2] for cell in found))
     panels: dict[str, list[Cell]] = {}
     for cell in found:
-        panels.setdefault(f"{cell.key[3]}, {cell.key[4]}, {cell.key[5]}", []).append(
+        panels.setdefault(f"{cell.key[3]}, {cell.key[4]}, {cell.transport}", []).append(
             cell
         )
     figure = new_figure(7.0, 1.0 + 2.7 * len(panels))
@@ -62,9 +62,11 @@ ORDER = ("connecting", "headers", "first_token", "stream", "silence", "writing")
 
 def _place(cell: Cell) -> tuple[int, str, str]:
     """Return where a cell stands from left to right: by phase, then transport."""
-    phase, transport = cell.key[4:6]
+    phase = cell.key[4]
     rank = ORDER.index(phase) if phase in ORDER else len(ORDER)
-    return rank, phase, transport
+    if cell.key[7]:
+        rank += len(ORDER) + 1  # what is not plain stands behind what is
+    return rank, phase, cell.transport
 
 
 def heat_plot(runs: Sequence[RunRecord]) -> Figure | None:

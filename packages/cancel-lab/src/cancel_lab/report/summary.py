@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.statistics import Interval, Latency, Summary, bootstrap, summarize
 
-KEY = ("tier", "experiment", "server", "cause", "phase", "transport", "policy")
+KEY = ("tier", "experiment", "server", "cause", "phase", "transport", "policy",
+       "variant")  # fmt: skip
 FIGURES = (
     *("time", "n", "censored", "p50_ms", "p50_low_ms", "p50_high_ms"),
     *("p90_ms", "p99_ms", "max_ms"),
@@ -45,6 +46,12 @@ class Cell:
         self.key = key
         self.runs = runs
         self._summaries: dict[str, Summary] = {}
+
+    @property
+    def transport(self) -> str:
+        """The transport, and what else was not plain."""
+        transport, _, variant = self.key[5:]
+        return f"{transport}, {variant}" if variant else transport
 
     def latencies(self, time: str) -> list[Latency]:
         """Return the latencies of one time in milliseconds, censored ones included."""
@@ -91,7 +98,7 @@ def cell_key(run: RunRecord) -> tuple[str, ...]:
         phase = f"{phase} x{run.counts['streams']}"
     return (
         *(run.tier, run.experiment, run.sut.name),
-        *(run.cause, phase, run.transport, run.policy),
+        *(run.cause, phase, run.transport, run.policy, run.variant),
     )
 
 

@@ -133,7 +133,8 @@ def latency_tables(runs: Sequence[RunRecord]) -> list[Table]:
                 alone.setdefault(owner, []).append(_lone_row(group[0], time))
                 continue
             group.sort(key=lambda cell: _median(cell, time))
-            _, experiment, cause, phase, transport, _ = key
+            _, experiment, cause, phase, *_ = key
+            transport = group[0].transport
             title = f"{experiment}: {cause}, {phase}, {transport}: {TIME_NAMES[time]}"
             body = [_row(cell, group, time) for cell in group]
             compared.append((title, [HEAD, *body]))
@@ -148,7 +149,8 @@ LONE_HEAD = ("time", "cause", "phase", "transport", *HEAD[1:-1])
 
 
 def _lone_row(cell: Cell, time: str) -> tuple[str, ...]:
-    return (TIME_NAMES[time], *cell.key[3:6], *_row(cell, [cell], time)[1:-1])
+    figures = _row(cell, [cell], time)[1:-1]
+    return (TIME_NAMES[time], *cell.key[3:5], cell.transport, *figures)
 
 
 WITHIN_NS = 1_000_000_000
@@ -173,7 +175,8 @@ def notice_verdicts(runs: Sequence[RunRecord]) -> list[Table]:
             verdict = f"no claim: n < {MINIMUM_N_FOR_CLAIM}"
         else:
             verdict = "stops"
-        key = (cell.key[2], cell.key[4], cell.key[3])
+        phase = f"{cell.key[4]}, {cell.key[7]}" if cell.key[7] else cell.key[4]
+        key = (cell.key[2], phase, cell.key[3])
         body.append((*key, f"{passed} of {len(made)}", verdict))
     return [("does a cancel stop upstream?", [VERDICT_HEAD, *body])] if body else []
 
@@ -188,7 +191,8 @@ def verdict_table(runs: Sequence[RunRecord]) -> list[tuple[str, ...]]:
     """Return one row per cell: its verdicts, outcomes, endings and what went wrong."""
     body = [
         (
-            *cell.key[1:6],
+            *cell.key[1:5],
+            cell.transport,
             tally(run.status.value for run in cell.runs),
             tally(run.cause_recorded for run in cell.runs),
             tally(run.terminal for run in cell.runs),

@@ -8,6 +8,7 @@ from pathlib import Path
 import trio
 
 from cancel_lab import calibration
+from cancel_lab.matrix import variants
 from cancel_lab.matrix.cells import all_cells
 from cancel_lab.matrix.run import matrix
 from cancel_lab.session import conduct, new_folder
@@ -17,6 +18,8 @@ from cancel_lab.subcommands.shared import (
     finished,
 )
 
+FACTORS = ("cause", "phase", "transport", "variant")
+
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command."""
@@ -24,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "matrix", help="every cause, phase and transport on this server"
     )
     parser.add_argument("--n", type=int, default=30, help="runs per cell")
-    for factor in ("cause", "phase", "transport"):
+    for factor in FACTORS:
         parser.add_argument(
             f"--{factor}", action="append", default=[], help="only this; repeatable"
         )
@@ -35,7 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def _matrix(arguments: argparse.Namespace) -> int:
     wanted = {
         factor: getattr(arguments, factor)
-        for factor in ("cause", "phase", "transport")
+        for factor in FACTORS
         if getattr(arguments, factor)
     }
     cells = [
@@ -57,6 +60,7 @@ def _matrix(arguments: argparse.Namespace) -> int:
             "n": arguments.n,
             "only": wanted,
             "cells": len(cells),
+            "programs": variants.versions(),
             "woken_late_ms_p99": round(late_ms, 3),
         },
         lambda upstream, emit: matrix(cells, upstream, emit, n=arguments.n),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import trio
 
-from cancel_lab import calibration, records
+from cancel_lab import calibration, network, records
 from cancel_lab.adapters.adapter import BODY
 from cancel_lab.adapters.catalogue import ADAPTERS
 from cancel_lab.clients.acts import Act
-from cancel_lab.probe import EXPERIMENTS, PHASES, Plan, probe
+from cancel_lab.experiments.notice import WATCH_S
+from cancel_lab.probe import EXPERIMENTS, IN_A_NETWORK, PHASES, Plan, probe
 from cancel_lab.records import Status
 from cancel_lab.scenes import SCENES
 from cancel_lab.session import RESULTS, conduct, new_folder
@@ -65,9 +66,20 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--act", action="append", default=[], choices=list(Act))
     parser.add_argument("--phase", action="append", default=[], choices=list(SCENES))
     parser.add_argument(
-        "--experiment", action="append", default=[], choices=EXPERIMENTS
+        "--experiment",
+        action="append",
+        default=[],
+        choices=(*EXPERIMENTS, *IN_A_NETWORK),
     )
     parser.add_argument("--stalled-for", type=float, default=20.0, metavar="SECONDS")
+    parser.add_argument(
+        "--watch",
+        type=float,
+        default=WATCH_S,
+        metavar="SECONDS",
+        help="how long a run is watched that upstream has not noticed",
+    )
+    parser.add_argument("--vanished-for", type=float, default=40.0, metavar="SECONDS")
     parser.add_argument("--shutdown-for", type=float, default=40.0, metavar="SECONDS")
     mcp = parser.add_argument_group("a server of the Model Context Protocol")
     mcp.add_argument(
@@ -103,7 +115,14 @@ def _probe(arguments: argparse.Namespace) -> int:
         within_s=arguments.within,
         stalled_for_s=arguments.stalled_for,
         shutdown_for_s=arguments.shutdown_for,
+        watch_s=arguments.watch,
+        vanished_for_s=arguments.vanished_for,
     )
+    if set(plan.experiments) & set(IN_A_NETWORK):
+        try:
+            network.enter()
+        except network.NetworkError as exc:
+            raise UsageError(str(exc)) from exc
     config = {
         "plan": plan.as_json(),
         "servers": {adapter.name: adapter.version() for adapter in chosen},

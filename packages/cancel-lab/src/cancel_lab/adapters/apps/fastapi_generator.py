@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from cancel_lab.adapters.apps.relay import URL, contents, new_client, payload
+from .relay import URL, contents, new_client, payload
 
 app = FastAPI()
 client = new_client()

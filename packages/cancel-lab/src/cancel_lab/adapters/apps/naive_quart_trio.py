@@ -8,7 +8,7 @@ from typing import Any
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from cancel_lab.adapters.apps.relay import URL, contents, new_client, payload
+from .relay import URL, contents, new_client, payload
 
 app = QuartTrio(__name__)
 client = new_client()

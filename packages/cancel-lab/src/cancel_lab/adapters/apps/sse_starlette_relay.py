@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from cancel_lab.adapters.apps.relay import URL, contents, new_client, payload
+from .relay import URL, contents, new_client, payload
 
 client = new_client()
 
