@@ -144,6 +144,18 @@ def of_cancellation(name: str) -> Callable[[], str]:
     return table
 
 
+def figure(name: str) -> Callable[[], str]:
+    """Return what makes a figure of the published data."""
+
+    def made() -> str:
+        from scripts import cancellation_figures
+
+        text: str = getattr(cancellation_figures, name)()
+        return text
+
+    return made
+
+
 def record_schema() -> str:
     """Return the JSON Schema of a line of `results.jsonl`."""
     from cancel_lab.records import RunRecord
@@ -189,11 +201,14 @@ DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "docs/cancellation.md": {name: of_cancellation(name) for name in CANCELLATION},
     "docs/mcp.md": {"mcp": of_cancellation("mcp")},
 }
-# What is written as a whole.
+# What is written as a whole, the checksums of the rest last.
 FILES: Final[dict[str, Callable[[], str]]] = {
     ".env.example": env_example,
     "docs/log-records.schema.json": schema_file,
     "docs/data/cancellation/schema.json": record_schema,
+    "docs/data/cancellation/burst/burst.svg": figure("burst"),
+    "docs/data/cancellation/comparison/comparison.svg": figure("comparison"),
+    "docs/data/sweep/sweep.svg": figure("sweep"),
     "docs/data/cancellation/SHA256SUMS": checksums,
 }
 

@@ -134,6 +134,10 @@ FAULTS = {
 }  # cause: script, outcome, phase
 
 
+# What an operator has to be told as an error, by its cause.
+LOGGED = {"upstream_401": "upstream rejected OPENROUTER_API_KEY"}
+
+
 def _upstream_cells() -> Iterator[Cell]:
     for cause, (script, outcome, phase) in FAULTS.items():
         scene = Scene(name=phase, script=f"endless=0&{script}", upstream_phase="")

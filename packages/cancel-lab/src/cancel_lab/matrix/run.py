@@ -107,7 +107,8 @@ class _Campaign:
                 )
                 for cell in cells:
                     await self._cell(arena, log, cell)
-                self.emit(await leaks.record(log))
+                causes = {cell.cause for cell in cells}
+                self.emit(await leaks.record(log, causes))
         except ServerError as exc:
             for cell in cells:
                 self.emit(unmade(cell, Status.ERROR, str(exc)))

@@ -19,7 +19,7 @@ h3 { font-size: 1rem; margin: 1.5rem 0 .3rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: .85rem }
 th, td { border-bottom: 1px solid #ddd; padding: .2rem .7rem .2rem 0; text-align: left }
-figure { margin: 1rem 0 }
+figure { margin: 1rem 0; overflow-x: auto }
 svg { max-width: 100%; height: auto; background: #fff }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .8rem }
 nav li { margin: .15rem 0 }
@@ -28,8 +28,12 @@ nav li { margin: .15rem 0 }
   a { color: #8ab4f8 }
   th, td { border-color: #444 }
   pre { background: #222 }
+  svg { filter: invert(.9) hue-rotate(180deg) }
 }
-@media (max-width: 40rem) { body { margin: 1rem auto; padding: 0 .6rem } }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; padding: 0 .6rem }
+  svg { min-width: 40rem }
+}
 """
 
 

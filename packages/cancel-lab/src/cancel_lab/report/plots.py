@@ -25,10 +25,18 @@ def _steps(axes: Axes, cell: Cell, index: int, end_ms: float) -> None:
     steps = distribution(latencies)
     x = [steps[0].at if steps else end_ms, *(step.at for step in steps), end_ms]
     y = [0.0, *(step.fraction for step in steps), steps[-1].fraction if steps else 0.0]
-    unseen = sum(not seen for _, seen in latencies)
-    note = f", {unseen} not seen" if unseen else ""
-    label = f"{cell.key[2]} (n={len(latencies)}{note})"
-    axes.step(x, y, where="post", label=label, linewidth=1.6, **look(index))
+    axes.step(x, y, where="post", label=cell.key[2], linewidth=1.6, **look(index))
+
+
+def _counted(members: Sequence[Cell]) -> str:
+    """Return how many runs the lines of a panel stand for, and which saw no notice."""
+    runs = [cell.latencies("t_up") for cell in members]
+    counts = sorted({len(latencies) for latencies in runs})
+    text = "n = " + " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
+    for cell, latencies in zip(members, runs, strict=True):
+        if unseen := sum(not seen for _, seen in latencies):
+            text += f"; {cell.key[2]}: {unseen} not seen"
+    return text
 
 
 def notice_plot(runs: Sequence[RunRecord]) -> Figure | None:
@@ -43,15 +51,23 @@ def notice_plot(runs: Sequence[RunRecord]) -> Figure | None:
         panels.setdefault(f"{cell.key[3]}, {cell.key[4]}, {cell.transport}", []).append(
             cell
         )
-    figure = new_figure(7.0, 1.0 + 2.7 * len(panels))
+    figure = new_figure(7.0, 1.4 + 2.7 * len(panels))
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
     longest = max(ms for cell in found for ms, _ in cell.latencies("t_up"))
     for (title, members), axes in zip(panels.items(), grid[:, 0], strict=True):
         for cell in members:
             _steps(axes, cell, servers.index(cell.key[2]), longest * 1.2)
-        axes.set(xscale="log", ylim=(0, 1.02), ylabel="share of runs", title=title)
-        axes.legend(fontsize=7, loc="center right")
+        axes.set(xscale="log", ylim=(0, 1.02), ylabel="share of runs")
+        axes.set_title(f"{title} ({_counted(members)})", fontsize=9)
     plain_decimals(grid[-1, 0].xaxis)
+    lines = {
+        label: line
+        for axes in grid[:, 0]
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        lines.values(), lines, loc="outside upper center", ncols=4, fontsize=7
+    )
     grid[-1, 0].set_xlabel("upstream notices the cancel, ms after the cause (log)")
     caption(figure, "Empirical distribution (Kaplan-Meier where some were not seen).")
     return figure
