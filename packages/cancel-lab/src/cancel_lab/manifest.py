@@ -17,7 +17,7 @@ from cancel_lab.placement import PLACEMENT
 
 PACKAGES = (
     "trio", "hypercorn", "quart", "quart-trio", "httpx", "httpcore", "h11", "h2",
-    "fastapi", "starlette", "uvicorn", "sse-starlette", "litellm",
+    "fastapi", "starlette", "uvicorn", "sse-starlette",
 )  # fmt: skip
 
 

@@ -40,14 +40,20 @@ class Adapter:
     package: str | None = None
     ready_within_s: float = 20.0
     install: Install | None = None  # how it comes into an environment of its own
+    home_of: str | None = None  # whose environment that is, if another's
     port: int | None = None  # where it listens; None is a free one each time
+
+    @property
+    def home(self) -> str:
+        """The name of its environment."""
+        return self.home_of or self.name
 
     def missing(self) -> str | None:
         """Return why this server cannot be started here, ``None`` if it can."""
         if self.install is not None:
-            if self.install.ready(self.name):
+            if self.install.ready(self.home):
                 return None
-            return f"not installed: cancel-lab install {self.name}"
+            return f"not installed: cancel-lab install {self.home}"
         absent = [name for name in self.requires if not importlib.util.find_spec(name)]
         if not absent:
             return None
@@ -56,7 +62,7 @@ class Adapter:
     def version(self) -> str | None:
         """Return the version of the package that the server is known by."""
         if self.install is not None:
-            return _installed_version(self.install, self.name)
+            return _installed_version(self.install, self.home)
         if self.package is None:
             return None
         try:
@@ -68,7 +74,7 @@ class Adapter:
         """Return the argument list and the additions to the environment."""
 
         def filled(text: str) -> str:
-            (text,) = fill([text], self.name)
+            (text,) = fill([text], self.home)
             return text.replace("{port}", str(port)).replace("{upstream}", upstream)
 
         argv = [filled(argument) for argument in self.argv]

@@ -114,6 +114,7 @@ AIOHTTP = Adapter(
 AIOHTTP_CANCELLED = dataclasses.replace(
     AIOHTTP,
     name="aiohttp-cancelled",
+    home_of="aiohttp",
     title="aiohttp, handler_cancellation=True",
     argv=(*AIOHTTP.argv, "cancelled"),
 )

@@ -34,7 +34,7 @@ def _burst(arguments: argparse.Namespace) -> int:
     chosen = adapters_of(arguments)
     sizes, repeats = sorted(arguments.streams) or SIZES, arguments.repeats
     config = {
-        "servers": [adapter.name for adapter in chosen],
+        "servers": {adapter.name: adapter.version() for adapter in chosen},
         "sizes": sizes,
         "repeats": repeats,
     }

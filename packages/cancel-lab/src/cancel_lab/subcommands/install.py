@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
+from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.adapters.catalogue import ADAPTERS
-from cancel_lab.adapters.install import InstallError
+from cancel_lab.adapters.install import Install, InstallError
 from cancel_lab.subcommands.shared import Subparsers, UsageError
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command."""
-    known = [name for name, adapter in ADAPTERS.items() if adapter.install]
+    known = [name for name, adapter in ADAPTERS.items() if _own(adapter)]
     parser = subparsers.add_parser(
         "install", help="install servers that are compared, below LAB_SERVERS"
     )
@@ -20,9 +21,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run_lab=_install)
 
 
+def _own(adapter: Adapter) -> Install | None:
+    return None if adapter.home_of else adapter.install
+
+
 def _install(arguments: argparse.Namespace) -> int:
     """Install each; 1 if some could not be, and why is said."""
-    installs = {name: adapter.install for name, adapter in ADAPTERS.items()}
+    installs = {name: _own(adapter) for name, adapter in ADAPTERS.items()}
     names = [name for name in arguments.names if name != "all"]
     if "all" in arguments.names:
         names = [name for name, install in installs.items() if install]
