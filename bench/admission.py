@@ -16,8 +16,13 @@ import coredis
 import trio
 
 from tests.admission.valkey import Server, running
-from trio_ai_stream.admission.gate import LocalGate, Permit, StreamPermits
-from trio_ai_stream.admission.rate_limit import BucketTable, Quota
+from trio_ai_stream.admission.gate import (
+    BucketTable,
+    LocalGate,
+    Permit,
+    Quota,
+    StreamPermits,
+)
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.telemetry.metrics import Metrics
 

@@ -40,8 +40,7 @@ from bench.processes import (
     upstream,
 )
 from bench.rows.relay import Relay
-from trio_ai_stream.billing.ledger_row import NANO
-from trio_ai_stream.billing.usage_database import UsageDatabase
+from trio_ai_stream.billing.usage_database import NANO, UsageDatabase
 
 AT_A_TIME: Final = 100
 SETTLED_S: Final = 20

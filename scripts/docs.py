@@ -20,8 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.log_records import records_table, schema_file
 from trio_ai_stream.settings import Settings, describe, load_settings
-from trio_ai_stream.stream.lifecycle import TABLE, State
-from trio_ai_stream.stream.outcome import RULES
+from trio_ai_stream.stream.lifecycle import RULES, TABLE, State
 from trio_ai_stream.telemetry.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent

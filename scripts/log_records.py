@@ -12,9 +12,8 @@ from typing import Any, Final, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
-from trio_ai_stream.wire.bill import Basis, Bill
 from trio_ai_stream.wire.problems import Fault
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.record import Basis, Bill, Outcome
 
 
 class LogRecordType(NamedTuple):

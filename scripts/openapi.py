@@ -20,16 +20,16 @@ import msgspec
 
 from trio_ai_stream.dialects import completions, messages, plain_chat
 from trio_ai_stream.dialects.catalogue import dialect_of
+from trio_ai_stream.dialects.plain_chat import ChatRequest
 from trio_ai_stream.http import documentation
 from trio_ai_stream.http.auth import PROBES
 from trio_ai_stream.wire import documents
-from trio_ai_stream.wire.model_list import ModelDocument, ModelListDocument
+from trio_ai_stream.wire.documents import ModelDocument, ModelListDocument
 from trio_ai_stream.wire.model_requests import (
     CompletionRequest,
     MessagesRequest,
     ResponsesRequest,
 )
-from trio_ai_stream.wire.requests import ChatRequest
 
 _FOLDER: Final = Path(documentation.__file__).parent
 DOCUMENT: Final = _FOLDER / "openapi.json"

@@ -27,13 +27,12 @@ CLOCKS: Final = {
     "simulator/ledger.py": "events of several processes are compared",
     "billing/billing.py": "the ledger has Unix time",
     "billing/spending.py": "a budget is a calendar's day's or month's",
-    "billing/shared_usage.py": "totals are of a calendar's days",
+    "billing/shared_totals.py": "totals are of a calendar's days",
     "billing/usage_report.py": "it is asked for the last days",
     "billing/usage_ledger.py": "what is kept is counted in days, also over a restart",
-    "telemetry/loop_turns.py": "what real time a turn takes, also on a mock clock",
     "telemetry/otel.py": "spans have Unix time",
-    "telemetry/sampling.py": "process_start_time_seconds is Unix time",
-    "tracing/instrument.py": "a trace of a run on a mock clock shows real time",
+    "telemetry/sampling.py": "a turn takes real time; a process started at Unix time",
+    "tracing/process_trace.py": "a trace of a run on a mock clock shows real time",
     "upstream/upstream_errors.py": "Retry-After may be a date",
 }
 BOUNDED: Final = {"move_on_after", "move_on_at", "fail_after", "fail_at"}

@@ -13,7 +13,7 @@ from loguru import logger
 
 from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.admission.directory import SOCKET_OF
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import Quota
 from trio_ai_stream.billing.billing_factory import open_billing
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.peer_routes import peer_app
@@ -29,7 +29,7 @@ from trio_ai_stream.server.side_listener import (
 )
 from trio_ai_stream.server.supervisor import REPLACES_VARIABLE
 from trio_ai_stream.settings import Settings, load_settings
-from trio_ai_stream.settings.reloading import reloaded
+from trio_ai_stream.settings.loading import reloaded
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
@@ -38,10 +38,10 @@ from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.garbage import FullPasses
 from trio_ai_stream.telemetry.log_rendering import register_secret
+from trio_ai_stream.telemetry.logs import log_stream
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
-from trio_ai_stream.telemetry.stream_log import log_stream
 from trio_ai_stream.telemetry.traces import close_tracer, open_tracer
 from trio_ai_stream.upstream.factory import open_upstream
 from trio_ai_stream.upstream.peer_link import PeerLink

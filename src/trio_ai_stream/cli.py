@@ -253,7 +253,7 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "usage": Command(
         "sum up what streams have cost",
-        _room_command("trio_ai_stream.billing.usage_command"),
+        _room_command("trio_ai_stream.billing.usage_report"),
     ),
     "check-config": Command("print the settings, secrets masked", _check_config),
     "dev-cert": Command("write a certificate for localhost", _dev_cert),

@@ -11,8 +11,7 @@ import pytest
 from loguru import logger
 
 from tests.admission.valkey import BINARIES, Server, running
-from trio_ai_stream.admission.gate import StreamPermits
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import Quota, StreamPermits
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.telemetry.logs import configure_logging
 from trio_ai_stream.telemetry.metrics import Metrics

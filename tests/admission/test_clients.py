@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.admission.clients import Network, identify
+from trio_ai_stream.http.auth import Network, identify
 
 TRUSTED: list[Network] = [
     ipaddress.ip_network("10.0.0.0/8"),

@@ -11,8 +11,7 @@ import pytest
 import trio
 
 from tests.admission.streams import Streams
-from trio_ai_stream.admission.directory import DirectoryUnavailableError
-from trio_ai_stream.admission.peers import PeerDirectory
+from trio_ai_stream.admission.directory import DirectoryUnavailableError, PeerDirectory
 
 
 @asynccontextmanager

@@ -17,9 +17,9 @@ from trio_ai_stream.admission.gate import (
     LocalGate,
     Permit,
     PermitRefusal,
+    Quota,
     StreamPermits,
 )
-from trio_ai_stream.admission.rate_limit import Quota
 
 TOTAL, PER_CLIENT = 5, 2
 

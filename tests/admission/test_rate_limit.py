@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.admission.rate_limit import (
+from trio_ai_stream.admission.gate import (
     BucketTable,
     Decision,
     Quota,

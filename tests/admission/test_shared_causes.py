@@ -21,9 +21,9 @@ from tests.admission.streams import Streams
 from tests.admission.valkey import BINARIES, Server, free_port, running
 from tests.support.descriptors import no_descriptors
 from trio_ai_stream.admission.gate import ClusterRefusedError
-from trio_ai_stream.admission.shared.outage import Unavailable, explain
 from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
 from trio_ai_stream.admission.shared.shared_gate import MOST, PERIOD_S, Changes
+from trio_ai_stream.admission.shared.valkey_link import Unavailable, explain
 
 Log = Callable[[str], list[dict[str, object]]]
 

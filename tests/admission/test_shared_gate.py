@@ -16,8 +16,7 @@ from tests.admission.gates import (
     until_async,
 )
 from tests.admission.valkey import Server
-from trio_ai_stream.admission.gate import Permit, PermitRefusal, StreamPermits
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import Permit, PermitRefusal, Quota, StreamPermits
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
 
 

@@ -23,8 +23,7 @@ from hypothesis.stateful import (
 
 from tests.admission.gates import until
 from tests.admission.valkey import Proxy, Server, proxied
-from trio_ai_stream.admission.gate import Permit, StreamPermits
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import Permit, Quota, StreamPermits
 from trio_ai_stream.admission.shared import valkey_link
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.telemetry.metrics import Metrics

@@ -15,10 +15,8 @@ import trustme
 
 from tests.admission.gates import GateMaker, connected, granted, until, until_async
 from tests.admission.valkey import BINARIES, Server, free_port, proxied, running
-from trio_ai_stream.admission.gate import Permit, PermitRefusal, StreamPermits
-from trio_ai_stream.admission.rate_limit import Quota
-from trio_ai_stream.admission.shared.outage import Unavailable
-from trio_ai_stream.admission.shared.valkey_link import ValkeyLink
+from trio_ai_stream.admission.gate import Permit, PermitRefusal, Quota, StreamPermits
+from trio_ai_stream.admission.shared.valkey_link import Unavailable, ValkeyLink
 from trio_ai_stream.admission.shared.valkey_scripts import ADMIT
 from trio_ai_stream.telemetry.log_rendering import MASK, forget_secrets
 

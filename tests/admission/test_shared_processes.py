@@ -14,13 +14,12 @@ import trio
 
 from tests.admission.gates import GateMaker, connected, granted
 from tests.admission.valkey import Server
-from trio_ai_stream.admission.gate import Permit, StreamPermits
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import Permit, Quota, StreamPermits
 
 HOST = """
 import json, os, sys
 import trio
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import Quota
 from trio_ai_stream.admission.gate import Permit, StreamPermits
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.telemetry.metrics import Metrics

@@ -22,14 +22,17 @@ from tests.support.world import world
 from trio_ai_stream.admission.shared.shared_gate import Policy
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
 from trio_ai_stream.billing import shared_totals
-from trio_ai_stream.billing.shared_totals import PUSH, SharedTotals
-from trio_ai_stream.billing.shared_usage import SharedUsage, usage_key
+from trio_ai_stream.billing.shared_totals import (
+    PUSH,
+    SharedTotals,
+    SharedUsage,
+    usage_key,
+)
 from trio_ai_stream.billing.spending import Spent
 from trio_ai_stream.billing.usage_batch import MAX_CELLS, day_of
 from trio_ai_stream.billing.usage_report import UsageQuery, UsageQueryError
 from trio_ai_stream.telemetry.metrics import Metrics
-from trio_ai_stream.wire.bill import Basis, Bill
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.record import Basis, Bill, Outcome
 
 Ask = Callable[..., Awaitable[Any]]
 FIVE, SEVEN = Spent(5, 5), Spent(7, 7)

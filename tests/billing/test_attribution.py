@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from tests.support.completions import over
 from tests.support.world import world
-from trio_ai_stream.wire.bill import Basis
+from trio_ai_stream.wire.record import Basis
 
 MESSAGES: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
 CODE = "user_5d1e_account_77aa_session_0a3f"

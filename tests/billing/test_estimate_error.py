@@ -18,11 +18,10 @@ from typing import Any, Final
 import pytest
 
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
-from trio_ai_stream.stream.estimate import TokenEstimator
+from trio_ai_stream.stream.estimate import EXTRA, TokenEstimator, json_extra, text_size
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.record import Outcome
-from trio_ai_stream.wire.text_size import EXTRA, json_extra, text_size
 
 REQUEST: Final = UpstreamRequest("r", "m", b"{}", PLAIN_CHAT, prompt_size=40)
 MAKERS: Final = ("o200k", "claude", "deepseek_v3", "gemini", "llama3", "qwen3")

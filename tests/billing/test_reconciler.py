@@ -12,7 +12,7 @@ from tests.billing.test_usage_ledger import row
 from tests.support.logs import logged
 from tests.support.world import World, world
 from trio_ai_stream.billing.reconciler import Reconciler, tokens_after_close
-from trio_ai_stream.wire.bill import Basis, Bill
+from trio_ai_stream.wire.record import Basis, Bill
 
 SLOW = "delay_ms=20&endless=1"
 

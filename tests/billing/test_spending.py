@@ -19,15 +19,14 @@ from tests.stream.test_registry import crowd
 from tests.support.completions import over
 from tests.support.world import Visit, world
 from trio_ai_stream.billing import spending
-from trio_ai_stream.billing.ledger_row import NANO
 from trio_ai_stream.billing.spending import (
     LedgerTotals,
     Spending,
     Spent,
     exhausted,
 )
-from trio_ai_stream.billing.usage_database import UsageDatabase
-from trio_ai_stream.settings.named_key import NamedKey
+from trio_ai_stream.billing.usage_database import NANO, UsageDatabase
+from trio_ai_stream.settings.values import NamedKey
 from trio_ai_stream.stream.registry import SLICE
 
 TOKEN = 15e-6  # dollars, at the simulator

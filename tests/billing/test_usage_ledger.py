@@ -21,14 +21,12 @@ from trio.testing import MockClock
 from tests.support.logs import logged
 from tests.support.records import ended
 from tests.support.world import world
-from trio_ai_stream.billing import journal, usage_ledger
-from trio_ai_stream.billing.journal import Journal
-from trio_ai_stream.billing.ledger_row import LedgerRow, row_of
-from trio_ai_stream.billing.usage_database import UsageDatabase
-from trio_ai_stream.billing.usage_ledger import UsageLedger
+from trio_ai_stream.billing import usage_ledger
+from trio_ai_stream.billing.usage_database import LedgerRow, UsageDatabase, row_of
+from trio_ai_stream.billing.usage_ledger import Journal, UsageLedger
 from trio_ai_stream.billing.usage_report import UsageQuery
 from trio_ai_stream.telemetry.metrics import Metrics
-from trio_ai_stream.wire.bill import Basis, Bill
+from trio_ai_stream.wire.record import Basis, Bill
 
 DAY_S = 86_400
 
@@ -113,7 +111,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.billing.test_usage_ledger import row
-from trio_ai_stream.billing.journal import Journal
+from trio_ai_stream.billing.usage_ledger import Journal
 import msgspec
 journal = Journal(Path(sys.argv[1]), "killed")
 for number in range(500):
@@ -194,8 +192,8 @@ def test_a_long_journal_goes_on_in_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is in the database is deleted file by file; past the last one it is full."""
-    monkeypatch.setattr(journal, "FILE_BYTES", 100)
-    monkeypatch.setattr(journal, "FILES", 3)
+    monkeypatch.setattr(usage_ledger, "FILE_BYTES", 100)
+    monkeypatch.setattr(usage_ledger, "FILES", 3)
     subject = Journal(tmp_path / "ledger.db", "w")
     lines = [b"%050d\n" % number for number in range(6)]
     for line in lines:

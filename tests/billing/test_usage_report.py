@@ -16,12 +16,11 @@ import trio
 from tests.billing.test_usage_ledger import DAY_S, ledger, row
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
-from trio_ai_stream.admission.clients import key_id
-from trio_ai_stream.billing import usage_command
+from trio_ai_stream.billing import usage_report
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.billing.usage_report import UsageQuery, UsageQueryError
-from trio_ai_stream.wire.bill import Basis, Bill
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.http.auth import key_id
+from trio_ai_stream.wire.record import Basis, Bill, Outcome
 
 KEYS = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
 
@@ -44,7 +43,7 @@ def test_one_command_says_what_departed_clients_cost(
     path = tmp_path / "ledger.db"
     fill(path)
     words = "--since 7d --outcome client_disconnected --by provider --file"
-    assert usage_command.main([*words.split(), str(path)]) == 0
+    assert usage_report.main([*words.split(), str(path)]) == 0
     head, line = capsys.readouterr().out.splitlines()
     assert head.split()[:2] == ["provider", "streams"]
     assert line.split() == ["Groq", "1", "1", "410", "0.500000", "0", "1", "1", "400"]
@@ -56,11 +55,11 @@ def test_the_table_has_a_total_and_the_csv_no_formula(
     """A name that a caller chose is no formula in a spreadsheet."""
     path = tmp_path / "ledger.db"
     fill(path)
-    assert usage_command.main(["--by", "user", "--file", str(path)]) == 0
+    assert usage_report.main(["--by", "user", "--file", str(path)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.split()[:2] == ["total", "4"]
     words = ["--by", "user", "--format", "csv", "--file", str(path)]
-    assert usage_command.main(words) == 0
+    assert usage_report.main(words) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert rows[0]["user"] == "'=ann"
     assert float(rows[0]["cost_usd"]) == 0.5
@@ -74,7 +73,7 @@ def test_a_bad_question_is_answered_with_what_was_expected(
         UsageQuery.parse({"by": "day,colour"})
     with pytest.raises(UsageQueryError, match="since: expected a date"):
         UsageQuery.parse({"since": "yesterday"})
-    assert usage_command.main(["--file", str(tmp_path / "none")]) == 2
+    assert usage_report.main(["--file", str(tmp_path / "none")]) == 2
     assert "expected a ledger" in capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ from tests.support.process import HYPERCORN, ROOT, SERVE, server
 from tests.support.server.client import Client, status_of
 from trio_ai_stream.server import certificate
 from trio_ai_stream.settings import Settings
-from trio_ai_stream.settings.reloading import RELOADED
+from trio_ai_stream.settings.loading import RELOADED
 
 # The server reads `.env` where it stands, which must not be the repository.
 IN_FOLDER = (

@@ -9,9 +9,8 @@ from trio.testing import MockClock
 
 from tests.support.completions import COMPLETIONS, ask, error_of, over
 from tests.support.world import Visit, World, world
-from trio_ai_stream.admission.clients import key_id
-from trio_ai_stream.admission.gate import LocalGate
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import LocalGate, Quota
+from trio_ai_stream.http.auth import key_id
 from trio_ai_stream.settings import SettingsError, load_settings, refuse_exposure
 
 DIGEST = hashlib.sha256(b"hashed-key").hexdigest()

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from tests.support.completions import ask, over
 from tests.support.world import Visit, world
-from trio_ai_stream.admission.rate_limit import FIELDS
+from trio_ai_stream.admission.gate import FIELDS
 
 KEY = "some-long-key"
 COUNTED = FIELDS[0].lower()

@@ -11,9 +11,9 @@ from trio.testing import MockClock
 from tests.support.completions import ask, error_of, over
 from tests.support.world import BUDGETS, world
 from trio_ai_stream.dialects.completions import COMPLETIONS
+from trio_ai_stream.http.http_responses import DocumentResponder
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.responder import DocumentResponder
-from trio_ai_stream.stream.outcome import RULES, Ending
+from trio_ai_stream.stream.lifecycle import RULES, Ending
 from trio_ai_stream.wire.events import Answer, Done, Raw
 from trio_ai_stream.wire.record import Outcome
 

@@ -10,9 +10,8 @@ from trio.testing import MockClock
 from tests.http.test_live import snapshots, watch
 from tests.support.completions import over
 from tests.support.world import World, world
-from trio_ai_stream.admission.directory import Listing, LocalDirectory
-from trio_ai_stream.admission.peers import PeerDirectory
-from trio_ai_stream.http.remote_streams import ASK_S, MAX_OWNERS, RemoteStreams
+from trio_ai_stream.admission.directory import Listing, LocalDirectory, PeerDirectory
+from trio_ai_stream.http.live_view import ASK_S, MAX_OWNERS, RemoteStreams
 from trio_ai_stream.stream.registry import LiveStreams
 
 

@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.completions import ask, over, payloads
 from tests.support.world import Visit, World, world
-from trio_ai_stream.admission.clients import key_id
+from trio_ai_stream.http.auth import key_id
 from trio_ai_stream.wire.documents import Cancellation, StreamList
 from trio_ai_stream.wire.record import Outcome
 

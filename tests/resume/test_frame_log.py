@@ -8,8 +8,7 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.resume.frame_log import OVERHEAD, FrameLog
-from trio_ai_stream.resume.frames import numbered
+from trio_ai_stream.resume.frame_log import OVERHEAD, FrameLog, numbered
 
 TEXTS: Final = st.text(
     st.characters(codec="utf-8", exclude_characters="\n"), max_size=9

@@ -11,8 +11,7 @@ import trio
 from tests.resume.test_resuming import ENDLESS, begin, ids, resume
 from tests.support.completions import over
 from tests.support.world import World, world
-from trio_ai_stream.admission.directory import SOCKET_OF
-from trio_ai_stream.admission.peers import PeerDirectory
+from trio_ai_stream.admission.directory import SOCKET_OF, PeerDirectory
 from trio_ai_stream.http.peer_routes import peer_app
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.side_listener import listen_unix, serve_beside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trio_ai_stream.server.exchange import Exchange
+from trio_ai_stream.server.http_stream import Exchange
 
 
 def test_who_watches_is_told_in_the_same_step_and_once() -> None:

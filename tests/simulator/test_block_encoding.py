@@ -18,10 +18,10 @@ from trio_ai_stream.simulator.agent_requests import parse_messages, parse_respon
 from trio_ai_stream.simulator.schedule import (
     Generation,
     StreamSchedule,
+    Write,
     whole_script,
 )
 from trio_ai_stream.simulator.simulated_chat import ChatError, SimulatedChat
-from trio_ai_stream.simulator.steps import Write
 
 MODELS = [
     "fast",

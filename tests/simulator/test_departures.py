@@ -11,8 +11,8 @@ import trio
 import trio.testing
 
 from tests.simulator.client import Client, Running, body_of
+from trio_ai_stream.simulator.schedule import ResponsePhase
 from trio_ai_stream.simulator.simulator import Simulator
-from trio_ai_stream.simulator.steps import ResponsePhase
 
 
 def abort(client: Client) -> None:

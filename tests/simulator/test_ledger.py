@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from trio_ai_stream.simulator.ledger import Ledger
-from trio_ai_stream.simulator.steps import ResponsePhase
+from trio_ai_stream.simulator.schedule import ResponsePhase
 
 
 @pytest.fixture

@@ -13,19 +13,17 @@ from tests.simulator.client import Response, body_of
 from trio_ai_stream.simulator.faults import PRESETS, parse_model
 from trio_ai_stream.simulator.schedule import (
     BLOCK,
-    Generation,
-    StreamSchedule,
-    status_script,
-)
-from trio_ai_stream.simulator.simulated_chat import SimulatedChat, parse_chat
-from trio_ai_stream.simulator.steps import (
     End,
+    Generation,
     Pause,
     ResponsePhase,
     SimulatedHead,
     Step,
+    StreamSchedule,
     Write,
+    status_script,
 )
+from trio_ai_stream.simulator.simulated_chat import SimulatedChat, parse_chat
 
 GENERATION = Generation("gen-1", 1)
 MANY = 5000  # steps after which an endless script is believed to be one

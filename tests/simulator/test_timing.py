@@ -11,8 +11,8 @@ import trio.testing
 
 from tests.simulator.client import Client, ask_memory, body_of, in_memory
 from trio_ai_stream.simulator.ledger import LedgerRecord
+from trio_ai_stream.simulator.schedule import ResponsePhase
 from trio_ai_stream.simulator.simulator import Simulator
-from trio_ai_stream.simulator.steps import ResponsePhase
 
 
 async def since_received(model: str, **fields: Any) -> dict[str, float]:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.simulator.test_schedule import GENERATION, chat, rendered
-from trio_ai_stream.simulator.schedule import whole_script
-from trio_ai_stream.simulator.steps import End, Pause, Step, Write
+from trio_ai_stream.simulator.schedule import End, Pause, Step, Write, whole_script
 
 
 def answered(model: str, **fields: Any) -> bytes:

@@ -10,9 +10,8 @@ from tests.support.world import Visit, world
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.wire.bill import Basis, Bill, exact_bill, known_provider
 from trio_ai_stream.wire.events import Answer
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.record import Basis, Bill, Outcome, exact_bill, known_provider
 
 REQUEST = UpstreamRequest("r", "maker/model", b"{}", PLAIN_CHAT, prompt_size=400)
 

@@ -8,13 +8,13 @@ import pytest
 
 from scripts.docs import endings_table, lifecycle_diagram
 from trio_ai_stream.stream.lifecycle import (
+    RULES,
     TABLE,
     Event,
     LifecycleError,
     State,
     follow,
 )
-from trio_ai_stream.stream.outcome import RULES
 from trio_ai_stream.wire.record import Outcome
 
 EVERY = list(itertools.product(State, Event))

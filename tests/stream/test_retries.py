@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.stream.test_endings import end
 from tests.support.completions import ask, over
 from tests.support.world import world
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.stream.protocols import OnAbortable, OnSent, UpstreamRequest
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.upstream.upstream_errors import BROKEN

@@ -12,8 +12,7 @@ from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.stream import Stream
-from trio_ai_stream.wire.bill import Basis
-from trio_ai_stream.wire.record import Outcome, Record
+from trio_ai_stream.wire.record import Basis, Outcome, Record
 
 
 @pytest.mark.parametrize(

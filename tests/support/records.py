@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from trio_ai_stream.wire.bill import Bill
-from trio_ai_stream.wire.record import Outcome, Record
+from trio_ai_stream.wire.record import Bill, Outcome, Record
 
 _RECORD = Record(
     request_id="r-1",

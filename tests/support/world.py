@@ -15,15 +15,14 @@ import trio
 import trio.testing
 
 from trio_ai_stream.admission.directory import LocalDirectory
-from trio_ai_stream.admission.gate import LocalGate, StreamPermits
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import LocalGate, Quota, StreamPermits
 from trio_ai_stream.app_factory import key_ring
 from trio_ai_stream.billing.billing import Billing
 from trio_ai_stream.billing.spending import LedgerTotals, Spending, Totals
 from trio_ai_stream.billing.usage_ledger import UsageLedger
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.server.exchange import EXTENSION, Exchange
+from trio_ai_stream.server.http_stream import EXTENSION, Exchange
 from trio_ai_stream.settings import load_settings
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from trio_ai_stream.server.exchange import EXTENSION, Exchange
+from trio_ai_stream.server.http_stream import EXTENSION, Exchange
 
 Message = dict[str, Any]
 

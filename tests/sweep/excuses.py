@@ -23,19 +23,19 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/upstream/transport/dial.py:_connect_first": ("real sockets"),
     "trio_ai_stream/upstream/transport/dial.py:_attempt": ("real sockets"),
     "trio_ai_stream/upstream/transport/dial.py:_connect_one": ("real sockets"),
-    "trio_ai_stream/upstream/transport/upstream_connection.py:*.exchange": (
+    "trio_ai_stream/upstream/transport/pool.py:*.exchange": (
         "a request in one write needs a socket: a stream in memory takes an await"
     ),
     "trio_ai_stream/upstream/transport/links.py:ClosedLink.wait": (
         "only for a link that was closed meanwhile"
     ),
-    "trio_ai_stream/upstream/transport/request_message.py:RequestMessage.write": (
+    "trio_ai_stream/upstream/transport/http1_messages.py:RequestMessage.write": (
         "no request of ours is chunked"
     ),
-    "trio_ai_stream/upstream/transport/body.py:TransportBody.receive": (
+    "trio_ai_stream/upstream/transport/upstream_transport.py:TransportBody.receive": (
         "only under httpx's read budget"
     ),
-    "trio_ai_stream/upstream/transport/body.py:TransportBody.__anext__": (
+    "trio_ai_stream/upstream/transport/upstream_transport.py:TransportBody.__anext__": (
         "for httpx's own readers"
     ),
     "trio_ai_stream/upstream/bodies.py:_DecodedBody.receive": (
@@ -45,19 +45,17 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/upstream/openrouter.py:OpenRouter.get": (
         "no stream: upstream refuses a GET"
     ),
-    "trio_ai_stream/admission/peers.py:*": ("workers' sockets"),
+    "trio_ai_stream/admission/directory.py:*": (
+        "no stream: a list of the live ones, over workers' sockets"
+    ),
     "trio_ai_stream/http/probes.py:*": (
         "no stream: a listener of its own, tests/e2e runs it"
-    ),
-    "trio_ai_stream/http/remote_streams.py:*": (
-        "other workers' streams, over their sockets"
     ),
     "trio_ai_stream/http/streams.py:*": ("no stream: one short answer"),
     "trio_ai_stream/upstream/transport/upstream_transport.py:*.handle_async_request": (
         "for httpx's own clients; the server sends without them"
     ),
     "trio_ai_stream/http/accounts.py:*": ("no stream: one short answer"),
-    "trio_ai_stream/admission/directory.py:*": ("no stream: a list of the live ones"),
     "trio_ai_stream/stream/registry.py:LiveStreams.snapshot": ("the same"),
     "trio_ai_stream/http/usage_routes.py:*": (
         "no stream: one short answer, which a thread reads from the ledger"
@@ -67,9 +65,9 @@ EXCUSES: Final[dict[str, str]] = {
         "no stream: the scenario `models` takes its longest way"
     ),
     "trio_ai_stream/http/live_view.py:*": (
-        "no chat stream: `live` takes the usual way"
+        "no chat stream: `live` takes the usual way; others' are over their sockets"
     ),
-    "trio_ai_stream/http/application.py:*": (
+    "trio_ai_stream/http/application.py:Lifespan.*": (
         "no request is under way when start-up fails"
     ),
     "trio_ai_stream/admission/shared/shared_directory.py:*": (
@@ -99,7 +97,7 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/stream/registry.py:Registry.until_over": (
         "no request: a draining worker waits"
     ),
-    "trio_ai_stream/http/responder.py:EventResponder.ended": (
+    "trio_ai_stream/http/http_responses.py:EventResponder.ended": (
         "nothing is awaited between admission and the first write"
     ),
 }

@@ -22,7 +22,7 @@ from tests.support.server import frames
 from tests.sweep.scenario import HOST
 from tests.sweep.sockets import contexts
 from trio_ai_stream.server.connection import Tally
-from trio_ai_stream.server.exchange import EXTENSION
+from trio_ai_stream.server.http_stream import EXTENSION
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.sockets import ClientTransport
 from trio_ai_stream.server.worker import Shutdown, Worker

@@ -14,8 +14,7 @@ import trio.testing
 from tests.telemetry.test_logs import records
 from tests.telemetry.test_metrics import metrics, values
 from trio_ai_stream.telemetry.logs import configure_logging
-from trio_ai_stream.telemetry.loop_turns import LoopTurns
-from trio_ai_stream.telemetry.sampling import run_sampling
+from trio_ai_stream.telemetry.sampling import LoopTurns, run_sampling
 
 
 def hold(seconds: float) -> None:

@@ -22,9 +22,8 @@ from trio_ai_stream.telemetry.families import FAMILIES, Family, Layout
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.sampling import KEPT, run_sampling
 from trio_ai_stream.telemetry.slots import Slots
-from trio_ai_stream.wire.bill import Basis, Bill
 from trio_ai_stream.wire.problems import Fault
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.record import Basis, Bill, Outcome
 
 WORKER = """
 import sys

@@ -12,8 +12,7 @@ from tests.support.otlp import otlp_receiver
 from tests.support.records import ended
 from trio_ai_stream.telemetry.otel import NO_ERROR, SCHEMA_URL, SpanTracer
 from trio_ai_stream.telemetry.traces import NullTracer, open_tracer
-from trio_ai_stream.wire.bill import Basis, Bill
-from trio_ai_stream.wire.record import Outcome, Record
+from trio_ai_stream.wire.record import Basis, Bill, Outcome, Record
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

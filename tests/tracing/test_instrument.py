@@ -13,12 +13,12 @@ from cancel_lab.drawing import in_steps, timeline_of
 from cancel_lab.timeline import Kind
 from tests.sweep.__main__ import replay_token
 from trio_ai_stream.tracing import process_trace
-from trio_ai_stream.tracing.instrument import (
+from trio_ai_stream.tracing.process_trace import (
     TraceInstrument,
+    TraceSink,
     VirtualClock,
     monotonic_us,
 )
-from trio_ai_stream.tracing.trace_sink import TraceSink
 
 
 async def cancelled_behind_a_shield() -> None:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import UpstreamTransport

@@ -16,7 +16,7 @@ import trustme
 from tests.upstream.transport.servers import OK, forever, serving
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.simulator.simulator import Simulator
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.upstream.factory import proxy_for
 from trio_ai_stream.upstream.openrouter import OpenRouter

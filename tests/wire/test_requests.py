@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_ai_stream.dialects.plain_chat import ChatRequest, parse_chat_request
 from trio_ai_stream.wire.problems import Refused
-from trio_ai_stream.wire.requests import ChatRequest, parse_chat_request
 from trio_ai_stream.wire.validation import FORBIDDEN
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_ai_stream.dialects.plain_chat import ChatEncoder, json_text
 from trio_ai_stream.wire.events import (
     Answer,
     Comment,
@@ -18,7 +19,6 @@ from trio_ai_stream.wire.events import (
     Usage,
 )
 from trio_ai_stream.wire.problems import Problem
-from trio_ai_stream.wire.sse import ChatEncoder, json_text
 
 NEST: list[object] = []
 anything = st.text(st.characters(), max_size=60)

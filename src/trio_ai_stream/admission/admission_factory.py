@@ -17,11 +17,10 @@ import trio
 from trio_ai_stream.admission.directory import (
     LocalDirectory,
     LocalStreams,
+    PeerDirectory,
     StreamDirectory,
 )
-from trio_ai_stream.admission.gate import Gate, LocalGate, StreamPermits
-from trio_ai_stream.admission.peers import PeerDirectory
-from trio_ai_stream.admission.rate_limit import Quota
+from trio_ai_stream.admission.gate import Gate, LocalGate, Quota, StreamPermits
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.telemetry.metrics import Metrics
 

@@ -6,18 +6,195 @@ Redis for all workers and hosts. The application holds a `Gate` and knows no mor
 Permits say how many streams may live at a time. A stream without one is refused at
 once. Queueing would hold the client's connection, hide the overload from the load
 balancer and add a wait to every stream.
+
+The rate limit is one token bucket for each client. A bucket is kept as one number, the
+instant at which it will be full again (GCRA, the generic cell rate algorithm of ITU-T
+I.371, states the same as a "theoretical arrival time"). Each admitted request moves
+that instant by one interval; a request is admitted if it would not move it further than
+one burst ahead. A full bucket is the same as none, so it needs no memory, and no task
+has to refill anything.
+
+Memory is bounded twice. Each admission also looks at the two clients who were admitted
+longest ago and forgets those whose bucket is full again, so the table holds no more
+than the clients of about one window. And it never holds more than `capacity` clients.
+Past that one is forgotten who still owes something, which gives that client a full
+bucket. Of the clients admitted longest ago it is the one whose bucket is nearest to
+full, who gains least. A flood of newcomers, who have each used one request, thus pushes
+out its own. A client held at its limit is admitted as often as the rate allows; it is
+recent and its bucket is empty, so it stays. One eviction never gives more than one
+burst.
+
+What is said of a request is sent in header fields of two generations, because clients
+read either: `RateLimit-Limit`, `-Remaining`, `-Reset`
+(draft-ietf-httpapi-ratelimit-headers-05 and what most APIs send) and
+`RateLimit-Policy`, `RateLimit` (draft -10, structured fields: q quota, w window in
+seconds, r remaining, t seconds until it is restored). `Retry-After` (RFC 9110, section
+10.2.3) comes with a refusal only, and the reset then names the same instant, so that
+the fields never contradict each other.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Protocol, Self
 
 import trio
 
-from trio_ai_stream.admission.rate_limit import BucketTable, Decision, Quota
+POLICY = "requests"
+"""The policy's name in the structured fields."""
+FIELDS = (
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "RateLimit-Policy",
+    "RateLimit",
+    "Retry-After",
+)
+"""The names of all fields; a page of another origin must be let read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """So many requests a second and client, of which `burst` may come at once."""
+
+    rate: float
+    burst: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1e6:
+            raise ValueError(f"expected a rate above 0 and up to 1e6, got {self.rate}")
+        if self.burst < 1:
+            raise ValueError(f"expected a burst of at least 1, got {self.burst}")
+
+    @classmethod
+    def per_second(cls, rate: float) -> Quota:
+        """Return RATE_LIMIT's quota: the burst is one second's worth, at least one."""
+        return cls(rate=rate, burst=max(1, math.floor(rate)))
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds in which one request's worth comes back."""
+        return 1.0 / self.rate
+
+    @property
+    def window_s(self) -> float:
+        """Seconds in which a whole burst comes back."""
+        return self.burst / self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether one request may go on, and what the client has left.
+
+    `remaining` requests may follow at once; the whole burst is back in `reset_s`;
+    `retry_after_s` is 0 for an admitted request, else the time until one is admitted.
+    `unavailable` says that it was refused for want of an answer, not for its rate: the
+    shared counters can't be reached and RATE_LIMIT_FALLBACK is `closed` (503, not 429).
+    """
+
+    allowed: bool
+    quota: Quota
+    remaining: int
+    reset_s: float
+    retry_after_s: float
+    unavailable: bool = False
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the response's fields, `Retry-After` among them if it is refused."""
+        reset = whole_seconds(self.reset_s if self.allowed else self.retry_after_s)
+        window = whole_seconds(self.quota.window_s)
+        values = [
+            str(self.quota.burst),
+            str(self.remaining),
+            str(reset),
+            f'"{POLICY}";q={self.quota.burst};w={window}',
+            f'"{POLICY}";r={self.remaining};t={reset}',
+        ]
+        if not self.allowed:
+            values.append(str(reset))
+        return list(zip(FIELDS, values, strict=False))
+
+
+def whole_seconds(seconds: float) -> int:
+    """Round up to whole seconds, at least 1: sooner would only be refused again."""
+    # A rounding error above a whole number must not cost the client another second.
+    return max(1, math.ceil(seconds - 1e-6))
+
+
+DEFAULT_CAPACITY = 100_000
+"""Clients; about 20 MB of keys and numbers (bench/admission.py measures it)."""
+
+_SWEEP = 2
+"""Entries looked at for each one added: the table shrinks whenever it can."""
+
+_SAMPLE = 8
+"""Candidates for an eviction; more finds a fuller bucket and costs more."""
+
+_ROUNDING_S = 1e-9
+"""Slack for sums of floats; far below any interval, so it never admits one more."""
+
+
+class BucketTable:
+    """The buckets of all clients under one quota; constant time, bounded memory."""
+
+    def __init__(self, quota: Quota, capacity: int = DEFAULT_CAPACITY) -> None:
+        if capacity < _SAMPLE:
+            raise ValueError(
+                f"expected a capacity of at least {_SAMPLE}, got {capacity}"
+            )
+        self.quota = quota
+        self._capacity = capacity
+        # Client to the instant of its full bucket, ordered by the last admission.
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def admit(self, client_id: str, now: float, quota: Quota | None = None) -> Decision:
+        """Take one token of `client_id` at `now` (seconds, one clock), or refuse.
+
+        `quota` stands for that of the table. A refusal changes nothing: hammering does
+        not lengthen the wait.
+        """
+        quota = quota or self.quota
+        interval, window = quota.interval_s, quota.window_s
+        full_at = max(self._full_at.get(client_id, now), now)
+        next_full_at = full_at + interval
+        wait = next_full_at - window - now
+        if wait > _ROUNDING_S:
+            return Decision(
+                allowed=False,
+                quota=quota,
+                remaining=0,
+                reset_s=full_at - now,
+                retry_after_s=wait,
+            )
+        if client_id not in self._full_at:
+            self._make_room(now)
+        self._full_at[client_id] = next_full_at
+        self._full_at.move_to_end(client_id)
+        reset_s = next_full_at - now
+        return Decision(
+            allowed=True,
+            quota=quota,
+            remaining=max(0, int((window - reset_s) / interval + 1e-6)),
+            reset_s=reset_s,
+            retry_after_s=0.0,
+        )
+
+    def _make_room(self, now: float) -> None:
+        for client_id in list(islice(self._full_at, _SWEEP)):
+            if self._full_at[client_id] <= now:
+                del self._full_at[client_id]
+        if len(self._full_at) >= self._capacity:
+            oldest = islice(self._full_at.items(), _SAMPLE)
+            fullest, _ = min(oldest, key=lambda item: item[1])
+            del self._full_at[fullest]
+
 
 Scope = Literal["server", "client", "gate"]
 

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Literal
 import trio
 from loguru import logger
 
-from trio_ai_stream.billing.ledger_row import LedgerRow, row_of
-from trio_ai_stream.billing.prices import Get
-from trio_ai_stream.billing.reconciler import Reconciler
+from trio_ai_stream.billing.reconciler import Get, Reconciler
 from trio_ai_stream.billing.spending import Spending
+from trio_ai_stream.billing.usage_database import LedgerRow, row_of
 from trio_ai_stream.billing.usage_ledger import UsageLedger
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.telemetry.log_rendering import shown_client
 from trio_ai_stream.telemetry.metrics import Metrics
-from trio_ai_stream.wire.bill import Basis
-from trio_ai_stream.wire.record import Record
+from trio_ai_stream.wire.record import Basis, Record
 
 if TYPE_CHECKING:  # its client of Valkey is an extra
-    from trio_ai_stream.billing.shared_usage import SharedUsage
+    from trio_ai_stream.billing.shared_totals import SharedUsage
 
 
 class Billing:

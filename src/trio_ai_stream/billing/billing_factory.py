@@ -25,8 +25,7 @@ def open_billing(
     if settings.REDIS_URL is not None:
         # Imported only where it is used: its client is an extra.
         from trio_ai_stream.admission.shared.shared_gate import SharedGate
-        from trio_ai_stream.billing.shared_totals import SharedTotals
-        from trio_ai_stream.billing.shared_usage import SharedUsage
+        from trio_ai_stream.billing.shared_totals import SharedTotals, SharedUsage
 
         assert isinstance(gate, SharedGate)
         policy = settings.RATE_LIMIT_FALLBACK

@@ -21,11 +21,10 @@ from typing import Any, Final, Protocol
 import trio
 from loguru import logger
 
-from trio_ai_stream.billing.ledger_row import NANO, LedgerRow
 from trio_ai_stream.billing.usage_batch import day_of
-from trio_ai_stream.billing.usage_database import UsageDatabase
+from trio_ai_stream.billing.usage_database import NANO, LedgerRow, UsageDatabase
 from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError, UsageLedger
-from trio_ai_stream.settings.named_key import NamedKey
+from trio_ai_stream.settings.values import NamedKey
 from trio_ai_stream.stream.registry import SLICE
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.problems import Fault, Problem

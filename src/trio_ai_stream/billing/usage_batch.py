@@ -15,10 +15,8 @@ from typing import Final
 
 import msgspec
 
-from trio_ai_stream.billing.ledger_row import LedgerRow
-from trio_ai_stream.billing.usage_database import SUMS
-from trio_ai_stream.wire.bill import Basis
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.billing.usage_database import SUMS, LedgerRow
+from trio_ai_stream.wire.record import Basis, Outcome
 
 MAX_CELLS: Final = 2000
 NAMES: Final = ("key", "model", "provider", "outcome")

@@ -1,20 +1,24 @@
-"""Sums out of the ledger, as they are asked for and as they are shown; pure."""
+"""Sums out of the ledger: asked for, shown, and printed by `trio-ai-stream usage`."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import re
+import sqlite3
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from trio_ai_stream.billing.ledger_row import NANO
-from trio_ai_stream.billing.usage_database import GROUPS, SUMS, UsageDatabase
+from trio_ai_stream.billing.usage_database import GROUPS, NANO, SUMS, UsageDatabase
+from trio_ai_stream.settings import load_settings
 
 _AGO: Final = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNITS: Final = {"h": 3600, "d": 86_400, "w": 604_800}
@@ -157,3 +161,42 @@ def _shown(name: str, value: Any) -> str:
         return f"{value:,}"
     text = "-" if value is None else str(value)
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print sums out of the ledger; return the exit status (2: bad usage)."""
+    parser = argparse.ArgumentParser(
+        prog="trio-ai-stream usage",
+        description="Sums over the streams in the ledger.",
+        epilog="What departed clients cost last week, by provider: trio-ai-stream usage"
+        " --since 7d --outcome client_disconnected --by provider",
+    )
+    parser.add_argument(
+        "--by", default="day", help=f"groups, comma-separated: {', '.join(GROUPS)}"
+    )
+    parser.add_argument("--since", default="", help="2026-11-26 (UTC), or 24h, 7d, 4w")
+    parser.add_argument("--until", default="", help="the same; not included")
+    for name in FILTERS:
+        parser.add_argument(f"--{name}", default="", help=f"only this {name}")
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    parser.add_argument("--file", type=Path, help="the ledger (default: LEDGER_FILE)")
+    options = parser.parse_args(argv)
+    path = options.file or load_settings().LEDGER_FILE
+    if path is None or not path.is_file():
+        print(f"usage: expected a ledger, got {path}; set LEDGER_FILE", file=sys.stderr)
+        return 2
+    try:
+        query = UsageQuery.parse(vars(options))
+        database = UsageDatabase(path)
+    except (UsageQueryError, sqlite3.Error) as exc:
+        print(f"usage: {exc}", file=sys.stderr)
+        return 2
+    rows = query.rows(database)
+    database.close()
+    if options.format == "json":
+        print(as_json(query, rows).decode())
+    elif options.format == "csv":
+        print(as_csv(query, rows), end="")
+    else:
+        print(as_table(query, rows))
+    return 0

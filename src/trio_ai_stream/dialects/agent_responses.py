@@ -21,7 +21,7 @@ from trio_ai_stream.dialects.named_events import (
 from trio_ai_stream.dialects.refusals import OPENROUTER_FIELDS
 from trio_ai_stream.upstream.chunks import load
 from trio_ai_stream.upstream.upstream_errors import failure_of
-from trio_ai_stream.wire.dialect import Dialect
+from trio_ai_stream.wire.dialect import HEARTBEAT, Dialect
 from trio_ai_stream.wire.events import (
     Answer,
     Done,
@@ -36,7 +36,6 @@ from trio_ai_stream.wire.events import (
 )
 from trio_ai_stream.wire.model_requests import ResponsesRequest, request_parser
 from trio_ai_stream.wire.problems import Problem
-from trio_ai_stream.wire.sse import HEARTBEAT
 
 _PROGRESS: Final = Progress()
 _TEXTS: Final = {"response.output_text.delta", "response.refusal.delta"}

@@ -25,11 +25,10 @@ from trio_ai_stream.upstream.chunks import (
     items_of_unstreamed,
     read_chunks,
 )
-from trio_ai_stream.wire.dialect import Dialect, ErrorResponse, ParsedRequest
+from trio_ai_stream.wire.dialect import HEARTBEAT, Dialect, ErrorResponse, ParsedRequest
 from trio_ai_stream.wire.events import Answer, Item, Raw
 from trio_ai_stream.wire.model_requests import CompletionRequest, request_parser
 from trio_ai_stream.wire.problems import Problem
-from trio_ai_stream.wire.sse import HEARTBEAT
 
 DONE: Final = b"data: [DONE]\n\n"
 _TYPES: Final[dict[int, str]] = {

@@ -19,7 +19,7 @@ from trio_ai_stream.http.auth import visible_owner
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.wire.keys import Role
 from trio_ai_stream.wire.problems import Fault, Problem, Refused, invalid
 

@@ -7,14 +7,13 @@ from typing import Final
 
 from loguru import logger
 
-from trio_ai_stream.admission.gate import Permit, PermitRefusal
-from trio_ai_stream.admission.rate_limit import Decision, Quota
+from trio_ai_stream.admission.gate import Decision, Permit, PermitRefusal, Quota
 from trio_ai_stream.billing.spending import LIMITS_UNAVAILABLE, Spending
 from trio_ai_stream.http.auth import PROBES, check_client
 from trio_ai_stream.http.page.page_routes import PREFIX as PAGE_PREFIX
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.settings.named_key import NamedKey
+from trio_ai_stream.settings.values import NamedKey
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.stream import Stream

@@ -23,9 +23,13 @@ from quart import Response, request
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from trio_ai_stream.http.admit import admit_stream
-from trio_ai_stream.http.http_responses import Headers
+from trio_ai_stream.http.http_responses import (
+    DocumentResponder,
+    EventResponder,
+    Headers,
+    Send,
+)
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.responder import DocumentResponder, EventResponder, Send
 from trio_ai_stream.http.resumable_run import GRACE, ResumableRun
 from trio_ai_stream.http.services import BodyBudget, Services
 from trio_ai_stream.server.limits import SLOWEST_BODY

@@ -12,9 +12,9 @@ from quart import Blueprint, Response
 
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.upstream.openrouter import OpenRouter
-from trio_ai_stream.wire.model_list import ModelList, model_list
+from trio_ai_stream.wire.documents import ModelList, model_list
 from trio_ai_stream.wire.problems import Fault, Problem, Refused
 
 FRESH_S: Final = 60.0

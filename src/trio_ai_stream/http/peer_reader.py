@@ -16,9 +16,8 @@ from quart import Response, request
 
 from trio_ai_stream.admission.directory import Address
 from trio_ai_stream.http.endpoint import StreamResponse
-from trio_ai_stream.http.http_responses import Headers
+from trio_ai_stream.http.http_responses import ASGIWriter, Headers, Send
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.responder import ASGIWriter, Send
 from trio_ai_stream.http.resumable_run import GRACE, RESUME, resume_path
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import STREAMS_UNAVAILABLE

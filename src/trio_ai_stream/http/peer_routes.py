@@ -16,7 +16,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from trio_ai_stream.http import errors
-from trio_ai_stream.http.asgi import ASGIConnection
+from trio_ai_stream.http.application import ASGIConnection
 from trio_ai_stream.http.auth import check_client
 from trio_ai_stream.http.peer_reader import OWNER_GONE, PEERS, read_at
 from trio_ai_stream.http.probes import count_refusal

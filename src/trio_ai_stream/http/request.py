@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 import trio
 from quart import request
 
-from trio_ai_stream.admission.rate_limit import Decision
-from trio_ai_stream.server.exchange import EXTENSION, Exchange
-from trio_ai_stream.settings.named_key import NamedKey
+from trio_ai_stream.admission.gate import Decision
+from trio_ai_stream.server.http_stream import EXTENSION, Exchange
+from trio_ai_stream.settings.values import NamedKey
 from trio_ai_stream.wire.keys import Role
 from trio_ai_stream.wire.record import Outcome
 

@@ -8,15 +8,13 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote
 
-from trio_ai_stream.http.http_responses import Headers
+from trio_ai_stream.http.http_responses import JSON, ASGIWriter, Headers, Send
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.responder import JSON, ASGIWriter, Send
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.resume.resumable import Attachment, Resumable
 from trio_ai_stream.stream.relay import relay
 from trio_ai_stream.stream.stream import Stream
-from trio_ai_stream.wire.dialect import EventEncoder
-from trio_ai_stream.wire.sse import CONTENT_TYPE
+from trio_ai_stream.wire.dialect import CONTENT_TYPE, EventEncoder
 
 GRACE: Final = b"x-stream-grace"
 RESUME: Final = b"x-stream-resume"

@@ -23,8 +23,8 @@ from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import STREAMS_UNAVAILABLE
 from trio_ai_stream.resume.resumable import Resumable
 from trio_ai_stream.resume.resumables import Resumables
+from trio_ai_stream.wire.dialect import CONTENT_TYPE
 from trio_ai_stream.wire.problems import Problem, Refused, invalid
-from trio_ai_stream.wire.sse import CONTENT_TYPE
 
 NOT_RESUMABLE: Final = Problem(
     404,

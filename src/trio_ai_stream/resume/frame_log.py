@@ -1,10 +1,73 @@
-"""The last events of one stream, encoded and numbered from 1; without I/O or clock."""
+"""The last events of one stream, encoded and numbered from 1; without I/O or clock.
+
+An `id` line stands before the other lines of its event. It is how a browser's
+`EventSource` says which event it had last (WHATWG HTML, section 9.2.6).
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-from trio_ai_stream.resume.frames import numbered
+import trio
+
+_END: Final = b"\n\n"
+_OWN_ID: Final = re.compile(rb"^id(?::[^\n]*)?(?:\n|\Z)", re.MULTILINE)
+
+
+def numbered(data: bytes, first: int) -> list[bytes]:
+    """Return each whole event of `data` with its id: `first`, and so on.
+
+    An id that an event has from upstream is left out: only ours finds its place again.
+    """
+    frames = data.split(_END)
+    assert not frames.pop(), "expected whole events"
+    return [
+        b"id: %d\n%b\n\n"
+        % (number, _OWN_ID.sub(b"", frame) if b"id" in frame else frame)
+        for number, frame in enumerate(frames, first)
+    ]
+
+
+def is_comment(data: bytes) -> bool:
+    """Whether there is nothing but a comment, which is no event and gets no id."""
+    return data.startswith(b":")
+
+
+class LogBudget:
+    """Counts the bytes of all logs, and wakes who waits for room."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self._waiting: set[trio.Event] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for more."""
+        return self.held >= self.limit
+
+    def take(self, size: int) -> None:
+        """Count bytes that a log has got."""
+        self.held += size
+
+    def give_back(self, size: int) -> None:
+        """Count bytes no longer; whoever waits looks again once there is room."""
+        was_full = self.full
+        self.held -= size
+        if was_full and not self.full:
+            waiting, self._waiting = self._waiting, set()
+            for event in waiting:
+                event.set()
+
+    def wake(self, event: trio.Event) -> None:
+        """Set `event` once there is room."""
+        self._waiting.add(event)
+
+    def forget(self, event: trio.Event) -> None:
+        """Set it no more; idempotent."""
+        self._waiting.discard(event)
+
 
 # What CPython needs for a bytes object and its place in a list, besides its bytes.
 OVERHEAD: Final = 48

@@ -19,10 +19,8 @@ from typing import Final
 
 import trio
 
-from trio_ai_stream.resume.frame_log import FrameLog
-from trio_ai_stream.resume.frames import is_comment
-from trio_ai_stream.resume.log_budget import LogBudget
-from trio_ai_stream.stream.outcome import Ending
+from trio_ai_stream.resume.frame_log import FrameLog, LogBudget, is_comment
+from trio_ai_stream.stream.lifecycle import Ending
 from trio_ai_stream.stream.protocols import Responder
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.dialect import ErrorResponse, EventEncoder

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from trio_ai_stream.resume.log_budget import LogBudget
+from trio_ai_stream.resume.frame_log import LogBudget
 from trio_ai_stream.resume.resumable import Attachment, Resumable
 from trio_ai_stream.stream.protocols import Responder
 from trio_ai_stream.stream.stream import Stream

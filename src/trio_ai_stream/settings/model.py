@@ -20,7 +20,6 @@ from pydantic import (
     SecretStr,
 )
 
-from trio_ai_stream.settings.named_key import NamedKey, read_named_keys
 from trio_ai_stream.settings.values import (
     DIGEST_PREFIX,
     Bytes,
@@ -29,6 +28,7 @@ from trio_ai_stream.settings.values import (
     Header,
     KeyFile,
     Keys,
+    NamedKey,
     Networks,
     RedisUrl,
     Seconds,
@@ -37,6 +37,7 @@ from trio_ai_stream.settings.values import (
     check_ledger,
     check_origins,
     read_bind,
+    read_named_keys,
     read_peer,
 )
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import httptools
 
 from trio_ai_stream.simulator.encoding import ERRORS
-from trio_ai_stream.simulator.steps import SimulatedHead, Step, Write
+from trio_ai_stream.simulator.schedule import SimulatedHead, Step, Write
 
 HEAD_LIMIT = 64 * 1024
 BODY_LIMIT = 64 * 1024 * 1024  # more than any gateway should pass on

@@ -21,8 +21,8 @@ from typing import Any, Literal, NamedTuple
 import trio
 
 from trio_ai_stream.simulator.faults import Faults
+from trio_ai_stream.simulator.schedule import ResponsePhase
 from trio_ai_stream.simulator.simulated_answer import price
-from trio_ai_stream.simulator.steps import ResponsePhase
 
 Mark = Literal[
     "head_received",  # the request's head is in

@@ -19,7 +19,10 @@ from trio_ai_stream.simulator.ledger import Ledger, LedgerRecord
 from trio_ai_stream.simulator.schedule import (
     JSON,
     Generation,
+    SimulatedHead,
+    Step,
     StreamSchedule,
+    Write,
     plain_error,
     refuse_script,
     status_script,
@@ -27,7 +30,6 @@ from trio_ai_stream.simulator.schedule import (
 )
 from trio_ai_stream.simulator.simulated_answer import prompt_tokens
 from trio_ai_stream.simulator.simulated_chat import ChatError, SimulatedChat, parse_chat
-from trio_ai_stream.simulator.steps import SimulatedHead, Step, Write
 
 BASE = "/api/v1"
 CHAT = BASE + "/chat/completions"

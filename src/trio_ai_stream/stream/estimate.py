@@ -4,12 +4,15 @@ A whole answer brings its usage. One that was cut does not, so its tokens are co
 from what passed, in one of two ways: by the size of its texts, or by their number, as
 many providers send an event for each token. The ratios are learnt from the model's
 whole answers, and so is which of the two errs less; before that a token is four letters
-(`wire/text_size.py`). Each piece that is no text (a fragment of a tool call) is one
-token. Each whole answer is estimated as well, which measures the error.
+of an alphabet. It is hardly more than one character of Chinese, Japanese or Korean, so
+such a character counts as three letters. Each piece that is no text (a fragment of a
+tool call) is one token. Each whole answer is estimated as well, which measures the
+error.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -17,10 +20,33 @@ from typing import Final
 import msgspec
 
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.wire.bill import Basis, Bill, exact_bill
 from trio_ai_stream.wire.events import Answer
-from trio_ai_stream.wire.record import Outcome
-from trio_ai_stream.wire.text_size import json_extra
+from trio_ai_stream.wire.record import Basis, Bill, Outcome, exact_bill
+
+EXTRA: Final = 2
+"""What a wide character counts beyond one."""
+# The first bytes in UTF-8 of all characters from U+3000 on.
+_WIDE: Final = bytes(range(0xE3, 0xF5))
+_ESCAPED: Final = re.compile(rb"\\u[3-9A-Fa-f]")
+
+
+def text_size(text: str) -> int:
+    """Return the size of a text in letters."""
+    if text.isascii():
+        return len(text)
+    return len(text) + EXTRA * _wide(text.encode("utf-8", "surrogatepass"))
+
+
+def json_extra(body: bytes) -> int:
+    """Return what the wide characters of a JSON document count beyond one each."""
+    if not body.isascii():
+        return EXTRA * _wide(body)
+    return EXTRA * len(_ESCAPED.findall(body))
+
+
+def _wide(utf8: bytes) -> int:
+    return len(utf8) - len(utf8.translate(None, _WIDE))
+
 
 LETTERS_PER_TOKEN: Final = 4.0
 # The first guess weighs as much as so many tokens that were counted.

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from trio_ai_stream.stream.outcome import Ending
+from trio_ai_stream.stream.lifecycle import Ending
 from trio_ai_stream.wire.dialect import Dialect
 from trio_ai_stream.wire.events import Answer, Item
 

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import trio
 
 from trio_ai_stream.stream.budgets import REUSE_S
-from trio_ai_stream.stream.lifecycle import Event, State
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream, Event, State
 from trio_ai_stream.stream.protocols import Responder, Upstream, UpstreamResponse
 from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.stream import Stream

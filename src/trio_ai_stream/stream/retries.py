@@ -19,7 +19,7 @@ from typing import Final
 import trio
 from loguru import logger
 
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 
 # One try and two more: OpenRouter has already tried its other providers by itself.
 ATTEMPTS: Final = 3

@@ -15,8 +15,7 @@ import trio
 
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.lifecycle import Event, State, follow
-from trio_ai_stream.stream.outcome import RULES, Ending
+from trio_ai_stream.stream.lifecycle import RULES, Ending, Event, State, follow
 from trio_ai_stream.stream.protocols import UpstreamRequest, UpstreamResponse
 from trio_ai_stream.stream.timers import StreamTimers
 from trio_ai_stream.wire.events import Answer

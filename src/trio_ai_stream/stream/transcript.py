@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.estimate import text_size
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.wire.events import (
     Answer,
     Choice,
@@ -23,7 +24,6 @@ from trio_ai_stream.wire.events import (
     Usage,
 )
 from trio_ai_stream.wire.record import Outcome
-from trio_ai_stream.wire.text_size import text_size
 
 _OUTPUT: Final = (str, Reasoning, ToolCallPiece, Progress, Choice)
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
-from trio_ai_stream.wire.bill import Basis
 from trio_ai_stream.wire.problems import Fault
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.record import Basis, Outcome
 
 PREFIX = "trio_ai_stream_"
 OTHER = "other"

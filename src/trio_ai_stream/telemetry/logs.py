@@ -9,24 +9,122 @@ Messages are literals: whatever a client or upstream said is a field, because lo
 formats a message which has keywords. The request id is set once for a request, in
 `REQUEST_ID`, and follows it into the tasks it starts, through Trio's task context; a
 record that was bound to an id of its own keeps that.
+
+The log goes to a descriptor that may never hold the server. The records are written by
+the thread that made them, at once: a queue with a writer thread would lose the last
+records of a crash, which are the ones that matter, and would be a thread that no
+nursery owns. But a plain write to a pipe whose reader has stopped blocks, and with it
+every stream of the process. So each piece is written only when `poll` says that the
+descriptor has room, in pieces that fit into that room (PIPE_BUF); otherwise the record
+is dropped and counted, and the next record that gets through is preceded by one which
+says how many were lost.
+
+O_NONBLOCK would be shorter, but it belongs to the open file, not to the descriptor: it
+would change the stderr of every process that shares it, and the shell's after us.
+What is left: two processes that write to one pipe may both find room for one piece.
+Then one of them waits until the reader takes one more piece.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
+import select
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from loguru import logger
 
-from trio_ai_stream.telemetry.log_rendering import redact, render_json, render_text
-from trio_ai_stream.telemetry.log_sink import LogSink
+from trio_ai_stream.telemetry.log_rendering import (
+    redact,
+    render_json,
+    render_text,
+    shown_client,
+)
+from trio_ai_stream.wire.record import Record
 
 if TYPE_CHECKING:
-    from loguru import Message, Record
+    import loguru
+
+
+_ROOM = select.PIPE_BUF
+"""Bytes that a pipe takes whole once poll reports it as writable (POSIX)."""
+
+
+class LogSink:
+    """Writes finished records to one text stream; never raises, never waits.
+
+    `notice` renders the record that reports how many were dropped.
+    """
+
+    def __init__(self, stream: TextIO, notice: Callable[[int], str]) -> None:
+        self._stream = stream
+        self._notice = notice
+        self._descriptor = _descriptor_of(stream)
+        self._poll = None if self._descriptor is None else _poll_for(self._descriptor)
+        self._torn = False
+        self._unreported = 0
+        self.dropped = 0
+
+    def write(self, text: str) -> None:
+        """Write one record, or drop it and count it."""
+        if self._descriptor is None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(text)
+                self._stream.flush()
+            return
+        if self._unreported and self._send(self._notice(self._unreported)):
+            self._unreported = 0
+        if self._unreported or not self._send(text):
+            self.dropped += 1
+            self._unreported += 1
+
+    def _send(self, text: str) -> bool:
+        # A record that was cut short is closed by a newline before the next one.
+        data = text.encode("utf-8", "backslashreplace")
+        data = b"\n" + data if self._torn else data
+        rest = memoryview(data)
+        while rest:
+            written = self._write_piece(rest[:_ROOM])
+            if not written:
+                self._torn = self._torn or len(rest) < len(data)
+                return False
+            rest = rest[written:]
+        self._torn = False
+        return True
+
+    def _write_piece(self, piece: memoryview) -> int:
+        if self._descriptor is None or self._poll is None:
+            return 0
+        try:
+            ready = self._poll.poll(0)
+            if not ready or not ready[0][1] & select.POLLOUT:
+                return 0
+            return os.write(self._descriptor, piece)
+        except OSError:
+            # Gone (EPIPE, EBADF, ENOSPC) or full after all (EAGAIN): a log that can't
+            # be written has nobody to tell.
+            return 0
+
+
+def _descriptor_of(stream: TextIO) -> int | None:
+    """Return the stream's descriptor, or None where it is held in memory."""
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError, io.UnsupportedOperation):
+        return None
+
+
+def _poll_for(descriptor: int) -> select.poll:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return poll
+
 
 LogFormat = Literal["auto", "text", "json"]
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -48,14 +146,14 @@ def configure_logging(
     a later call replaces what an earlier one put in place; sinks that others added to
     loguru stay. `diagnose` is off because it prints the values of local variables,
     which are keys and prompts; `backtrace` is off because frames above the catch are
-    the server's own and the same each time. `enqueue` is off, see `log_sink`.
+    the server's own and the same each time. `enqueue` is off, see above.
     """
     stream = sys.stderr if stream is None else stream
     terminal = _is_terminal(stream)
     as_json = fmt == "json" or (fmt == "auto" and not terminal)
     sink = LogSink(stream, _notice_json if as_json else _notice_text)
 
-    def write(message: Message) -> None:
+    def write(message: loguru.Message) -> None:
         sink.write(redact(_render(message.record, as_json=as_json, coloured=terminal)))
 
     # Handler 0 is the one that loguru starts with.
@@ -75,14 +173,14 @@ def configure_logging(
     intercept_stdlib(level)
 
 
-def _add_request_id(record: Record) -> None:
+def _add_request_id(record: loguru.Record) -> None:
     """Add the request's id: loguru's own `contextualize` costs a live stream 0.8 kB."""
     request_id = REQUEST_ID.get()
     if request_id is not None:
         record["extra"].setdefault("request_id", request_id)
 
 
-def _render(record: Record, *, as_json: bool, coloured: bool) -> str:
+def _render(record: loguru.Record, *, as_json: bool, coloured: bool) -> str:
     try:
         return (
             render_json(record) if as_json else render_text(record, coloured=coloured)
@@ -181,3 +279,34 @@ def intercept_stdlib(level: str) -> None:
             diverted.removeFilter(old)
         diverted.addFilter(_Divert(handler))
     logging.captureWarnings(True)
+
+
+def log_stream(clients: Literal["full", "network", "none"], record: Record) -> None:
+    """Write the one `stream ended` record of a stream, its client named as told."""
+    fields: dict[str, Any] = {
+        "event": "stream_ended",
+        "outcome": record.outcome.value,
+        "fault": record.fault,
+        "detail": record.detail or None,
+        "client": shown_client(record.owner, clients),
+        "endpoint": record.endpoint,
+        "model": record.model,
+        "first_token_ms": _ms(record.first_content_s),
+        "cancel_latency_ms": _ms(record.cancel_latency_s),
+        "duration_ms": _ms(record.duration_s),
+        "events": record.events,
+        "blocks": record.blocks,
+        "bytes": record.bytes_out,
+        "attempts": record.attempts,
+        "told": record.told,
+        "finish_reason": record.finish_reason,
+        "generation_id": record.generation_id,
+        **record.bill.fields(),
+    }
+    if record.resumes or record.detached_s:
+        fields |= {"resumes": record.resumes, "detached_ms": _ms(record.detached_s)}
+    logger.bind(request_id=record.request_id).info("stream ended", **fields)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 3)

@@ -24,8 +24,7 @@ from prometheus_client.registry import Collector
 
 from trio_ai_stream.telemetry.families import FAMILIES, OTHER, PREFIX, Family, Layout
 from trio_ai_stream.telemetry.slots import Slots
-from trio_ai_stream.wire.bill import Basis, Bill
-from trio_ai_stream.wire.record import Outcome, Record
+from trio_ai_stream.wire.record import Basis, Bill, Outcome, Record
 
 
 class SlotCollector(Collector):
@@ -304,7 +303,7 @@ class Metrics:
         self._set("loop_longest_turn_seconds", seconds)
 
     def slow_turns(self, count: int) -> None:
-        """Count turns of the loop that were longer than `loop_turns.SLOW_S`."""
+        """Count turns of the loop that were longer than `sampling.SLOW_S`."""
         self._add("loop_slow_turns", amount=count)
 
     def collected(self, reason: str) -> None:

@@ -13,7 +13,7 @@ import brotli  # type: ignore[import-untyped]
 import httpx
 import trio
 
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.upstream.upstream_errors import MALFORMED, transport_error
 from trio_ai_stream.wire.problems import Fault, Problem
 from trio_ai_stream.wire.record import Outcome

@@ -15,7 +15,7 @@ import httpx
 import trio
 from loguru import logger
 
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.stream.protocols import (
     OnAbortable,
     OnSent,

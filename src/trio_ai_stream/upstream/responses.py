@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.upstream.bodies import (
     FREE_BYTES,
     Reservation,

@@ -26,7 +26,7 @@ from typing import Any, Final
 import brotli  # type: ignore[import-untyped]
 import httpx
 
-from trio_ai_stream.stream.outcome import EndStream
+from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.upstream.transport.circuit import CircuitOpenError
 from trio_ai_stream.upstream.transport.transport_errors import cause_of, describe
 from trio_ai_stream.wire.events import Failure

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from trio_ai_stream.wire.events import Answer, Item
 from trio_ai_stream.wire.problems import Problem
+
+HEARTBEAT: Final = b": heartbeat\n\n"
+"""A comment: a sign of life that no client takes for an event."""
+CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)

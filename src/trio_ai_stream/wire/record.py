@@ -1,15 +1,135 @@
-"""How a stream ended, and what is recorded of it, once."""
+"""How a stream ended, what it cost, and what is recorded of it, once."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from trio_ai_stream.wire.bill import Bill
 from trio_ai_stream.wire.problems import Fault
+
+# More than any model reads or writes; upstream's number is not to be trusted further.
+MAX_TOKENS: Final = 10**9
+MAX_USD: Final = 1e6
+_PROVIDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:/()-]{0,63}")
+
+
+class Basis(StrEnum):
+    """How a bill is known; a closed set, in every record of a stream.
+
+    `exact`: upstream said it in the stream. `reconciled`: upstream was asked
+    afterwards. `estimated`: counted from what passed. `none`: upstream gave no answer
+    that could cost anything.
+    """
+
+    EXACT = "exact"
+    RECONCILED = "reconciled"
+    ESTIMATED = "estimated"
+    NONE = "none"
+
+
+class Bill(msgspec.Struct, frozen=True):
+    """One stream's bill; a number that nobody said is None.
+
+    Reasoning is part of the completion, cached tokens are part of the prompt.
+    `tokens_after_close` is what was billed beyond what had been relayed when a stream
+    ended early.
+    """
+
+    basis: Basis = Basis.NONE
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost_usd: float | None = None
+    provider: str | None = None
+    tokens_after_close: int | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return what the log and the views say of it; `usage` is the basis."""
+        return {
+            "usage": self.basis.value,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "cached_tokens": self.cached_tokens,
+            "cost_usd": self.cost_usd,
+            "provider": self.provider,
+            "tokens_after_close": self.tokens_after_close,
+        }
+
+
+def exact_bill(usage: Mapping[str, Any], provider: str | None) -> Bill:
+    """Read a usage object, in the words of chat completions or of the newer APIs.
+
+    `prompt_tokens` is `input_tokens`, `completion_tokens` is `output_tokens` there
+    (Messages, Responses). Anthropic's `input_tokens` leave out what is read from the
+    cache or written to it, so that is added.
+    """
+    prompt = _part(usage, "prompt_tokens_details", "input_tokens_details")
+    completion = _part(usage, "completion_tokens_details", "output_tokens_details")
+    cached = prompt.get("cached_tokens", usage.get("cache_read_input_tokens"))
+    tokens = _first_count(usage, "prompt_tokens", "input_tokens")
+    if tokens is not None and "prompt_tokens" not in usage:
+        beside = ("cache_read_input_tokens", "cache_creation_input_tokens")
+        tokens += sum(_count(usage.get(name)) or 0 for name in beside)
+    return Bill(
+        Basis.EXACT,
+        tokens,
+        _first_count(usage, "completion_tokens", "output_tokens"),
+        _count(completion.get("reasoning_tokens")),
+        _count(cached),
+        _cost(usage.get("cost")),
+        known_provider(provider),
+    )
+
+
+def reconciled_bill(generation: Mapping[str, Any]) -> Bill | None:
+    """Read the `data` of `GET /generation`; None if it holds no counts.
+
+    The native counts are those that are billed (OpenRouter docs, "Get a generation").
+    """
+    bill = Bill(
+        Basis.RECONCILED,
+        _first_count(generation, "native_tokens_prompt", "tokens_prompt"),
+        _first_count(generation, "native_tokens_completion", "tokens_completion"),
+        _count(generation.get("native_tokens_reasoning")),
+        _count(generation.get("native_tokens_cached")),
+        _cost(generation.get("total_cost")),
+        known_provider(generation.get("provider_name")),
+    )
+    known = bill.completion_tokens is not None and bill.cost_usd is not None
+    return bill if known else None
+
+
+def known_provider(name: object) -> str | None:
+    """Return a provider's name if it is one: a free text belongs into no log."""
+    plain = isinstance(name, str) and _PROVIDER.fullmatch(name)
+    return str(name) if plain else None
+
+
+def _part(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    found = (usage.get(name) for name in names)
+    return next((part for part in found if isinstance(part, dict)), {})
+
+
+def _first_count(said: Mapping[str, Any], *names: str) -> int | None:
+    return next((_count(said[name]) for name in names if name in said), None)
+
+
+def _count(value: Any) -> int | None:
+    """Return a count, which the metrics add up; what can be none is left out."""
+    counts = isinstance(value, int) and not isinstance(value, bool)
+    return value if counts and 0 <= value < MAX_TOKENS else None
+
+
+def _cost(value: Any) -> float | None:
+    counts = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if counts and 0 <= value < MAX_USD else None
+
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 import trio
 
 from tests.support.server.stacks import stacks
-from trio_ai_stream.server.exchange import EXTENSION
+from trio_ai_stream.server.http_stream import EXTENSION
 from trio_ai_stream.server.serving import counters
 
 Receive = Callable[[], Awaitable[Any]]

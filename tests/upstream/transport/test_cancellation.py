@@ -22,10 +22,10 @@ from tests.upstream.transport.servers import (
     serving,
     unanswering,
 )
-from trio_ai_stream.upstream.transport.body import TransportBody
+from trio_ai_stream.upstream.transport.http1_messages import ResponseParser
 from trio_ai_stream.upstream.transport.links import TlsLink
-from trio_ai_stream.upstream.transport.parser import ResponseParser
-from trio_ai_stream.upstream.transport.upstream_connection import UpstreamConnection
+from trio_ai_stream.upstream.transport.pool import UpstreamConnection
+from trio_ai_stream.upstream.transport.upstream_transport import TransportBody
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import trio
 
-from trio_ai_stream.upstream.transport.request_message import RequestMessage
+from trio_ai_stream.upstream.transport.http1_messages import RequestMessage
 from trio_ai_stream.upstream.transport.transport_errors import InvalidRequestError
 
 URL = "http://host/path?q=1"

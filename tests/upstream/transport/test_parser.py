@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ai_stream.upstream.transport.parser import ResponseParser
+from trio_ai_stream.upstream.transport.http1_messages import ResponseParser
 from trio_ai_stream.upstream.transport.transport_errors import (
     InvalidResponseError,
     UnexpectedEndError,

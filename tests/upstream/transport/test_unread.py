@@ -12,8 +12,7 @@ import trio
 
 from trio_ai_stream.upstream.transport import UpstreamTransport
 from trio_ai_stream.upstream.transport.dial import Origin
-from trio_ai_stream.upstream.transport.pool import Pool
-from trio_ai_stream.upstream.transport.upstream_connection import UpstreamConnection
+from trio_ai_stream.upstream.transport.pool import Pool, UpstreamConnection
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

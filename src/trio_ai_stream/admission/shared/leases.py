@@ -20,8 +20,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from trio_ai_stream.admission.shared.outage import Unavailable
-from trio_ai_stream.admission.shared.valkey_link import Client, ValkeyLink
+from trio_ai_stream.admission.shared.valkey_link import Client, Unavailable, ValkeyLink
 from trio_ai_stream.admission.shared.valkey_scripts import CHANGE, HELD, LEAVE, Keys
 
 T = TypeVar("T")

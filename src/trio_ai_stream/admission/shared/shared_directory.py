@@ -47,9 +47,8 @@ from trio_ai_stream.admission.directory import (
     read_address,
     socket_of,
 )
-from trio_ai_stream.admission.shared.outage import Unavailable
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
-from trio_ai_stream.admission.shared.valkey_link import Client, ValkeyLink
+from trio_ai_stream.admission.shared.valkey_link import Client, Unavailable, ValkeyLink
 from trio_ai_stream.admission.shared.valkey_scripts import (
     ADDRESS,
     ANNOUNCE,

@@ -35,15 +35,17 @@ import trio
 from loguru import logger
 
 from trio_ai_stream.admission.gate import (
+    BucketTable,
+    Decision,
     GateStatus,
     Permit,
     PermitRefusal,
+    Quota,
     StreamPermits,
 )
-from trio_ai_stream.admission.rate_limit import BucketTable, Decision, Quota
 from trio_ai_stream.admission.shared.leases import Lease, Leases
-from trio_ai_stream.admission.shared.outage import Unavailable
 from trio_ai_stream.admission.shared.valkey_link import (
+    Unavailable,
     ValkeyLink,
     Work,
     refuse_cluster,

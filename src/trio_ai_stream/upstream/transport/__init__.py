@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from trio_ai_stream.upstream.transport.body import TransportBody
 from trio_ai_stream.upstream.transport.dial import Connect, DialReport, Origin, Proxy
 from trio_ai_stream.upstream.transport.pool import TransportStatistics
 from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
 from trio_ai_stream.upstream.transport.upstream_transport import (
     ConnectionInfo,
+    TransportBody,
     TransportResponse,
     UpstreamTransport,
 )

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
+from trio_ai_stream.upstream.transport.http1_messages import ResponseParser
 from trio_ai_stream.upstream.transport.links import (
     Buffers,
     ByteLink,
@@ -31,7 +32,6 @@ from trio_ai_stream.upstream.transport.links import (
     StreamLink,
     TlsLink,
 )
-from trio_ai_stream.upstream.transport.parser import ResponseParser
 from trio_ai_stream.upstream.transport.transport_errors import (
     InvalidResponseError,
     ProxyRefusedError,
