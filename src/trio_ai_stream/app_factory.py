@@ -117,7 +117,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
                 address=address,
             )
         await listen_for_peers(services, nursery, run_folder)
-        nursery.start_soon(close_tracer, services.tracer, name="tracer")
+        if services.tracer is not None:
+            nursery.start_soon(close_tracer, services.tracer, name="tracer")
 
     return Application(services, start)
 

@@ -172,13 +172,10 @@ class ChatEncoder:
         """Return the frames of what the client gets of `items`, and their number."""
         if self._include_reasoning or self._include_tool_calls:
             return self._with_more(items)
-        return self._contents([item for item in items if type(item) is str])
-
-    def _contents(self, texts: list[str]) -> tuple[bytes, int]:
-        """Encode all texts at once: a line each, and each line end is a seam."""
+        texts = [item for item in items if type(item) is str]
         if not texts:
             return b"", 0
-        try:
+        try:  # all at once: a line each, and each line end is a seam
             lines = _encode_lines(texts)
         except UnicodeEncodeError:
             lines = b"\n".join([*map(json_text, texts), b""])
@@ -188,7 +185,7 @@ class ChatEncoder:
         frames: list[bytes] = []
         for item in items:
             if type(item) is str:
-                frames.append(self._contents([item])[0])
+                frames.append(self._frame(item, "content", {}))
             elif type(item) is Reasoning and self._include_reasoning:
                 frames.append(self._frame(item.text, "reasoning", {}))
             elif type(item) is ToolCallPiece and self._include_tool_calls:

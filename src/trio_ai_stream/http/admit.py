@@ -132,13 +132,16 @@ async def admit_stream(
 
     def closed(stream: Stream, record: Record) -> None:
         services.registry.remove(stream)
-        for tell in (
+        tells = [
             services.observe,
             services.metrics.stream_ended,
-            partial(services.tracer.stream_ended, traceparent=traceparent),
             services.subscribers.stream_ended,
             services.generations.stream_ended,
-        ):
+        ]
+        if services.tracer is not None:
+            span = partial(services.tracer.stream_ended, traceparent=traceparent)
+            tells.append(span)
+        for tell in tells:
             try:
                 tell(record)
             except Exception:  # the others must be told as well

@@ -21,7 +21,7 @@ from trio_ai_stream.stream.registry import Generations, Registry
 from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics
-from trio_ai_stream.telemetry.traces import NullTracer, Tracer
+from trio_ai_stream.telemetry.traces import Tracer
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.peer_link import PeerLink
 from trio_ai_stream.wire.keys import KeyRing
@@ -177,7 +177,7 @@ class Services:
     metrics: Metrics
     estimator: TokenEstimator
     billing: Billing
-    tracer: Tracer = field(default_factory=NullTracer)
+    tracer: Tracer | None = None
     keys: KeyRing = field(default_factory=KeyRing)
     upstream: OpenRouter | None = None
     request_ids: set[str] = field(default_factory=set)

@@ -238,8 +238,10 @@ class HTTP1:
 
     async def _write_chunk(self, body: bytes) -> None:
         """Write one chunk; h11's state does not change from chunk to chunk."""
-        self._write(b"%x\r\n%b\r\n" % (len(body), body))
-        await self.owner.transport.drain()
+        transport = self.owner.transport
+        held, self._held = self._held, b""
+        transport.write(b"%b%x\r\n%b\r\n" % (held, len(body), body))
+        await transport.drain()
 
     def response_over(self, stream: HTTPStream) -> None:
         """Make ready for the next request, or end the connection."""

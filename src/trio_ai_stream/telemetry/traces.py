@@ -2,8 +2,8 @@
 
 The span is made from the stream's own record when the stream has ended, with the times
 that it had; so tracing costs a live stream nothing, and a stream that is cut short in
-any way has its span like every other. `open_tracer` returns the null tracer unless the
-extra `otel` is installed and OpenTelemetry's own environment names a collector.
+any way has its span like every other. There is no tracer unless the extra `otel` is
+installed and OpenTelemetry's own environment names a collector.
 """
 
 from __future__ import annotations
@@ -32,18 +32,10 @@ class Tracer(Protocol):
         ...
 
 
-class NullTracer:
-    """Records nothing."""
-
-    def stream_ended(self, record: Record, traceparent: str | None) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-def open_tracer(environ: Mapping[str, str], *, provider: str, version: str) -> Tracer:
-    """Return the tracer that the environment asks for.
+def open_tracer(
+    environ: Mapping[str, str], *, provider: str, version: str
+) -> Tracer | None:
+    """Return the tracer that the environment asks for, if any.
 
     `provider` names the upstream (`openrouter`, `simulator`). The batches are sent by
     the exporter's own thread, which only exists where a collector is configured.
@@ -51,13 +43,13 @@ def open_tracer(environ: Mapping[str, str], *, provider: str, version: str) -> T
     wanted = any(environ.get(name) for name in _ENDPOINTS)
     disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if not wanted or disabled or environ.get("OTEL_TRACES_EXPORTER") == "none":
-        return NullTracer()
+        return None
     if find_spec("opentelemetry") is None:
         logger.warning(
             "a trace collector is configured, but the extra `otel` is not installed",
             event="traces_unavailable",
         )
-        return NullTracer()
+        return None
     from trio_ai_stream.telemetry import otel
 
     return otel.SpanTracer(otel.exporting_provider(version), provider)
@@ -68,6 +60,5 @@ async def close_tracer(tracer: Tracer) -> None:
     try:
         await trio.sleep_forever()
     finally:
-        if not isinstance(tracer, NullTracer):  # nothing to send: no thread for it
-            with trio.move_on_after(1, shield=True):
-                await trio.to_thread.run_sync(tracer.close, abandon_on_cancel=True)
+        with trio.move_on_after(1, shield=True):
+            await trio.to_thread.run_sync(tracer.close, abandon_on_cancel=True)
