@@ -18,13 +18,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from scripts import openapi_documents
 from trio_ai_stream.dialects import completions, messages, plain_chat
 from trio_ai_stream.dialects.catalogue import dialect_of
 from trio_ai_stream.dialects.plain_chat import ChatRequest
 from trio_ai_stream.http import documentation
 from trio_ai_stream.http.auth import PROBES
 from trio_ai_stream.wire import documents
-from trio_ai_stream.wire.documents import ModelDocument, ModelListDocument
+from trio_ai_stream.wire.documents import ModelDocument
 from trio_ai_stream.wire.model_requests import (
     CompletionRequest,
     MessagesRequest,
@@ -43,8 +44,8 @@ _TEXT: Final[dict[str, Any]] = {"schema": {}}
 # What a refusal holds, by what writes it.
 REFUSALS: Final[dict[Any, type]] = {
     plain_chat.error: documents.ErrorDocument,
-    completions.openai_error: documents.OpenAIErrorDocument,
-    messages.error_response: documents.AnthropicErrorDocument,
+    completions.openai_error: openapi_documents.OpenAIErrorDocument,
+    messages.error_response: openapi_documents.AnthropicErrorDocument,
 }
 
 
@@ -99,7 +100,7 @@ OPERATIONS: Final = (
         "/streams",
         "List the live streams that the caller may see: its own, or all.",
         "`complete` is false if a process did not answer in time.",
-        response=documents.StreamList,
+        response=openapi_documents.StreamList,
     ),
     Operation(
         "get",
@@ -128,7 +129,7 @@ OPERATIONS: Final = (
         "Sum up what streams have cost, by key, user, model, provider, outcome, day.",
         "In the query: `by`, `since`, `until`, `key`, `user`, `model`, `provider`,"
         " `outcome`, and `format=csv`.",
-        response=documents.UsageDocument,
+        response=openapi_documents.UsageDocument,
         text="With `format=csv` the same as a table.",
         text_types=("text/csv",),
     ),
@@ -138,7 +139,7 @@ OPERATIONS: Final = (
         "Complete a chat, as OpenAI's API does it.",
         "Fields that are not named here reach upstream unchanged.",
         request=CompletionRequest,
-        response=documents.CompletionDocument,
+        response=openapi_documents.CompletionDocument,
         text="Without `stream` upstream's answer as one document; with it upstream's"
         " chunks, and at last `[DONE]` or a chunk with `error`.",
     ),
@@ -148,7 +149,7 @@ OPERATIONS: Final = (
         "Create a message, as Anthropic's API does it.",
         "Fields that are not named here reach upstream unchanged.",
         request=MessagesRequest,
-        response=documents.MessageDocument,
+        response=openapi_documents.MessageDocument,
         text="Without `stream` upstream's message as one document; with it upstream's"
         " events, and at last `message_stop` or `error`.",
     ),
@@ -157,7 +158,7 @@ OPERATIONS: Final = (
         "/v1/messages/count_tokens",
         "Count the tokens of a message, as Anthropic's API does it.",
         request=MessagesRequest,
-        response=documents.TokenCount,
+        response=openapi_documents.TokenCount,
     ),
     Operation(
         "post",
@@ -165,7 +166,7 @@ OPERATIONS: Final = (
         "Create a response, as OpenAI's API does it.",
         "Fields that are not named here reach upstream unchanged.",
         request=ResponsesRequest,
-        response=documents.ResponseDocument,
+        response=openapi_documents.ResponseDocument,
         text="Without `stream` upstream's response as one document; with it upstream's"
         " events, and at last `response.completed`, `.incomplete`, `.failed` or"
         " `error`.",
@@ -181,7 +182,10 @@ OPERATIONS: Final = (
         "Describe the caller's key: its name, its limits, what it has spent.",
     ),
     Operation(
-        "get", "/v1/models", "List upstream's models.", response=ModelListDocument
+        "get",
+        "/v1/models",
+        "List upstream's models.",
+        response=openapi_documents.ModelListDocument,
     ),
     Operation(
         "get",

@@ -7,10 +7,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from scripts.openapi_documents import StreamList
 from tests.support.completions import ask, over, payloads
 from tests.support.world import Visit, World, world
 from trio_ai_stream.http.auth import key_id
-from trio_ai_stream.wire.documents import Cancellation, StreamList
+from trio_ai_stream.wire.documents import Cancellation
 from trio_ai_stream.wire.record import Outcome
 
 KEYS = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}

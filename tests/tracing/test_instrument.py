@@ -16,9 +16,20 @@ from trio_ai_stream.tracing import process_trace
 from trio_ai_stream.tracing.process_trace import (
     TraceInstrument,
     TraceSink,
-    VirtualClock,
     monotonic_us,
 )
+
+
+class VirtualClock:
+    """Microseconds of a mock clock; each reading is one later, so that steps show."""
+
+    def __init__(self) -> None:
+        self._readings = 0
+
+    def __call__(self) -> float:
+        """Return the next instant."""
+        self._readings += 1
+        return trio.current_time() * 1e6 + self._readings
 
 
 async def cancelled_behind_a_shield() -> None:

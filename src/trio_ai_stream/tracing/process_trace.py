@@ -93,18 +93,6 @@ def monotonic_us() -> float:
     return time.monotonic_ns() / 1000
 
 
-class VirtualClock:
-    """Microseconds of a mock clock; each reading is one later, so that steps show."""
-
-    def __init__(self) -> None:
-        self._readings = 0
-
-    def __call__(self) -> float:
-        """Return the next instant."""
-        self._readings += 1
-        return trio.current_time() * 1e6 + self._readings
-
-
 class _Track:
     """What is remembered of one task."""
 
