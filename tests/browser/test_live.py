@@ -173,6 +173,23 @@ def look_at_three(page: Page, server: ServerProcess) -> None:
     assert server.ended(request_id)["outcome"] == "cancelled"
 
 
+def test_a_cancel_travels_through_the_tree(visit: Open) -> None:
+    """What is inside is struck out while what holds it is not, and then that is."""
+    page = visit(reduced_motion="no-preference")
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(page.locator(".stream[data-state=streaming] .scope")).to_have_count(4)
+    page.keyboard.press("Escape")
+    struck = """([inside, around]) => {
+        const shown = (one) => getComputedStyle(document.querySelector(`.was ${one}`))
+            .textDecorationColor.startsWith("rgb(");
+        return document.querySelector(".was") && shown(".scope") === inside
+            && shown(".task > .nursery, .nursery") === around;
+    }"""
+    for arg in ([False, False], [True, False], [True, True]):
+        page.wait_for_function(struck, arg=arg)
+    finished(answer)
+
+
 def test_a_shield_is_seen_while_the_rest_of_an_answer_is_read(visit: Open) -> None:
     """The answer is whole and no stream is counted; a hatched scope runs down.
 
