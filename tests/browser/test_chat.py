@@ -161,6 +161,19 @@ def test_a_fault_is_shown_with_what_came_before_it(visit: Open) -> None:
         assert bool(answer.locator(".body").inner_text()) is (words > 0)
 
 
+def test_what_is_not_whole_is_said_in_words(visit: Open) -> None:
+    """A filter and a limit that cut an answer; a model that does not exist."""
+    page = visit()
+    cut = {"content_filter": "by the provider's filter", "length": "at the limit"}
+    for finish, words in cut.items():
+        answer = finished(ask(page, "Hello.", f"simulator/fast?finish={finish}"))
+        expect(answer.locator(".line")).to_contain_text(f"cut off {words}")
+    card = finished(ask(page, "Hello.", "simulator/not-found")).locator(".failed")
+    expect(card.locator(".title")).to_contain_text("There is no such model")
+    card.get_by_role("button", name="Choose another model").click()
+    expect(page.locator("#model")).to_be_focused()
+
+
 def test_the_simulator_is_announced(visit: Open) -> None:
     """Nobody takes the simulator for a model, and each of its faults is in the menu."""
     page = visit()

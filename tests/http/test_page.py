@@ -130,3 +130,25 @@ async def test_markdown_is_parsed_for_those_with_a_key() -> None:
         asked = w.visit(b'{"text":"x"}', "/page/markdown", headers={})
         await over(asked)
         assert asked.status == 401
+
+
+_ROOMS = ("billing", "http", "resume", "stream", "upstream", "wire")
+# What a chat is never told: other endpoints' refusals; an end that has a card of its
+# own, or that nobody is there to read.
+_NOT_OF_A_CHAT = {
+    *("generations_unavailable", "ledger_unavailable", "streams_unavailable"),
+    *("model_not_found", "cancelled", "superseded", "abandoned"),
+}
+
+
+def test_the_page_has_words_for_every_error() -> None:
+    """Every type of error that the code names has a sentence for people."""
+    package = FOLDER.parent.parent.parent
+    named = re.compile(r'(?:\(\s*[45]\d\d,|_ours\()\s*"([a-z]+(?:_[a-z]+)*)",')
+    folders = [package / one for one in _ROOMS]
+    sources = [file for one in folders for file in one.rglob("*.py")]
+    types = {found for file in sources for found in named.findall(file.read_text())}
+    assert {"too_many_requests", "upstream_timeout", "overloaded"} <= types
+    script = (FOLDER / "receipt.js").read_text()
+    words = set(re.findall(r"^  ([a-z_]+): ", script, re.MULTILINE))
+    assert not types - words - _NOT_OF_A_CHAT

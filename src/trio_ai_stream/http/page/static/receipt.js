@@ -7,6 +7,12 @@ const fact = (name, value, note) => [
   el("dd", {}, value, note ? el("span", { class: "quiet" }, ` ${note}`) : null),
 ];
 
+// Why a whole answer may be no whole thought.
+const CUT = {
+  length: "cut off at the limit of tokens (Options)",
+  content_filter: "cut off by the provider's filter",
+};
+
 /** The line under a whole answer. */
 export function doneLine(result) {
   const parts = [
@@ -16,7 +22,7 @@ export function doneLine(result) {
     count(result.events, "event"),
     time(result.totalMs),
     result.usage?.completion_tokens == null ? null : count(result.usage.completion_tokens, "token"),
-    result.finish ? `finish ${result.finish}` : null,
+    CUT[result.finish] ?? (result.finish ? `finish ${result.finish}` : null),
   ];
   return el("p", { class: "line" }, parts.filter(Boolean).join(" · "));
 }
@@ -27,21 +33,39 @@ const WORDS = {
   missing_api_key: "This server wants a key",
   invalid_api_key: "The server does not know this key",
   permission_denied: "This key may not do that",
-  rate_limited: "You ask faster than this server allows",
+  loopback_only: "This server answers its own machine only",
+  cross_site: "The server does not answer this site",
+  too_many_requests: "You ask faster than this server allows",
+  too_many_streams: "The server is full",
+  too_many_streams_of_client: "You have as many answers running as you may",
+  too_many_bodies: "The server is full",
+  overloaded: "The server is full",
   server_overloaded: "The server is full",
+  budget_exhausted: "This key has spent what it may",
+  limits_unavailable: "The server cannot tell what this key may spend",
   shutting_down: "The server is being restarted",
   payload_too_large: "This is more than the server takes",
   invalid_request: "The server does not understand the request",
+  unprocessable: "The server does not understand the request",
+  precondition_failed: "The server does not understand the request",
+  unsupported_media_type: "The server does not understand the request",
+  not_found: "There is no such model, or no such answer any more",
+  events_gone: "The server has the beginning of this answer no longer",
+  stream_gone: "The server that had this answer is gone",
   internal_error: "The server made a mistake",
   deadline_exceeded: "The answer took too long",
   first_token_timeout: "The model did not begin in time",
   stream_idle_timeout: "The model fell silent",
   upstream_unreachable: "The provider cannot be reached",
+  upstream_misconfigured: "The server asks its provider in the wrong place",
+  upstream_timeout: "The provider took too long",
+  upstream_error: "The provider made a mistake",
   upstream_unavailable: "The provider is down",
   upstream_overloaded: "The provider is overloaded",
   upstream_rate_limited: "The provider allows no more requests now",
   upstream_payment_required: "The server's account has no credit left",
   upstream_authentication: "The provider refuses the server's key",
+  provider_authentication: "The provider refuses the server's key",
   upstream_failed: "The provider broke off",
   upstream_rejected: "The provider refused the request",
 };

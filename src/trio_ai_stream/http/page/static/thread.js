@@ -178,6 +178,7 @@ export class Thread {
 
   #remedy(result, at) {
     if (result.status === 401) return action("Enter a key", () => this.#acts.key());
+    if (result.status === 404) return action("Choose another model", () => $("model").focus());
     if (result.status === 413) return action("New chat", () => this.#acts.fresh());
     return action("Try again", () => this.#acts.retry(at));
   }
