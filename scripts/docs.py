@@ -177,7 +177,8 @@ CANCELLATION: Final = (
 )
 
 SWEEP: Final = (
-    *("results", "acts", "scopes", "waivers", "coverage", "mutants", "resuming"),
+    *("results", "acts", "scopes", "waivers", "coverage", "mutants"),
+    *("resuming", "resuming_causes"),
 )
 
 

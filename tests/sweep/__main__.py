@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cancel_lab import timeline
 from cancel_lab.drawing import in_steps, timeline_of
+from tests.resume.pairs import PLAIN, STREAMS
 from tests.resume.pairs import sweep_all as sweep_all_pairs
 from tests.sweep.programs import program, quiet
 from tests.sweep.recorded import Recorder
@@ -66,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
         " else (--full does it as well, at every one)",
     )
     add = parser.add_argument
+    add(
+        "--stream",
+        action="append",
+        choices=list(STREAMS),
+        help=f"with --resume: lose and find a client of this one; by default {PLAIN}",
+    )
     add("--seeds", type=int, help="exactly so many seeds")
     add("--scenario", action="append", choices=list(SCENARIOS), help="repeatable")
     add("--jobs", type=int, help="processes; by default one for each core")
@@ -86,7 +93,8 @@ def _sweep(options: argparse.Namespace, findings: Findings) -> int:
         raise MisuseError("expected --trace and --timeline with --replay only")
     jobs = default_jobs() if options.jobs is None else options.jobs
     if options.resume is not None:
-        return 0 if _resume(options.resume, jobs, options.record) else 1
+        streams = options.stream or [PLAIN]
+        return 0 if _resume(options.resume, jobs, options.record, streams) else 1
     made = plans(options.scenario or SCENARIOS, full=options.full)
     recorder = None
     if options.record is not None:
@@ -109,15 +117,20 @@ def _sweep(options: argparse.Namespace, findings: Findings) -> int:
     return 0 if clean else 1
 
 
-def _resume(stride: int, jobs: int, record: Path | None = None) -> bool:
+def _resume(
+    stride: int,
+    jobs: int,
+    record: Path | None = None,
+    streams: Sequence[str] = (PLAIN,),
+) -> bool:
     """Sweep the streams that a client comes back to; return whether all was well."""
     if stride < 1:
         raise MisuseError(f"expected --resume 1 or more, got {stride}")
     clean = True
-    for path, tried in sweep_all_pairs(stride, jobs, record):
+    for name, tried in sweep_all_pairs(stride, jobs, record, streams):
         found = tried.violations
         print(
-            f"resuming {path}: {tried.runs} runs, {len(found)} violations", flush=True
+            f"resuming {name}: {tried.runs} runs, {len(found)} violations", flush=True
         )
         for problem in found[:20]:
             print(f"  {problem}")

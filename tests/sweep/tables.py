@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from tests.resume.pairs import read_tried
+from tests.resume.pairs import CAUSES, read_tried
 from tests.sweep.causes import SCOPE_KINDS, scope_kind
 from tests.sweep.mutants.catalogue import MUTANTS
 from tests.sweep.mutants.trial import kill_table
@@ -21,7 +21,8 @@ _KINDS: Final = ("quick", "full")
 
 
 TABLES: Final = (
-    *("results", "acts", "scopes", "waivers", "coverage", "mutants", "resuming"),
+    *("results", "acts", "scopes", "waivers", "coverage", "mutants"),
+    *("resuming", "resuming_causes"),
 )
 
 
@@ -128,27 +129,34 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def resuming() -> str:
-    """Return what each endpoint's losses and returns came to."""
+    """Return what the losses and returns of each endpoint and stream came to."""
     tried = read_tried(FOLDER / "resume.json")
-    kinds = sorted({kind for one in tried.values() for kind in one.kinds})
-    outcomes = sorted({name for one in tried.values() for name in one.outcomes})
     rows = [
-        ["every N-th step", *[str(one.stride) for one in tried.values()]],
-        ["steps of the undisturbed stream", *[str(x.steps) for x in tried.values()]],
-        *[
-            [f"runs: {x}", *_each(one.kinds[x] for one in tried.values())]
-            for x in kinds
-        ],
-        ["runs", *_each(one.runs for one in tried.values())],
-        *[
-            [f"ended: {x}", *_each(one.outcomes.get(x, 0) for one in tried.values())]
-            for x in outcomes
-        ],
-        ["violations", *_each(len(one.violations) for one in tried.values())],
-        ["at commit", *[f"`{one.commit}`" for one in tried.values()]],
+        (
+            f"`{path}`, {stream}",
+            f"{one.stride}{'' if one.whole else f', to {one.through}'}",
+            *map(_spaced, (one.steps, one.runs)),
+            *(_spaced(one.outcomes.get(x, 0)) for x in ("completed", "abandoned")),
+            _spaced(sum(one.outcomes.get(CAUSES[x], 0) for x in CAUSES)),
+            _spaced(len(one.violations)),
+            ", ".join(f"`{x}`" for x in one.commits),
+        )
+        for name, one in tried.items()
+        for path, _, stream in [name.partition(" ")]
     ]
-    return _table(["", *[f"`{path}`" for path in tried]], rows)
+    head = (
+        *("stream", "each Nth step", "steps", "runs", "whole", "abandoned"),
+        *("another cause", "violations", "at"),
+    )
+    return _table(head, rows)
 
 
-def _each(numbers: Iterable[int]) -> list[str]:
-    return [_spaced(number) for number in numbers]
+def resuming_causes() -> str:
+    """Return how often each thing befell a stream that can be come back to."""
+    total: Counter[str] = Counter()
+    for one in read_tried(FOLDER / "resume.json").values():
+        total.update(one.kinds)
+    return _table(
+        ("what happens, beside a loss and a return", "runs"),
+        [(name, _spaced(count)) for name, count in total.most_common()],
+    )

@@ -133,7 +133,8 @@ def test_a_table_is_made_of_what_is_recorded(tmp_path, monkeypatch):
     assert all(f"| `{key}` |" in made["waivers"] for key in ALLOWED)
     assert "| `stream/` |" in made["coverage"]
     assert "| `long-shield` |" in made["mutants"]
-    assert "| runs: a second loss and return | " in made["resuming"]
+    assert "| `/chat`, plain | 300 | " in made["resuming"]
+    assert "| reader_bug | " in made["resuming_causes"]
 
 
 def test_two_sweeps_print_the_same_bytes():
