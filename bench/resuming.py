@@ -1,7 +1,8 @@
-"""`python -m bench.resuming latency|crowd`: what coming back to a stream takes.
+"""`python -m bench.resuming latency|crowd|cost`: what coming back to a stream takes.
 
     uv run python -m bench.resuming latency --trials 100   # over each transport
     uv run python -m bench.resuming crowd --streams 2000   # all lost at once
+    uv run python -m bench.resuming cost --without DIR     # to who does not ask
 
 Real processes on loopback; docs/resume.md has the figures.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import socket
 import sys
@@ -23,7 +25,7 @@ from typing import Final
 
 import trio
 
-from bench.bills import server
+from bench.bills import compare, server
 from bench.load import Target
 from bench.processes import upstream
 from bench.rows.first import First
@@ -96,7 +98,8 @@ async def noticed_ms(
 ) -> tuple[float, float]:
     """Return how late a grace ended, and how long upstream's notice took from there.
 
-    The second begins at the client's loss, so it has the server's notice of that, too.
+    A record counts the time without a reader up to the ending's decision. The second
+    has in it also what the server took to notice the client's loss.
     """
     tag, since = up.tag(), await up.newest()
     stream = await begin(port, transport, tag, GRACE_S)
@@ -234,6 +237,19 @@ def crowd(arguments: argparse.Namespace) -> None:
     print(f"abandoned: {len(records)}; {spread('later than its time', late)}")
 
 
+def cost(arguments: argparse.Namespace) -> None:
+    """Print what a stream without a grace costs here, as a share of another source.
+
+    That is a copy of `src` without what resuming adds to such a stream: the look for
+    the header, and the fields of the stream and of its record.
+    """
+    without = {"PYTHONPATH": str(arguments.without.resolve(strict=True))}
+    bounds = {"first content": 1.01, "CPU to first content": 1.01}
+    bounds |= {"CPU of a lone stream": math.inf, "CPU of an event": 1.01}
+    held = compare(arguments.sessions, lambda _number: [{}, without], bounds)
+    print("holds" if held else "does not hold")
+
+
 def main() -> int:
     """Measure what is named and print it."""
     parser = argparse.ArgumentParser(prog="python -m bench.resuming")
@@ -247,6 +263,10 @@ def main() -> int:
     one.add_argument("--grace-s", type=float, default=20.0)
     one.add_argument("--probes", type=int, default=300)
     one.set_defaults(run=crowd)
+    one = kinds.add_parser("cost", help=cost.__doc__)
+    one.add_argument("--without", type=Path, required=True, metavar="DIR")
+    one.add_argument("--sessions", type=int, default=100)
+    one.set_defaults(run=cost)
     arguments = parser.parse_args()
     arguments.run(arguments)
     return 0

@@ -401,7 +401,9 @@ def plans(about: Plan, j: int, steps: int, *, stride: int) -> tuple[list[Plan], 
     for k in range(j + 1, steps + 40, stride):
         back, middle = (k, "attach"), (j + k) // 2
         causes = [x for x in CAUSES if x != "reader_bug" and middle > j]
-        wanted = [(left, (middle, x), back) for x in causes if met(left, middle, x)]
+        wanted: list[tuple[tuple[int, str], ...]] = [
+            (left, (middle, x), back) for x in causes if met(left, middle, x)
+        ]
         if met(left, *back):
             wanted.append((left, back))
             wanted.append((left, back, (k + 7, "detach"), (k + 19, "attach")))

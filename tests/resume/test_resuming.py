@@ -126,6 +126,19 @@ async def test_who_does_not_ask_pays_nothing(autojump_clock: MockClock) -> None:
         assert not [name for name in called if of_resuming.search(name)]
 
 
+async def test_nobody_is_missed_once_the_stream_has_ended(
+    autojump_clock: MockClock,
+) -> None:
+    """What is read of upstream's answer behind its end is no time without a reader."""
+    async with world() as w:
+        first = begin(w, model="simulator/fast?chunks=2&first_token_ms=500&done_ms=700")
+        await trio.sleep(0.1)
+        first.leave()
+        await trio.sleep(5)
+        assert w.record.outcome is Outcome.COMPLETED
+        assert w.record.detached_s == pytest.approx(0.4)
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_all_connections_together_are_the_undisturbed_stream(
     autojump_clock: MockClock, path: str

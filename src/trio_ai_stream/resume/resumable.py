@@ -161,7 +161,7 @@ class Resumable:
             logger.exception("stream failed")
             stream.end(Outcome.INTERNAL_ERROR)
         finally:
-            self._note_attached()
+            self._note_attached()  # before the record, if our bug said no last event
             stream.close(outcome=Outcome.SHUTDOWN)
             self.end()
         await trio.sleep(self.grace_s)
@@ -190,9 +190,12 @@ class Resumable:
         return self.reader
 
     def _note_attached(self) -> None:
+        """Count the time without a reader, which is over at the stream's end."""
         stream = self.stream
         if stream.detached_at is not None:
-            stream.detached_s += trio.current_time() - stream.detached_at
+            ending = stream.ending
+            until = trio.current_time() if ending is None else ending.at
+            stream.detached_s += until - stream.detached_at
             stream.detached_at = None
 
     def detach(self, reader: Attachment) -> None:
@@ -283,6 +286,7 @@ class Resumable:
 
     def end(self) -> None:
         """Take note that the log has its last event; idempotent."""
+        self._note_attached()
         self.begun = self.ended = True
         self.tell()
 
