@@ -122,6 +122,12 @@ async def test_a_crowd_that_has_left_leaves_no_line(
         assert len(queue) == len(stay)
         assert len(queue._line) < 5 * len(stay)
         await trio.sleep(1001)
+        assert queue._line == []
+        for look in looks[:10]:  # fewer than are cleared away in one go
+            queue.enter(look, trio.current_time() + 15)
+        for look in looks[:10]:
+            queue.leave(look)
+        assert queue._line == []
         nursery.cancel_scope.cancel()
     by_time = sorted(stay, key=dues.__getitem__)
     assert called == [look.args[0] for look in by_time]

@@ -149,6 +149,7 @@ class TimerQueue:
         if entry is None:
             return
         entry.look = entry.context = None
+        self._drop_left()
         if len(self._line) > 2 * len(self._entries) + _LEFT:
             self._line = [place for place in self._line if place[2].look is not None]
             heapify(self._line)
@@ -170,10 +171,17 @@ class TimerQueue:
     def _call_first(self) -> None:
         """Call one; a frame of its own, so that it is held no longer than that."""
         _, _, entry = heappop(self._line)
+        self._drop_left()
         look, context = entry.look, entry.context
-        if look is not None and context is not None:
-            del self._entries[look]
-            context.run(look)
+        assert look is not None
+        assert context is not None
+        del self._entries[look]
+        context.run(look)
+
+    def _drop_left(self) -> None:
+        """Let the first in line be one that has not left: each costs a turn."""
+        while self._line and self._line[0][2].look is None:
+            heappop(self._line)
 
 
 class _QueuedLook:
