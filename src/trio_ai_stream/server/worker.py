@@ -17,9 +17,10 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from random import randint
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.typing import AppWrapper
 
@@ -171,7 +172,7 @@ class Worker:
         tally: Tally,
         shutdown: Shutdown,
     ) -> None:
-        self.app = app
+        self.app = _direct(app)
         self.config = config
         self.state = state
         self.limits = limits
@@ -414,6 +415,21 @@ class Worker:
         self.tally.exchanges_live -= 1
         if not self._live:
             self._quiet.set()
+
+
+def _direct(app: AppWrapper) -> AppWrapper:
+    """Return what Hypercorn's wrapper of an ASGI application passes the call on to.
+
+    Each live stream would hold the wrapper's frame, and each event pass through it.
+    """
+    if not isinstance(app, ASGIWrapper):
+        return app
+    inner = app.app
+
+    def call(scope: Any, receive: Any, send: Any, *_: object) -> Any:
+        return inner(scope, receive, send)
+
+    return cast("AppWrapper", call)
 
 
 def _finish(connection: Connection) -> None:

@@ -27,6 +27,10 @@ from trio_ai_stream.wire.record import Outcome
 
 _OUTPUT: Final = (str, Reasoning, ToolCallPiece, Progress, Choice)
 
+# Choices by their index. Most streams have the one, and share these.
+_FIRST: Final = frozenset({0})
+_NONE: Final[frozenset[int]] = frozenset()
+
 
 class Transcript:
     """Reads the items of one stream and knows where it stands.
@@ -54,8 +58,8 @@ class Transcript:
         self.complete = False
         self.failure: Failure | None = None
         self.whole = False
-        self._open = {0}
-        self._finished: set[int] = set()
+        self._open = _FIRST
+        self._finished = _NONE
 
     @property
     def finished(self) -> bool:
@@ -96,16 +100,16 @@ class Transcript:
                 self.answer.pieces += 1
             case Choice(index=index):
                 if not self.begun:
-                    self._open.discard(0)  # it has said nothing: there may be none
+                    self._open -= _FIRST  # it has said nothing: there may be none
                 self.begun = True
                 if index not in self._finished:
-                    self._open.add(index)
+                    self._open |= {index}
                 self._settle()
             case Finish(reason=reason, index=index):
                 known = self.answer.finish_reason
                 self.answer.finish_reason = reason or known or "stop"
-                self._finished.add(index)
-                self._open.discard(index)
+                self._finished |= {index}
+                self._open -= {index}
                 self._settle()
             case Stopped(reason=reason):
                 self.answer.finish_reason = reason

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import httpx
@@ -37,6 +38,9 @@ from trio_ai_stream.upstream.responses import (
 )
 from trio_ai_stream.upstream.transport import TransportResponse, UpstreamTransport
 from trio_ai_stream.upstream.transport.circuit import CircuitState
+from trio_ai_stream.upstream.transport.http1_messages import RequestMessage
+from trio_ai_stream.upstream.transport.pool import RequestTimeouts
+from trio_ai_stream.upstream.transport.upstream_transport import origin_of
 from trio_ai_stream.upstream.upstream_errors import (
     KEY_TYPE,
     MALFORMED,
@@ -72,14 +76,16 @@ class OpenRouter:
         self._on_status = on_status
         self._transport = transport
         self._base_url = base_url
-        self._urls: dict[str, httpx.URL] = {}  # parsed once for each dialect
+        url = httpx.URL(base_url)
+        self._origin = origin_of(url)
+        self._path = url.raw_path.rstrip(b"/")
         common = {
-            "Host": httpx.URL(base_url).netloc.decode("ascii"),
+            "Host": url.netloc.decode("ascii"),
             "Accept-Encoding": "identity",
             **headers,
         }
         self._headers = httpx.Headers(common).raw
-        self._extensions = {"timeout": {"connect": connect_s}}
+        self._timeouts = RequestTimeouts(connect_s, math.inf, math.inf)
 
     @property
     def circuit(self) -> CircuitState:
@@ -101,13 +107,14 @@ class OpenRouter:
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """
-        url = self._url(call.dialect.upstream_path)
+        path = call.dialect.upstream_path
         accept = b"application/json" if call.whole else b"text/event-stream"
         response = await self._send(
-            httpx.Request(
+            partial(
+                RequestMessage,
                 "POST",
-                url,
-                headers=[
+                self._target(path),
+                [
                     *self._common(call),
                     (b"Content-Type", b"application/json"),
                     (b"Content-Length", b"%d" % len(call.body)),
@@ -115,13 +122,10 @@ class OpenRouter:
                     (b"X-Request-ID", call.request_id.encode("ascii")),
                     *call.headers,
                 ],
-                stream=httpx.ByteStream(call.body),
-                extensions={
-                    **self._extensions,
-                    "on_sent": on_sent,
-                    "on_abortable": on_abortable,
-                },
-            )
+                httpx.ByteStream(call.body),
+            ),
+            on_sent,
+            on_abortable,
         )
         if response.head.status == 200:
             self._rejected_at = -math.inf
@@ -129,7 +133,7 @@ class OpenRouter:
         on_abortable(response.body.abort)
         try:
             # Not held by this frame: an exception that it holds would hold it.
-            raise await self._rejection(response, url)
+            raise await self._rejection(response, self._base_url + path)
         finally:
             on_abortable(None)
 
@@ -146,7 +150,7 @@ class OpenRouter:
         body, kind = _body(response), _media_type(response)
         if kind == "text/html":
             body.abort()
-            raise misplaced("a web page", str(self._url(call.dialect.upstream_path)))
+            raise misplaced("a web page", self._base_url + call.dialect.upstream_path)
         reservation = Reservation(self.buffers)
         generation_id = response.field(b"x-generation-id") or None
         if call.whole:
@@ -176,11 +180,9 @@ class OpenRouter:
             said |= _ATTRIBUTION
         return [field for field in self._headers if field[0].lower() not in said]
 
-    def _url(self, path: str) -> httpx.URL:
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = httpx.URL(self._base_url + path)
-        return url
+    def _target(self, path: str) -> bytes:
+        """Return where a path of the API is on its server."""
+        return self._path + path.encode("ascii")
 
     async def get(self, path: str) -> bytes:
         """Return the body of one document of the API, such as `/models`.
@@ -188,11 +190,12 @@ class OpenRouter:
         :raises EndStream: when upstream refuses or cannot be reached.
         """
         response = await self._send(
-            httpx.Request(
+            partial(
+                RequestMessage,
                 "GET",
-                self._base_url + path,
-                headers=self._headers,
-                extensions=self._extensions,
+                self._target(path),
+                self._headers,
+                httpx.ByteStream(b""),
             )
         )
         if response.head.status != 200:
@@ -204,12 +207,10 @@ class OpenRouter:
             reservation.release()
             body.abort()
 
-    async def _rejection(
-        self, response: TransportResponse, url: httpx.URL | str
-    ) -> EndStream:
+    async def _rejection(self, response: TransportResponse, url: str) -> EndStream:
         body = await read_error(response.body)
         fields = httpx.Headers(response.head.headers)
-        failure = rejection(response.head.status, body, fields, url=str(url))
+        failure = rejection(response.head.status, body, fields, url=url)
         if failure.problem is not None and failure.problem.error_type == KEY_TYPE:
             self._note_rejected_key()
         return failure
@@ -226,15 +227,23 @@ class OpenRouter:
         """Close all connections; live streams must have been ended before."""
         await self._transport.aclose()
 
-    async def _send(self, request: httpx.Request) -> TransportResponse:
+    async def _send(
+        self,
+        make_message: Callable[[], RequestMessage],
+        on_sent: OnSent | None = None,
+        on_abortable: OnAbortable = lambda _abort: None,
+    ) -> TransportResponse:
         """Send a request; what fails on the way is a stream's end.
 
         Straight through the transport: what `httpx.AsyncClient` adds (cookies, which
         must not pass from one user's stream to another's, redirects, authentication)
-        is of no use here and costs more than the transport itself.
+        is of no use here and costs more than the transport itself; and so do httpx's
+        objects for a request and its fields.
         """
         try:
-            response = await self._transport.exchange(request)
+            response = await self._transport.send(
+                self._origin, make_message, self._timeouts, on_sent, on_abortable
+            )
         except httpx.HTTPError as exc:
             raise transport_error(exc) from exc
         if self._on_status is not None:

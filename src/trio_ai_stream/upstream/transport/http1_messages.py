@@ -65,10 +65,15 @@ class RequestMessage:
         "method",
     )
 
-    def __init__(self, request: httpx.Request) -> None:
-        self.method = request.method.upper()
-        fields = _read_fields(request.headers.raw)
-        target = request.url.raw_path
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        stream: httpx.SyncByteStream | httpx.AsyncByteStream,
+    ) -> None:
+        self.method = method
+        fields = _read_fields(headers)
         if not _TOKEN.fullmatch(self.method.encode()) or not _TARGET.fullmatch(target):
             raise InvalidRequestError(
                 "expected a method and a target without blanks or line breaks"
@@ -81,9 +86,15 @@ class RequestMessage:
         self.chunked = fields.chunked
         self.closing = fields.closing
         self._left = fields.length
-        self._stream = request.stream
+        self._stream = stream
         self._started = False
         self.idempotent = fields.keyed or self.method in _IDEMPOTENT
+
+    @classmethod
+    def of(cls, request: httpx.Request) -> RequestMessage:
+        """Return httpx's request as one of ours."""
+        method, target = request.method.upper(), request.url.raw_path
+        return cls(method, target, request.headers.raw, request.stream)
 
     def __repr__(self) -> str:
         return (

@@ -326,15 +326,29 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         once, when the request has one, and with None when its head is there or it has
         none any more: another request's may be next on it.
         """
+        return await self.send(
+            origin_of(request.url),
+            partial(RequestMessage.of, request),
+            RequestTimeouts.of(request),
+            request.extensions.get("on_sent"),
+            request.extensions.get("on_abortable", _ignore_abort),
+        )
+
+    async def send(
+        self,
+        origin: Origin,
+        make_message: Callable[[], RequestMessage],
+        timeouts: RequestTimeouts,
+        on_sent: OnSent | None,
+        on_abortable: OnAbortable,
+    ) -> TransportResponse:
+        """Send what `make_message` returns, as `exchange` does."""
         if self._pool.closed:
             raise RuntimeError("this transport is closed; make a new one")
-        origin = _origin(request.url)
-        timeouts = RequestTimeouts.of(request)
-        message = _message(request)
-        on_sent: OnSent | None = request.extensions.get("on_sent")
-        on_abortable: OnAbortable = request.extensions.get(
-            "on_abortable", _ignore_abort
-        )
+        try:
+            message = make_message()
+        except InvalidRequestError as exc:
+            raise httpx.LocalProtocolError(f"cannot send the request: {exc}") from exc
         connection = self._pool.acquire(origin)
         if connection is not None:
             response = await self._try(
@@ -460,7 +474,11 @@ def _ignore_abort(_abort: Callable[[], None] | None) -> None:
     """Stand in for a caller who does not want to close by himself."""
 
 
-def _origin(url: httpx.URL) -> Origin:
+def origin_of(url: httpx.URL) -> Origin:
+    """Return where a request to `url` goes.
+
+    :raises httpx.UnsupportedProtocol: it is no URL of HTTP.
+    """
     scheme = url.scheme
     if scheme not in _PORTS or not url.host:
         raise httpx.UnsupportedProtocol(
@@ -468,10 +486,3 @@ def _origin(url: httpx.URL) -> Origin:
         )
     host = url.raw_host.decode("ascii")
     return Origin(scheme == "https", host, url.port or _PORTS[scheme])
-
-
-def _message(request: httpx.Request) -> RequestMessage:
-    try:
-        return RequestMessage(request)
-    except InvalidRequestError as exc:
-        raise httpx.LocalProtocolError(f"cannot send the request: {exc}") from exc
