@@ -1,4 +1,4 @@
-"""The plots of docs/performance.md: rates, delays and CPU by the number of streams."""
+"""The plots of docs/performance.md, by the number of streams."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def draw(figures: Sequence[Figure], folder: Path) -> list[Path]:
     ]
 
 
+def draw_pauses(figures: Sequence[Figure], folder: Path) -> Path:
+    """Write the plot of the worst pauses by the number of live streams."""
+    return _plot(
+        figures,
+        folder,
+        "pauses",
+        label="worst event delay, ms",
+        quantities=("worst event delay",),
+        rounds=1,
+        servers=("ours", "aiohttp"),
+    )
+
+
 def series(
     figures: Sequence[Figure], quantity: str, who: str
 ) -> tuple[list[int], list[float]]:
@@ -51,10 +64,11 @@ def _plot(
     label: str,
     quantities: Sequence[str],
     rounds: int,
+    servers: Sequence[str] = ("ours", "naive"),
 ) -> Path:
     picture = new_figure(5.0, 3.2)
     axes = picture.add_subplot()
-    lines = [(who, quantity) for who in ("ours", "naive") for quantity in quantities]
+    lines = [(who, quantity) for who in servers for quantity in quantities]
     for index, (who, quantity) in enumerate(lines):
         levels, medians = series(figures, quantity, who)
         title = who if len(quantities) == 1 else f"{who}, {quantity.split()[-1]}"

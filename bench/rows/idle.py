@@ -31,7 +31,7 @@ class Idle(Rounds):
         """Return resident memory a stream."""
         work = f"{self.streams} idle streams"
         young = Figure(f"{work}: RSS per stream, before its heartbeats", "kB", digits=1)
-        memory = Figure(f"{work}: RSS per stream", "kB", "at most 35", digits=1)
+        memory = Figure(f"{work}: RSS per stream", "kB", "at most 24", digits=1)
         held = Figure(f"{work}: begun within {self.seconds:g} s", "", "all", digits=0)
         for who in self.turns():
             with (

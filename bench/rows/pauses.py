@@ -14,6 +14,8 @@ from bench.rows.row import quantile
 _TURN = re.compile(rb"^trio_ai_stream_loop_longest_turn_seconds (.*)$", re.MULTILINE)
 # Streams that begin at once: below the backlog, and no test of it.
 _AT_ONCE = 100
+# On the way up it is measured at these shares of all streams, for the plot.
+_SHARES = (8, 4, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Pauses:
     seconds: float = 20.0
     newcomers: int = 1000
     beside: int = 1000
+    level_seconds: float = 5.0
     within_s: float = 1.0
     settle_s: float = 2.0
 
@@ -42,12 +45,22 @@ class Pauses:
         name = f"{self.newcomers} streams begun within {self.within_s:g} s"
         name += f" beside {self.beside}"
         first = Figure(f"{name}: first content p99", "ms", "at most 20", digits=1)
+        steps = sorted({max(1, self.streams // share) for share in _SHARES})
+        levels = {
+            level: Figure(f"{level} streams: worst event delay", "ms", digits=1)
+            for level in steps
+        }
         for _ in range(self.rounds):
             for who in ("ours", "aiohttp"):
                 with upstream() as source, gateway(who, source) as (process, target):
                     with Load(target) as load:
-                        self.raise_to(load, self.streams, at_once=_AT_ONCE)
-                        load.read_for(self.settle_s)
+                        for level, figure in levels.items():
+                            self.raise_to(load, level, at_once=_AT_ONCE)
+                            load.read_for(self.settle_s)
+                            load.delays_s.clear()
+                            load.read_for(self.level_seconds)
+                            worst_s = max(load.delays_s, default=0.0)
+                            figure.add(who, 1000 * worst_s)
                         load.delays_s.clear()
                         before = process.cpu_s
                         load.read_for(self.seconds)
@@ -60,7 +73,7 @@ class Pauses:
                     with Load(target) as load:
                         self.raise_to(load, self.beside, at_once=_AT_ONCE)
                         first.add(who, 1000 * self.newcomers_p99_s(load))
-        return [p99, most, turn, cpu, first]
+        return [p99, most, turn, cpu, first, *levels.values()]
 
     def raise_to(self, load: Load, level: int, *, at_once: int) -> None:
         """Begin streams until there are so many."""

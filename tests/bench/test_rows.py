@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from bench.__main__ import main, parser
+from bench.__main__ import main, parser, write_results
 from bench.figures import Figure, ratio_text, table, write_json
 from bench.load import Load, Target
-from bench.plots import series
+from bench.plots import draw_pauses, series
 from bench.processes import Process, gateway, upstream
 from bench.rows import ROWS
 from bench.rows.row import Rounds, quantile
@@ -30,7 +30,7 @@ TINY = {
     "many": ["--few", "2", "--many", "4", "--probes", "10"],
     "pauses": ["--streams", "3", "--beside", "2", "--newcomers", "2",
                "--period-ms", "20", "--seconds", "0.3", "--within-s", "0.1",
-               "--settle-s", "0.1"],
+               "--settle-s", "0.1", "--level-seconds", "0.1"],
     "sparse": ["--rounds", "1", "--many", "3", "--few", "2", "--seconds", "0.2",
                "--requests", "2", "--settle-s", "0.1"],
     "tls": ["--rounds", "1", "--streams", "2", "--idle", "8", "--warm-up", "1"],
@@ -150,6 +150,29 @@ def test_plots_take_each_level() -> None:
         figure.add("ours", 5)
         figure.add("naive", 6)
     assert series(figures, "CPU", "ours") == ([1, 10], [5, 5])
+
+
+def test_a_run_of_all_becomes_the_documents_table(tmp_path: Path) -> None:
+    """Between its marks, again and again; and the plot of pauses stands beside it."""
+    document = tmp_path / "performance.md"
+    document.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    for text in ("first", "second"):
+        write_results(document, text)
+    marked = "<!-- results -->\n\nsecond\n\n<!-- /results -->"
+    assert document.read_text() == f"before\n{marked}\nafter\n"
+    figure = Figure("10 streams: worst event delay", "ms")
+    figure.add("ours", 5)
+    figure.add("aiohttp", 6)
+    assert draw_pauses([figure], tmp_path).stat().st_size > 1000
+
+
+def test_a_document_without_marks_is_left_alone(tmp_path: Path) -> None:
+    """It is refused before a word of it is lost."""
+    document = tmp_path / "other.md"
+    document.write_text("as it was")
+    with pytest.raises(ValueError, match="expected <!-- results -->"):
+        write_results(document, "new")
+    assert document.read_text() == "as it was"
 
 
 def test_sizes_are_options() -> None:
