@@ -137,7 +137,7 @@ def resuming() -> str:
             f"{one.stride}{'' if one.whole else f', to {one.through}'}",
             *map(_spaced, (one.steps, one.runs)),
             *(_spaced(one.outcomes.get(x, 0)) for x in ("completed", "abandoned")),
-            _spaced(sum(one.outcomes.get(CAUSES[x], 0) for x in CAUSES)),
+            _spaced(sum(one.outcomes.get(x, 0) for x in set(CAUSES.values()))),
             _spaced(len(one.violations)),
             ", ".join(f"`{x}`" for x in one.commits),
         )
@@ -146,7 +146,7 @@ def resuming() -> str:
     ]
     head = (
         *("stream", "each Nth step", "steps", "runs", "whole", "abandoned"),
-        *("another cause", "violations", "at"),
+        *("error", "violations", "at"),
     )
     return _table(head, rows)
 
