@@ -117,7 +117,7 @@ _REQUEST: Final = (
     Mutant(
         "release-when-told",
         "the permit comes back only from a stream whose client could be told its end",
-        "http.asgi:__call__",
+        "ASGIConnection.__call__",
         "_1.stream is not None",
         "_1.stream is not None and _1.stream.told",
     ),
@@ -145,25 +145,25 @@ _REQUEST: Final = (
     Mutant(
         "gone-unheard",
         "the client's going is recorded, and nothing is cancelled",
-        "http.asgi:_leave",
+        "http.application:_leave",
         "_1.cancel(...)",
     ),
     Mutant(
         "stall-unrecorded",
         "a client that stalled is recorded like one that left",
-        "http.asgi:_leave",
+        "http.application:_leave",
         "_1.stream.end(_2)",
     ),
     Mutant(
         "gone-untold",
         "nobody is told that the client is gone",
-        "http.asgi:__call__",
+        "ASGIConnection.__call__",
         "_1.exchange.on_disconnect(...)",
     ),
     Mutant(
         "cut-by-shutdown-unrecorded",
         "a stream that dies with a draining server is recorded as the client's going",
-        "http.asgi:__call__",
+        "ASGIConnection.__call__",
         "_1 = Outcome.SHUTDOWN",
     ),
 )
@@ -222,7 +222,7 @@ _TRANSPORT: Final = (
     Mutant(
         "abort-keeps-socket",
         "an aborted body leaves its connection open",
-        "transport.body:abort",
+        "TransportBody.abort",
         "_1.discard(_2)",
     ),
     Mutant(
