@@ -93,8 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             minutes = (time.monotonic() - began_at) / 60
             when = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC")
             said = f"One run of `bench all`, {minutes:.0f} minutes, {when}; {where}."
-            write_results(arguments.document, f"{said}\n\n{table(figures)}")
-            draw_pauses(figures, PLOTS)
+            plot = draw_pauses(figures, PLOTS)
+            shown = f"![worst event delay by live streams](performance/{plot.name})"
+            text = f"{said}\n\n{table(figures)}\n\n{shown}"
+            write_results(arguments.document, text)
     if arguments.row == "streams":
         for path in draw(figures, arguments.plots):
             print(path)
