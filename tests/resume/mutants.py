@@ -169,13 +169,14 @@ def main() -> int:
     for name in sys.argv[1:] or MUTANTS:
         MUTANTS[name].check()  # one that cannot be made fails as if it were found
         words = [sys.executable, "-m", "tests.resume.mutants", "--as", name]
+        verdict = "killed"
         try:
-            done = subprocess.run(words, capture_output=True, timeout=120, check=False)
+            done = subprocess.run(words, capture_output=True, timeout=300, check=False)
             killed = done.returncode == 1
         except subprocess.TimeoutExpired:
-            killed = True
+            killed, verdict = True, "killed, by its time: 300 s"
         survived += not killed
-        verdict = "killed" if killed else "SURVIVED"
+        verdict = verdict if killed else "SURVIVED"
         sys.stdout.write(f"{name}: {verdict} ({MUTANTS[name].mistake})\n")
         sys.stdout.flush()
     return 1 if survived else 0
