@@ -267,6 +267,8 @@ def cause_of_scope(label: str) -> Cause | None:
 _DONE: Final = re.compile(
     rb"\[DONE\]|event: message_stop|event: response\.(completed|incomplete|failed)"
 )
+# It has said that the answer is whole, in an event of its own; the same.
+_FINISH: Final = re.compile(rb'"finish_reason":"[^\n]*\n\n')
 
 
 @dataclass(slots=True)
@@ -280,7 +282,8 @@ class Met:
     phase: str = ""
     decided: bool = False  # the stream's ending was decided before
     begun: bool = False  # content had been delivered, and upstream was not done
-    finished: bool = False  # upstream had given its finish_reason
+    sent: bool = False  # upstream had said its finish_reason
+    finished: bool = False  # and the relay had read it
     fates: tuple[str, ...] = ()  # what a cancel did to each task
 
 
@@ -297,6 +300,7 @@ def carry_out(cause: Cause, world: World) -> Hit:
         phase="admission" if stream is None else stream.state.value,
         decided=stream is not None and stream.ending is not None,
         begun=stream is not None and stream.events > 0 and not done,
+        sent=any(_FINISH.search(wire.answered) for wire in wires),
         finished=stream is not None and stream.answer.finish_reason is not None,
     )
     met.hit = cause.applies(world) and cause.act(world)

@@ -44,6 +44,7 @@ class Scenario:
     about: str
     upstream: str = "simulator/fast?chunks=2&first_token_ms=50&delay_ms=100"
     ends: Outcome | None = Outcome.COMPLETED
+    fails: Outcome | None = None  # what its first attempt ends with, if it is the last
     shape: Shape = "chat"
     prompt: str = "hello"
     options: dict[str, object] = field(default_factory=dict)

@@ -51,6 +51,7 @@ _ALL: Final = (
         "retry",
         "upstream answers 503 once, then well",
         upstream=f"simulator/flaky?fail_times=1&chunks=1&{PACE}",
+        fails=Outcome.UPSTREAM_REJECTED,
     ),
     Scenario(
         "stuck-client",
@@ -145,6 +146,7 @@ _ALL: Final = (
         "retry-open",
         "upstream answers 200 and then an error before any content, once",
         upstream=f"simulator/error-first?code=429&fail_times=1&chunks=1&{PACE}",
+        fails=Outcome.UPSTREAM_FAILED,
     ),
     Scenario(
         "rejected",

@@ -63,7 +63,8 @@ class World:
         self.neighbour: Client | None = None
         self.began_at = 0.0
         self.ended_at: float | None = None
-        self.ended_at_tick: int | None = None
+        self.ended_at_tick: int | None = None  # when its ending was decided
+        self.decided_at: float | None = None
         self.later: tuple[float, Callable[[], object]] | None = None
         self.sighting: Sighting | None = None
         self.tasks_before: Counter[str] = Counter()
@@ -119,6 +120,7 @@ class World:
             return None
         if self.ended_at_tick is None:
             self.ended_at_tick = self.boundary
+            self.decided_at = trio.current_time()
             self.held_at_end = self.held and not self.acted_upstream()
         if stream.completed:
             return None
