@@ -72,7 +72,10 @@ class Scenario:
     always: tuple[
         str, ...
     ] = ()  # patterns of causes for every state, also in a quick sweep
-    valkey: Literal["", "up", "slow", "lost"] = ""  # where limits are shared
+    seeds: int = 1  # of the quick sweep: more, where one schedule shows too little
+    beside: bool = False  # `always` means states of other tasks than the request's too
+    valkey: Literal["", "up", "slow", "lost", "refused"] = ""  # where limits are shared
+    silent_at: str = ""  # with the target's script of this name Valkey falls silent
     ledger: bool = False  # rows are kept in a file
     own_app: bool = False  # its routes hold state: compile them for each run
 

@@ -299,6 +299,8 @@ _ALL: Final = (
         upstream="simulator/fast?chunks=1",
         valkey="up",
         warm=1,  # by then coredis has its connections
+        always=("cancel",),  # it must meet an answer of Valkey's that is on its way
+        beside=True,
     ),
     Scenario(
         "shared-lost",
@@ -306,6 +308,30 @@ _ALL: Final = (
         upstream="simulator/fast?chunks=2&first_token_ms=300&delay_ms=300",
         valkey="lost",
         warm=1,
+    ),
+    Scenario(
+        "shared-refused",
+        "the same, which nobody can connect to: the limits are this process's own",
+        upstream="simulator/fast?chunks=1",
+        valkey="refused",
+    ),
+    Scenario(
+        "shared-silent",
+        "the same, which says nothing any more when it is asked for the client's rate",
+        upstream="simulator/fast?chunks=1",
+        valkey="up",
+        silent_at="admit",
+        warm=1,
+        always=("cancel", "disconnect"),
+    ),
+    Scenario(
+        "shared-silent-late",
+        "the same, when it is asked for the permit",
+        upstream="simulator/fast?chunks=1",
+        valkey="up",
+        silent_at="change",
+        warm=1,
+        always=("cancel", "disconnect"),
     ),
     Scenario(
         "ledger",
@@ -364,6 +390,9 @@ _ALL: Final = (
         upstream="simulator/not-found",
         shape="document",
         ends=Outcome.UPSTREAM_REJECTED,
+        always=("disconnect",),  # it must meet a head that has come, not yet told
+        beside=True,
+        seeds=3,
     ),
     Scenario(
         "models",

@@ -48,7 +48,8 @@ class Sighting:
 def tasks_of_server() -> Counter[str]:
     """Count the tasks of this run by name, upstream's and Valkey's connections aside.
 
-    Those to Valkey are the process's: its client opens one more when two ask at once.
+    Those to Valkey are the process's: its client opens one more when two ask at once,
+    and who connects anew asks first what answers.
     """
     names: Counter[str] = Counter()
     root = trio.lowlevel.current_root_task()
@@ -56,7 +57,8 @@ def tasks_of_server() -> Counter[str]:
     while todo:
         task = todo.pop()
         theirs = task.name in {"upstream connection", "_watch", "body"}
-        names[task.name] += not theirs and not task.name.startswith("coredis.")
+        link = task.name.startswith("coredis.") or task.name.endswith(".refuse_cluster")
+        names[task.name] += not (theirs or link)
         for nursery in task.child_nurseries:
             todo += nursery.child_tasks
     return names

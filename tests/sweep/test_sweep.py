@@ -60,6 +60,13 @@ def test_an_act_lands_at_every_await_of_the_stream_path(findings):
     assert len(coverage.covered) > 100
 
 
+def test_a_cause_meets_what_other_tasks_do_where_a_scenario_says_so(findings):
+    """A cancel is tried more often there than the request has states."""
+    for name, cause in ("shared", "cancel"), ("document-refused", "disconnect"):
+        report = findings.reports[name]
+        assert report.landed[cause] > report.states
+
+
 def test_cancels_meet_tasks_in_every_state(findings):
     """Tasks were hit waiting, due to run, behind a shield, and outside the cancel."""
     assert {"delivered", "deferred", "shielded", "spared"} <= set(findings.fates)

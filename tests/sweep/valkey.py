@@ -164,12 +164,22 @@ class MemoryValkey:
 
     `delay_s` comes before each answer. `loses`: the connection on which this stream
     asks for its permit breaks before the answer, once; the script has been done.
+    `refuses`: nobody can connect. `silent_at`: when this script is asked for, nothing
+    is done or said any more, to nobody; who connects is not greeted either.
     """
 
     def __init__(
-        self, nursery: trio.Nursery, *, delay_s: float = 0.0, loses: str = ""
+        self,
+        nursery: trio.Nursery,
+        *,
+        delay_s: float = 0.0,
+        loses: str = "",
+        refuses: bool = False,
     ) -> None:
         self.counts = Counts()
+        self.silent_at = ""
+        self._silent = False
+        self._refuses = refuses
         self._nursery = nursery
         self._delay_s = delay_s
         self._loses = loses
@@ -187,7 +197,12 @@ class MemoryValkey:
         )
 
     def connect(self) -> trio.abc.Stream:
-        """Return a new connection's near end."""
+        """Return a new connection's near end.
+
+        :raises ConnectionRefusedError: if nobody can connect.
+        """
+        if self._refuses:
+            raise ConnectionRefusedError("injected: connection refused")
         near, far = trio.testing.memory_stream_pair()
         self._nursery.start_soon(self._serve, far, name="upstream connection")
         return near
@@ -199,6 +214,9 @@ class MemoryValkey:
                 while received := await stream.receive_some():
                     data += received
                     while (command := _take(data)) is not None:
+                        self._silent |= self._falls_silent(command)
+                        if self._silent:
+                            await trio.sleep_forever()
                         if self._delay_s:
                             await trio.sleep(self._delay_s)
                         reply = await self._do(stream, command)
@@ -212,6 +230,11 @@ class MemoryValkey:
             for listeners in self._listening.values():
                 if stream in listeners:
                     listeners.remove(stream)
+
+    def _falls_silent(self, command: list[str]) -> bool:
+        if command[0] != "EVALSHA":
+            return False
+        return BY_SHA[command[1]].name == self.silent_at
 
     async def _do(self, stream: trio.abc.Stream, command: list[str]) -> bytes:
         match command:

@@ -189,6 +189,8 @@ class World:
     async def serve_target(self) -> None:
         """Make the request that is swept: the body of the program."""
         self._begun.set()
+        if self.valkey is not None:
+            self.valkey.silent_at = self.scenario.silent_at
         self.began_at = trio.current_time()
         try:
             await self.client.run(self.app)
@@ -237,6 +239,7 @@ class World:
             outside,
             delay_s=0.05 if kind == "slow" else 0.0,
             loses=TARGET if kind == "lost" else "",
+            refuses=kind == "refused",
         )
         gate = self.app.services.gate
         assert isinstance(gate, SharedGate)
