@@ -7,11 +7,14 @@ import random
 import weakref
 from contextvars import ContextVar
 from functools import partial
+from typing import cast
 
 import trio
 from trio.testing import MockClock
 
-from trio_ai_stream.stream.timers import TimerQueue
+from tests.support.world import BUDGETS
+from trio_ai_stream.stream.protocols import Responder
+from trio_ai_stream.stream.timers import StreamTimers, TimerQueue
 
 
 class Timers:
@@ -131,3 +134,33 @@ async def test_a_crowd_that_has_left_leaves_no_line(
         nursery.cancel_scope.cancel()
     by_time = sorted(stay, key=dues.__getitem__)
     assert called == [look.args[0] for look in by_time]
+
+
+class Client:
+    """Takes heartbeats."""
+
+    def __init__(self) -> None:
+        self.beats_at: list[float] = []
+
+    async def heartbeat(self) -> None:
+        """Note the time."""
+        await trio.lowlevel.checkpoint()
+        self.beats_at.append(trio.current_time())
+
+
+async def test_a_comment_that_comes_as_a_heartbeat_is_due_does_not_take_its_place(
+    autojump_clock: MockClock,
+) -> None:
+    """The client was told nothing by it, and would have waited for twice the time."""
+    client, start = Client(), trio.current_time()
+    timers = StreamTimers(BUDGETS, cast("Responder", client), TimerQueue(), "r")
+    async with trio.open_nursery() as nursery:
+        timers.begin(nursery)
+        timers.waiting_since = start
+        for _ in range(3):
+            await trio.sleep(BUDGETS.heartbeat_s)
+            timers.look()
+            timers.waiting_since = None  # the relay has the comment
+            await timers.writable()
+            timers.waiting_since = trio.current_time()
+    assert client.beats_at == [start + n * BUDGETS.heartbeat_s for n in (1, 2, 3)]

@@ -108,10 +108,10 @@ class StreamTimers:
         done = self.heartbeat_done
         assert done is not None
         try:
-            # What it was for may have come before this task had its first turn.
-            if self.waiting_since is not None:
-                await self._responder.heartbeat()
-                self.sent_at = trio.current_time()
+            # Also if upstream has said something since it was due: the relay waits for
+            # this write, and what came may be nothing that the client is told.
+            await self._responder.heartbeat()
+            self.sent_at = trio.current_time()
         finally:
             done.set()
             self.heartbeat_done = None
