@@ -35,11 +35,11 @@ from bench.load import Load, Target
 from bench.processes import (
     Process,
     _await_listening,
-    _free_port,
     gateway,
     upstream,
 )
 from bench.rows.relay import Relay
+from cancel_lab.process import free_port
 from trio_ai_stream.billing.usage_database import NANO, UsageDatabase
 
 AT_A_TIME: Final = 100
@@ -74,7 +74,7 @@ MODELS: Final = (
 @contextmanager
 def server(log: Path, **settings: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run our server, in a process group of its own."""
-    port = _free_port()
+    port = free_port()
     environment = {
         "UPSTREAM": "openrouter",
         "OPENROUTER_API_KEY": "bench",
@@ -105,7 +105,7 @@ def server(log: Path, **settings: str) -> Iterator[tuple[int, subprocess.Popen[b
 @contextmanager
 def simulator() -> Iterator[str]:
     """Run the simulator; give its base URL."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "trio_ai_stream", "simulate", "--port", str(port)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:

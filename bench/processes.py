@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.load import Target, direct
+from cancel_lab.process import free_port
 from cancel_lab.procfs import family, resident_bytes
 
 GATEWAY_CORE: Final = {0}
@@ -103,7 +104,7 @@ def gateway(
     **settings: str,
 ) -> Iterator[tuple[Process, Target]]:
     """Run a gateway in front of an upstream: `ours`, `naive` or `aiohttp`."""
-    port = _free_port()
+    port = free_port()
     base_url = f"http://127.0.0.1:{source.port}/api/v1"
     if name == "ours":
         command = [sys.executable, "-m", "trio_ai_stream", "serve"]
@@ -142,11 +143,6 @@ def _pin(supervisor: int, workers: int, cores: list[int]) -> None:
         time.sleep(0.1)
     for number, pid in enumerate(found):
         os.sched_setaffinity(pid, {cores[number % len(cores)]})
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def _await_listening(port: int, process: subprocess.Popen[str]) -> None:

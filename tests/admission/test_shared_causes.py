@@ -16,9 +16,10 @@ import pytest
 import trio
 import trustme
 
+from cancel_lab.process import free_port
 from tests.admission.gates import GateMaker, until
 from tests.admission.streams import Streams
-from tests.admission.valkey import BINARIES, Server, free_port, running
+from tests.admission.valkey import BINARIES, Server, running
 from tests.support.descriptors import no_descriptors
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.shared.shared_directory import SharedDirectory

@@ -13,8 +13,9 @@ import pytest
 import trio
 import trustme
 
+from cancel_lab.process import free_port
 from tests.admission.gates import GateMaker, connected, granted, until, until_async
-from tests.admission.valkey import BINARIES, Server, free_port, proxied, running
+from tests.admission.valkey import BINARIES, Server, proxied, running
 from trio_ai_stream.admission.gate import Permit, PermitRefusal, Quota, StreamPermits
 from trio_ai_stream.admission.shared.valkey_link import Unavailable, ValkeyLink
 from trio_ai_stream.admission.shared.valkey_scripts import ADMIT

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import trio
+
+from cancel_lab.process import free_port
 
 
 def _bundled() -> str | None:
@@ -25,12 +26,6 @@ def _bundled() -> str | None:
 
 
 BINARIES = {"valkey": _bundled(), "redis": shutil.which("redis-server")}
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Server:

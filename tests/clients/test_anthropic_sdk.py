@@ -142,7 +142,8 @@ def test_signs_of_life_are_no_events(client: anthropic.Anthropic) -> None:
     raw = client.messages.with_raw_response.create(
         **asked("thinking?chunks=3", stream=True)
     )
-    assert raw.http_response.read().count(b'"type":"ping"') >= 4
+    # Every half second; the fourth would come at the same time as the answer.
+    assert raw.http_response.read().count(b'"type":"ping"') >= 3
 
 
 async def test_answers_on_trio(server: ServerProcess) -> None:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from cancel_lab.process import free_port
 from tests.support.serving import until
 from trio_ai_stream.server.certificate import write
 
@@ -42,14 +43,6 @@ class Proxy(NamedTuple):
     kind: str
     port: int
     http2: tuple[str, ...]
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def replaced(name: str, *pairs: tuple[str, str]) -> str:

@@ -15,7 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.deploy.proxies import DEPLOY, free_port
+from cancel_lab.process import free_port
+from tests.deploy.proxies import DEPLOY
 from tests.support.serving import ServerProcess
 from trio_ai_stream.server.certificate import write
 

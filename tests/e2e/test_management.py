@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,19 +11,12 @@ import pytest
 import trio
 from cryptography import x509
 
+from cancel_lab.process import free_port
 from tests.support.process import HYPERCORN, SERVE, curl, server
 from trio_ai_stream.server.certificate import write
 
 APP = "trio_ai_stream.app:app"
 KEYS = {"API_KEYS": "a-client-key", "ADMIN_KEYS": "an-admin-key"}
-
-
-def free_port() -> int:
-    """Return a port of loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def launch(name: str) -> tuple[Sequence[str], dict[str, str]]:

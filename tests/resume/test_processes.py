@@ -19,7 +19,8 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.admission.valkey import free_port, running
+from cancel_lab.process import free_port
+from tests.admission.valkey import running
 from tests.support.process import children
 from tests.support.serving import ServerProcess, until
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import trio
 
 KILL_AFTER_S = 2.0  # a child that ignores SIGTERM for this long at the end is killed
+FIRST_PORT = 10_000  # below it are the ports of well-known programs
+_DICE = random.SystemRandom()  # many processes look for a port at the same time
 OUTPUT_LINES = 100_000  # kept of a child's output; more would be a runaway log
 
 
@@ -21,10 +25,25 @@ class ServerError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody has just now, and that the kernel gives to no client.
+
+    A port that the kernel chose may be some client's before the server listens that is
+    told of it.
+    """
+    while True:
+        port = _DICE.randrange(FIRST_PORT, _first_of_clients())
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
+
+
+def _first_of_clients() -> int:
+    """Return the first port that the kernel gives to clients."""
+    try:
+        said = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    except OSError:  # not Linux; RFC 6335 section 6
+        return 49_152
+    return max(int(said.split()[0]), FIRST_PORT + 1_000)
 
 
 class Server:
