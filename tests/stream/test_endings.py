@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.world import BUDGETS, Visit, World, world
+from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.record import Outcome, Record
 
 
@@ -243,6 +244,35 @@ async def test_a_blocked_write_does_not_delay_the_close_of_upstream(
         await end(visit)
         assert visit.types[-1] == "error"
         assert w.record.outcome is Outcome.CANCELLED
+        w.assert_clean()
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+async def test_a_drain_that_begins_after_the_client_has_left_is_not_the_cause(
+    stalled: bool, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Not even if the stream is made in between, by a grant that was on its way."""
+    async with world() as w:
+        registry, gate = w.services.registry, w.services.gate
+
+        async def acquire(*arguments: Any) -> Any:
+            with trio.CancelScope(shield=True):  # a grant that comes with the cancel
+                await trio.sleep(1)
+            return await granted(*arguments)
+
+        def enter(stream: Stream) -> None:
+            entered(stream)
+            registry.begin_drain()
+
+        granted, entered = gate.acquire_stream, registry.add
+        monkeypatch.setattr(gate, "acquire_stream", acquire)
+        monkeypatch.setattr(registry, "add", enter)
+        visit = w.chat()
+        await trio.sleep(0.5)
+        visit.leave(stalled=stalled)
+        await end(visit)
+        expected = "client_stalled" if stalled else "client_disconnected"
+        assert w.record.outcome == expected
         w.assert_clean()
 
 

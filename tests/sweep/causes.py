@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 import trio_sweep
-from tests.sweep.wire import MemoryWire
+from tests.sweep.wire import MemoryWire, Wire
+from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.record import Outcome
 from trio_sweep import internals
 
@@ -287,6 +288,18 @@ class Met:
     fates: tuple[str, ...] = ()  # what a cancel did to each task
 
 
+def _is_on_its_way(stream: Stream | None, wires: Sequence[Wire]) -> bool:
+    """Whether upstream has said its finish_reason, and a close cannot take that back.
+
+    In a socket it can: what is behind TLS, or in a proxy, may not have left yet. Until
+    the stream has an answer, what was said may be that of the attempt before.
+    """
+    if stream is None or stream.response is None:
+        return False
+    memory = [wire for wire in wires if isinstance(wire, MemoryWire)]
+    return any(_FINISH.search(wire.answered) for wire in memory)
+
+
 def carry_out(cause: Cause, world: World) -> Hit:
     """Act, and note what was met."""
     stream = world.look_for_stream()
@@ -300,7 +313,7 @@ def carry_out(cause: Cause, world: World) -> Hit:
         phase="admission" if stream is None else stream.state.value,
         decided=stream is not None and stream.ending is not None,
         begun=stream is not None and stream.events > 0 and not done,
-        sent=any(_FINISH.search(wire.answered) for wire in wires),
+        sent=_is_on_its_way(stream, wires),
         finished=stream is not None and stream.answer.finish_reason is not None,
     )
     met.hit = cause.applies(world) and cause.act(world)

@@ -103,13 +103,11 @@ class ASGIConnection(TrioASGIHTTPConnection):
             raise
         finally:
             context.exchange.ignore_disconnect()
-            if end is None:
-                end = _how_it_left(context)
-            if (
-                services.registry.draining.is_set()
-                and end is not Outcome.INTERNAL_ERROR
-            ):
-                end = Outcome.SHUTDOWN
+            if end is None:  # the first cause wins
+                draining = services.registry.draining.is_set()
+                end = context.left or (
+                    Outcome.SHUTDOWN if draining else Outcome.CLIENT_DISCONNECTED
+                )
             context.leave(services.request_ids)
             services.bodies.give_back(context)
             if context.stream is not None:
@@ -235,16 +233,12 @@ def _leave(client: trio.CancelScope, context: RequestContext) -> None:
     The connection to upstream is closed before this returns, whether upstream has
     answered or not; one that is being made is given up as the cancel reaches it.
     """
-    outcome = _how_it_left(context)
+    stalled = context.exchange.stalled
+    outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
+    context.left = outcome
     if context.stream is not None:
         context.stream.end(outcome)
     client.cancel(reason=outcome.value)
-
-
-def _how_it_left(context: RequestContext) -> Outcome:
-    if context.exchange.stalled:
-        return Outcome.CLIENT_STALLED
-    return Outcome.CLIENT_DISCONNECTED
 
 
 GRACE_FIELDS: Final = ("X-Stream-Grace", "X-Stream-Resume")

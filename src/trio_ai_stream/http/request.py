@@ -51,6 +51,7 @@ class RequestContext:
         "decision",
         "exchange",
         "keeps_id",
+        "left",
         "limits",
         "method",
         "path",
@@ -74,6 +75,7 @@ class RequestContext:
         )
         self.began_at = trio.current_time()
         self.body_bytes = 0
+        self.left: Outcome | None = None  # how its client did, once it is gone
         self.client_id = ""
         self.role: Role | None = None
         self.limits: NamedKey | None = None  # of a key that has a name

@@ -164,7 +164,8 @@ _REQUEST: Final = (
         "cut-by-shutdown-unrecorded",
         "a stream that dies with a draining server is recorded as the client's going",
         "ASGIConnection.__call__",
-        "_1 = Outcome.SHUTDOWN",
+        "services.registry.draining.is_set()",
+        "False",
     ),
 )
 _STREAM: Final = (
