@@ -1,27 +1,15 @@
-"""redio 1.0.0: its connections are left to the garbage collector, cancel or not."""
-
-import gc
-import warnings
+"""redio 1.0.0: its pool keeps its connections, and has no way to close them."""
 
 import redio
 import trio
 
-warnings.simplefilter("always", ResourceWarning)
 
-
-async def serve(stream: trio.SocketStream) -> None:
-    while await stream.receive_some():
-        await stream.send_all(b"$1\r\nx\r\n")
-
-
-async def main() -> None:
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
-        port = listener.socket.getsockname()[1]
-        print(await redio.Redis(f"redis://127.0.0.1:{port}")().get("key"))
-        nursery.cancel_scope.cancel()
+async def main():
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    redis = redio.Redis(f"redis://127.0.0.1:{listener.socket.getsockname()[1]}")
+    async with listener:
+        await redis()  # connects, and is back in the pool at once
+    print("in the pool:", redis.pool[0].sock.socket)
 
 
 trio.run(main)
-gc.collect()

@@ -96,3 +96,37 @@ def test_every_script_that_is_named_is_there() -> None:
     for name in names:
         tree = ast.parse((PACKAGE / "findings" / name).read_text(encoding="utf-8"))
         assert ast.get_docstring(tree)
+
+
+def code_lines(script: Path) -> list[str]:
+    """Return a script's lines but for the docstring, comments and blank ones."""
+    text = script.read_text(encoding="utf-8")
+    first, *_ = ast.parse(text).body
+    lines = text.splitlines()[first.end_lineno :]
+    return [line for line in lines if line.strip() and line.strip()[0] != "#"]
+
+
+REPROS = sorted((PACKAGE / "findings").glob("repro_*.py"))
+
+
+@pytest.mark.parametrize("script", REPROS, ids=lambda script: script.stem)
+def test_a_reproduction_has_ten_lines_and_is_named(script: Path) -> None:
+    """At most ten lines of code, of a usual length, each with one statement."""
+    lines = code_lines(script)
+    assert len(lines) <= 10
+    assert all(len(line) <= 88 and ";" not in line for line in lines)
+    assert f"{script.name}`" in TEXT
+
+
+def test_every_violated_package_has_a_reproduction() -> None:
+    """The first line of a reproduction names its package and the version."""
+    shown = {
+        script.read_text(encoding="utf-8").split(":")[0].removeprefix('"""')
+        for script in REPROS
+    }
+    violated = {
+        row.split(" | ")[0].removeprefix("| ")
+        for row in rows()
+        if not row.endswith("| none |")
+    }
+    assert shown == violated
