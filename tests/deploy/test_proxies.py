@@ -58,9 +58,10 @@ class Chat:
 
     def line(self) -> bytes:
         """Return the next line that is not empty, as soon as it is here."""
-        while not (line := self.response.readline().strip()):
+        while (line := self.response.readline()) == b"\n":
             pass
-        return line
+        assert line, "the response ended"
+        return line.strip()
 
     def event(self) -> dict[str, Any]:
         """Return the next event."""
@@ -171,8 +172,8 @@ def test_http2_streams_and_aborts(proxy: Proxy, server: ServerProcess) -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE) as curl:
         assert curl.stdout is not None
         assert curl.stdout.readline().startswith(b"HTTP/2 200")
-        while b'"type":"content"' not in curl.stdout.readline():
-            pass
+        while b'"type":"content"' not in (line := curl.stdout.readline()):
+            assert line, "curl ended"
         curl.kill()
     assert server.ended(request_id)["outcome"] == "client_disconnected"
 
