@@ -36,7 +36,7 @@ HOMES = {
     "quart_cors": {"http"},
     "hypercorn": {"server"},
     "h2": {"server"},
-    "h11": {"server"},
+    "h11": set(),
     "httpx": {"upstream", "chat_client"},
     "httptools": {"upstream", "simulator"},
     "coredis": {"admission"},

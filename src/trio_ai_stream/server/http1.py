@@ -1,15 +1,9 @@
-"""HTTP/1.1 on one connection: h11 with bounds, and a short way for chunks.
+"""HTTP/1.1 on one connection: which bytes are whose, and how a response is framed.
 
 Reading goes on while a response is written, so that the end of the connection is seen
 at once even if the client has pipelined; what is read ahead is bounded. Everything here
 that changes state is synchronous, so the reading task and the application's task never
 find each other half way.
-
-h11 reads a request leniently in ways that matter: it bounds only what has not yet
-arrived whole, it takes a length beside a transfer coding, it unfolds folded fields, and
-it takes any byte in a chunk's extension. All but the first let a proxy in front see
-another framing than we do. Of a response it checks every field several times over, and
-it needs to see only those that steer framing.
 """
 
 from __future__ import annotations
@@ -20,34 +14,33 @@ from functools import lru_cache
 from http import HTTPStatus
 from math import inf
 from time import time
-from typing import Any, Final, cast
+from typing import Final
 
-import h11
 import trio
 from hypercorn.config import Config
 
 from trio_ai_stream.server.connection import Connection, Phase
-from trio_ai_stream.server.http_stream import (
+from trio_ai_stream.server.http1_parser import (
+    BadRequestError,
     Headers,
-    HTTPStream,
-    RequestHead,
-    make_head,
+    Request,
+    RequestParser,
+    list_members,
 )
-from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.http_stream import HTTPStream, RequestHead, make_head
 
-_END: Final = re.compile(rb"\n\r?\n")
-_FOLD: Final = re.compile(rb"\n[ \t]")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)([^#]*)", re.IGNORECASE)
-_EMPTY_LINES: Final = re.compile(rb"(?:\r?\n)*")
-# The line that a chunk begins with, as far as it is there, behind the last one's end.
-_CHUNK_LINE: Final = re.compile(rb"(?:\r?\n)?+[^\r\n\0]*+(?:\r\n|\r?\Z)")
-# The fields that h11 reads in a response.
+# The fields of a response that steer framing; all others are only text.
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _REASONS: Final[Mapping[int, bytes]] = {
     status.value: status.phrase.encode("ascii") for status in HTTPStatus
 }
 _LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n")
-_CHUNKED: Final = b"\r\ntransfer-encoding: chunked\r\n"
+_NO_BODY: Final = frozenset({204, 304})  # RFC 9110 6.4.1
+
+
+class FramingError(RuntimeError):
+    """The application's response cannot be sent as it is."""
 
 
 class HTTP1:
@@ -58,29 +51,26 @@ class HTTP1:
         self.config = owner.config
         self.limits = owner.limits
         self.stream: HTTPStream | None = None
-        self.connection = self._fresh(b"")
-        self._chunk_begins = False
+        self._parser = RequestParser(self.limits.header_bytes)
+        self._version = "1.1"  # that of the request
+        self._begun = self._whole = False  # the response
+        self._persists = True  # neither side has said that this is the last one
+        self._chunked = False
+        self._left: int | None = None  # bytes of the body that are due, if it was said
         self._held = b""  # what leaves with that which follows it at once
         self._ahead_bytes = 0
         self._resumed: trio.Event | None = None
 
     def __str__(self) -> str:
-        """The two halves of h11's state."""
-        return f"HTTP/1.1, {self.connection.states}"
-
-    def _fresh(self, data: bytes) -> h11.Connection:
-        connection = h11.Connection(
-            h11.SERVER, max_incomplete_event_size=self.limits.header_bytes
-        )
-        if data:  # nothing would be the end of the connection
-            connection.receive_data(data)
-        return connection
+        """How far the request and the response are."""
+        response = "whole" if self._whole else "begun" if self._begun else "not begun"
+        return f"HTTP/1.1, request: {self._parser} awaited, response: {response}"
 
     async def received(self, data: bytes) -> None:
         """Take bytes from the client; waits while too much is unread by the app."""
         if self.owner.phase is Phase.IDLE:
             self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
-        self.connection.receive_data(data)
+        self._parser.feed(data)
         if self.owner.phase is Phase.RESPONSE:
             self._ahead_bytes += len(data)
             if self._ahead_bytes > self.limits.read_ahead_bytes:
@@ -99,61 +89,38 @@ class HTTP1:
     def _advance(self) -> None:
         """Act on every complete event that has arrived."""
         while not self.owner.ending:
-            raw = b""
-            if self.connection.their_state is h11.IDLE:
-                raw = self.connection.trailing_data[0]
-                if raw[:1] in {b"\r", b"\n"}:
-                    raw = _skip_empty_lines(raw)
-                    self.connection = self._fresh(raw)
-                    if raw == b"\r":
-                        return
-            elif self._chunk_begins and _bad_chunk_line(
-                self.connection.trailing_data[0]
-            ):
-                self._refuse(HTTPStatus.BAD_REQUEST)
-                return
             try:
-                event = self.connection.next_event()
-            except h11.RemoteProtocolError as exc:
-                exc.__traceback__ = None  # a frame of h11's in it holds the exception
-                self._refuse(exc.error_status_hint)
+                event = self._parser.next_event()
+            except BadRequestError as exc:
+                self._refuse(exc.status)
                 return
-            # By type: h11's events are final, and isinstance() asks an abstract base.
-            kind = type(event)
-            if kind is h11.Request:
-                self._begin(cast("h11.Request", event), raw)
-            elif kind is h11.Data and self.stream is not None:
-                data = cast("h11.Data", event)
-                self._chunk_begins = data.chunk_end
-                self.stream.body_came(bytes(data.data))
-            elif kind is h11.EndOfMessage and self.stream is not None:
-                self._chunk_begins = False
+            if isinstance(event, Request):
+                self._begin(event)
+            elif self.stream is None:
+                return
+            elif event is None:
+                self.owner.await_until(Phase.BODY, self.stream.body_deadline)
+                return
+            elif isinstance(event, bytes):
+                self.stream.body_came(event)
+            else:
                 self.stream.request_ended = True
                 self.stream.inbox.put_nowait(b"", more_body=False)
                 self.owner.await_within(Phase.RESPONSE, inf)
                 # What follows waits for the next request's turn; behind the last one
                 # it is ignored (RFC 9112 9.6).
                 return
-            else:
-                if self.stream is not None:
-                    self.owner.await_until(Phase.BODY, self.stream.body_deadline)
-                return
 
-    def _begin(self, request: h11.Request, raw: bytes) -> None:
-        head = _read_request(request, raw, self.config, self.limits)
+    def _begin(self, request: Request) -> None:
+        self._version, self._persists = request.version, request.persists
+        head = _checked(request, self.config)
         if isinstance(head, int):
             self._refuse(head)
             return
-        self._chunk_begins = any(
-            name == b"transfer-encoding" for name, _ in head.headers
-        )
-        if self.connection.they_are_waiting_for_100_continue:
-            go_on = h11.InformationalResponse(
-                status_code=100, headers=[], reason=_reason(100)
-            )
-            self.owner.transport.write(self.connection.send(go_on) or b"")
+        if request.expects_continue:
+            self.owner.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.stream = HTTPStream(self.owner, self, head)
-        self.stream.begin(request.http_version.decode("ascii"))
+        self.stream.begin(request.version)
 
     def _refuse(self, status: int) -> None:
         """Answer with `status` if a response may still begin; end the connection."""
@@ -164,16 +131,12 @@ class HTTP1:
     def _answer(self, status: int) -> None:
         if self.stream is not None:
             self.stream.disconnect()
-        if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            headers = [(b"content-length", b"0"), (b"connection", b"close")]
-            response = h11.Response(
-                status_code=status,
-                reason=_reason(status),
-                headers=[*headers, *self.config.response_headers("h11")],
-            )
-            head = self.connection.send(response) or b""
-            end = self.connection.send(h11.EndOfMessage()) or b""
-            self.owner.transport.write(head + end)
+        if not self._begun:
+            own = _own_lines(self.config, int(time()))
+            head = b"content-length: 0\r\nconnection: close\r\n" + own + b"\r\n"
+            self.owner.transport.write(_status_line(status) + head)
+            self._begun = self._whole = True
+            self._persists = False
 
     def timed_out(self) -> None:
         """Say that a request took too long to arrive, and end the connection."""
@@ -194,12 +157,27 @@ class HTTP1:
         await self._send(self._head(stream, status, headers), flush=flush)
 
     async def send_body(self, _stream: HTTPStream, data: bytes, *, flush: bool) -> None:
-        """Write a part of the body; it may wait for what follows if not `flush`."""
-        await self._send(self._bytes_of(h11.Data(data=data)), flush=flush)
+        """Write a part of the body; it may wait for what follows if not `flush`.
+
+        :raises FramingError: it is more than was announced.
+        """
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        elif self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                raise FramingError("expected no more than Content-Length bytes of body")
+        await self._send(data, flush=flush)
 
     async def send_end(self, stream: HTTPStream) -> None:
-        """Write the end of the response."""
-        self._write(self._bytes_of(h11.EndOfMessage()))
+        """Write the end of the response.
+
+        :raises FramingError: the body is shorter than was announced.
+        """
+        if self._left:
+            raise FramingError(f"expected {self._left} bytes more of the body")
+        self._whole = True
+        self._write(b"0\r\n\r\n" if self._chunked else b"")
         await stream.end_written()
 
     async def _send(self, data: bytes, *, flush: bool) -> None:
@@ -214,30 +192,41 @@ class HTTP1:
         self.owner.transport.write(held + data)
 
     def _head(self, stream: HTTPStream, status: int, headers: Headers) -> bytes:
-        """Return the head: h11 decides the framing, the other fields are only text."""
-        framing: Headers = []
-        lines: list[bytes] = []
-        for name, value in [*headers, *_own_headers(self.config, int(time()))]:
+        """Return the head, and settle what ends the body (RFC 9112 6.3)."""
+        lines = [_status_line(status)]
+        length: bytes | None = None
+        closes = self.owner.last_request
+        closes = closes or (not stream.request_ended and status >= 400)
+        for name, value in headers:
             line = _header_line(name, value)
-            if line is None:
-                framing.append((name, value))
-            else:
+            if line is not None:
                 lines.append(line)
-        if self.owner.last_request or (not stream.request_ended and status >= 400):
-            framing.append((b"connection", b"close"))
-        response = h11.Response(
-            headers=framing, status_code=status, reason=_reason(status)
-        )
-        head = self._bytes_of(response)
-        chunked = stream.head.method != "HEAD" and _CHUNKED in head.lower()
-        stream.response_begins(self._write_chunk if chunked else None)
-        return head[:-2] + b"".join(lines) + b"\r\n"
-
-    def _bytes_of(self, event: Any) -> bytes:
-        return cast("bytes", self.connection.send(event) or b"")
+            elif name.lower() == b"connection":
+                closes = closes or b"close" in list_members(value)
+            elif name.lower() == b"content-length":
+                length = value
+        to_head = stream.head.method == "HEAD"
+        if to_head or status in _NO_BODY:
+            self._left = 0
+        elif length is not None:
+            self._left = int(length)
+        elif self._version == "1.1":
+            self._chunked = True
+        else:
+            closes = True  # the end of the connection is the end of the body
+        if length is not None:
+            lines.append(b"content-length: %b\r\n" % length)
+        elif self._version == "1.1" and status not in _NO_BODY:
+            lines.append(b"transfer-encoding: chunked\r\n")  # HEAD says it of GET
+        self._persists = self._persists and not closes
+        if not self._persists:
+            lines.append(b"connection: close\r\n")
+        self._begun = True
+        stream.response_begins(self._write_chunk if self._chunked else None)
+        return b"".join([*lines, _own_lines(self.config, int(time())), b"\r\n"])
 
     async def _write_chunk(self, body: bytes) -> None:
-        """Write one chunk; h11's state does not change from chunk to chunk."""
+        """Write one chunk."""
         transport = self.owner.transport
         held, self._held = self._held, b""
         transport.write(b"%b%x\r\n%b\r\n" % (held, len(body), body))
@@ -247,45 +236,32 @@ class HTTP1:
         """Make ready for the next request, or end the connection."""
         self.stream = None
         stream.disconnect()
-        ours, theirs = self.connection.our_state, self.connection.their_state
-        if ours is h11.DONE and theirs is h11.DONE and not self.owner.last_request:
-            self.connection.start_next_cycle()
-            buffered = self.connection.trailing_data[0]
-            if buffered:
-                self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
-            else:
-                self.owner.await_within(Phase.IDLE, self.limits.keep_alive_s)
-            self._ahead_bytes = 0
-            if self._resumed is not None:
-                self._resumed.set()
-            self._advance()
-        elif ours is h11.SEND_BODY and self.connection.their_http_version == b"1.0":
+        another = self._whole and self._parser.whole and self._persists
+        if another and not self.owner.last_request:
+            self._next_request()
+        elif self._begun and not self._whole and self._version == "1.0":
             # The end of the connection would read as the end of the body.
             self.owner.abort()
         else:
-            self.owner.end(lingering=theirs is not h11.DONE or ours is not h11.DONE)
+            self.owner.end(lingering=not another)
+
+    def _next_request(self) -> None:
+        self._parser.start_next()
+        self._begun = self._whole = self._chunked = False
+        self._left = None
+        if self._parser.ahead:
+            self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
+        else:
+            self.owner.await_within(Phase.IDLE, self.limits.keep_alive_s)
+        self._ahead_bytes = 0
+        if self._resumed is not None:
+            self._resumed.set()
+        self._advance()
 
 
-def _read_request(
-    request: h11.Request, raw: bytes, config: Config, limits: Limits
-) -> RequestHead | int:
-    """Return a request's head, or the status that refuses it.
-
-    :param raw: the bytes that h11 has made it from, and perhaps more.
-    """
-    if request.http_version not in {b"1.0", b"1.1"}:
-        return 505
-    headers = list(request.headers)
-    size = len(request.method) + len(request.target)
-    size += sum(len(name) + len(value) for name, value in headers)
-    if size > limits.header_bytes:
-        return 431
-    names = {name for name, _ in headers}
-    if {b"content-length", b"transfer-encoding"} <= names:
-        return 400  # RFC 9112 6.3: the stuff of request smuggling
-    if _folded(raw):
-        return 400  # RFC 9112 5.2 leaves the choice
-    target = request.target
+def _checked(request: Request, config: Config) -> RequestHead | int:
+    """Return a request's head, or the status that refuses it."""
+    target, headers = request.target, request.headers
     # Its Host field counts for nothing then (RFC 9112 3.2.2).
     if absolute := _ABSOLUTE.fullmatch(target):
         authority, target = absolute.groups()
@@ -296,44 +272,27 @@ def _read_request(
     return make_head(config, request.method, target, headers)
 
 
-def _folded(raw: bytes) -> bool:
-    end = _END.search(raw)
-    return _FOLD.search(raw, 0, end.start() if end else len(raw)) is not None
-
-
-def _skip_empty_lines(raw: bytes) -> bytes:
-    """Return what follows the empty lines before a request (RFC 9112 2.2)."""
-    return _EMPTY_LINES.sub(b"", raw, count=1)
-
-
-def _bad_chunk_line(raw: bytes) -> bool:
-    """Tell whether a chunk's first line has a bare CR, a bare LF or a NUL.
-
-    :param raw: the bytes behind the last chunk's data; the line may not be whole.
-    """
-    return _CHUNK_LINE.match(raw) is None
-
-
 @lru_cache(maxsize=2)
-def _own_headers(config: Config, _second: int) -> Headers:
+def _own_lines(config: Config, _second: int) -> bytes:
     """Return what the server adds to a response in this second: the date, for one."""
-    return config.response_headers("h11")
+    return b"".join(b"%b: %b\r\n" % field for field in config.response_headers("h11"))
 
 
-def _reason(status: int) -> bytes:
-    """Return the phrase of a status (RFC 9110 15), empty if it has none."""
-    return _REASONS.get(status, b"")
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> bytes:
+    """Return the first line of a response; the phrase may be empty (RFC 9112 4)."""
+    return b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))
 
 
 @lru_cache(maxsize=512)  # most fields are the same in every response
 def _header_line(name: bytes, value: bytes) -> bytes | None:
-    """Return a field as it goes on the wire; None: it steers framing, which is h11's.
+    """Return a field as it goes on the wire; None: it steers framing.
 
-    :raises h11.LocalProtocolError: it is not one line.
+    :raises FramingError: it is not one line.
     """
     if name.lower() in _FRAMING:
         return None
     line = b"%b: %b\r\n" % (name, value)
     if not _LINE.fullmatch(line):
-        raise h11.LocalProtocolError("expected a header field in one line")
+        raise FramingError("expected a header field in one line")
     return line
