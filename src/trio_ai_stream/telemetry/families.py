@@ -393,14 +393,15 @@ class Layout:
     def __init__(self, families: Sequence[Family]) -> None:
         self.families = tuple(families)
         self._first: dict[str, int] = {}
-        self._offsets: dict[tuple[str, tuple[str, ...]], int] = {}
+        # By name and values; `slot` knows values that are not listed as well.
+        self.offsets: dict[tuple[str, tuple[str, ...]], int] = {}
         self.gauge_slots: list[int] = []
         self.max_slots: list[int] = []
         offset = 0
         for family in self.families:
             self._first[family.name] = offset
             for values in family.series():
-                self._offsets[family.name, values] = offset
+                self.offsets[family.name, values] = offset
                 if family.kind == "gauge":
                     self.gauge_slots.append(offset)
                     if family.combine == "max":
@@ -411,7 +412,7 @@ class Layout:
 
     def slot(self, name: str, *values: str) -> int:
         """Return the first slot of one series; an unlisted value counts as `other`."""
-        found = self._offsets.get((name, values))
+        found = self.offsets.get((name, values))
         if found is not None:
             return found
         family = next(family for family in self.families if family.name == name)
@@ -419,4 +420,4 @@ class Layout:
             value if value in allowed else OTHER
             for value, (_, allowed) in zip(values, family.labels, strict=True)
         )
-        return self._offsets[name, known]
+        return self.offsets[name, known]

@@ -123,6 +123,7 @@ class Metrics:
         self, *, version: str, upstream: str, directory: Path | None = None
     ) -> None:
         self._layout = Layout(FAMILIES)
+        self._offsets = self._layout.offsets
         self._slots = Slots(self._layout, directory)
         info = {"version": version, "upstream": upstream}
         self._collector = SlotCollector(self._layout, self._slots.totals, info)
@@ -336,7 +337,10 @@ class Metrics:
         return _Histogram(self._slots, self._layout, name)
 
     def _add(self, name: str, *labels: str, amount: float = 1.0) -> None:
-        self._slots.numbers[self._layout.slot(name, *labels)] += amount
+        slot = self._offsets.get((name, labels))
+        if slot is None:
+            slot = self._layout.slot(name, *labels)
+        self._slots.numbers[slot] += amount
 
     def _raise_to(self, name: str, *labels: str, total: float) -> None:
         """Add what a total of this process has grown by since it was last told."""
@@ -345,4 +349,4 @@ class Metrics:
         self._seen[name, *labels] = total
 
     def _set(self, name: str, value: float) -> None:
-        self._slots.numbers[self._layout.slot(name)] = value
+        self._slots.numbers[self._offsets[name, ()]] = value
