@@ -14,7 +14,7 @@ from cancel_lab.__main__ import main, make_parser
 from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.adapters.catalogue import ADAPTERS
 from cancel_lab.adapters.install import Install, InstallError
-from cancel_lab.campaign import PACKED, Plan, publish, read_plan, run
+from cancel_lab.campaign import PACKED, SHORTEST_S, Plan, publish, read_plan, run
 from cancel_lab.network import LOSSY, WHOLE
 
 PLAN = Path(__file__).parents[3] / "docs" / "data" / "cancellation" / "plan.json"
@@ -40,7 +40,7 @@ def test_a_step_without_time_is_left_out_and_said(tmp_path: Path) -> None:
     """So is one that fails; nothing of either is published."""
     steps = {"bad": ["probe"], "late": ["probe"]}
     said: list[str] = []
-    plan = Plan(within_s=10.5, steps=steps)
+    plan = Plan(within_s=SHORTEST_S + 0.01, steps=steps)
     run(plan, tmp_path / "out", said.append)
     assert said[0].startswith("bad: status 2")
     assert json.loads((tmp_path / "out" / "campaign.json").read_text())["came"][1] == (

@@ -18,6 +18,7 @@ from cancel_lab.clients.connection import ConnectionEndedError
 from cancel_lab.clients.dial import dial
 from cancel_lab.clients.http1 import ChatRequest
 from cancel_lab.clients.sse import EventParser, Seen, classify
+from cancel_lab.upstream import get
 
 STREAM = (
     b'data: {"type":"connected"}\n\n: heartbeat\n\n'
@@ -137,6 +138,29 @@ async def test_a_close_reaches_the_peer_as_what_it_is(act: Act, ending: str) -> 
     assert peer.ending == ending
     assert peer.ended_ns >= told
     assert stream.seen.tokens == 1
+
+
+async def test_a_ledger_of_megabytes_comes_whole() -> None:
+    """As a burst of thousands of streams makes it."""
+    length = 3_000_000
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length
+    peer = Peer(head + bytes(length))
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            port = await listen(peer, nursery)
+            assert await get(port, "/") == bytes(length)
+            nursery.cancel_scope.cancel()
+
+
+async def test_half_an_answer_is_none() -> None:
+    """What is said about it is how it ended."""
+    peer = Peer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            port = await listen(peer, nursery)
+            with pytest.raises(OSError, match="expected an answer"):
+                await get(port, "/")
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_chunked_answer_is_complete_only_with_its_last_chunk() -> None:

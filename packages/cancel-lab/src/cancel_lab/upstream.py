@@ -21,6 +21,7 @@ from cancel_lab.scenes import MARK
 
 FIRST_LOOK_S = 0.005  # after a cause; by then a prompt server's upstream has noticed
 LONGEST_PAUSE_S = 0.1  # between two looks at the ledger
+LEDGER_BYTES = 64 * 1024 * 1024  # an entry is up to a kilobyte
 BEYOND = 10**12  # an entry number that no ledger reaches
 
 
@@ -124,7 +125,8 @@ async def get(port: int, path: str, *, method: str = "GET") -> bytes:
     """Return the body of a whole answer; OSError if it does not come whole."""
     body = bytearray()
     request = ChatRequest(path=path, body=b"", method=method)
-    stream = HTTP1Stream(await connect(port), request, sink=body)
+    connection = await connect(port)
+    stream = HTTP1Stream(connection, request, sink=body, sink_bytes=LEDGER_BYTES)
     try:
         await stream.start()
         await stream.read_to_end()
@@ -132,6 +134,8 @@ async def get(port: int, path: str, *, method: str = "GET") -> bytes:
         raise OSError(f"{method} {path}: the connection was reset") from exc
     finally:
         stream.connection.close()
+    if stream.seen.cut is not None:
+        raise OSError(f"{method} {path}: {stream.seen.cut}")
     if stream.seen.status != 200:
         raise OSError(f"{method} {path}: expected status 200, got {stream.seen.status}")
     return bytes(body)

@@ -38,13 +38,15 @@ class HTTP1Stream:
         *,
         pipelined: bool = False,
         sink: bytearray | None = None,
+        sink_bytes: int = SINK_BYTES,
     ) -> None:
         """Take a fresh connection.
 
         ``pipelined`` sends a second request right behind the first; ``sink`` gets the
-        bytes of the body, for answers that are no event stream.
+        bytes of the body, at most ``sink_bytes``, for answers that are no event stream.
         """
         self._sink = sink
+        self._sink_bytes = sink_bytes
         self.connection = connection
         self.seen = Seen()
         self._request = request
@@ -121,8 +123,8 @@ class HTTP1Stream:
         content = self._body.feed(data)
         if self._sink is not None:
             self._sink += content
-            if len(self._sink) > SINK_BYTES:
-                self._end(cut=f"expected at most {SINK_BYTES} bytes, got more")
+            if len(self._sink) > self._sink_bytes:
+                self._end(cut=f"expected at most {self._sink_bytes} bytes, got more")
                 return
         elif content:
             self._parser.feed(content, now)
