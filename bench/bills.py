@@ -39,6 +39,7 @@ from bench.processes import (
     upstream,
 )
 from bench.rows.relay import Relay
+from cancel_lab.placement import on_server_cores
 from cancel_lab.process import free_port
 from trio_ai_stream.billing.usage_database import NANO, UsageDatabase
 
@@ -72,9 +73,15 @@ MODELS: Final = (
 
 
 @contextmanager
-def server(log: Path, **settings: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run our server, in a process group of its own."""
+def server(
+    log: Path, apart: bool = False, /, **settings: str
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run our server, in a process group of its own.
+
+    `apart` is for whoever is `watching`: the server has the other cores.
+    """
     port = free_port()
+    command = [sys.executable, "-m", "trio_ai_stream", "serve"]
     environment = {
         "UPSTREAM": "openrouter",
         "OPENROUTER_API_KEY": "bench",
@@ -86,7 +93,7 @@ def server(log: Path, **settings: str) -> Iterator[tuple[int, subprocess.Popen[b
     }
     with log.open("ab") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "trio_ai_stream", "serve"],
+            on_server_cores(command) if apart else command,
             env={**os.environ, **environment},
             stderr=stderr,
             start_new_session=True,

@@ -2,7 +2,7 @@
 
     uv run python -m bench.resuming latency --trials 100   # over each transport
     uv run python -m bench.resuming crowd --streams 2000   # all lost at once
-    uv run python -m bench.resuming cost --without DIR     # to who does not ask
+    uv run python -m bench.resuming cost --sessions 60     # to who does not ask
 
 Real processes on loopback; docs/resume.md has the figures.
 """
@@ -13,18 +13,20 @@ import argparse
 import json
 import math
 import re
+import shutil
 import socket
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import trio
 
+import trio_ai_stream
 from bench.bills import compare, server
 from bench.load import Target
 from bench.processes import upstream
@@ -34,6 +36,7 @@ from cancel_lab.clients.acts import Act, Transport
 from cancel_lab.clients.dial import ChatStream, dial
 from cancel_lab.clients.http1 import ChatRequest
 from cancel_lab.matrix.sites import certificate
+from cancel_lab.placement import watching
 from cancel_lab.procfs import resident_bytes
 from cancel_lab.upstream import Upstream, simulating
 
@@ -46,6 +49,7 @@ TRANSPORTS: Final = (
 GRACE_S: Final = 0.2
 # Streams that are begun, or lost, in one go.
 BATCH: Final = 200
+_FIRST: Final = "first, gone_at = stream.first_content_at, None"
 _METRIC: Final = re.compile(r"^trio_ai_stream_(\w+) (\S+)$", re.MULTILINE)
 
 
@@ -133,7 +137,7 @@ async def _latency(trials: int, transports: Sequence[Transport]) -> list[str]:
             ports: dict[bool, int] = {}
             for tls in {transport.tls for transport in transports}:
                 settings = {**common, **secured} if tls else common
-                ours = server(folder / f"{tls}.log", **settings)
+                ours = server(folder / f"{tls}.log", True, **settings)
                 ports[tls], _ = stack.enter_context(ours)
             for transport in transports:
                 port, log = ports[transport.tls], folder / f"{transport.tls}.log"
@@ -142,10 +146,12 @@ async def _latency(trials: int, transports: Sequence[Transport]) -> list[str]:
                     await noticed_ms(up, port, transport, log) for _ in range(trials)
                 ]
                 late, noticed = zip(*ends, strict=True)
+                both = [sum(one) for one in ends]
                 lines += [
                     f"{transport}: " + spread("first replayed content", resumed),
                     "  " + spread("the grace's end is late", late),
                     "  " + spread("upstream's notice of it", noticed),
+                    "  " + spread("from the loss and the grace to it", both),
                 ]
     return lines
 
@@ -153,8 +159,9 @@ async def _latency(trials: int, transports: Sequence[Transport]) -> list[str]:
 def latency(arguments: argparse.Namespace) -> None:
     """Print both times over each transport."""
     transports = [Transport(name) for name in arguments.transports.split(",")]
-    for line in trio.run(_latency, arguments.trials, transports):
-        print(line)
+    with watching():
+        for line in trio.run(_latency, arguments.trials, transports):
+            print(line)
 
 
 class Crowd:
@@ -237,16 +244,64 @@ def crowd(arguments: argparse.Namespace) -> None:
     print(f"abandoned: {len(records)}; {spread('later than its time', late)}")
 
 
-def cost(arguments: argparse.Namespace) -> None:
-    """Print what a stream without a grace costs here, as a share of another source.
+# What resuming adds to a stream that does not ask for it: the lines that are taken out,
+# by file, and what stands there instead.
+_ADDED: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
+    "http/endpoint.py": (
+        ("wanted = context.field(GRACE)\n", "wanted = None\n"),
+        ("        if wanted is not None and asked.stream:\n", "        if False:\n"),
+    ),
+    "http/request.py": (
+        ("        self.keeps_id = False", "        # "),
+        (
+            "        if not self.keeps_id:\n            taken",
+            "        if True:\n            taken",
+        ),
+    ),
+    "stream/stream.py": (
+        ("        self.resumes = 0\n", ""),
+        ("        self.detached_at: float | None = None\n", ""),
+        ("        self.detached_s = 0.0\n", ""),
+        ('        "detached_at",\n        "detached_s",\n', ""),
+        ('        "resumes",\n', ""),
+        (" if self.detached_at is None else", " if True else"),
+        ("resumes=self.resumes,", ""),
+        ("detached_s=self.detached_s,", ""),
+    ),
+    "stream/registry.py": (
+        ("first, gone_at = stream.first_content_at, stream.detached_at", _FIRST),
+    ),
+    "wire/record.py": (
+        ("    resumes: int\n", "    resumes = 0\n"),
+        ("    detached_s: float\n", "    detached_s = 0.0\n"),
+    ),
+    "telemetry/logs.py": (
+        ("    if record.resumes or record.detached_s:\n", "    if False:\n"),
+    ),
+}
 
-    That is a copy of `src` without what resuming adds to such a stream: the look for
-    the header, and the fields of the stream and of its record.
-    """
-    without = {"PYTHONPATH": str(arguments.without.resolve(strict=True))}
+
+def without_resuming(folder: Path) -> Path:
+    """Copy `src` into a folder, without those lines."""
+    copy = folder / "src"
+    shutil.copytree(Path(trio_ai_stream.__file__).parent, copy / "trio_ai_stream")
+    for name, edits in _ADDED.items():
+        path = copy / "trio_ai_stream" / name
+        text = path.read_text()
+        for old, new in edits:
+            assert old in text, f"{name}: expected {old!r} in it"
+            text = text.replace(old, new)
+        path.write_text(text)
+    return copy
+
+
+def cost(arguments: argparse.Namespace) -> None:
+    """Print what a stream without a grace costs, as a share of a server without any."""
     bounds = {"first content": 1.01, "CPU to first content": 1.01}
     bounds |= {"CPU of a lone stream": math.inf, "CPU of an event": 1.01}
-    held = compare(arguments.sessions, lambda _number: [{}, without], bounds)
+    with tempfile.TemporaryDirectory() as folder:
+        without = {"PYTHONPATH": str(without_resuming(Path(folder)))}
+        held = compare(arguments.sessions, lambda _number: [{}, without], bounds)
     print("holds" if held else "does not hold")
 
 
@@ -264,7 +319,6 @@ def main() -> int:
     one.add_argument("--probes", type=int, default=300)
     one.set_defaults(run=crowd)
     one = kinds.add_parser("cost", help=cost.__doc__)
-    one.add_argument("--without", type=Path, required=True, metavar="DIR")
     one.add_argument("--sessions", type=int, default=100)
     one.set_defaults(run=cost)
     arguments = parser.parse_args()
