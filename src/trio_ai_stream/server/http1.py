@@ -192,7 +192,12 @@ class HTTP1:
         self.owner.transport.write(held + data)
 
     def _head(self, stream: HTTPStream, status: int, headers: Headers) -> bytes:
-        """Return the head, and settle what ends the body (RFC 9112 6.3)."""
+        """Return the head, and settle what ends the body (RFC 9112 6.3).
+
+        A transfer coding is ours to choose, whatever the application says of it.
+
+        :raises FramingError: it is no head.
+        """
         lines = [_status_line(status)]
         length: bytes | None = None
         closes = self.owner.last_request
@@ -205,6 +210,8 @@ class HTTP1:
                 closes = closes or b"close" in list_members(value)
             elif name.lower() == b"content-length":
                 length = value
+                if not length.isdigit():
+                    raise FramingError("expected digits as Content-Length")
         to_head = stream.head.method == "HEAD"
         if to_head or status in _NO_BODY:
             self._left = 0

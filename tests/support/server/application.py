@@ -151,6 +151,8 @@ class Application:
             await _reply(send, 200, json.dumps(self.info()).encode())
         elif path == "/tasks":
             await _reply(send, 200, "\n".join(stacks()).encode())
+        elif path == "/hello":  # with a length that may be wrong, or "none"
+            await _reply(send, 200, b"hello", length=query.get("length"))
         elif path == "/boom":
             raise RuntimeError("the application failed, as asked")
         elif path == "/boom-midway":
@@ -226,8 +228,11 @@ async def _finish(send: Send, last: bytes = b"") -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _reply(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-length", b"%d" % len(body))]
+async def _reply(
+    send: Send, status: int, body: bytes, *, length: str | None = None
+) -> None:
+    said = str(len(body)) if length is None else length
+    headers = [] if said == "none" else [(b"content-length", said.encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
