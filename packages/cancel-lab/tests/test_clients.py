@@ -58,6 +58,11 @@ def test_any_split_of_the_bytes_gives_the_same_counts(cuts: list[int]) -> None:
         (b'{"type":"response.incomplete","response":{}}', "done"),
         (b'{"type":"response.failed","response":{}}', "error"),
         (b"[1]", None),
+        (b'{"choices":["x"]}', None),
+        (b'{"choices":{"0":1}}', None),
+        (b'{"choices":[{"delta":"x"}]}', None),
+        (b'{"type":["done"]}', None),
+        (b'{"type":"content_block_delta","delta":"x"}', None),
         (b"not json", None),
     ],
 )

@@ -107,6 +107,8 @@ def classify(data: bytes) -> str | None:
     if not isinstance(event, dict):
         return None
     kind = event.get("type")
+    if not isinstance(kind, str | None):
+        return None
     if kind in TERMINAL_TYPES:
         detail = event.get("error_type") or event.get("code")
         ending = TERMINAL_TYPES[kind]
@@ -114,10 +116,14 @@ def classify(data: bytes) -> str | None:
     if kind in {"content", "response.output_text.delta"}:
         return "token"
     if kind == "content_block_delta":
-        return "token" if (event.get("delta") or {}).get("text") else None
+        return "token" if _member(event.get("delta"), "text") else None
     if event.get("error") is not None:
         return "error"
     choices = event.get("choices")
-    if choices and (choices[0].get("delta") or {}).get("content"):
-        return "token"
-    return None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return "token" if _member(_member(first, "delta"), "content") else None
+
+
+def _member(value: object, key: str) -> object:
+    """Return a member of an object; None of what is none, as a gateway may send."""
+    return value.get(key) if isinstance(value, dict) else None
