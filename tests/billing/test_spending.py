@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,7 @@ from trio_ai_stream.billing.spending import (
 from trio_ai_stream.billing.usage_database import NANO, UsageDatabase
 from trio_ai_stream.settings.values import NamedKey
 from trio_ai_stream.stream.registry import SLICE
+from trio_ai_stream.stream.stream import Stream
 
 TOKEN = 15e-6  # dollars, at the simulator
 
@@ -135,6 +137,39 @@ async def test_many_streams_that_end_with_a_budget_leave_others_their_turns(
         nursery.cancel_scope.cancel(reason="the test is over")
     # Trio's order within one turn is random, so two slices may pass unseen, not three.
     assert max(b - a for a, b in pairwise(seen)) <= 2 * SLICE < len(registry)
+
+
+@pytest.mark.parametrize("end_streams", [True, False])
+async def test_a_budget_that_is_new_while_it_is_looked_at_ends_nothing(
+    mock_clock: MockClock, end_streams: bool
+) -> None:
+    """As by a SIGHUP between two slices."""
+    registry = crowd("name:team")
+    fields = {"name": "team", "key": "some-key", "end_streams": True}
+    totals = LedgerTotals(None)
+    poor = NamedKey.model_validate({**fields, "usd_per_day": 1})
+    budgets = Spending(totals, {"team": poor})
+    totals.add("team", NANO)
+    looked = trio.Event()
+
+    def live() -> Iterator[Stream]:
+        for number, stream in enumerate(registry):
+            if number == SLICE:
+                change = {"usd_per_day": 9 if end_streams else 1}
+                key = NamedKey.model_validate(
+                    {**fields, **change, "end_streams": end_streams}
+                )
+                budgets.keys = {"team": key}
+            yield stream
+        looked.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(budgets.run, live)
+        mock_clock.jump(spending.REFRESH_S)
+        await looked.wait()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel(reason="the test is over")
+    assert not any(stream.ending for stream in registry)
 
 
 def test_a_month_is_a_budget_of_its_own() -> None:

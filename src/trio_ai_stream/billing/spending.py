@@ -250,15 +250,18 @@ class Spending:
                 so_far[stream.owner] += round(stream.cost_so_far() * NANO)
         for owner, key in keys.items():
             known, more = spent[owner], so_far[owner]
-            problem = exhausted(key, Spent(known.day + more, known.month + more))
-            if problem is None:
-                continue
-            for number, stream in enumerate(running[owner], 1):
-                if number % SLICE == 0:
-                    await trio.lowlevel.checkpoint()
-                stream.stop(
-                    Outcome.CANCELLED, problem=problem, detail="budget_exhausted"
-                )
+            used = Spent(known.day + more, known.month + more)
+            for start in range(0, len(running[owner]), SLICE):
+                # A SIGHUP may have given the key another budget since the last look.
+                now = self.keys.get(key.name)
+                problem = exhausted(now, used) if now and now.end_streams else None
+                if problem is None:
+                    break
+                for stream in running[owner][start : start + SLICE]:
+                    stream.stop(
+                        Outcome.CANCELLED, problem=problem, detail="budget_exhausted"
+                    )
+                await trio.lowlevel.checkpoint()
 
 
 def exhausted(key: NamedKey, spent: Spent) -> Problem | None:
