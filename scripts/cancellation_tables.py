@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -46,6 +47,31 @@ COMPARED: Final = ("headers", "first_token", "stream")
 def published(name: str) -> tuple[RunRecord, ...]:
     """Return the records of one folder."""
     return tuple(records.read([DATA / name / "results.jsonl.gz"]))
+
+
+def measured() -> str:
+    """Return what was measured when, on which commit, and by which command."""
+    rows: list[tuple[str, ...]] = [("records", "ended", "commit", "took s", "command")]
+    for path in sorted(DATA.glob("*/manifest.json")):
+        manifest = json.loads(path.read_bytes())
+        if "command" not in manifest:  # MCP's servers have a page of their own
+            continue
+        words = " ".join(_without_folder(manifest["command"][1:]))
+        commit = manifest["git"]["sha"][:7]
+        rows.append((
+            f"`{path.parent.name}/`",
+            manifest["finished"].replace("T", " ").removesuffix("Z"),
+            commit + (" changed" if manifest["git"]["dirty"] else ""),
+            f"{manifest['wall_time_s']:.0f}",
+            f"`cancel-lab {words}`",
+        ))  # fmt: skip
+    return markdown(rows)
+
+
+def _without_folder(words: list[str]) -> list[str]:
+    """Return the words of a command without where it writes to."""
+    place = words.index("--out")
+    return words[:place] + words[place + 2 :]
 
 
 def _cells(name: str, experiment: str) -> list[Cell]:

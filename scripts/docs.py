@@ -173,7 +173,17 @@ def checksums() -> str:
 
 
 CANCELLATION: Final = (
-    *("matrix", "clients", "burst", "comparison", "notice", "stalled", "shutdown"),
+    *(
+        "measured",
+        "passed",
+        "matrix",
+        "clients",
+        "variants",
+        "burst",
+        "lossy",
+        "vanished",
+    ),
+    *("comparison", "ranking", "notice", "stalled", "shutdown"),
 )
 
 SWEEP: Final = (

@@ -15,7 +15,7 @@ from cancel_lab.__main__ import main, make_parser
 from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.adapters.catalogue import ADAPTERS, NAIVE
 from cancel_lab.clients.acts import Act
-from cancel_lab.probe import Plan, interleaved, probe
+from cancel_lab.probe import Plan, interleaved, probe, skipped
 from cancel_lab.process import ServerError, serving
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.scenes import FIRST_TOKEN, STREAM
@@ -59,6 +59,15 @@ async def test_a_server_that_dies_is_reported_with_its_last_words() -> None:
     with trio.fail_after(10), pytest.raises(ServerError, match="no such luck"):
         async with serving(argv, {}, port=1):
             raise AssertionError("it never listens")
+
+
+def test_a_record_does_not_say_where_servers_are_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A program's last words often name its own folder, and records are published."""
+    monkeypatch.setenv("LAB_SERVERS", str(tmp_path))
+    record = skipped(NAIVE, f"did not start: at file://{tmp_path}/naive/bin.js:1")
+    assert record.reason == "did not start: at file://LAB_SERVERS/naive/bin.js:1"
 
 
 class Empty(Upstream):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,16 @@ def test_there_are_published_results() -> None:
         assert results.with_name("manifest.json").exists()
     size = sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file())
     assert size < 900_000, "results data stay small"
+
+
+# Where people and programs keep things; what follows is somebody's own.
+FOLDERS = re.compile(rb"(?<![\w.-])/(?:home|root|tmp|work|Users|opt|var|etc)/")
+
+
+def test_nothing_published_names_a_folder_of_a_machine() -> None:
+    """Neither a manifest nor a record, nor what was made of them."""
+    for path in DATA.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            text = gzip.decompress(data) if path.suffix == ".gz" else data
+            assert not FOLDERS.search(text), path.name
