@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -76,13 +75,20 @@ def _step(words: list[str], folder: Path, within_s: float) -> str:
         try:
             return f"status {step.wait(timeout=within_s)}"
         except subprocess.TimeoutExpired:
-            step.send_signal(signal.SIGINT)
-        try:
-            step.wait(timeout=REPORT_S)
-        except subprocess.TimeoutExpired:
-            step.kill()
-            step.wait()
+            _break_off(step)
+        except BaseException:
+            _break_off(step)
+            raise
     return "broken off"
+
+
+def _break_off(step: subprocess.Popen[bytes]) -> None:
+    step.terminate()  # it ends its servers and reports
+    try:
+        step.wait(timeout=REPORT_S)
+    except subprocess.TimeoutExpired:
+        step.kill()
+        step.wait()
 
 
 def publish(folder: Path, into: Path) -> list[Path]:

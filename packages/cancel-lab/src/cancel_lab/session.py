@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -17,6 +20,7 @@ RESULTS = "results.jsonl"
 MANIFEST = "manifest.json"
 BAD = {Status.VIOLATED, Status.DIVERGED, Status.HUNG, Status.ERROR}
 
+T = TypeVar("T")
 Emit = Callable[[RunRecord], None]
 Experiment = Callable[[Upstream, Emit], Awaitable[None]]
 
@@ -41,14 +45,14 @@ def conduct(
 ) -> tuple[str, int]:
     """Run an experiment against a fresh simulator; return its tables and bad runs.
 
-    Ctrl-C ends the run early: what there is by then is reported. After an error the
-    records are kept, with their manifest.
+    Ctrl-C and SIGTERM end the run early: what there is by then is reported. After an
+    error the records are kept, with their manifest.
     """
     started = time.monotonic_ns()
     with Writer(folder / RESULTS) as writer:
         try:
             with placement.watching():
-                trio.run(_run, experiment, writer.write)
+                trio.run(heeding_sigterm, partial(_run, experiment, writer.write))
         except* KeyboardInterrupt:
             pass  # what was measured until then is reported
         finally:
@@ -57,6 +61,33 @@ def conduct(
     text = write_report([folder / RESULTS], folder, manifest=content)
     runs = records.read([folder / RESULTS])
     return text, sum(run.status in BAD for run in runs)
+
+
+async def heeding_sigterm(program: Callable[[], Awaitable[T]]) -> T:
+    """Run a program; SIGTERM ends it, and the servers it has started, as Ctrl-C does.
+
+    Errors: KeyboardInterrupt at SIGTERM. Also where Ctrl-C is ignored, as behind nohup.
+    """
+    result: list[T] = []
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def wait_for_signal() -> None:
+            with trio.open_signal_receiver(signal.SIGTERM) as signals:
+                await anext(signals)
+            nursery.cancel_scope.cancel(reason="SIGTERM")
+
+        nursery.start_soon(wait_for_signal)
+        try:
+            result.append(await program())
+        except Exception as exc:  # raised below: not as one of a group
+            failure = exc
+        nursery.cancel_scope.cancel(reason="the program is over")
+    if failure is not None:
+        raise failure
+    if not result:
+        raise KeyboardInterrupt
+    return result[0]
 
 
 async def _run(experiment: Experiment, emit: Emit) -> None:

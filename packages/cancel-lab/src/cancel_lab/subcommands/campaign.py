@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 from cancel_lab.campaign import publish, read_plan, run
@@ -25,7 +26,11 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _campaign(arguments: argparse.Namespace) -> int:
-    """Run it; 0 if every step was run to its end."""
+    """Run it; 0 if every step was run to its end.
+
+    SIGTERM is as Ctrl-C: the step under way is broken off, and ends its servers.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     came = run(read_plan(arguments.plan), arguments.out, print)
     if arguments.publish:
         for folder in publish(arguments.out, arguments.publish):

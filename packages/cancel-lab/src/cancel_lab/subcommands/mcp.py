@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 import trio
@@ -22,7 +23,7 @@ from cancel_lab.process import ServerError, free_port, serving
 from cancel_lab.records import RunRecord, Writer
 from cancel_lab.report.table import columns
 from cancel_lab.report.write import write_report
-from cancel_lab.session import MANIFEST, RESULTS, new_folder
+from cancel_lab.session import MANIFEST, RESULTS, heeding_sigterm, new_folder
 from cancel_lab.subcommands.shared import UsageError
 from cancel_lab.trial import TrialError
 
@@ -61,7 +62,8 @@ def probe_mcp(arguments: argparse.Namespace) -> int:
                 records.append(record)
                 writer.write(record)
 
-            server = trio.run(_measure, arguments, plan, emit)
+            measure = partial(_measure, arguments, plan, emit)
+            server = trio.run(heeding_sigterm, measure)
     except (ServerError, TrialError) as exc:
         raise UsageError(str(exc)) from exc
     finally:
