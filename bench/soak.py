@@ -208,7 +208,7 @@ def _garbage() -> Counter[str]:
     """Return what only the collector can free, by kind; werkzeug's cycle excepted.
 
     `StateMachineMatcher.match` makes one of eight small objects for each request that
-    goes through Quart: a young pass frees them.
+    goes through Quart: the next pass frees them.
     """
     gc.collect()
     gc.set_debug(0)

@@ -36,7 +36,7 @@ from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.registry import Generations, LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
-from trio_ai_stream.telemetry.garbage import FullPasses
+from trio_ai_stream.telemetry.garbage import CollectorPolicy
 from trio_ai_stream.telemetry.log_rendering import register_secret
 from trio_ai_stream.telemetry.logs import log_stream
 from trio_ai_stream.telemetry.metrics import Metrics
@@ -273,10 +273,10 @@ async def start_services(
 
 async def count(services: Services, run_directory: RunDirectory | None) -> None:
     """Keep the metrics current; when the worker ends, leave the other workers' sums."""
-    metrics, passes = services.metrics, FullPasses()
+    metrics, collector = services.metrics, CollectorPolicy()
 
     def sample(resident: int = 0) -> None:
-        reason = passes.look(len(services.registry), resident)
+        reason = collector.look(len(services.registry), resident)
         if reason is not None:
             metrics.collected(reason)
         server = counters()
@@ -313,6 +313,7 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
             metrics.draining(active=True)
             sample()
     finally:
+        collector.close()
         metrics.close()
         if run_directory is not None:
             run_directory.close()

@@ -1,19 +1,24 @@
-"""When a full pass of the collector is made."""
+"""When the collector makes a pass, and which."""
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from tests.support.world import world
+from trio_ai_stream.app_factory import count
 from trio_ai_stream.telemetry.garbage import (
     GROWTH_BYTES,
     QUIET_EVERY_S,
     QUIET_STREAMS,
     STREAM_BYTES,
-    FullPasses,
+    CollectorPolicy,
 )
 
 
@@ -23,7 +28,9 @@ class Passes:
     def __init__(self) -> None:
         self.made = 0
         self.now = 0.0
-        self.policy = FullPasses(self._collect, lambda: self.now)
+        self.turned: list[bool] = []
+        clock = lambda: self.now  # noqa: E731
+        self.policy = CollectorPolicy(self._collect, self.turned.append, clock)
         self.policy.look(0, 100)
 
     def _collect(self) -> None:
@@ -45,6 +52,17 @@ def test_no_pass_is_made_while_streams_live_or_nothing_has() -> None:
     assert passes.made == 2
 
 
+def test_young_passes_stand_still_while_many_streams_live() -> None:
+    """They are told so when that changes, and the end leaves them on."""
+    passes = Passes()
+    for live in (1, QUIET_STREAMS, QUIET_STREAMS + 1, 4000, QUIET_STREAMS, 4000):
+        passes.look(live)
+    assert passes.turned == [False, True, False]
+    passes.policy.close()
+    passes.policy.close()
+    assert passes.turned == [False, True, False, True]
+
+
 def test_quiet_moments_are_apart() -> None:
     """A pass is not made at each of them."""
     passes = Passes()
@@ -63,6 +81,32 @@ def test_memory_that_streams_do_not_explain_forces_a_pass(
     assert passes.look(500, resident) == reason
     assert passes.look(500, resident) is None or not more
     assert passes.made == bool(more)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_worker_turns_its_collector_off_and_on(
+    ends: bool, autojump_clock: MockClock
+) -> None:
+    """While more streams live than a few; its end leaves the collector on."""
+    before = gc.isenabled()
+    gc.enable()
+    try:
+        async with world() as w, trio.open_nursery() as nursery:
+            nursery.start_soon(count, w.services, None)
+            model = "simulator/fast?delay_ms=1000&chunks=5"
+            visits = [w.chat(model) for _ in range(QUIET_STREAMS + 1)]
+            await trio.sleep(3)
+            assert not gc.isenabled()
+            if ends:
+                for visit in visits:
+                    await visit.over.wait()
+                await trio.sleep(2)
+                assert gc.isenabled()
+            nursery.cancel_scope.cancel(reason="the worker ends")
+        assert gc.isenabled()
+    finally:
+        if not before:
+            gc.disable()
 
 
 def test_the_settled_collector_makes_young_passes_only() -> None:
