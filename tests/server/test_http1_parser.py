@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -211,6 +212,18 @@ def test_what_has_no_length_is_bounded(
             assert refused.value.status == 431
         elif end:
             assert list(read(pieces))
+
+
+@pytest.mark.parametrize("ahead", [b"", GET])
+def test_a_request_that_is_read_is_not_held(ahead: bytes) -> None:
+    """Its response may be a stream of hours."""
+    size = 60_000
+    parser = RequestParser(BOUND)
+    parser.feed(POST + b"Content-Length: %d\r\n\r\n" % size + bytes(size) + ahead)
+    while parser.next_event() is not EndOfRequest.HERE:
+        pass
+    held = [one for one in gc.get_referents(parser) if isinstance(one, bytes)]
+    assert held == [ahead]
 
 
 def test_what_comes_ahead_waits() -> None:

@@ -137,6 +137,8 @@ class RequestParser:
             return self._part()
         if self._next is _Next.END:
             self._next = _Next.NOTHING
+            # The response may take hours; the request is not held meanwhile.
+            self._data, self._at = self._data[self._at :], 0
             return EndOfRequest.HERE
         return None
 
