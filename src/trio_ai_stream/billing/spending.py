@@ -253,8 +253,10 @@ class Spending:
             used = Spent(known.day + more, known.month + more)
             for start in range(0, len(running[owner]), SLICE):
                 # A SIGHUP may have given the key another budget since the last look.
-                now = self.keys.get(key.name)
-                problem = exhausted(now, used) if now and now.end_streams else None
+                current = self.keys.get(key.name)
+                if current is None or not current.end_streams:
+                    break
+                problem = exhausted(current, used)
                 if problem is None:
                     break
                 for stream in running[owner][start : start + SLICE]:
