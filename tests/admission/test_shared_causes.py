@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import errno
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import trustme
 from cancel_lab.process import free_port
 from tests.admission.gates import GateMaker, until
 from tests.admission.streams import Streams
-from tests.admission.valkey import BINARIES, Server, running
+from tests.admission.valkey import BINARIES, Server, cluster_node, running
 from tests.support.descriptors import no_descriptors
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
@@ -165,10 +166,19 @@ async def test_a_certificate_that_does_not_do(
     assert said.startswith(expected.format(f"localhost:{port}"))
 
 
+def test_a_node_whose_port_is_taken_says_so() -> None:
+    """A server of the tests that can't start says why, and leaves no process."""
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = str(taken.getsockname()[1])
+    server = Server(str(BINARIES["valkey"]), "--port", port)
+    with taken, pytest.raises(AssertionError, match="Address already in use"):
+        server.start()
+
+
 async def test_a_cluster_is_refused_at_start(make_gate: GateMaker) -> None:
     """A gate does not start with a node of a cluster, whatever its policy."""
     with (
-        running("valkey", "--cluster-enabled", "yes") as server,
+        cluster_node() as (server, _),
         pytest.RaisesGroup(ClusterRefusedError, flatten_subgroups=True),
     ):
         await make_gate(server.url).run()
@@ -176,18 +186,14 @@ async def test_a_cluster_is_refused_at_start(make_gate: GateMaker) -> None:
 
 async def test_a_working_cluster_is_refused_as_well(make_gate: GateMaker) -> None:
     """A node that owns the place of our keys is refused if another owns the rest."""
-    arguments = ("--cluster-enabled", "yes")
-    with (
-        running("valkey", *arguments) as first,
-        running("valkey", *arguments) as second,
-    ):
+    with cluster_node() as (first, _), cluster_node() as (second, bus):
         async with (
             coredis.Redis[str].from_url(first.url, decode_responses=True) as one,
             coredis.Redis[str].from_url(second.url, decode_responses=True) as two,
         ):
             await one.cluster_addslotsrange([(0, 8191)])
             await two.cluster_addslotsrange([(8192, 16383)])
-            await one.cluster_meet("127.0.0.1", second.port)
+            await one.cluster_meet("127.0.0.1", second.port, bus)
             with trio.fail_after(20):
                 while (await one.cluster_info())["cluster_state"] != "ok":  # noqa: ASYNC110
                     await trio.sleep(0.05)  # Valkey tells nobody
@@ -198,7 +204,7 @@ async def test_a_working_cluster_is_refused_as_well(make_gate: GateMaker) -> Non
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_server_with_a_cluster_says_one_sentence_and_ends(workers: str) -> None:
     """`serve` says once what the setting should be, does not fall back, and ends."""
-    with running("valkey", "--cluster-enabled", "yes") as server:
+    with cluster_node() as (server, _):
         ended = subprocess.run(
             [sys.executable, "-m", "trio_ai_stream", "serve"],
             env={

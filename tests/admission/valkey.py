@@ -43,7 +43,10 @@ class Server:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, and return when it accepts connections."""
+        """Start it, and return when it accepts connections.
+
+        :raises AssertionError: it ended instead; the message has what it printed.
+        """
         self._process = subprocess.Popen(
             self._command,
             cwd=self._folder,
@@ -51,10 +54,13 @@ class Server:
             stderr=subprocess.STDOUT,
         )
         assert self._process.stdout is not None
+        printed = []
         for line in self._process.stdout:
             if b"ready to accept connections" in line.lower():
                 return
-        raise AssertionError(f"{self._command[0]} did not start")
+            printed.append(line.decode())
+        self.close()
+        raise AssertionError(f"{self._command[0]} did not start:\n{''.join(printed)}")
 
     def stop(self) -> None:
         """Kill it; what it held is gone."""
@@ -90,6 +96,19 @@ def running(kind: str = "valkey", *arguments: str) -> Iterator[Server]:
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def cluster_node() -> Iterator[tuple[Server, int]]:
+    """Run a node of a cluster for a block, with the port of the cluster's bus.
+
+    Without one of its own the bus takes the port 10,000 above the server's, which may
+    be some client's.
+    """
+    bus = free_port()
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
+    with running("valkey", *options) as server:
+        yield server, bus
 
 
 class Proxy:

@@ -14,7 +14,7 @@ from cancel_lab.placement import (
     split,
     watching,
 )
-from cancel_lab.process import ServerError, serving
+from cancel_lab.process import ServerError, free_port, serving
 
 SAY_CORES = "import os; print('cores', sorted(os.sched_getaffinity(0)))"
 needs_two = pytest.mark.skipif(PLACEMENT is None, reason="there is one core only")
@@ -61,3 +61,9 @@ async def test_a_server_is_placed_before_it_runs() -> None:
         async with serving(argv, {}, port=1):
             raise AssertionError("it never listens")
     assert f"cores {sorted(PLACEMENT.server)}" in str(caught.value)
+
+
+def test_a_port_is_told_once() -> None:
+    """Servers that are started together, of one process, do not get the same port."""
+    ports = [free_port() for _ in range(1_000)]
+    assert len(set(ports)) == len(ports)

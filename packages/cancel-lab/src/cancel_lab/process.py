@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -16,7 +16,8 @@ import trio
 
 KILL_AFTER_S = 2.0  # a child that ignores SIGTERM for this long at the end is killed
 FIRST_PORT = 10_000  # below it are the ports of well-known programs
-_DICE = random.SystemRandom()  # many processes look for a port at the same time
+# Many processes look for a port at the same time: each goes on from a place of its own.
+_TURNS = itertools.count(os.getpid() * 1_009)
 OUTPUT_LINES = 100_000  # kept of a child's output; more would be a runaway log
 
 
@@ -28,10 +29,10 @@ def free_port() -> int:
     """Return a port that nobody has just now, and that the kernel gives to no client.
 
     A port that the kernel chose may be some client's before the server listens that is
-    told of it.
+    told of it; one that is chosen at random, some other server's that starts now.
     """
     while True:
-        port = _DICE.randrange(FIRST_PORT, _first_of_clients())
+        port = FIRST_PORT + next(_TURNS) % (_first_of_clients() - FIRST_PORT)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))
             return port
