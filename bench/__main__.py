@@ -27,6 +27,7 @@ from bench.rows import ROWS
 from bench.rows.row import Row
 
 PLOTS = Path("docs/performance")
+APART = ("streams", "pythons")  # rows that are no part of `all`
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--json", type=Path)
         if name == "streams":
             one.add_argument("--plots", type=Path, default=PLOTS)
-    every = rows.add_parser("all", help="every row but the plots, with usual sizes")
+    every = rows.add_parser("all", help=f"all rows but {' and '.join(APART)}")
     every.add_argument("--json", type=Path)
     every.add_argument("--document", type=Path)
     return made
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 def chosen(arguments: argparse.Namespace) -> list[Row]:
     """Return the rows to run."""
     if arguments.row == "all":
-        return [row() for name, row in ROWS.items() if name != "streams"]
+        return [row() for name, row in ROWS.items() if name not in APART]
     sizes = vars(arguments)
     kind = ROWS[arguments.row]
     names = [size.name for size in dataclasses.fields(kind)]  # type: ignore[arg-type]

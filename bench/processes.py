@@ -101,13 +101,14 @@ def gateway(
     *,
     workers: int = 1,
     cores: set[int] = GATEWAY_CORE,
+    python: str = sys.executable,
     **settings: str,
 ) -> Iterator[tuple[Process, Target]]:
     """Run a gateway in front of an upstream: `ours`, `naive` or `aiohttp`."""
     port = free_port()
     base_url = f"http://127.0.0.1:{source.port}/api/v1"
     if name == "ours":
-        command = [sys.executable, "-m", "trio_ai_stream", "serve"]
+        command = [python, "-m", "trio_ai_stream", "serve"]
         environment = {
             **_SETTINGS,
             "OPENROUTER_BASE_URL": base_url,
@@ -117,12 +118,12 @@ def gateway(
         }
         target = Target(name, port)
     elif name == "aiohttp":
-        command = [sys.executable, "-m", "bench.aiohttp_relay", str(port)]
+        command = [python, "-m", "bench.aiohttp_relay", str(port)]
         environment = {"UPSTREAM_URL": base_url}
         target = Target(name, port)
     else:
         bind = f"127.0.0.1:{port}"
-        command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-b", bind, _NAIVE]
+        command = [python, "-m", "hypercorn", "-k", "trio", "-b", bind, _NAIVE]
         command += ["-w", str(workers), "--log-level", "WARNING"]
         environment = {"UPSTREAM_URL": base_url}
         target = Target(name, port, mark=b'"type": "content"')

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from scripts.json_schemas import components
 from scripts.log_records import records_table, schema_file
 from trio_ai_stream.settings import Settings, describe, load_settings
 from trio_ai_stream.stream.lifecycle import RULES, TABLE, State
@@ -159,7 +159,8 @@ def record_schema() -> str:
     """Return the JSON Schema of a line of `results.jsonl`."""
     from cancel_lab.records import RunRecord
 
-    return json.dumps(msgspec.json.schema(RunRecord), indent=1) + "\n"
+    (record,), definitions = components([RunRecord], "#/$defs/{name}")
+    return json.dumps({**record, "$defs": definitions}, indent=1) + "\n"
 
 
 def checksums() -> str:

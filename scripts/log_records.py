@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
+from scripts.json_schemas import components
 from trio_ai_stream.wire.problems import Fault
 from trio_ai_stream.wire.record import Basis, Bill, Outcome
 
@@ -232,9 +233,7 @@ Level = Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITIC
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of one line of the log."""
     kinds = [kind for one in RECORDS for kind in _kinds(one).values()]
-    found, definitions = msgspec.json.schema_components(
-        kinds, ref_template="#/$defs/{name}"
-    )
+    found, definitions = components(kinds, "#/$defs/{name}")
     schemas = iter(found)
     base = {
         "time": {"type": "string", "format": "date-time"},

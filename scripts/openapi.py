@@ -16,9 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from scripts import openapi_documents
+from scripts.json_schemas import components
 from trio_ai_stream.dialects import completions, messages, plain_chat
 from trio_ai_stream.dialects.catalogue import dialect_of
 from trio_ai_stream.dialects.plain_chat import ChatRequest
@@ -203,15 +202,10 @@ def build() -> dict[str, Any]:
     for one in OPERATIONS:
         models += [model for model in (one.request, one.response) if model is not None]
         paths.setdefault(one.path, {})[one.method] = _operation(one)
-    _, schemas = msgspec.json.schema_components(
-        list(dict.fromkeys(models)), ref_template=_REF
-    )
+    _, schemas = components(dict.fromkeys(models), _REF)
     # A type cannot say that one of two fields must be there.
     either = [{"required": ["prompt"]}, {"required": ["messages"]}]
     schemas[ChatRequest.__name__]["oneOf"] = either
-    for schema in schemas.values():
-        # Python 3.13 takes the indentation away, older ones do not.
-        schema["description"] = inspect.cleandoc(schema["description"])
     return {
         "openapi": "3.1.0",
         "info": {

@@ -11,6 +11,7 @@ from bench.rows.idle import Idle
 from bench.rows.many import Many
 from bench.rows.paced import Paced
 from bench.rows.pauses import Pauses
+from bench.rows.pythons import Pythons
 from bench.rows.relay import Relay
 from bench.rows.row import Row
 from bench.rows.sparse import Sparse
@@ -31,4 +32,5 @@ ROWS: Final[dict[str, type[Row]]] = {
     "workers": Workers,
     "fairness": Fairness,
     "streams": Streams,
+    "pythons": Pythons,
 }

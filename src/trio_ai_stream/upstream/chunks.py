@@ -377,7 +377,7 @@ def _calls(value: msgspec.Raw) -> list[ToolCallPiece] | list[Progress]:
     """Return the pieces of tool calls, or progress where they are of another shape."""
     try:
         return _pieces(_decode_calls(value)) or [_PROGRESS]
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return [_PROGRESS]
 
 
