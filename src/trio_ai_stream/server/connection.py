@@ -252,11 +252,13 @@ class Connection:
             http2 = self.transport.alpn == "h2" or prior_knowledge
             self.http = self._make_protocol(self, http2)
             await self.http.received(first)
+            del first  # as `data` below
         while not self.ending:
             data = await self.transport.receive()
             if not data:
                 return
             await self.http.received(data)
+            del data  # a live stream would hold it until its client says more
 
     async def _first_bytes(self) -> bytes:
         """Return enough bytes to tell HTTP/2's preface (RFC 9113 3.4) from HTTP/1."""
