@@ -100,8 +100,9 @@ def test_terminal_events_carry_their_fields() -> None:
     assert error == {"content": "later", "request_id": "r", "type": "error",
                      "error_type": "too_many", "code": 429, "retryable": True,
                      "retry_after": 2.5}  # fmt: skip
-    (connected,) = parse(encoder.connected(model="m", upstream="simulator"))
-    assert connected["upstream"] == "simulator"
+    begins = ChatEncoder("r", model="m", upstream="simulator")
+    (connected,) = parse(begins.opening)
+    assert (connected["model"], connected["upstream"]) == ("m", "simulator")
 
 
 @given(st.lists(anything, max_size=8))

@@ -154,19 +154,32 @@ class ChatEncoder:
     every token, and a block of content is encoded in one call of msgspec's.
     """
 
+    __slots__ = (
+        "_include_reasoning",
+        "_include_tool_calls",
+        "_model",
+        "_request_id",
+        "_seam",
+        "_tail",
+        "_upstream",
+    )
+
     def __init__(
         self,
         request_id: str,
         *,
         include_reasoning: bool = False,
         include_tool_calls: bool = False,
+        model: str = "",
+        upstream: str = "",
     ) -> None:
-        self._common = b',"request_id":' + _encode(request_id) + b',"type":'
-        self._tail = self._common + b'"content"}\n\n'
+        self._tail = _common(request_id) + b'"content"}\n\n'
         self._seam = self._tail + _HEAD
+        self._request_id = request_id
         self._include_reasoning = include_reasoning
         self._include_tool_calls = include_tool_calls
-        self.opening = b""
+        self._model = model
+        self._upstream = upstream
 
     def content(self, items: Iterable[Item]) -> tuple[bytes, int]:
         """Return the frames of what the client gets of `items`, and their number."""
@@ -194,9 +207,14 @@ class ChatEncoder:
                 )
         return b"".join(frames), len(frames)
 
-    def connected(self, *, model: str, upstream: str) -> bytes:
-        """Return the first event: the stream exists, upstream has not answered yet."""
-        return self._frame("", "connected", {"model": model, "upstream": upstream})
+    @property
+    def opening(self) -> bytes:
+        """The first event: the stream exists, upstream has not answered yet.
+
+        Made anew each time, which is once: a live stream does not hold it.
+        """
+        said = {"model": self._model, "upstream": self._upstream}
+        return self._frame("", "connected", said)
 
     def heartbeat(self) -> bytes:
         """Return a comment."""
@@ -240,8 +258,13 @@ class ChatEncoder:
     def _frame(self, content: str, type_: str, more: Mapping[str, Any]) -> bytes:
         extra = _object(more)[1:] if more else b"}"
         comma = b"," if more else b""
-        head = _HEAD + json_text(content) + self._common
+        head = _HEAD + json_text(content) + _common(self._request_id)
         return head + _encode(type_) + comma + extra + b"\n\n"
+
+
+def _common(request_id: str) -> bytes:
+    """Return what stands between the content and the type of each event."""
+    return b',"request_id":' + _encode(request_id) + b',"type":'
 
 
 def parse(body: bytes, limits: RequestLimits) -> ParsedRequest:
@@ -281,13 +304,13 @@ def parse(body: bytes, limits: RequestLimits) -> ParsedRequest:
 
 def encoder(asked: ParsedRequest, request_id: str, upstream: str) -> ChatEncoder:
     """Return the encoder of one stream; its first event names model and upstream."""
-    made = ChatEncoder(
+    return ChatEncoder(
         request_id,
         include_reasoning=asked.reasoning,
         include_tool_calls=asked.tool_calls,
+        model=asked.model,
+        upstream=upstream,
     )
-    made.opening = made.connected(model=asked.model, upstream=upstream)
-    return made
 
 
 def error(problem: Problem, request_id: str) -> ErrorResponse:

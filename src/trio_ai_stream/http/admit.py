@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from loguru import logger
-
 from trio_ai_stream.admission.gate import Decision, Permit, PermitRefusal, Quota
 from trio_ai_stream.billing.spending import LIMITS_UNAVAILABLE, Spending
 from trio_ai_stream.http.auth import PROBES, check_client
@@ -24,7 +22,6 @@ from trio_ai_stream.wire.problems import (
     Problem,
     Refused,
 )
-from trio_ai_stream.wire.record import Record
 
 # Probes and scrapers must be answered when clients are refused. Whoever guesses a key
 # is counted all the same.
@@ -128,34 +125,13 @@ async def admit_stream(
     # No checkpoint from here to the end: a cancel cannot come between taking the permit
     # and handing it to the request.
 
-    traceparent = context.field(b"traceparent")
-
-    def closed(stream: Stream, record: Record) -> None:
-        services.registry.remove(stream)
-        tells = [
-            services.observe,
-            services.metrics.stream_ended,
-            services.subscribers.stream_ended,
-            services.generations.stream_ended,
-        ]
-        if services.tracer is not None:
-            span = partial(services.tracer.stream_ended, traceparent=traceparent)
-            tells.append(span)
-        for tell in tells:
-            try:
-                tell(record)
-            except Exception:  # the others must be told as well
-                logger.exception("an ending could not be told", event="callback_error")
-
-    def billed(record: Record) -> None:
-        try:
-            services.billing.stream_ended(record)
-        except Exception:  # the stream ends all the same
-            logger.exception("a bill could not be kept", event="callback_error")
-
     if services.registry.draining.is_set():
         permit.release()
         raise Refused(SHUTTING_DOWN)
+    on_close = services.on_close
+    if services.tracer is not None:
+        parent = context.field(b"traceparent")
+        on_close = partial(services.stream_closed, traceparent=parent)
     stream = Stream(
         call,
         budgets or services.budgets,
@@ -163,10 +139,10 @@ async def admit_stream(
         owner=context.client_id,
         release_permit=release_permit,
         release_body=services.bodies.hand_over(context),
-        on_close=closed,
+        on_close=on_close,
         on_gap=services.metrics.content_gap,
         estimator=services.estimator,
-        on_bill=billed,
+        on_bill=services.on_bill,
         finishing=services.registry.finishing,
     )
     services.registry.add(stream)

@@ -83,19 +83,24 @@ class ASGIConnection(TrioASGIHTTPConnection):
             event="request_started",
             method=context.method,
             path=context.path,
-            http_version=self.scope["http_version"],
+            http_version=context.http_version,
         )
         end: Outcome | None = None
         origins = services.settings.CORS_ALLOW_ORIGINS
         context.varies_by_origin = bool(origins) and "*" not in origins
         try:
             with trio.CancelScope() as client:
-                context.exchange.on_disconnect(partial(_leave, client, context))
+                context.client_scope = client
+                context.exchange.on_disconnect(context.client_left)
                 endpoint = self._direct_endpoint(context)
                 if endpoint is not None and context.exchange.reports_disconnect:
                     run = await self._open(endpoint, context, receive, send)
                     if run is not None:
-                        await run(send, STREAM_HEADERS)
+                        answer = run(send, STREAM_HEADERS)
+                        # A stream outlives what has begun it.
+                        del run
+                        scope.clear()
+                        await answer
                 else:
                     await self._answer_listening(endpoint, context, receive, send)
         except Exception:
@@ -124,8 +129,7 @@ class ASGIConnection(TrioASGIHTTPConnection):
     ) -> None:
         """Answer with a task beside it that receives what the client says."""
         async with trio.open_nursery() as nursery:
-            client = nursery.cancel_scope
-            listen = partial(self._listen, client, context, receive)
+            listen = partial(self._listen, context, receive)
             if endpoint is None:
                 request = self._create_request_from_scope(send)
                 if context.exchange.limits_body_time:
@@ -142,14 +146,10 @@ class ASGIConnection(TrioASGIHTTPConnection):
                 run = await self._open(endpoint, context, receive, send, after_body)
                 if run is not None:
                     await run(send, STREAM_HEADERS)
-            client.cancel(reason="response sent")
+            nursery.cancel_scope.cancel(reason="response sent")
 
     async def _listen(
-        self,
-        client: trio.CancelScope,
-        context: RequestContext,
-        receive: Receive,
-        body: Body | None = None,
+        self, context: RequestContext, receive: Receive, body: Body | None = None
     ) -> None:
         """Feed Quart the request's body, if it has one; wait for the client to go."""
         while (message := await receive())["type"] == "http.request":
@@ -162,7 +162,7 @@ class ASGIConnection(TrioASGIHTTPConnection):
                     body.set_complete()
                 if not message["more_body"]:
                     body.set_complete()
-        _leave(client, context)
+        context.client_left()
 
     async def _open(
         self,
@@ -220,25 +220,11 @@ class ASGIConnection(TrioASGIHTTPConnection):
             event="request_ended",
             method=context.method,
             path=context.path,
-            http_version=self.scope["http_version"],
+            http_version=context.http_version,
             status=context.status,
             client=shown_client(context.client_id, settings.LOG_CLIENTS),
             duration_ms=round(1000 * (trio.current_time() - context.began_at), 3),
         )
-
-
-def _leave(client: trio.CancelScope, context: RequestContext) -> None:
-    """End what the request does: its client is gone. Synchronous.
-
-    The connection to upstream is closed before this returns, whether upstream has
-    answered or not; one that is being made is given up as the cancel reaches it.
-    """
-    stalled = context.exchange.stalled
-    outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
-    context.left = outcome
-    if context.stream is not None:
-        context.stream.end(outcome)
-    client.cancel(reason=outcome.value)
 
 
 GRACE_FIELDS: Final = ("X-Stream-Grace", "X-Stream-Resume")

@@ -109,6 +109,7 @@ class ASGIWriter:
         own = [(k.lower().encode("ascii"), v.encode("ascii")) for k, v in said]
         headers = [*self._headers, *own]
         complete_headers(headers, self._context)
+        self._context.decision = None  # it has been said
         await self._send(
             {"type": "http.response.start", "status": status, "headers": headers}
         )

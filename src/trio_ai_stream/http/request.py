@@ -48,8 +48,10 @@ class RequestContext:
         "began_at",
         "body_bytes",
         "client_id",
+        "client_scope",
         "decision",
         "exchange",
+        "http_version",
         "keeps_id",
         "left",
         "limits",
@@ -67,6 +69,7 @@ class RequestContext:
     def __init__(self, scope: dict[str, Any], request_id: str) -> None:
         self.scope = scope
         self.method: str = scope["method"]
+        self.http_version: str = scope.get("http_version", "")
         # Quart's routes pass over slashes in front as well (a base URL with one more).
         self.path: str = "/" + scope["path"].lstrip("/")
         self.request_id = request_id
@@ -77,6 +80,7 @@ class RequestContext:
         self.body_bytes = 0
         self.left: Outcome | None = None  # how its client did, once it is gone
         self.client_id = ""
+        self.client_scope: trio.CancelScope | None = None  # around all that it does
         self.role: Role | None = None
         self.limits: NamedKey | None = None  # of a key that has a name
         self.decision: Decision | None = None
@@ -101,7 +105,21 @@ class RequestContext:
         """Take it and its id out again: with the scope it would be a cycle."""
         if not self.keeps_id:
             taken.discard(self.request_id)
-        del self.scope[_KEY]
+        self.scope.pop(_KEY, None)
+
+    def client_left(self) -> None:
+        """End what the request does: its client is gone. Synchronous.
+
+        The connection to upstream is closed before this returns, whether upstream has
+        answered or not; one that is being made is given up as the cancel reaches it.
+        """
+        stalled = self.exchange.stalled
+        outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
+        self.left = outcome
+        if self.stream is not None:
+            self.stream.end(outcome)
+        if self.client_scope is not None:
+            self.client_scope.cancel(reason=outcome.value)
 
     @classmethod
     def current(cls) -> RequestContext:

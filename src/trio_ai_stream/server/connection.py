@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from math import inf
 from typing import Any, Final, Literal, Protocol
 
@@ -96,6 +97,10 @@ _EXPIRED: Final[dict[Phase, Intervention]] = {
 """What is counted when a deadline has passed."""
 
 
+# Trio would make a text of it for each task, and keep it.
+_EXCHANGE: Final = "trio_ai_stream.server.http_stream.HTTPStream.run"
+
+
 class HTTPProtocol(Protocol):
     """HTTP/1.1 or HTTP/2 on a connection."""
 
@@ -138,13 +143,38 @@ class ConnectionOwner(Protocol):
     def exchange_ends(self) -> None:
         """Count an exchange out."""
 
+    def connection_ends(self, connection: Connection) -> None:
+        """Count a connection out; it is closed."""
+
 
 class Connection:
     """A connection from its accept to its end.
 
     :ivar client: the peer's address as ASGI has it; None on a Unix socket.
-    :ivar live: the requests whose application runs.
+    :ivar live: the requests whose application runs; mostly one.
     """
+
+    __slots__ = (
+        "_due",
+        "_gone",
+        "_lingering",
+        "_make_protocol",
+        "_reading",
+        "app",
+        "client",
+        "config",
+        "ending",
+        "http",
+        "limits",
+        "live",
+        "nursery",
+        "phase",
+        "requests",
+        "server",
+        "spare",
+        "transport",
+        "worker",
+    )
 
     def __init__(
         self,
@@ -170,11 +200,11 @@ class Connection:
         self.transport = transport
         sock, family = transport.sock, transport.family
         self.client = parse_socket_addr(family, sock.getpeername())
-        self.server = parse_socket_addr(family, sock.getsockname())
+        self.server = _shared(parse_socket_addr(family, sock.getsockname()))
         self.nursery = nursery
         self.http: HTTPProtocol | None = None
         self.phase = Phase.HANDSHAKE
-        self.live: set[LiveExchange] = set()
+        self.live: list[LiveExchange] = []
         self.requests = 0
         self.ending = False
         self._make_protocol = make_protocol
@@ -203,13 +233,19 @@ class Connection:
             event = {"event": "connection_error"}
             log.exception(text, self, exc_info=group, extra=event)
         finally:
-            self.transport.close()
-            # Reference cycles; without them the memory is back at once.
-            self.transport.on_broken = None
-            if self.http is not None:
-                self.http.close()
-            self.http = None
-            self.live.clear()
+            try:
+                self._close()
+            finally:
+                self.worker.connection_ends(self)
+
+    def _close(self) -> None:
+        self.transport.close()
+        # Reference cycles; without them the memory is back at once.
+        self.transport.on_broken = None
+        if self.http is not None:
+            self.http.close()
+        self.http = None
+        self.live.clear()
 
     async def _serve(self) -> None:
         """Read until an end of the connection, then leave it politely."""
@@ -219,7 +255,13 @@ class Connection:
             self.await_within(Phase.HEAD, self.limits.head_read_s)
         while not self.ending:
             with self._reading:
-                await self._read()
+                live = self.http is not None or await self._begin()
+                while live and not self.ending:
+                    data = await self.transport.receive()
+                    live = bool(data)
+                    if self.http is not None and live:
+                        await self.http.received(data)
+                    del data  # it would be held until the client says more
                 if not self.ending:
                     self.lost()
             if not self.ending:
@@ -234,31 +276,24 @@ class Connection:
             elif self.live or self.transport.pending:
                 self.transport.finish_writing()  # closing says it to all others
 
-    async def _read(self) -> None:
-        """Read until the client's end, or ours."""
+    async def _begin(self) -> bool:
+        """Shake hands, and find out which HTTP is spoken; False: the client is gone."""
         if self.phase is Phase.HANDSHAKE:
             try:
                 await self.transport.handshake()
             except (ssl.SSLError, OSError):
                 self.intervened("handshake_failed")
-                return
+                return False
             self.await_within(Phase.HEAD, self.limits.head_read_s)
-        if self.http is None:
-            first = await self._first_bytes()
-            if not first:
-                return
-            # Over TLS only ALPN decides (RFC 9113 3.2, 3.3).
-            prior_knowledge = not self.transport.tls and first.startswith(_PREFACE)
-            http2 = self.transport.alpn == "h2" or prior_knowledge
-            self.http = self._make_protocol(self, http2)
-            await self.http.received(first)
-            del first  # as `data` below
-        while not self.ending:
-            data = await self.transport.receive()
-            if not data:
-                return
-            await self.http.received(data)
-            del data  # a live stream would hold it until its client says more
+        first = await self._first_bytes()
+        if not first:
+            return False
+        # Over TLS only ALPN decides (RFC 9113 3.2, 3.3).
+        prior_knowledge = not self.transport.tls and first.startswith(_PREFACE)
+        http2 = self.transport.alpn == "h2" or prior_knowledge
+        self.http = self._make_protocol(self, http2)
+        await self.http.received(first)
+        return True
 
     async def _first_bytes(self) -> bytes:
         """Return enough bytes to tell HTTP/2's preface (RFC 9113 3.4) from HTTP/1."""
@@ -298,16 +333,17 @@ class Connection:
 
     def exchange_begins(self, exchange: LiveExchange) -> None:
         """Start the application for `exchange`."""
-        self.live.add(exchange)
+        self.live.append(exchange)
         self.requests += 1
         self.worker.exchange_begins()
-        self.nursery.start_soon(exchange.run)
+        self.nursery.start_soon(exchange.run, name=_EXCHANGE)
         if self._gone:  # found by the write of "100 Continue", just before
             exchange.disconnect(stalled=self.transport.stalled)
 
     def exchange_ends(self, exchange: LiveExchange) -> None:
         """Take note that the application's call has ended."""
-        self.live.discard(exchange)
+        if exchange in self.live:
+            self.live.remove(exchange)
         self.worker.exchange_ends()
 
     def end(self, *, lingering: bool) -> None:
@@ -365,3 +401,9 @@ class Connection:
     def intervened(self, kind: Intervention) -> None:
         """Count an intervention."""
         self.worker.tally.interventions[kind] += 1
+
+
+@lru_cache(maxsize=16)
+def _shared(address: tuple[str, int] | None) -> tuple[str, int] | None:
+    """Return an address of ours, the same object for all connections."""
+    return address

@@ -46,6 +46,23 @@ class FramingError(RuntimeError):
 class HTTP1:
     """One connection's HTTP/1.1."""
 
+    __slots__ = (
+        "_ahead_bytes",
+        "_begun",
+        "_chunked",
+        "_held",
+        "_left",
+        "_parser",
+        "_persists",
+        "_resumed",
+        "_version",
+        "_whole",
+        "config",
+        "limits",
+        "owner",
+        "stream",
+    )
+
     def __init__(self, owner: Connection) -> None:
         self.owner = owner
         self.config = owner.config
@@ -119,8 +136,8 @@ class HTTP1:
             return
         if request.expects_continue:
             self.owner.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.stream = HTTPStream(self.owner, self, head)
-        self.stream.begin(request.version)
+        self.stream = HTTPStream(self.owner, self)
+        self.stream.begin(head, request.version)
 
     def _refuse(self, status: int) -> None:
         """Answer with `status` if a response may still begin; end the connection."""
@@ -212,7 +229,7 @@ class HTTP1:
                 length = value
                 if not length.isdigit():
                     raise FramingError("expected digits as Content-Length")
-        to_head = stream.head.method == "HEAD"
+        to_head = stream.method == "HEAD"
         if to_head or status in _NO_BODY:
             self._left = 0
         elif length is not None:

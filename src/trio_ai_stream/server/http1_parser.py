@@ -28,6 +28,7 @@ _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[^\0\r\n]*+)?[ \t]*\r\
 # What may still become one.
 _PART_OF_LINE: Final = re.compile(rb"[^\0\r\n]*+\r?\Z")
 _LAST: Final = re.compile(rb"\r?\n|\r?\Z")
+_VERSIONS: Final = {b"1.0": "1.0", b"1.1": "1.1"}
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -246,7 +247,7 @@ def _read_head(head: bytes) -> Request:
     if found is None:
         raise BadRequestError(400)
     method, target, version = found.groups()
-    if version not in {b"1.0", b"1.1"}:
+    if version not in _VERSIONS:
         raise BadRequestError(505)
     headers = _read_fields(lines)
     lengths, codings, hosts = [], [], 0
@@ -270,7 +271,7 @@ def _read_head(head: bytes) -> Request:
     return Request(
         method=method,
         target=target,
-        version=version.decode("ascii"),
+        version=_VERSIONS[version],
         headers=headers,
         length=_body_length(lengths, codings, version),
         persists=persists,

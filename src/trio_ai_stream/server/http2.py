@@ -38,7 +38,7 @@ from trio_ai_stream.server.http2_head import (
     read_head,
     validate_trailers,
 )
-from trio_ai_stream.server.http_stream import Headers, HTTPStream, RequestHead
+from trio_ai_stream.server.http_stream import Headers, HTTPStream
 from trio_ai_stream.server.limits import Budget
 
 log: Final = logging.getLogger("trio_ai_stream.server")
@@ -52,8 +52,8 @@ _SMALL_CREDIT_BYTES: Final = 16
 class HTTP2Stream(HTTPStream):
     """A request over HTTP/2, with its flow control."""
 
-    def __init__(self, http2: HTTP2, stream_id: int, head: RequestHead) -> None:
-        super().__init__(http2.owner, http2, head)
+    def __init__(self, http2: HTTP2, stream_id: int) -> None:
+        super().__init__(http2.owner, http2)
         self.stream_id = stream_id
         self.inbox.on_taken = partial(http2.acknowledge, self)
         # Body bytes that the client has not been given credit for yet.
@@ -215,13 +215,13 @@ class HTTP2:
         if event.stream_ended is not None and length:
             self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
             return False
-        stream = HTTP2Stream(self, stream_id, head)
+        stream = HTTP2Stream(self, stream_id)
         stream.missing_bytes = length
         self.open[stream_id] = stream
         if event.stream_ended is None and expects_continue(head.headers):
             with suppress(ProtocolError):  # reset by what came right behind it
                 self.connection.send_headers(stream_id, [(b":status", b"100")])
-        stream.begin("2")
+        stream.begin(head, "2")
         if self.owner.last_request:
             self.go_away(ErrorCodes.NO_ERROR)
         return True
@@ -388,7 +388,7 @@ class HTTP2:
             return
         fields = [(b":status", b"%d" % status), *headers]
         fields += self.config.response_headers("h2")
-        has_body = stream.head.method != "HEAD"
+        has_body = stream.method != "HEAD"
         try:
             self.connection.send_headers(stream.stream_id, fields)
             stream.response_begins(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import time
@@ -132,7 +133,7 @@ def make_head(
         return 400
     if config.server_names and host.decode("ascii") not in config.server_names:
         return 421
-    return RequestHead(method.decode("ascii"), target, headers)
+    return RequestHead(sys.intern(method.decode("ascii")), target, headers)
 
 
 class Inbox:
@@ -267,14 +268,34 @@ class ResponseWriter(Protocol):
 
 
 class HTTPStream:
-    """A request, its response, and the call of the application."""
+    """A request, its response, and the call of the application.
 
-    def __init__(
-        self, connection: Connection, writer: ResponseWriter, head: RequestHead
-    ) -> None:
+    What the request said is in its ASGI scope alone, so an application that has read it
+    may let go of it: `scope.clear()`.
+    """
+
+    __slots__ = (
+        "_logged",
+        "_scope",
+        "_start_time",
+        "_status",
+        "begun",
+        "body_deadline",
+        "closed",
+        "connection",
+        "exchange",
+        "finished",
+        "inbox",
+        "method",
+        "request_ended",
+        "write",
+        "writer",
+    )
+
+    def __init__(self, connection: Connection, writer: ResponseWriter) -> None:
         self.connection = connection
         self.writer = writer
-        self.head = head
+        self.method = ""
         self.exchange = Exchange(
             reports_disconnect=True,
             limits_body_time=True,
@@ -293,30 +314,34 @@ class HTTPStream:
         # When it is due; each byte of the body puts it off.
         self.body_deadline = trio.current_time() + connection.limits.body_read_s
         self._scope: Message = {}
+        self._logged: Any = None  # the scope for an access log, where there is one
         self._status = 0
         self._start_time = 0.0
 
-    def begin(self, http_version: str) -> None:
+    def begin(self, head: RequestHead, http_version: str) -> None:
         """Start the application."""
-        path, _, query = self.head.target.partition(b"?")
+        path, _, query = head.target.partition(b"?")
         connection = self.connection
+        self.method = head.method
         self._start_time = time()
         self._scope = {
             "type": "http",
             "http_version": http_version,
             "asgi": _ASGI,
-            "method": self.head.method,
+            "method": head.method,
             "scheme": "https" if connection.transport.tls else "http",
             "path": unquote(path.decode("ascii")),
             "raw_path": path,
             "query_string": query,
             "root_path": connection.config.root_path,
-            "headers": self.head.headers,
+            "headers": head.headers,
             "client": connection.client,
             "server": connection.server,
             "state": connection.worker.state.copy(),
             "extensions": {EXTENSION: self.exchange},
         }
+        if connection.config.log.access_logger is not None:
+            self._logged = dict(self._scope)
         connection.exchange_begins(self)
 
     def body_came(self, data: bytes) -> None:
@@ -373,7 +398,7 @@ class HTTPStream:
             return
         kind = message["type"]
         if kind == "http.response.body" and self.begun and not self.finished:
-            more = message.get("more_body", False) and self.head.method != "HEAD"
+            more = message.get("more_body", False) and self.method != "HEAD"
             body = message.get("body", b"")
             if more and self.write is not None:
                 if body:
@@ -381,7 +406,7 @@ class HTTPStream:
                 else:
                     await trio.lowlevel.checkpoint()
                 return
-            if body and not suppress_body(self.head.method, self._status):
+            if body and not suppress_body(self.method, self._status):
                 await self.writer.send_body(self, bytes(body), flush=more)
             if not more:
                 await self._end()
@@ -393,7 +418,7 @@ class HTTPStream:
             await self.writer.send_head(self, self._status, headers, flush=flush)
             if self.write is not None:
                 return  # it was written, and there is only one
-            if self.head.method == "HEAD" and not self.closed:
+            if self.method == "HEAD" and not self.closed:
                 # Complete with its head; the body would be made for nobody.
                 await self._end()
                 self.writer.response_over(self)
@@ -416,10 +441,11 @@ class HTTPStream:
     async def _end(self) -> None:
         await self.writer.send_end(self)
         self.finished = True
-        response: Any = {"status": self._status, "headers": ()}
-        await self.connection.config.log.access(
-            cast("Any", self._scope), response, time() - self._start_time
-        )
+        if self._logged is not None:
+            response: Any = {"status": self._status, "headers": ()}
+            await self.connection.config.log.access(
+                self._logged, response, time() - self._start_time
+            )
 
     async def end_written(self) -> None:
         """Wait until the response, whose end was written, is with the kernel."""

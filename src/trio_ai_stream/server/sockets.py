@@ -181,6 +181,19 @@ class ClientTransport:
     the connection is aborted.
     """
 
+    __slots__ = (
+        "_flushing",
+        "_fresh",
+        "_sends",
+        "broken",
+        "family",
+        "limits",
+        "on_broken",
+        "overflowed",
+        "pending",
+        "sock",
+        "stalled",
+    )
     alpn: str | None = None
     tls = False
 

@@ -51,6 +51,8 @@ _RESERVED: Final = 8
 _SLICE: Final = 100
 # How often progress is looked for while terminal events go out.
 _LOOK_S: Final = 0.05
+# Trio would make a text of it for each task, and keep it.
+_CONNECTION: Final = "trio_ai_stream.server.connection.Connection.run"
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n"
     b"retry-after: 1\r\nconnection: close\r\n\r\n"
@@ -285,7 +287,9 @@ class Worker:
                     self, transport, _make_protocol, nursery, spare=spare
                 )
                 self.connections[connection] = None
-                nursery.start_soon(self._serve, connection)
+                self.tally.connections_open += 1
+                self.tally.connections_total += 1
+                nursery.start_soon(connection.run, name=_CONNECTION)
         finally:
             if connection is None:
                 sock.close()
@@ -301,17 +305,6 @@ class Worker:
                 connection.abort()
                 return True
         return False
-
-    async def _serve(self, connection: Connection) -> None:
-        self.tally.connections_open += 1
-        self.tally.connections_total += 1
-        try:
-            await connection.run()
-        finally:
-            self.connections.pop(connection, None)
-            self.tally.connections_open -= 1
-            if connection.spare:
-                self.reserve.restore()
 
     async def _drain(self, listeners: Sequence[Listener]) -> None:
         limits = self.limits
@@ -408,6 +401,13 @@ class Worker:
         self._requests += 1
         if self._requests > self._most_requests:
             self.shutdown.request()
+
+    def connection_ends(self, connection: Connection) -> None:
+        """Count a connection out; it is closed."""
+        self.connections.pop(connection, None)
+        self.tally.connections_open -= 1
+        if connection.spare:
+            self.reserve.restore()
 
     def exchange_ends(self) -> None:
         """Count an exchange out."""

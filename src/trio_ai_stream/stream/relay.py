@@ -9,7 +9,7 @@ the server's `send` either completes or the connection is gone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import trio
 
@@ -146,7 +146,7 @@ class _Conversation:
         if first.cancelled_caught:
             raise EndStream(Outcome.FIRST_TOKEN_TIMEOUT)
         stream.release_body()  # an answer that has begun is not asked for again
-        del stream.scopes["first_token"]
+        del stream.scopes["first_token"], first  # the scope is over, the stream is not
         with trio.CancelScope() as idle:
             self.timers.idle_scope = stream.scopes["idle"] = idle
             await self._relay(response, until_begun=False)
@@ -175,6 +175,7 @@ class _Conversation:
                     if stream.ending is not None:
                         raise
                 self.graced = False
+            self.timers.waiting_since = None
             if items is None:  # the time is over, or the connection is
                 return
             await self._pass(items)
@@ -249,6 +250,7 @@ class _Conversation:
         transcript = self.transcript
         while not (transcript.complete or transcript.whole):
             items = await self._receive(response)
+            self.timers.waiting_since = None
             if items is None:
                 transcript.end()
             else:
@@ -256,14 +258,13 @@ class _Conversation:
             if until_begun and transcript.begun:
                 return
 
-    async def _receive(self, response: UpstreamResponse) -> Sequence[Item] | None:
+    def _receive(self, response: UpstreamResponse) -> Awaitable[Sequence[Item] | None]:
+        """Begin to wait; every live stream would hold the frame of a coroutine."""
         stream = self.stream
         if stream.ending is not None:  # it came while this task was due to run
             raise EndStream(stream.ending.outcome)
         self.timers.waiting_since = trio.current_time()
-        items = await response.receive()
-        self.timers.waiting_since = None
-        return items
+        return response.receive()
 
     async def _pass(self, items: Sequence[Item]) -> None:
         stream, timers, transcript = self.stream, self.timers, self.transcript

@@ -145,14 +145,14 @@ _REQUEST: Final = (
     Mutant(
         "gone-unheard",
         "the client's going is recorded, and nothing is cancelled",
-        "http.application:_leave",
-        "_1.cancel(...)",
+        "RequestContext.client_left",
+        "self.client_scope.cancel(...)",
     ),
     Mutant(
         "stall-unrecorded",
         "a client that stalled is recorded like one that left",
-        "http.application:_leave",
-        "_1.stream.end(_2)",
+        "RequestContext.client_left",
+        "self.stream.end(_1)",
     ),
     Mutant(
         "gone-untold",
@@ -310,8 +310,8 @@ _COUNTS: Final = (
     Mutant(
         "entry-kept",
         "the registry keeps a stream that is over",
-        "admit_stream.closed",
-        "_1.registry.remove(_2)",
+        "Services.stream_closed",
+        "self.registry.remove(_1)",
     ),
     Mutant(
         "first-token-ignored",

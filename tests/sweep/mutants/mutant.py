@@ -42,7 +42,7 @@ class Mutant:
 
     `function` is the end of its qualified name, as long as it must be to be the only
     one in the package: `_exchange_large`, `Stream.end`; or with the end of its module's
-    name before it: `http.application:_leave`.
+    name before it: `relay:_attempt`.
     """
 
     name: str

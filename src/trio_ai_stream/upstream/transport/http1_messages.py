@@ -328,7 +328,7 @@ class ResponseParser:
         assert self.head is not None
         head = self.head
         self.head = ResponseHead(head.status, head.reason, head.http_version, [])
-        self._fields = []
+        self._fields = self.trailers  # what comes behind a head is one
         return head
 
     def release(self) -> None:
