@@ -39,6 +39,7 @@ TINY = {
                  "--settle-s", "0.1"],
     "streams": ["--most", "1", "--events", "30", "--period-ms", "20",
                 "--burst-events", "40"],
+    "pythons": ["--rounds", "1", "--requests", "2", "--idle", "3"],
 }  # fmt: skip
 
 
