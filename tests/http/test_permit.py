@@ -36,7 +36,7 @@ async def test_no_permit_is_held_when_the_last_bytes_leave(
             held.append(w.permits.statistics().held)
             await trio.lowlevel.checkpoint()
 
-        await w.app(Visit(w.app, path, data).scope, receive, send)  # type: ignore[arg-type]
+        await w.app(Visit(w.app, path, data).scope, receive, send)
         *_, last = held
         assert last == 0
         assert w.permits.statistics().granted == 1

@@ -39,6 +39,11 @@ class ServerProcess:
         self.url = until(self._address)
 
     @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """All that has been logged so far."""
         return self._log.read_text()

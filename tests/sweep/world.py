@@ -313,7 +313,7 @@ class World:
                 raise RuntimeError(f"lifespan: {message}")
 
         scope: Any = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
-        await self.app(scope, receive, send)  # type: ignore[arg-type]
+        await self.app(scope, receive, send)
 
     async def _exchange(self, client: Client) -> None:
         """Make a request and wait for its end."""

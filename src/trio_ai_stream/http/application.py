@@ -75,8 +75,9 @@ class ASGIConnection(TrioASGIHTTPConnection):
     async def __call__(self, receive: Receive, send: Send) -> None:
         """Handle the request; ends early when the client goes away."""
         services = self._services
-        scope = cast("dict[str, Any]", self.scope)
-        context = RequestContext.enter(scope, services.request_ids)
+        context = RequestContext.enter(
+            cast("dict[str, Any]", self.scope), services.request_ids
+        )
         token = REQUEST_ID.set(context.request_id)
         logger.debug(
             "request started",
@@ -98,8 +99,8 @@ class ASGIConnection(TrioASGIHTTPConnection):
                     if run is not None:
                         answer = run(send, STREAM_HEADERS)
                         # A stream outlives what has begun it.
-                        del run
-                        scope.clear()
+                        del run, self.scope
+                        context.release_scope()
                         await answer
                 else:
                     await self._answer_listening(endpoint, context, receive, send)
@@ -327,6 +328,12 @@ class Application(QuartTrio):
                 allow_headers="*",  # SDKs send many of their own: x-stainless-*
                 expose_headers=["X-Request-ID", *GRACE_FIELDS, *FIELDS],
             )
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Call the application, and leave the scope to what it calls."""
+        answer = self.asgi_app(scope, receive, send)
+        del scope
+        await answer
 
     def asgi_app(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:  # type: ignore[override]
         """Call the connection of a request: Quart's own, but for a frame on the stack.

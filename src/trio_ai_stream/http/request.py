@@ -41,6 +41,10 @@ class Held(Protocol):
         ...
 
 
+# What the scope of a request is after its release: one for all of them.
+_RELEASED: Final[dict[str, Any]] = {"headers": ()}
+
+
 class RequestContext:
     """One request; it holds the stream that it starts, so its end is the stream's."""
 
@@ -105,7 +109,12 @@ class RequestContext:
         """Take it and its id out again: with the scope it would be a cycle."""
         if not self.keeps_id:
             taken.discard(self.request_id)
+        self.release_scope()
+
+    def release_scope(self) -> None:
+        """Let go of what the request said; idempotent. Its headers are read before."""
         self.scope.pop(_KEY, None)
+        self.scope = _RELEASED
 
     def client_left(self) -> None:
         """End what the request does: its client is gone. Synchronous.

@@ -270,8 +270,8 @@ class ResponseWriter(Protocol):
 class HTTPStream:
     """A request, its response, and the call of the application.
 
-    What the request said is in its ASGI scope alone, so an application that has read it
-    may let go of it: `scope.clear()`.
+    What the request said is in its ASGI scope alone, which is the application's once it
+    has been called.
     """
 
     __slots__ = (
@@ -313,8 +313,8 @@ class HTTPStream:
         self.request_ended = False
         # When it is due; each byte of the body puts it off.
         self.body_deadline = trio.current_time() + connection.limits.body_read_s
-        self._scope: Message = {}
-        self._logged: Any = None  # the scope for an access log, where there is one
+        self._scope: Message | None = None
+        self._logged: Any = None  # the scope, for an access log, where there is one
         self._status = 0
         self._start_time = 0.0
 
@@ -341,7 +341,7 @@ class HTTPStream:
             "extensions": {EXTENSION: self.exchange},
         }
         if connection.config.log.access_logger is not None:
-            self._logged = dict(self._scope)
+            self._logged = self._scope
         connection.exchange_begins(self)
 
     def body_came(self, data: bytes) -> None:
@@ -353,13 +353,7 @@ class HTTPStream:
         """Call the application; whatever it raises ends this exchange only."""
         try:
             try:
-                await self.connection.app(
-                    cast("Any", self._scope),
-                    cast("Any", self.inbox.receive),
-                    cast("Any", self.send),
-                    trio.to_thread.run_sync,
-                    trio.from_thread.run,
-                )
+                await self._call()
             except* Exception as group:
                 self._failed("the application failed on %s", "application_error", group)
             if not self.closed:
@@ -367,6 +361,17 @@ class HTTPStream:
         finally:
             self.inbox.close()
             self.connection.exchange_ends(self)
+
+    def _call(self) -> Awaitable[None]:
+        """Call the application, and leave the scope to it."""
+        scope, self._scope = self._scope, None
+        return self.connection.app(
+            cast("Any", scope),
+            cast("Any", self.inbox.receive),
+            cast("Any", self.send),
+            trio.to_thread.run_sync,
+            trio.from_thread.run,
+        )
 
     async def _finish(self) -> None:
         """End a response that the application has left open, or never begun."""
