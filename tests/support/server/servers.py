@@ -41,6 +41,11 @@ class ServerProcess:
     workers: list[int] = field(default_factory=list)
 
     @property
+    def living(self) -> list[int]:
+        """The workers that have not ended."""
+        return [pid for pid in self.workers if Path(f"/proc/{pid}").exists()]
+
+    @property
     def alive(self) -> bool:
         """Whether the command still runs."""
         return self.process.poll() is None
