@@ -58,6 +58,15 @@ class Billing:
 
     def stream_ended(self, record: Record) -> None:
         """Take the bill of an ended stream; never waits."""
+        settled = record.bill.basis is not Basis.ESTIMATED
+        spends = record.owner.startswith("name:") or self.shared_usage is not None
+        if spends or not settled or self.ledger is not None:
+            self._keep(record, spends=spends)
+        if settled:
+            self._metrics.stream_billed(record.outcome.value, record.bill)
+
+    def _keep(self, record: Record, *, spends: bool) -> None:
+        """Give a row of the bill to whoever works with one."""
         row = row_of(
             record,
             key=self.key_name(record.owner),
@@ -66,14 +75,12 @@ class Billing:
         )
         if self.ledger is not None:
             self.ledger.put(row)
-        if record.owner.startswith("name:") or self.shared_usage is not None:
+        if spends:
             self.spending.stream_ended(row)
-        if not row.open:
-            self._metrics.stream_billed(row.outcome, row.bill)
-            return
-        if not self.reconciler.put(row):
-            self._metrics.bill_dropped()
-        self._metrics.bills_open(len(self.reconciler))
+        if row.open:
+            if not self.reconciler.put(row):
+                self._metrics.bill_dropped()
+            self._metrics.bills_open(len(self.reconciler))
 
     async def run(
         self,

@@ -18,6 +18,7 @@ import trio
 from hypercorn.config import Config, Sockets
 
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.turns import Turns
 
 # Out of descriptors or memory: what ends gives some back.
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -193,13 +194,15 @@ class ClientTransport:
         "pending",
         "sock",
         "stalled",
+        "turns",
     )
     alpn: str | None = None
     tls = False
 
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+    def __init__(self, sock: socket.socket, limits: Limits, turns: Turns) -> None:
         self.sock = sock
         self.limits = limits
+        self.turns = turns
         # Called once, when a read or a write has found that the client is gone.
         self.on_broken: Callable[[], None] | None = None
         self.pending = bytearray()
@@ -308,6 +311,8 @@ class ClientTransport:
                     self._fresh = False
                 else:
                     await trio.lowlevel.wait_readable(self.sock)
+                    if self.turns.crowded():
+                        await self.turns.stand_in_line()
                 return self.sock.recv(RECEIVE_BYTES)
             except (BlockingIOError, InterruptedError):
                 continue

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.sockets import RECEIVE_BYTES, ClientTransport
+from trio_ai_stream.server.turns import Turns
 
 
 class TLSTransport(ClientTransport):
@@ -20,9 +21,9 @@ class TLSTransport(ClientTransport):
     tls = True
 
     def __init__(
-        self, sock: socket.socket, limits: Limits, context: ssl.SSLContext
+        self, sock: socket.socket, limits: Limits, turns: Turns, context: ssl.SSLContext
     ) -> None:
-        super().__init__(sock, limits)
+        super().__init__(sock, limits, turns)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)

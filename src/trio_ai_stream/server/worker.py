@@ -36,6 +36,7 @@ from trio_ai_stream.server.sockets import (
     Reserve,
 )
 from trio_ai_stream.server.tls import TLSTransport
+from trio_ai_stream.server.turns import Turns
 
 log: Final = logging.getLogger("trio_ai_stream.server")
 
@@ -185,6 +186,7 @@ class Worker:
         self.connections: dict[Connection, None] = {}  # a set, the oldest first
         self.tls: ssl.SSLContext | None = None
         self.reserve = Reserve(_RESERVED)
+        self.turns = Turns()
         self._requests = 0
         self._most_requests = inf
         if config.max_requests is not None:
@@ -279,9 +281,9 @@ class Worker:
                 return
             with suppress(OSError):  # gone before it was looked at
                 transport = (
-                    TLSTransport(sock, self.limits, self.tls)
+                    TLSTransport(sock, self.limits, self.turns, self.tls)
                     if secure and self.tls is not None
-                    else ClientTransport(sock, self.limits)
+                    else ClientTransport(sock, self.limits, self.turns)
                 )
                 connection = Connection(
                     self, transport, _make_protocol, nursery, spare=spare
