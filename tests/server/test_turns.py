@@ -43,9 +43,9 @@ async def test_those_in_line_pass_in_their_order_and_not_all_at_once(
     turns = Turns(at_most=10)
     passed: list[tuple[int, int]] = []
 
-    async def read(number: int, *, task_status: trio.TaskStatus[None]) -> None:
+    async def read(number: int, came: trio.Event) -> None:
         crowded = turns.crowded()
-        task_status.started()
+        came.set()
         if crowded:
             await turns.stand_in_line()
         passed.append((number, count.turn))
@@ -53,7 +53,9 @@ async def test_those_in_line_pass_in_their_order_and_not_all_at_once(
     with counting() as count, trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             for number in range(100):
-                await nursery.start(read, number)
+                came = trio.Event()
+                nursery.start_soon(read, number, came)
+                await came.wait()
     # Those of one turn run in Trio's order, which is none.
     in_order = [n for i in range(0, 100, 10) for n in sorted(passed[i : i + 10])]
     assert [number for number, _ in in_order] == list(range(100))
@@ -109,8 +111,7 @@ async def test_a_crowd_that_leaves_at_once_is_read_in_parts(
                     await crowd.enter_async_context(client)
                     await client.say(get("/stream?n=2&every=600"))
                     await client.read_until(lambda data: b"data: 0" in data)
-            while len(told) < clients:
-                await trio.lowlevel.checkpoint()
+            await server.application.gone(clients)
 
     await serve_while(body, limits=Limits(linger_s=0.1))
     most = max(told.count(turn) for turn in told)
