@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from typing import Final
 
@@ -150,3 +151,12 @@ def test_no_case_of_a_test_holds_the_time_of_its_packing() -> None:
         for call in ast.walk(ast.parse(text)):
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "gzip.compress":
                 assert "mtime=0" in ast.unparse(call), f"{path}:{call.lineno}"
+
+
+def test_no_archive_is_in_the_repository() -> None:
+    """A copy of the whole tree was committed by mistake once, and nobody saw it."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    archives = (".tar", ".tgz", ".tar.gz", ".tar.xz", ".zip", ".whl")
+    assert not [name for name in listed.stdout.split() if name.endswith(archives)]
