@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.json_schemas import components
 from scripts.log_records import records_table, schema_file
-from trio_ai_stream.settings import Settings, describe, load_settings
+from trio_ai_stream.settings import SETTINGS, describe, load_settings
 from trio_ai_stream.stream.lifecycle import RULES, TABLE, State
 from trio_ai_stream.telemetry.metrics import Metrics
 
@@ -30,9 +30,9 @@ def settings_table() -> str:
     """Return the settings as a Markdown table, in the order of the model."""
     defaults = describe(load_settings({}, None))
     lines = ["| setting | default | what it does |", "|---|---|---|"]
-    for name in Settings.model_fields:
+    for name in SETTINGS:
         default = f"`{defaults[name]}`" if defaults[name] else ""
-        description = Settings.model_fields[name].description
+        description = SETTINGS[name].description
         lines.append(f"| `{name}` | {default} | {description} |")
     return "\n".join(lines)
 
@@ -44,8 +44,8 @@ def env_example() -> str:
         "# Copy to .env and uncomment what you change; the environment wins over it.",
         "# An empty value means unset. Made by `python -m scripts.docs`.",
     ]
-    for name in Settings.model_fields:
-        description = Settings.model_fields[name].description
+    for name in SETTINGS:
+        description = SETTINGS[name].description
         lines += ["", f"# {description}", f"# {name}={defaults[name]}"]
     return "\n".join(lines) + "\n"
 

@@ -46,7 +46,6 @@ HOMES = {
     "cancel_lab": {"cli"},
     "markdown_it": {"http", "chat_client"},
     "rich": {"chat_client"},
-    "pydantic": {"settings"},
     "dotenv": {"settings"},
 }
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -44,7 +44,7 @@ def test_the_terminal_client_starts_without_what_only_a_server_needs() -> None:
     )
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "trio_ai_stream.chat_client.chat_exchange" in loaded
-    assert not loaded & {"pydantic", "quart", "hypercorn", "trio_ai_stream.settings"}
+    assert not loaded & {"quart", "hypercorn", "trio_ai_stream.settings"}
     assert "httpx" in loaded
     assert not loaded & {"rich", "click"}
 

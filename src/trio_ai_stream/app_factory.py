@@ -177,7 +177,7 @@ def budgets_of(settings: Settings) -> Budgets:
 
 def key_ring(settings: Settings) -> KeyRing:
     """Return all keys that the server accepts."""
-    named = [(one.name, one.key.get_secret_value()) for one in settings.KEYS_FILE]
+    named = [(one.name, one.key.value) for one in settings.KEYS_FILE]
     return KeyRing(settings.api_keys, settings.admin_keys, named)
 
 

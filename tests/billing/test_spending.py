@@ -27,11 +27,12 @@ from trio_ai_stream.billing.spending import (
     exhausted,
 )
 from trio_ai_stream.billing.usage_database import NANO, UsageDatabase
-from trio_ai_stream.settings.values import NamedKey
+from trio_ai_stream.settings.values import NamedKey, Secret
 from trio_ai_stream.stream.registry import SLICE
 from trio_ai_stream.stream.stream import Stream
 
 TOKEN = 15e-6  # dollars, at the simulator
+KEY = Secret("some-key")
 
 
 @pytest.fixture
@@ -117,9 +118,7 @@ async def test_many_streams_that_end_with_a_budget_leave_others_their_turns(
 ) -> None:
     """They are looked at, and ended, a slice at a time."""
     registry = crowd("name:team")
-    key = NamedKey.model_validate(
-        {"name": "team", "key": "some-key", "usd_per_day": 1, "end_streams": True}
-    )
+    key = NamedKey("team", KEY, usd_per_day=1, end_streams=True)
     totals = LedgerTotals(None)
     budgets = Spending(totals, {"team": key})
     totals.add("team", NANO)
@@ -145,9 +144,8 @@ async def test_a_budget_that_is_new_while_it_is_looked_at_ends_nothing(
 ) -> None:
     """As by a SIGHUP between two slices."""
     registry = crowd("name:team")
-    fields = {"name": "team", "key": "some-key", "end_streams": True}
     totals = LedgerTotals(None)
-    poor = NamedKey.model_validate({**fields, "usd_per_day": 1})
+    poor = NamedKey("team", KEY, usd_per_day=1, end_streams=True)
     budgets = Spending(totals, {"team": poor})
     totals.add("team", NANO)
     looked = trio.Event()
@@ -155,10 +153,8 @@ async def test_a_budget_that_is_new_while_it_is_looked_at_ends_nothing(
     def live() -> Iterator[Stream]:
         for number, stream in enumerate(registry):
             if number == SLICE:
-                change = {"usd_per_day": 9 if end_streams else 1}
-                key = NamedKey.model_validate(
-                    {**fields, **change, "end_streams": end_streams}
-                )
+                usd = 9 if end_streams else 1
+                key = NamedKey("team", KEY, usd_per_day=usd, end_streams=end_streams)
                 budgets.keys = {"team": key}
             yield stream
         looked.set()
@@ -174,9 +170,7 @@ async def test_a_budget_that_is_new_while_it_is_looked_at_ends_nothing(
 
 def test_a_month_is_a_budget_of_its_own() -> None:
     """It ends with the month."""
-    key = NamedKey.model_validate(
-        {"name": "a", "key": "some-key", "usd_per_day": 9, "usd_per_month": 20}
-    )
+    key = NamedKey("a", KEY, usd_per_day=9, usd_per_month=20)
     assert exhausted(key, Spent(8 * NANO, 19 * NANO)) is None
     problem = exhausted(key, Spent(NANO, 20 * NANO))
     assert problem is not None
@@ -281,9 +275,7 @@ def test_budgets_are_new_at_midnight_utc(
             return datetime.fromisoformat(now).replace(tzinfo=tz)
 
     monkeypatch.setattr(spending, "datetime", Fixed)
-    key = NamedKey.model_validate(
-        {"name": "a", "key": "some-key", "usd_per_day": 1, "usd_per_month": 1}
-    )
+    key = NamedKey("a", KEY, usd_per_day=1, usd_per_month=1)
     for spent, new in ((Spent(NANO, 0), day), (Spent(0, NANO), month)):
         problem = exhausted(key, spent)
         assert problem is not None

@@ -15,7 +15,7 @@ import trio
 from tests.support.process import HYPERCORN, ROOT, SERVE, server
 from tests.support.server.client import Client, status_of
 from trio_ai_stream.server import certificate
-from trio_ai_stream.settings import Settings
+from trio_ai_stream.settings import SETTINGS
 from trio_ai_stream.settings.loading import RELOADED
 
 # The server reads `.env` where it stands, which must not be the repository.
@@ -91,8 +91,35 @@ async def test_keys_and_limits_are_read_again(
                 assert b'"type":"done"' in await live.read_to_end_of_stream()
             assert await running.stop() == 0
     log = "\n".join(running.lines)
-    assert "RATE_LIMIT: expected a valid number" in log
+    assert "RATE_LIMIT: expected a number that is more than 0" in log
     assert not any(key in log for key in [first, second, "third-key"])
+
+
+async def test_limits_of_named_keys_are_read_again(tmp_path: Path) -> None:
+    """Those of a key that had others, and of one that is new."""
+    file = tmp_path / "keys.toml"
+
+    def write(**rates: int) -> None:
+        file.write_text(
+            "".join(
+                f"[[key]]\nname = '{name}'\nkey = 'key-of-{name}'\n"
+                f"requests_per_second = {rate}\n"
+                for name, rate in rates.items()
+            )
+        )
+
+    write(a=90)
+    with trio.fail_after(60):
+        async with server(SERVE, KEYS_FILE=str(file)) as running:
+            status, head = await _status(running.port, "key-of-a")
+            assert (status, b"q=90" in head) == (200, True)
+            write(a=80, b=70)
+            running.process.send_signal(signal.SIGHUP)
+            await running.logged("reloaded")
+            for name, quota in (("a", b"q=80"), ("b", b"q=70")):
+                status, head = await _status(running.port, f"key-of-{name}")
+                assert (status, quota in head) == (200, True)
+            assert await running.stop() == 0
 
 
 def test_what_is_read_again_is_documented() -> None:
@@ -101,7 +128,7 @@ def test_what_is_read_again_is_documented() -> None:
     section = text.partition("## Reload\n")[2].partition("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith(("| k", "| l"))]
     named = {name for row in rows for name in re.findall("`([A-Z0-9_]+)`", row)}
-    assert named == RELOADED <= set(Settings.model_fields)
+    assert named == RELOADED <= set(SETTINGS)
 
 
 async def test_a_certificate_is_read_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,15 @@ async def test_the_page_is_told_what_it_must_know(
         assert document["budgets"]["idle"] == 60
         for secret in env.values():
             assert secret.encode() not in config.body
+
+
+async def test_the_page_is_told_what_a_sighup_has_changed() -> None:
+    """The bound of a conversation is the one that counts now."""
+    async with world() as w:
+        assert (await get(w, "/page/config")).json()["max_messages_length"] > 77
+        services = w.app.services
+        services.settings = replace(services.settings, MAX_MESSAGES_LENGTH=77)
+        assert (await get(w, "/page/config")).json()["max_messages_length"] == 77
 
 
 def test_no_file_has_anything_inline_or_from_elsewhere() -> None:

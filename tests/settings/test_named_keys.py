@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from trio_ai_stream.settings import SettingsError, describe, load_settings
+from trio_ai_stream.settings.loading import reloaded
 
 DIGEST = "sha256:" + hashlib.sha256(b"a-hashed-key").hexdigest()
 GOOD = f"""
@@ -51,14 +52,33 @@ def test_keys_have_names_and_limits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[[key]]\nname = 'a'", "key 1: key: Field required"),
-        ("[[key]]\nname = 'a b'\nkey = 'secret-key'", "key 1: name: String should"),
+        ("[[key]]\nname = 'a'", "key 1: key: expected a value, got none"),
+        (
+            "[[key]]\nname = 'a b'\nkey = 'secret-key'",
+            "key 1: name: expected a text that",
+        ),
+        (
+            "[[key]]\nname = 'a'\nkey = 12345678",
+            "key 1: key: expected a text in quotes",
+        ),
         ("[[key]]\nname = 'a'\nkey = 'short'", "key 1: key: expected keys of 8"),
-        ("[[key]]\nname = 'a'\nkey = 'secret-key'\nusd = 1", "key 1: usd: Extra"),
+        (
+            "[[key]]\nname = 'a'\nkey = 'secret-key'\nusd = 1",
+            "usd: expected no more than name",
+        ),
         (
             "[[key]]\nname = 'a'\nkey = 'secret-key'\nstreams = 0",
-            "streams: expected greater",
+            "key 1: streams: expected a whole number from 1 to 10000000$",
         ),
+        (
+            "[[key]]\nname = 'a'\nkey = 'secret-key'\nusd_per_day = nan",
+            "usd_per_day: expected a number that is more than 0 and at most 1000000$",
+        ),
+        (
+            "[[key]]\nname = 'a'\nkey = 'secret-key'\nend_streams = [1]",
+            "end_streams: expected a number, true or false",
+        ),
+        ("key = [1]", r"key 1: expected a \[\[key\]\] table"),
         ("[keys]\nname = 'a'", r"expected \[\[key\]\] tables"),
         ("name = ", "expected TOML"),
         (
@@ -75,6 +95,23 @@ def test_a_bad_file_is_named_by_number_and_field(
     with pytest.raises(SettingsError, match=expected) as caught:
         load(tmp_path, text)
     assert "secret-ke" not in str(caught.value)
+
+
+def test_a_file_that_is_read_again_brings_its_limits(tmp_path: Path) -> None:
+    """Those of a new key, and of one that had others, as SIGHUP reads it."""
+    file = tmp_path / "keys.toml"
+    file.write_text("[[key]]\nname = 'a'\nkey = 'secret-key'\nstreams = 1\n")
+    old = load_settings({"KEYS_FILE": str(file)}, None)
+    assert old.keys_required
+    assert old.named_keys["a"].streams == 1
+    more = "[[key]]\nname = 'b'\nkey = 'other-key'\nstreams = 3\n"
+    file.write_text(file.read_text().replace("streams = 1", "streams = 2") + more)
+    now, changed, fixed = reloaded(old, load_settings({"KEYS_FILE": str(file)}, None))
+    assert {name: one.streams for name, one in now.named_keys.items()} == {
+        "a": 2,
+        "b": 3,
+    }
+    assert (changed, fixed) == ({"KEYS_FILE"}, set())
 
 
 def test_named_keys_and_anybody_exclude_each_other(tmp_path: Path) -> None:

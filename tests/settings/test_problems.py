@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 
 from trio_ai_stream.server import certificate
-from trio_ai_stream.settings import SettingsError, foreign_names, load_settings
+from trio_ai_stream.settings import (
+    SETTINGS,
+    SettingsError,
+    foreign_names,
+    load_settings,
+)
 from trio_ai_stream.settings.cross_field import RULES
-from trio_ai_stream.settings.model import Settings
+from trio_ai_stream.settings.values import Secret
 
 
 def problems(**environ: str) -> list[str]:
@@ -42,6 +47,54 @@ def test_values_and_rules_are_reported_together() -> None:
     assert sorted(names) == [
         *("ALLOW_ANONYMOUS", "OPENROUTER_API_KEY", "RATE_LIMIT", "WORKERS"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("WORKERS", "many", "a whole number from 1 to 256, got 'many'"),
+        ("WORKERS", "257", "a whole number from 1 to 256, got '257'"),
+        ("WORKERS", "1.5", "a whole number from 1 to 256, got '1.5'"),
+        ("MAX_BODY_BYTES", "inf", "a whole number from 1 to 1099511627776, got 'inf'"),
+        (
+            "RATE_LIMIT",
+            "0",
+            "a number that is more than 0 and at most 1000000, got '0'",
+        ),
+        ("RATE_LIMIT", "nan", "a number that is more than 0 and at most 1000000, got"),
+        ("DONE_GRACE_SECS", "-1", "a number that is at least 0 and at most 60, got"),
+        ("TRACE", "maybe", "1 or 0, got 'maybe'"),
+        ("LOG_FORMAT", "xml", "one of auto, text, json, got 'xml'"),
+        ("REDIS_PREFIX", "a b", "a text that matches [A-Za-z0-9._:-]{1,64}, got 'a b'"),
+        ("TRACE_FILE", "a\0b", "the path of a file, got one with a null byte"),
+        ("OPENROUTER_API_KEY", "sk-or b", "printable ASCII characters without spaces"),
+        ("OPENROUTER_TITLE", "caf\xe9", "printable ASCII (it becomes an HTTP header)"),
+    ],
+)
+def test_a_value_that_is_wrong_is_one_sentence(name: str, text: str, said: str) -> None:
+    """The name, what was expected, what came; what may be a secret is not shown."""
+    (found,) = problems(**{name: text})
+    assert found.startswith(f"{name}: expected {said}")
+    assert "sk-or" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("WORKERS", " 2 ", 2),
+        ("MAX_BODY_BYTES", "1_000_000", 1_000_000),
+        ("WORKERS", "2.0", 2),
+        ("RATE_LIMIT", "1e3", 1000),
+        ("TRACE", "Yes", True),
+        ("ALLOW_ANONYMOUS", "off", False),
+        ("LOG_LEVEL", "debug", "DEBUG"),
+        ("LOG_FORMAT", "JSON", "json"),
+        ("OPENROUTER_API_KEY", "sk-or-1\n", Secret("sk-or-1")),
+    ],
+)
+def test_usual_spellings_are_read(name: str, text: str, value: object) -> None:
+    """As people write them, and with the line's end of a file that held a secret."""
+    assert getattr(load_settings({name: text}, None), name) == value
 
 
 @pytest.mark.parametrize(
@@ -86,7 +139,7 @@ def test_a_url_of_one_redis_is_taken(url: str) -> None:
     """Every spelling of one server is taken as it is."""
     found = load_settings({"REDIS_URL": url}, None).REDIS_URL
     assert found is not None
-    assert found.get_secret_value() == url
+    assert found.value == url
 
 
 def test_a_rule_waits_for_the_values_it_needs(pairs: list[tuple[Path, Path]]) -> None:
@@ -143,7 +196,7 @@ def test_other_hosts_are_told_an_address_that_they_can_find() -> None:
 
 def test_what_is_the_default_may_be_set() -> None:
     """No setting's bounds exclude what it is without being set."""
-    for name, field in Settings.model_fields.items():
+    for name, field in SETTINGS.items():
         if isinstance(field.default, int | float):
             value = str(field.default)
             assert getattr(load_settings({name: value}, None), name) == field.default
@@ -151,7 +204,7 @@ def test_what_is_the_default_may_be_set() -> None:
 
 def test_rules_need_settings_that_exist() -> None:
     """A rule's names are fields."""
-    assert frozenset().union(*RULES) <= set(Settings.model_fields)
+    assert frozenset().union(*RULES) <= set(SETTINGS)
 
 
 @pytest.mark.parametrize(

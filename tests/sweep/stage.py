@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -86,7 +87,7 @@ def application(
     ledger = None
     if scenario.ledger:  # a new file, so that each run begins alike
         ledger = Path(tempfile.mkdtemp(dir=_folder().name)) / "ledger.db"
-    settings = settings.model_copy(update={"LEDGER_FILE": ledger})
+    settings = replace(settings, LEDGER_FILE=ledger)
     services.billing = open_billing(
         settings, services.metrics, services.gate, services.estimator
     )

@@ -20,7 +20,7 @@ from cancel_lab.matrix.variants import PROGRAMS, Variant, missing
 from cancel_lab.process import Server
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.upstream import Entry, simulating
-from trio_ai_stream.settings import Settings
+from trio_ai_stream.settings import SETTINGS
 from trio_ai_stream.wire.record import Outcome
 
 MS = 1_000_000
@@ -50,7 +50,7 @@ def test_a_cell_expects_something_or_says_why_not() -> None:
 def test_every_site_sets_settings_that_exist() -> None:
     """A misspelt name would leave the default in force and the cell meaningless."""
     for site in Site:
-        assert set(ENVIRONMENTS[site]) <= set(Settings.model_fields)
+        assert set(ENVIRONMENTS[site]) <= set(SETTINGS)
 
 
 def seen(*terminals: str, after: int = 0) -> Seen:

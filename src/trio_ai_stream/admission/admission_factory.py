@@ -77,7 +77,7 @@ def open_admission(
         from trio_ai_stream.admission.shared.shared_gate import SharedGate
 
         shared = SharedGate(
-            settings.REDIS_URL.get_secret_value(),
+            settings.REDIS_URL.value,
             quota,
             permits,
             metrics,

@@ -7,9 +7,10 @@ from trio_ai_stream.settings.loading import (
     load_settings,
     refuse_exposure,
 )
-from trio_ai_stream.settings.model import Settings
+from trio_ai_stream.settings.model import SETTINGS, Settings
 
 __all__ = [
+    "SETTINGS",
     "Settings",
     "SettingsError",
     "describe",

@@ -7,15 +7,16 @@ import io
 import ipaddress
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import SecretStr, ValidationError
 
 from trio_ai_stream.settings.cross_field import broken_rules
-from trio_ai_stream.settings.model import Settings
+from trio_ai_stream.settings.model import SETTINGS, Settings
+from trio_ai_stream.settings.values import Secret
 
 KEYS: Final = {
     *("ADMIN_KEYS", "ADMIN_KEYS_FILE", "API_KEYS", "API_KEYS_FILE", "KEYS_FILE"),
@@ -47,16 +48,12 @@ def reloaded(old: Settings, new: Settings) -> tuple[Settings, set[str], set[str]
     The last are the names of those that changed and keep their old value until a
     restart.
     """
-    changed = {
-        name
-        for name in Settings.model_fields
-        if getattr(old, name) != getattr(new, name)
-    }
+    changed = {name for name in SETTINGS if getattr(old, name) != getattr(new, name)}
     fixed = changed - RELOADED
     if old.keys_required != new.keys_required:
         fixed |= changed & KEYS  # the page and the documents were made for the other
     changed -= fixed
-    settings = old.model_copy(update={name: getattr(new, name) for name in changed})
+    settings = replace(old, **{name: getattr(new, name) for name in changed})
     return settings, changed, fixed
 
 
@@ -76,21 +73,20 @@ def load_settings(
     :raises SettingsError: naming every bad value at once.
     """
     environ = os.environ if environ is None else environ
-    names = Settings.model_fields
     problems: list[str] = []
     values: dict[str, str] = {}
     if env_file is not None and env_file.is_file():
         found, wrong = _read_env_file(env_file)
         problems += wrong
         for name, value in found.items():
-            if name in names:
+            if name in SETTINGS:
                 values[name] = value or ""
-            elif near := difflib.get_close_matches(name, names, n=1, cutoff=0.8):
+            elif near := difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.8):
                 problems.append(
                     f"{name}: no such setting in {env_file.name};"
                     f" did you mean {near[0]}?"
                 )
-    values.update({name: environ[name] for name in names if name in environ})
+    values.update({name: environ[name] for name in SETTINGS if name in environ})
     settings, bad = _validate({k: v for k, v in values.items() if v.strip()})
     if settings is None or problems:
         raise SettingsError(problems + bad)
@@ -104,7 +100,7 @@ def foreign_names(env_file: Path = Path(".env")) -> list[str]:
     setting of another version is.
     """
     found = _read_env_file(env_file)[0] if env_file.is_file() else {}
-    return [name for name in found if name not in Settings.model_fields]
+    return [name for name in found if name not in SETTINGS]
 
 
 def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
@@ -123,7 +119,7 @@ def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
     for binding in parse_stream(io.StringIO(text)):
         lines = binding.original.string
         # A name alone is for other readers of the file; ours need a value.
-        alone = binding.value is None and binding.key in Settings.model_fields
+        alone = binding.value is None and binding.key in SETTINGS
         if binding.error or alone:
             blank = len(lines) - len(lines.lstrip())
             line = binding.original.line + lines.count("\n", 0, blank)
@@ -141,18 +137,16 @@ def _validate(values: Mapping[str, str]) -> tuple[Settings | None, list[str]]:
     Values that are wrong by themselves are taken out, and what several settings must be
     together is looked at without them.
     """
-    found: list[str] = []
-    wrong: frozenset[str] = frozenset()
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as exc:
-        errors = exc.errors()
-        found = [_problem(dict(error), values) for error in errors]
-        wrong = frozenset(str(error["loc"][0]) for error in errors)
-        settings = Settings.model_validate(
-            {name: value for name, value in values.items() if name not in wrong}
-        )
-    found += broken_rules(settings, unknown=wrong)
+    read: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    for name, setting in SETTINGS.items():
+        if name in values:
+            try:
+                read[name] = setting.read(values[name])
+            except ValueError as exc:
+                wrong[name] = f"{name}: {exc}"
+    settings = Settings(**read)
+    found = [*wrong.values(), *broken_rules(settings, unknown=wrong)]
     return (None if found else settings), found
 
 
@@ -184,33 +178,20 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _problem(error: dict[str, Any], values: Mapping[str, str]) -> str:
-    """Say what was expected and what came; a secret's value is never shown."""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    name = str(error["loc"][0])
-    if message.startswith("expected"):
-        return f"{name}: {message}"
-    secret = "KEY" in name or name == "REDIS_URL"
-    shown = "(hidden)" if secret else repr(values.get(name, ""))
-    expected = message.partition(", unable to parse")[0]
-    expected = expected.replace("Input should be", "expected")
-    return f"{name}: {expected}, got {shown}"
-
-
 def describe(settings: Settings) -> dict[str, str]:
     """Return the effective values as text, by name, with secrets masked."""
-    return {name: _shown(getattr(settings, name)) for name in Settings.model_fields}
+    return {name: _shown(getattr(settings, name)) for name in SETTINGS}
 
 
 def _shown(value: object) -> str:
     match value:
         case None:
             return ""
-        case SecretStr():
+        case Secret():
             return "(set)"
         case (str(host), int(port)):
             return f"{host}:{port}" if host else str(port)
-        case (SecretStr(), *_):
+        case (Secret(), *_):
             return f"({len(value)} set)"
         case tuple():
             return ",".join(str(part) for part in value)

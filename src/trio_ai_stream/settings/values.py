@@ -1,44 +1,138 @@
-"""Kinds of values that settings have, and how each is read from text; pure."""
+"""Kinds of values that settings have, and how each is read from text; pure.
+
+A kind is `Annotated[type, reader]`. A reader takes the text and returns the value, or
+raises ValueError with what was expected and what came; a secret is not in it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import os
 import re
 import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-)
-from pydantic import ValidationError as InvalidError
-
+Reader = Callable[[str], object]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # An entry that starts so is the SHA-256 digest of a key, in hexadecimal digits.
 DIGEST_PREFIX: Final = "sha256:"
 
 
-def split_words(value: object) -> object:
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that neither `str` nor `repr` shows."""
+
+    value: str = field(repr=False)
+
+
+def readers(of: type) -> dict[str, Reader]:
+    """Return the reader of each field of a dataclass, by its name."""
+    hints = get_type_hints(of, include_extras=True)
+    return {one.name: _reader(hints[one.name]) for one in dataclasses.fields(of)}
+
+
+def _reader(kind: Any) -> Reader:
+    """Return the reader of a kind, of `kind | None`, or of the words of a Literal."""
+    while get_origin(kind) is Annotated:
+        for one in kind.__metadata__:
+            if callable(one):
+                reader: Reader = one
+                return reader
+        kind = kind.__origin__
+    if get_origin(kind) is Literal:
+        return one_of(*get_args(kind))
+    (kind,) = (one for one in get_args(kind) if one is not type(None))
+    return _reader(kind)
+
+
+def one_of(*words: str) -> Reader:
+    """Return a reader of one of these words, in capitals or not."""
+
+    def read(text: str) -> str:
+        for word in words:
+            if word.lower() == text.strip().lower():
+                return word
+        raise ValueError(f"expected one of {', '.join(words)}, got {text!r}")
+
+    return read
+
+
+def whole(least: int, most: int) -> Reader:
+    """Return a reader of a whole number between two bounds, with both."""
+
+    def read(text: str) -> int:
+        try:
+            value = float(text)
+            if least <= value <= most and value.is_integer():
+                return int(value)
+        except ValueError:
+            pass
+        raise ValueError(
+            f"expected a whole number from {least} to {most}, got {text!r}"
+        )
+
+    return read
+
+
+def number(most: float, *, least: float | None = None) -> Reader:
+    """Return a reader of a number up to `most`; without `least` it is more than 0."""
+    bounds = "more than 0 and" if least is None else f"at least {least:g} and"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+            # What is no number at all compares as false.
+            if (value > 0 if least is None else value >= least) and value <= most:
+                return value
+        except ValueError:
+            pass
+        raise ValueError(
+            f"expected a number that is {bounds} at most {most:.16g}, got {text!r}"
+        )
+
+    return read
+
+
+def matching(pattern: str) -> Reader:
+    """Return a reader of a text that a pattern matches as a whole."""
+
+    def read(text: str) -> str:
+        if re.fullmatch(pattern, text):
+            return text
+        raise ValueError(f"expected a text that matches {pattern}, got {text!r}")
+
+    return read
+
+
+_YES: Final = {"1", "on", "t", "true", "y", "yes"}
+_NO: Final = {"0", "off", "f", "false", "n", "no"}
+
+
+def read_switch(text: str) -> bool:
+    """Read 1 or 0, in the usual words."""
+    word = text.strip().lower()
+    if word not in _YES | _NO:
+        raise ValueError(f"expected 1 or 0, got {text!r}")
+    return word in _YES
+
+
+def read_words(text: str) -> tuple[str, ...]:
     """Read words that commas separate."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 # What other hosts take for a host's name or address.
 PEER_HOST: Final = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
 
 
-def read_bind(value: object) -> object:
+def read_bind(value: str) -> tuple[str, int]:
     """Read `8080`, the original Go server's `:8080`, or `host:port`."""
-    text = str(value).strip()
+    text = value.strip()
     host, _, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     if not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -46,11 +140,9 @@ def read_bind(value: object) -> object:
     return (bare, int(port))
 
 
-def read_peer(value: object) -> object:
+def read_peer(value: str) -> tuple[str, int]:
     """Read the `host:port` that other hosts are told; it is listened on as well."""
-    bind = read_bind(value)
-    assert isinstance(bind, tuple)
-    host, port = bind
+    bind = host, port = read_bind(value)
     everywhere = host in {"", "0.0.0.0", "::"}  # noqa: S104 - refused
     if everywhere or not port or not PEER_HOST.fullmatch(host):
         raise ValueError(
@@ -60,40 +152,50 @@ def read_peer(value: object) -> object:
     return bind
 
 
-def check_origins(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Check that each origin is `*` or has a scheme and a host, and no path."""
-    for origin in value:
+def read_origins(text: str) -> tuple[str, ...]:
+    """Read origins, each of them `*` or a scheme and a host without a path."""
+    origins = read_words(text)
+    for origin in origins:
         scheme, separator, rest = origin.partition("://")
         ok = separator and scheme in {"http", "https"} and rest and "/" not in rest
         if origin != "*" and not ok:
             raise ValueError(f"expected * or scheme://host[:port], got {origin!r}")
-    return value
+    return origins
 
 
-def check_base_url(value: str) -> str:
-    """Check the scheme; take a slash off the end."""
+def read_base_url(value: str) -> str:
+    """Read a URL by HTTP; a slash at the end is taken off."""
     if not value.startswith(("https://", "http://")):
         raise ValueError("expected a URL that starts with https:// or http://")
     return value.rstrip("/")
 
 
-def check_printable(value: str) -> str:
-    """Check that a value can be the value of an HTTP header."""
+def read_header(value: str) -> str:
+    """Read what can be the value of an HTTP header."""
     if not value.isascii() or not value.isprintable():
         raise ValueError("expected printable ASCII (it becomes an HTTP header)")
     return value
 
 
+def read_upstream_key(value: str) -> Secret:
+    """Read a key that is sent as a Bearer token; the file it was in may end a line."""
+    if not re.fullmatch("[!-~]+", key := value.strip()):
+        raise ValueError(
+            "expected printable ASCII characters without spaces, got others"
+        )
+    return Secret(key)
+
+
 _REDIS_URL: Final = "expected redis://[:password@]host[:port][/db], or rediss://"
 
 
-def check_redis_url(value: SecretStr) -> SecretStr:
-    """Check scheme, host, port and database; the value, a secret, is not shown.
+def read_redis_url(text: str) -> Secret:
+    """Read a URL with scheme, host, port and database; it may hold a password.
 
     One server: a list of hosts is for a cluster or sentinels, which are not used.
     """
     try:
-        parts = urlsplit(value.get_secret_value())
+        parts = urlsplit(text)
     except ValueError:
         raise ValueError(f"{_REDIS_URL}, got something else") from None
     if parts.scheme not in {"redis", "rediss"}:
@@ -112,69 +214,76 @@ def check_redis_url(value: SecretStr) -> SecretStr:
     known = re.fullmatch(r"(/[0-9]{0,5})?", parts.path) and not parts.fragment
     if not known or not re.fullmatch(r"(db=[0-9]{1,5})?", parts.query):
         raise ValueError(f"{_REDIS_URL}, got something else after the port")
-    return value
+    return Secret(text)
 
 
-def check_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+def read_keys(text: str) -> tuple[Secret, ...]:
+    """Read keys that commas separate."""
+    return _keys(read_words(text))
+
+
+def _keys(keys: tuple[str, ...]) -> tuple[Secret, ...]:
     """Check that each key can be sent as a Bearer token, or is a SHA-256 digest."""
-    for number, secret in enumerate(keys, 1):
-        key = secret.get_secret_value()
+    for position, key in enumerate(keys, 1):
         if key.startswith(DIGEST_PREFIX):
             if not re.fullmatch("[0-9a-fA-F]{64}", key.removeprefix(DIGEST_PREFIX)):
                 raise ValueError(
                     f"expected 64 hexadecimal digits after {DIGEST_PREFIX},"
-                    f" got something else (key {number})"
+                    f" got something else (key {position})"
                 )
         elif not re.fullmatch("[!-~]{8,512}", key):
             raise ValueError(
                 "expected keys of 8 to 512 printable ASCII characters without spaces,"
-                f" got another (key {number})"
+                f" got another (key {position})"
             )
-    return keys
+    return tuple(map(Secret, keys))
 
 
-def read_key_file(value: object) -> object:
+def read_key_file(value: str) -> tuple[Secret, ...]:
     """Read a file of keys, one a line; blank lines and `#` comments do not count."""
-    if not isinstance(value, str | Path):
-        return value
-    path = Path(value)
+    path = read_file(value)
     try:
-        text = check_file(path).read_text("utf-8")
+        text = path.read_text("utf-8")
     except UnicodeDecodeError as exc:
         raise ValueError(
             f"expected a text file (UTF-8), got {path}: {exc.reason}"
         ) from exc
     lines = [line.strip() for line in text.splitlines()]
-    return tuple(line for line in lines if line and not line.startswith("#"))
+    return _keys(tuple(line for line in lines if line and not line.startswith("#")))
 
 
-def check_file(value: Path) -> Path:
-    """Check that a file is there and can be read; what is in it is not looked at."""
+def read_path(value: str) -> Path:
+    """Read the path of a file that need not be there."""
+    if "\0" in value:
+        raise ValueError("expected the path of a file, got one with a null byte")
+    return Path(value)
+
+
+def read_file(value: str) -> Path:
+    """Read the path of a file that can be read; what is in it is not looked at."""
+    path = read_path(value)
     try:
-        value.open("rb").close()
+        path.open("rb").close()
     except OSError as exc:
         raise ValueError(
-            f"expected a file that can be read, got {value}: {exc.strerror}"
+            f"expected a file that can be read, got {path}: {exc.strerror}"
         ) from exc
-    return value
+    return path
 
 
-def check_ledger(value: Path) -> Path:
-    """Check that a file can be made or written there; its journal lies beside it."""
-    folder = value.absolute().parent
-    if not os.access(folder, os.W_OK | os.X_OK) or value.is_dir():
+def read_ledger(value: str) -> Path:
+    """Read the path of a file that can be made or written, and its journal beside."""
+    path = read_path(value).absolute()
+    if not os.access(path.parent, os.W_OK | os.X_OK) or path.is_dir():
         raise ValueError(
             f"expected a file in a directory that can be written, got {value}"
         )
-    return value.absolute()
+    return path
 
 
-def read_networks(value: object) -> object:
+def read_networks(value: str) -> tuple[Network, ...]:
     """Read addresses and networks that commas separate."""
-    words = split_words(value)
-    if not isinstance(words, tuple):
-        return words
-    return tuple(_network(word) if isinstance(word, str) else word for word in words)
+    return tuple(map(_network, read_words(value)))
 
 
 def _network(word: str) -> Network:
@@ -191,44 +300,38 @@ def _network(word: str) -> Network:
         ) from exc
 
 
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Bytes = Annotated[int, Field(ge=1, le=2**40)]
-RedisUrl = Annotated[SecretStr, AfterValidator(check_redis_url)]
-Words = Annotated[tuple[str, ...], BeforeValidator(split_words)]
-Header = Annotated[str, AfterValidator(check_printable)]
-Networks = Annotated[tuple[Network, ...], BeforeValidator(read_networks)]
-Keys = Annotated[
-    tuple[SecretStr, ...], BeforeValidator(split_words), AfterValidator(check_keys)
-]
-File = Annotated[Path, AfterValidator(check_file)]
-KeyFile = Annotated[
-    tuple[SecretStr, ...], BeforeValidator(read_key_file), AfterValidator(check_keys)
-]
+Switch = Annotated[bool, read_switch]
+Seconds = Annotated[float, number(86_400)]
+Count = Annotated[int, whole(1, 10_000_000)]
+Bytes = Annotated[int, whole(1, 2**40)]
+PathOf = Annotated[Path, read_path]
+Address = Annotated[tuple[str, int], read_bind]
+RedisUrl = Annotated[Secret, read_redis_url]
+Header = Annotated[str, read_header]
+Networks = Annotated[tuple[Network, ...], read_networks]
+Keys = Annotated[tuple[Secret, ...], read_keys]
+File = Annotated[Path, read_file]
+KeyFile = Annotated[tuple[Secret, ...], read_key_file]
 
 
-_Usd = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+def _read_key(text: str) -> Secret:
+    return _keys((text,))[0]
 
 
-def _check_key(key: SecretStr) -> SecretStr:
-    return check_keys((key,))[0]
-
-
-class NamedKey(BaseModel):
+@dataclass(frozen=True)
+class NamedKey:
     """One `[[key]]` of the file; a limit that is left out is the server's own.
 
     `end_streams`: live streams end when the budget is spent, not only new ones.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    key: Annotated[SecretStr, AfterValidator(_check_key)]
-    requests_per_second: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    streams: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    usd_per_day: _Usd | None = None
-    usd_per_month: _Usd | None = None
-    end_streams: bool = False
+    name: Annotated[str, matching("[A-Za-z0-9._-]{1,64}")]
+    key: Annotated[Secret, _read_key]
+    requests_per_second: Annotated[float, number(1e6)] | None = None
+    streams: Count | None = None
+    usd_per_day: Annotated[float, number(1e6)] | None = None
+    usd_per_month: Annotated[float, number(1e6)] | None = None
+    end_streams: Switch = False
 
     def __str__(self) -> str:
         return self.name
@@ -239,11 +342,12 @@ class NamedKey(BaseModel):
         return self.usd_per_day is not None or self.usd_per_month is not None
 
 
-def read_named_keys(value: object) -> object:
+_OF_A_KEY: Final = readers(NamedKey)
+
+
+def read_named_keys(value: str) -> tuple[NamedKey, ...]:
     """Read a TOML file of `[[key]]` tables; what is wrong is named by its number."""
-    if not isinstance(value, str | Path):
-        return value
-    path = check_file(Path(value))
+    path = read_file(value)
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
@@ -252,23 +356,45 @@ def read_named_keys(value: object) -> object:
     tables = document.get("key")
     if set(document) != {"key"} or not isinstance(tables, list):
         raise ValueError(f"expected [[key]] tables and nothing else in {path}")
-    keys = tuple(_named_key(number, table) for number, table in enumerate(tables, 1))
-    limits: dict[str, dict[str, Any]] = {}
-    for number, one in enumerate(keys, 1):
-        own = one.model_dump(exclude={"key"})
+    keys = tuple(_named_key(*one) for one in enumerate(tables, 1))
+    limits: dict[str, NamedKey] = {}
+    for position, one in enumerate(keys, 1):
+        own = dataclasses.replace(one, key=Secret(""))
         if limits.setdefault(one.name, own) != own:
             raise ValueError(
                 f"expected the same limits wherever the name is {one.name}, got others"
-                f" (key {number})"
+                f" (key {position})"
             )
     return keys
 
 
-def _named_key(number: int, table: object) -> NamedKey:
-    try:
-        return NamedKey.model_validate(table)
-    except InvalidError as exc:
-        error = exc.errors()[0]
-        field = ".".join(map(str, error["loc"]))
-        message = str(error["msg"]).removeprefix("Value error, ")
-        raise ValueError(f"key {number}: {field}: {message}") from exc
+def _named_key(position: int, table: object) -> NamedKey:
+    """Read one table; no value of it is in an error, for it may be a secret."""
+    if not isinstance(table, dict):
+        expected = f"key {position}: expected a [[key]] table, got a value"
+        raise ValueError(expected)  # noqa: TRY004 - as all that a reader refuses
+    read: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in _OF_A_KEY:
+            raise ValueError(
+                f"key {position}: {name}: expected no more than"
+                f" {', '.join(_OF_A_KEY)}, got another name"
+            )
+        try:
+            read[name] = _OF_A_KEY[name](_text(name, value))
+        except ValueError as exc:
+            expected = str(exc).partition(", got ")[0]
+            raise ValueError(f"key {position}: {name}: {expected}") from None
+    for name in ("name", "key"):
+        if name not in read:
+            raise ValueError(f"key {position}: {name}: expected a value, got none")
+    return NamedKey(**read)
+
+
+def _text(name: str, value: object) -> str:
+    """Return a value of TOML as the text that its reader expects."""
+    if name in {"name", "key"} and not isinstance(value, str):
+        raise ValueError("expected a text in quotes")
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError("expected a number, true or false")  # noqa: TRY004 - as above
+    return str(value)

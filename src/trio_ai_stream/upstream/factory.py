@@ -35,7 +35,7 @@ def open_upstream(
     key = settings.OPENROUTER_API_KEY
     # The simulator is ours, on this machine: it is not told the key.
     if key is not None and settings.upstream_kind == "openrouter":
-        headers["Authorization"] = f"Bearer {key.get_secret_value()}"
+        headers["Authorization"] = f"Bearer {key.value}"
     if settings.OPENROUTER_REFERER:
         headers["HTTP-Referer"] = settings.OPENROUTER_REFERER
     if settings.OPENROUTER_TITLE:

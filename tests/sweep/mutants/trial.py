@@ -25,7 +25,6 @@ _OTHERS: Final = (
     "hypercorn.trio",
     "markdown_it",
     "prometheus_client",
-    "pydantic",
     "quart_cors",
     "quart_trio",
     "trio.testing",

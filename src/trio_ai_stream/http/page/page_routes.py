@@ -95,7 +95,6 @@ def page_blueprint(services: Services) -> Blueprint:
     """Return the blueprint with the page; its files need no key."""
     blueprint = Blueprint("page", __name__)
     assets = load_assets()
-    config = page_config(services.settings)
     # One at a time: whoever has the page parse all day takes one core's half at most.
     parsers = trio.CapacityLimiter(1)
 
@@ -105,7 +104,7 @@ def page_blueprint(services: Services) -> Blueprint:
 
     @blueprint.get(f"{PREFIX}config")
     async def page_config_() -> dict[str, Any]:
-        return config
+        return page_config(services.settings)
 
     @blueprint.post(MARKDOWN)
     async def markdown() -> Response:
