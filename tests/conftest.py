@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -32,6 +34,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Let no collection look again at what was loaded: it lives as long as the run."""
     gc.collect()
     gc.freeze()
+
+
+HANDLED = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """Put signals' handlers back: a server ignores them at its end, for good.
+
+    What is ignored here is ignored in each process that a later test starts: Hypercorn
+    could not end its workers, seconds after this process had run a server.
+    """
+    kept = [(signum, signal.getsignal(signum)) for signum in HANDLED]
+    yield
+    for signum, handler in kept:
+        signal.signal(signum, handler)
 
 
 # Files that take long, and that other files would otherwise wait for at the end.

@@ -139,7 +139,6 @@ async def test_a_worker_is_cut_when_another_has_ended(tmp_path: Path) -> None:
                 await client.read_until(lambda data: b"data: 0" in data)
                 server.process.terminate()
                 answer = await client.read_to_end()
-        # It was seen twice on a busy machine that it takes longer; the log may say why.
         left = server.living, server.log.read_text()
         assert not patience.cancelled_caught, left
     finally:

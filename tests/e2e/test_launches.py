@@ -150,7 +150,7 @@ async def test_bad_settings_are_named_at_once() -> None:
             "expected a path of 107 bytes at most, got {long}/trio-ai-stream-",
         ),
         (["check-config"], {"TLS_CERT_FILE": "none.pem"}, 2, "TLS_CERT_FILE: expected"),
-        (["check-config"], {"RATE_LIMIT": "x"}, 2, "expected a valid number, got 'x'"),
+        (["check-config"], {"RATE_LIMIT": "x"}, 2, "at most 1000000, got 'x'"),
         (["dev-cert", "{folder}"], {}, 1, "dev-ca.pem: exists; nothing was"),
     ],
     ids=[

@@ -53,15 +53,10 @@ sys.exit(0 if link.recv(1) == b"d" else 2)
 
 
 @pytest.fixture(autouse=True)
-def _signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep this process's handlers, and let a slot's life be short."""
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a slot's life be short."""
     monkeypatch.setattr(module, "_PAUSE_S", 0.01)
     monkeypatch.setattr(module, "_YOUNG_S", 0.3)
-    every = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
-    kept = [(signum, signal.getsignal(signum)) for signum in [*every, signal.SIGUSR2]]
-    yield
-    for signum, handler in kept:
-        signal.signal(signum, handler)
 
 
 class Watched(Supervisor):

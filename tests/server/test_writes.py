@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 
 from tests.support.server import frames as f
@@ -44,6 +45,29 @@ async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
 
     with trio.fail_after(30):
         await serve_while(body, limits=_limits(write_stall_s=1))
+
+
+@pytest.mark.parametrize(
+    ("window", "pieces"),
+    [(65_535, [(5, True)]), (3, [(3, False), (2, True)]), (5, [(5, True)])],
+)
+async def test_the_last_part_and_the_end_are_one_frame(
+    window: int, pieces: list[tuple[int, bool]]
+) -> None:
+    """A client that resets the stream after the last bytes has had the end, too."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            hello = f.hello(INITIAL_WINDOW_SIZE=window)
+            await client.say(hello + f.request(1, b"/hello"))
+            await client.frames_until(lambda seen: len(f.body(seen, 1)) == pieces[0][0])
+            await client.say(f.credit(1, 5))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 1))
+            found = [(one.value, one.ended) for one in seen if one.kind == "data"]
+            assert found == pieces
+
+    with trio.fail_after(10):
+        await serve_while(body, limits=_limits())
 
 
 async def test_a_closed_window_holds_one_message() -> None:

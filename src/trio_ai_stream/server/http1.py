@@ -173,29 +173,33 @@ class HTTP1:
         """Write the head; it may wait for what follows if not `flush`."""
         await self._send(self._head(stream, status, headers), flush=flush)
 
-    async def send_body(self, _stream: HTTPStream, data: bytes, *, flush: bool) -> None:
-        """Write a part of the body; it may wait for what follows if not `flush`.
+    async def send_body(self, _stream: HTTPStream, data: bytes) -> None:
+        """Write a part of the body.
 
         :raises FramingError: it is more than was announced.
         """
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-        elif self._left is not None:
-            self._left -= len(data)
-            if self._left < 0:
-                raise FramingError("expected no more than Content-Length bytes of body")
-        await self._send(data, flush=flush)
+        await self._send(self._framed(data), flush=True)
 
-    async def send_end(self, stream: HTTPStream) -> None:
-        """Write the end of the response.
+    async def send_end(self, stream: HTTPStream, data: bytes) -> None:
+        """Write the last part of the body, if there is one, and the response's end.
 
-        :raises FramingError: the body is shorter than was announced.
+        :raises FramingError: the body is not as long as was announced.
         """
+        last = self._framed(data)
         if self._left:
             raise FramingError(f"expected {self._left} bytes more of the body")
         self._whole = True
-        self._write(b"0\r\n\r\n" if self._chunked else b"")
+        self._write(last + b"0\r\n\r\n" if self._chunked else last)
         await stream.end_written()
+
+    def _framed(self, data: bytes) -> bytes:
+        if self._chunked:
+            return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                raise FramingError("expected no more than Content-Length bytes of body")
+        return data
 
     async def _send(self, data: bytes, *, flush: bool) -> None:
         if flush:

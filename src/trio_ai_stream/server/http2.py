@@ -391,48 +391,39 @@ class HTTP2:
         has_body = stream.method != "HEAD"
         try:
             self.connection.send_headers(stream.stream_id, fields)
-            stream.response_begins(
-                partial(self._write_piece, stream) if has_body else None
-            )
+            stream.response_begins(partial(self._write, stream) if has_body else None)
         except ProtocolError:
             self.forget(stream.stream_id)
         if flush:  # h2 keeps the frame until then
             self.flush()
             await self.owner.transport.drain()
 
-    async def send_body(
-        self, stream: HTTP2Stream, data: bytes, *, flush: bool = True
-    ) -> None:
+    async def send_body(self, stream: HTTP2Stream, data: bytes) -> None:
         """Write a part of the body, as the client gives credit for it."""
-        del flush  # at once, since the client may have to give credit first
         if stream.stream_id not in self.open:
             return
-        await self._write_piece(stream, data)
+        await self._write(stream, data)
         self.flush()
         await self.owner.transport.drain()
 
-    async def send_end(self, stream: HTTP2Stream) -> None:
-        """Write the end of the response, behind what a cancelled send has left."""
+    async def send_end(self, stream: HTTP2Stream, data: bytes) -> None:
+        """Write the last part of the body, if there is one, and the response's end.
+
+        Both are one frame: a client that has had the last event may reset the stream,
+        and it has had the end.
+        """
         if stream.stream_id not in self.open:
             return
-        try:
-            await self._write(stream, b"")
-            self.connection.end_stream(stream.stream_id)
-        except ProtocolError:
-            self.forget(stream.stream_id)
+        await self._write(stream, data, ends=True)
         self.flush()
         await stream.end_written()
 
-    async def _write_piece(self, stream: HTTP2Stream, data: bytes) -> None:
-        """Write a piece of a body, the short way from the application."""
-        try:
-            await self._write(stream, data)
-        except ProtocolError:
-            # The stream or the connection has ended while this was under way.
-            self.forget(stream.stream_id)
-
-    async def _write(self, stream: HTTP2Stream, data: bytes) -> None:
+    async def _write(
+        self, stream: HTTP2Stream, data: bytes, *, ends: bool = False
+    ) -> None:
         """Send `data` after what an earlier send has left; wait for credit.
+
+        If the response `ends` with it, the last piece is left for the caller to flush.
 
         Cancellation: what is not yet sent is kept, up to `h2_buffered_bytes`.
         """
@@ -441,6 +432,8 @@ class HTTP2:
         connection, stream_id = self.connection, stream.stream_id
         deadline = trio.current_time() + self.limits.write_stall_s
         try:
+            if ends and not view:
+                connection.end_stream(stream_id)
             while view and not stream.closed:
                 size = min(
                     connection.local_flow_control_window(stream_id),
@@ -449,13 +442,19 @@ class HTTP2:
                 if size <= 0:
                     await self._credit(stream, deadline)
                     continue
-                connection.send_data(stream_id, view[:size])
+                last = ends and size >= len(view)
+                connection.send_data(stream_id, view[:size], end_stream=last)
                 if size < len(view) and size < _SMALL_DATA_BYTES:
                     self.count(self._control)  # credit given by the byte
                 view = view[size:]
+                if last:
+                    return
                 self.flush()
                 await self.owner.transport.drain()
                 deadline = trio.current_time() + self.limits.write_stall_s
+        except ProtocolError:
+            # The stream or the connection has ended while this was under way.
+            self.forget(stream_id)
         finally:
             if view and not stream.closed:
                 self._keep(stream, view)

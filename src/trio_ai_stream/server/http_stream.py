@@ -257,11 +257,11 @@ class ResponseWriter(Protocol):
     ) -> None:
         """Write the head; it may wait for what follows if not `flush`."""
 
-    async def send_body(self, stream: Any, data: bytes, *, flush: bool) -> None:
-        """Write a part of the body; it may wait for what follows if not `flush`."""
+    async def send_body(self, stream: Any, data: bytes) -> None:
+        """Write a part of the body."""
 
-    async def send_end(self, stream: Any) -> None:
-        """Write the end of the response."""
+    async def send_end(self, stream: Any, data: bytes) -> None:
+        """Write the last part of the body, if there is one, and the response's end."""
 
     def response_over(self, stream: Any) -> None:
         """Go on without the stream; a response without its end is broken off."""
@@ -380,7 +380,7 @@ class HTTPStream:
                 headers = [(b"content-length", b"0"), (b"connection", b"close")]
                 self._status = 500
                 await self.writer.send_head(self, 500, headers, flush=True)
-                await self._end()
+                await self._end(b"")
             self.writer.response_over(self)
         except Exception as exc:
             text = "a response could not be ended on %s"
@@ -411,11 +411,12 @@ class HTTPStream:
                 else:
                     await trio.lowlevel.checkpoint()
                 return
-            if body and not suppress_body(self.method, self._status):
-                await self.writer.send_body(self, bytes(body), flush=more)
+            data = b"" if suppress_body(self.method, self._status) else bytes(body)
             if not more:
-                await self._end()
+                await self._end(data)
                 self.writer.response_over(self)
+            elif data:
+                await self.writer.send_body(self, data)
         elif kind == "http.response.start" and not self.begun:
             self._status = int(message["status"])
             headers = build_and_validate_headers(message.get("headers", ()))
@@ -425,7 +426,7 @@ class HTTPStream:
                 return  # it was written, and there is only one
             if self.method == "HEAD" and not self.closed:
                 # Complete with its head; the body would be made for nobody.
-                await self._end()
+                await self._end(b"")
                 self.writer.response_over(self)
         else:
             expected = "http.response.body" if self.begun else "http.response.start"
@@ -443,8 +444,8 @@ class HTTPStream:
         self.begun = True
         self.write = write
 
-    async def _end(self) -> None:
-        await self.writer.send_end(self)
+    async def _end(self, data: bytes) -> None:
+        await self.writer.send_end(self, data)
         self.finished = True
         if self._logged is not None:
             response: Any = {"status": self._status, "headers": ()}
