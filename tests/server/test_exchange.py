@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from trio_ai_stream.server.http_stream import Exchange
+import pytest
+import trio
+
+from tests.support.server import frames as f
+from tests.support.server.client import Client, get
+from tests.support.server.servers import LocalServer, serve_while
+from trio_ai_stream.server.http_stream import Exchange, HTTPStream
+from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.sockets import ClientTransport
 
 
 def test_who_watches_is_told_in_the_same_step_and_once() -> None:
@@ -43,3 +51,38 @@ def test_who_watches_no_more_is_not_told() -> None:
     exchange.ignore_disconnect()
     exchange.disconnect()
     assert told == []
+
+
+@pytest.mark.parametrize("way", ["HTTP/1.1", "HTTP/2"])
+async def test_who_leaves_with_the_last_bytes_has_had_them(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have a turn before the send returns, and find the client gone."""
+    ending: list[HTTPStream] = []
+    end_written, drain = HTTPStream.end_written, ClientTransport.drain
+
+    async def noted(self: HTTPStream) -> None:
+        ending.append(self)
+        await end_written(self)
+
+    async def left(self: ClientTransport) -> None:
+        if ending:
+            ending[0].disconnect()
+        await drain(self)
+
+    monkeypatch.setattr(HTTPStream, "end_written", noted)
+    monkeypatch.setattr(ClientTransport, "drain", left)
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            if way == "HTTP/2":
+                await client.say(f.hello() + f.request(1, b"/hello"))
+                await client.frames_until(lambda seen: f.ended(seen, 1))
+            else:
+                await client.say(get("/hello"))
+                await client.read_until(lambda data: data.endswith(b"hello"))
+        assert ending[0].exchange.delivered
+        assert server.application.told == 0
+
+    with trio.fail_after(10):
+        await serve_while(body, limits=Limits())

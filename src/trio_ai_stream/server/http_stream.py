@@ -456,9 +456,10 @@ class HTTPStream:
     async def end_written(self) -> None:
         """Wait until the response, whose end was written, is with the kernel."""
         transport, exchange = self.connection.transport, self.exchange
-        # At once where it can be known: the client may close while others have a turn.
+        # At once where it can be known: the client may close while others have a turn,
+        # and has had all then.
         lost = self.closed or transport.broken
-        exchange.delivered = not (lost or transport.pending)
+        exchange.delivered = self.finished = not (lost or transport.pending)
         await transport.drain()
         exchange.delivered |= not (lost or transport.broken)
 
