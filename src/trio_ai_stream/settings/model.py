@@ -407,7 +407,6 @@ def _plain(keys: tuple[Secret, ...]) -> tuple[str, ...]:
 class Setting(NamedTuple):
     """What is known of one setting besides its value."""
 
-    default: object
     description: str
     read: Reader
 
@@ -417,7 +416,7 @@ def _settings() -> Iterator[tuple[str, Setting]]:
     reader = readers(Settings)
     for one in fields(Settings):
         *_, description = hints[one.name].__metadata__
-        yield one.name, Setting(one.default, description, reader[one.name])
+        yield one.name, Setting(description, reader[one.name])
 
 
 SETTINGS: Final = dict(_settings())
