@@ -54,7 +54,7 @@ def accounts_blueprint(services: Services) -> Blueprint:
     @blueprint.get("/v1/key")
     async def key() -> Response:
         """Describe the caller's key: its name, its limits, what it has spent."""
-        return json_response(msgspec.json.encode({"data": _key(services)}))
+        return json_response(msgspec.json.encode({"data": await _key(services)}))
 
     @blueprint.get("/v1/generation")
     async def generation() -> Response:
@@ -83,14 +83,14 @@ def accounts_blueprint(services: Services) -> Blueprint:
     return blueprint
 
 
-def _key(services: Services) -> dict[str, Any]:
+async def _key(services: Services) -> dict[str, Any]:
     context = RequestContext.current()
     named = context.limits
     rate = services.settings.RATE_LIMIT
     views: list[dict[str, Any]] = []
     if named is not None:
         rate = named.requests_per_second or rate
-        views = services.billing.spending.views(named.name)
+        views = await services.billing.spending.views(named.name)
     month = next((view for view in views if view["period"] == "month"), {})
     day = next((view for view in views if view["period"] == "day"), {})
     return {
