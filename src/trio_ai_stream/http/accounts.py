@@ -24,6 +24,7 @@ from trio_ai_stream.wire.keys import Role
 from trio_ai_stream.wire.problems import Fault, Problem, Refused, invalid
 
 FETCH_S: Final = 10.0
+_RESETS: Final = {"day": "daily", "month": "monthly"}
 NOT_FOUND: Final = Problem(
     404,
     "not_found",
@@ -93,13 +94,16 @@ async def _key(services: Services) -> dict[str, Any]:
         views = await services.billing.spending.views(named.name)
     month = next((view for view in views if view["period"] == "month"), {})
     day = next((view for view in views if view["period"] == "day"), {})
+    limited = [view for view in views if view["limit_usd"] is not None]
+    # There is room for one: that of which less is left.
+    limit = min(limited, key=lambda view: view["left_usd"], default={})
     return {
         "label": context.client_id if named is None else named.name,
         "is_management_key": context.role is Role.ADMIN,
         "is_free_tier": False,
-        "limit": month.get("limit_usd"),
-        "limit_remaining": month.get("left_usd"),
-        "limit_reset": "monthly" if month.get("limit_usd") is not None else None,
+        "limit": limit.get("limit_usd"),
+        "limit_remaining": limit.get("left_usd"),
+        "limit_reset": _RESETS.get(limit.get("period", "")),
         "usage": month.get("spent_usd"),
         "usage_daily": day.get("spent_usd"),
         "usage_monthly": month.get("spent_usd"),
