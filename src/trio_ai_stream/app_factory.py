@@ -142,8 +142,7 @@ async def listen_for_peers(
     services: Services, nursery: trio.Nursery, run_folder: Path | None
 ) -> None:
     """Start what other workers of this host, and other hosts, read streams from."""
-    settings, limits = services.settings, server_limits(services.settings)
-    limits = replace(limits, connections=limits.streams)  # a stream has one reader
+    settings, limits = services.settings, peer_limits(services.settings)
     socks = []
     if run_folder is not None:
         path = run_folder / SOCKET_OF.format(services.resumables.process)
@@ -159,7 +158,15 @@ async def listen_for_peers(
     app = peer_app(services)
     for sock in socks:
         serve = partial(serve_beside, app, sock, limits)
-        await nursery.start(serve, name="listener for peers")
+        services.peer_listeners.append(
+            await nursery.start(serve, name="listener for peers")
+        )
+
+
+def peer_limits(settings: Settings) -> Limits:
+    """Return the bounds of a listener for peers: a stream has one reader."""
+    limits = server_limits(settings)
+    return replace(limits, connections=limits.streams)
 
 
 def budgets_of(settings: Settings) -> Budgets:
@@ -208,6 +215,8 @@ def reload_settings(application: Application) -> Limits:
         settings.MAX_CONCURRENT_STREAMS,
         settings.MAX_STREAMS_PER_CLIENT,
     )
+    for listener in services.peer_listeners:
+        listener.limits = peer_limits(settings)
     application.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
     logger.info("reloaded the settings", event="reloaded", settings=sorted(changed))
     if fixed:

@@ -189,9 +189,15 @@ def _begin_to_supervise(settings: Settings) -> None:
 
 def _check_config(words: Sequence[str]) -> int:
     _arguments("check-config", words)
-    from trio_ai_stream.settings import describe, foreign_names, load_settings
+    from trio_ai_stream.settings import (
+        describe,
+        foreign_names,
+        load_settings,
+        refuse_exposure,
+    )
 
     settings = load_settings()
+    refuse_exposure(settings)
     for name, value in describe(settings).items():
         print(f"{name}={value}")
     print(f"# upstream: {settings.upstream_kind}")

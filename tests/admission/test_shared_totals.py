@@ -28,7 +28,7 @@ from trio_ai_stream.billing.shared_totals import (
     SharedUsage,
     usage_key,
 )
-from trio_ai_stream.billing.spending import Spent
+from trio_ai_stream.billing.spending import Spent, today
 from trio_ai_stream.billing.usage_batch import MAX_CELLS, day_of
 from trio_ai_stream.billing.usage_report import UsageQuery, UsageQueryError
 from trio_ai_stream.telemetry.metrics import Metrics
@@ -71,8 +71,8 @@ async def test_every_process_sees_what_all_have_spent(
             pushing(any_server, make_gate) as (second, _),
         ):
             for _ in range(100):
-                first.add("a", 3)
-                second.add("a", 4)
+                first.add("a", 3, today())
+                second.add("a", 4, today())
             await until_spent(first, "a", 700)
             await until_spent(second, "a", 700)
             assert await first.ask("nobody") == Spent()
@@ -84,9 +84,9 @@ async def test_what_is_left_is_handed_over_at_shutdown(
     """Before the link is closed."""
     with trio.fail_after(20):
         async with pushing(valkey, make_gate) as (first, _):
-            first.add("a", 5)
+            first.add("a", 5, today())
             await first.leave()
-            first.add("a", 6)
+            first.add("a", 6, today())
             await first.leave()
         async with pushing(valkey, make_gate) as (second, _):
             assert await second.ask("a") == Spent(11, 11)
@@ -131,8 +131,8 @@ async def test_answers_in_another_order_count_nothing_twice(
             monkeypatch.setattr(link, "send", partial(held, link.send))
             metrics = Metrics(version="1", upstream="simulator")
             totals = SharedTotals(gate, metrics, "local", retention_s=DAY_S)
-            totals.add("a", 5)
-            totals.add("b", 7)
+            totals.add("a", 5, today())
+            totals.add("b", 7, today())
             first, second = totals.leave, partial(totals.refresh, ["a"])
             if late == "spent":
                 first, second = second, first
@@ -163,10 +163,10 @@ async def test_without_valkey_the_policy_decides(
         ):
             fleet = totals._leases
             await until(lambda: fleet.fleet.processes == 2)
-            totals.add("a", 4)
+            totals.add("a", 4, today())
             await totals.leave()  # it has been pushed
             own_valkey.stop()
-            totals.add("a", 5)
+            totals.add("a", 5, today())
             asked = await totals.ask("a")
             assert asked == answer
             await totals.refresh(["a"])  # of which nothing comes, and nothing is said
@@ -282,12 +282,9 @@ async def test_a_batch_of_yesterday_is_not_of_today(
     """What was spent before midnight and pushed after it: not lost, and not new."""
     with trio.fail_after(20):
         async with pushing(valkey, make_gate) as (totals, client):
-            days = iter(["2026-11-30"])
-            monkeypatch.setattr(
-                shared_totals, "today", lambda: next(days, "2026-12-01")
-            )
-            totals.add("a", 5)
-            totals.add("a", 6)
+            monkeypatch.setattr(shared_totals, "today", lambda: "2026-12-01")
+            totals.add("a", 5, "2026-11-30")
+            totals.add("a", 6, "2026-12-01")
             await totals.leave()
             assert totals.known("a") == await totals.ask("a") == Spent(6, 6)
             prefix = f"{{{totals._keys.prefix}}}:spent"
@@ -305,18 +302,18 @@ async def test_a_permit_is_held_until_others_see_what_its_stream_cost(
             metrics = Metrics(version="1", upstream="simulator")
             totals = SharedTotals(gate, metrics, "local", retention_s=DAY_S)
             totals.when_counted(lambda: called.append("nothing to count"))
-            totals.add("a", 5)
+            totals.add("a", 5, today())
             totals.when_counted(lambda: called.append("counted"))
             assert called == ["nothing to count"]
             await totals.leave()
             assert called == ["nothing to count", "counted"]
             key = totals._key("spent", day_of(time.time()))
             assert await client.hget(key, "a") == b"5"
-            totals.add("a", 5)
+            totals.add("a", 5, today())
             totals.when_counted(lambda: called.append("lost"))
             own_valkey.stop()
             await until(lambda: not gate.link.up)
             await totals.leave()
-            totals.add("a", 5)
+            totals.add("a", 5, today())
             totals.when_counted(lambda: called.append("nobody to ask"))
             assert called[2:] == ["lost", "nobody to ask"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -25,11 +26,13 @@ from trio_ai_stream.billing.spending import (
     Spending,
     Spent,
     exhausted,
+    today,
 )
 from trio_ai_stream.billing.usage_database import NANO, UsageDatabase
 from trio_ai_stream.settings.values import NamedKey, Secret
 from trio_ai_stream.stream.registry import SLICE
 from trio_ai_stream.stream.stream import Stream
+from trio_ai_stream.wire.record import Basis
 
 TOKEN = 15e-6  # dollars, at the simulator
 KEY = Secret("some-key")
@@ -62,7 +65,7 @@ async def test_a_spent_budget_is_402_with_what_is_left_and_when_it_is_new(
         other = chat(w, "simulator/fast?chunks=1", "other-key")
         await over(other)
         assert other.status == 200
-        (day, _month) = w.services.billing.spending.views("team")
+        (day, _month) = await w.services.billing.spending.views("team")
         assert day["spent_usd"] == pytest.approx(3 * (3e-6 + 40 * TOKEN))
         assert day["left_usd"] == 0
 
@@ -79,13 +82,13 @@ async def test_a_cut_stream_counts_at_once(
         await trio.sleep(0.2)
         visit.leave()
         await over(visit)
-        after = spending.views("team")[0]["spent_usd"]
+        after = (await spending.views("team"))[0]["spent_usd"]
         whole = 3e-6 + 30 * TOKEN
         assert after - whole == pytest.approx(21 * TOKEN, rel=0.4)
         await trio.sleep(3)
         bill = w.simulator.ledger.find()[-1].bill
         assert bill is not None
-        settled = spending.views("team")[0]["spent_usd"]
+        settled = (await spending.views("team"))[0]["spent_usd"]
         assert settled == pytest.approx(whole + bill.cost)
 
 
@@ -121,7 +124,7 @@ async def test_many_streams_that_end_with_a_budget_leave_others_their_turns(
     key = NamedKey("team", KEY, usd_per_day=1, end_streams=True)
     totals = LedgerTotals(None)
     budgets = Spending(totals, {"team": key})
-    totals.add("team", NANO)
+    totals.add("team", NANO, today())
     seen = [0]
 
     async def look() -> None:
@@ -147,7 +150,7 @@ async def test_a_budget_that_is_new_while_it_is_looked_at_ends_nothing(
     totals = LedgerTotals(None)
     poor = NamedKey("team", KEY, usd_per_day=1, end_streams=True)
     budgets = Spending(totals, {"team": poor})
-    totals.add("team", NANO)
+    totals.add("team", NANO, today())
     looked = trio.Event()
 
     def live() -> Iterator[Stream]:
@@ -202,8 +205,8 @@ async def test_the_ledger_knows_what_others_have_spent(tmp_path: Path) -> None:
 async def test_what_is_spent_is_counted_once(tmp_path: Path) -> None:
     """Before it is in the ledger, while it is read, and after."""
     totals = LedgerTotals(ledger(tmp_path / "ledger.db"))
-    totals.add("a", 5)
-    totals.add("a", -2)
+    totals.add("a", 5, today())
+    totals.add("a", -2, today())
     assert totals.known("a") == Spent(3, 3)
     assert totals.known("b") == Spent()
 
@@ -222,7 +225,7 @@ async def test_what_comes_while_the_ledger_is_read_is_counted_once(
 
     def spend(uid: str) -> None:
         one.put(msgspec.structs.replace(row(), uid=uid))
-        totals.add("somebody", cost)
+        totals.add("somebody", cost, today())
 
     with trio.fail_after(10):
         spend("first")
@@ -250,8 +253,49 @@ def test_what_was_spent_before_midnight_is_not_of_the_new_day(
         ("2026-12-01", Spent(5, 5)),
     ):
         monkeypatch.setattr(spending, "today", lambda day=day: day)
-        totals.add("team", 5)
+        totals.add("team", 5, day)
         assert totals.known("team") == expected
+
+
+def test_a_bill_that_comes_after_midnight_is_of_the_day_of_its_stream() -> None:
+    """As in the ledger: today's budget pays for today's streams only."""
+    totals = LedgerTotals(None)
+    budgets = Spending(totals, {"somebody": NamedKey("somebody", KEY)})
+    before = row(Basis.ESTIMATED, ended_at=time.time() - 40 * 86_400)
+    budgets.stream_ended(before)
+    budgets.settled(before, msgspec.structs.replace(before, cost_nusd=7 * NANO))
+    assert totals.known("somebody") == Spent()
+
+
+@pytest.mark.parametrize("budget", [None, 1.0])
+async def test_what_a_key_has_spent_is_told_after_a_restart(
+    budget: float | None, tmp_path: Path
+) -> None:
+    """Also of a key without a budget, and what other workers have seen of it."""
+    with trio.fail_after(20):
+        first, second = (ledger(tmp_path / "ledger.db") for _ in range(2))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(first.run, print)
+            await nursery.start(second.run, print)
+            key = NamedKey("somebody", KEY, usd_per_day=budget)
+            budgets = Spending(LedgerTotals(second), {"somebody": key})
+            first.put(row())
+            await first.flush()
+            second.put(own := row())
+            budgets.stream_ended(own)
+            said: list[list[dict[str, Any]]] = []
+
+            async def look() -> None:
+                said.append(await budgets.views("somebody"))
+
+            async with trio.open_nursery() as looks:
+                looks.start_soon(look)
+                looks.start_soon(look)
+            await look()
+            nursery.cancel_scope.cancel(reason="the test is over")
+    for day, month in said:
+        assert (day["key"], day["spent_usd"]) == ("somebody", pytest.approx(0.000_306))
+        assert month["spent_usd"] == pytest.approx(0.000_306)
 
 
 @pytest.mark.parametrize(

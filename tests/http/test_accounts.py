@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from trio.testing import MockClock
 
+from tests.billing.test_named_keys import keys_file
 from tests.support.completions import ask, error_of, over
 from tests.support.world import Visit, World, world
 
@@ -52,6 +55,27 @@ async def test_a_key_is_the_callers_own(autojump_clock: MockClock) -> None:
         admin = (await get(w, "/v1/key", "operator-key")).json()["data"]
         assert admin["is_management_key"]
         assert (await get(w, "/v1/key")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"usd_per_day": 2}, (2, 2, "daily")),
+        ({"usd_per_month": 3}, (3, 3, "monthly")),
+        ({"usd_per_day": 2, "usd_per_month": 3}, (2, 2, "daily")),
+        ({"usd_per_day": 5, "usd_per_month": 3}, (3, 3, "monthly")),
+        ({}, (None, None, None)),
+    ],
+)
+async def test_a_keys_limit_is_the_one_that_is_reached_first(
+    limits: dict[str, int], expected: tuple[object, ...], tmp_path: Path
+) -> None:
+    """OpenRouter's form has one limit, and a key here may have two."""
+    env = {"KEYS_FILE": keys_file(tmp_path, **limits), "REDIS_URL": "redis://unused"}
+    async with world(env=env) as w:
+        data = (await get(w, "/v1/key", "team-key")).json()["data"]
+    names = ("limit", "limit_remaining", "limit_reset")
+    assert tuple(data[name] for name in names) == expected
 
 
 @pytest.mark.parametrize(

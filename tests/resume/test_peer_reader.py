@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.resume.test_resuming import ENDLESS, begin, ids, resume
 from tests.support.completions import over
 from tests.support.world import World, world
 from trio_ai_stream.admission.directory import SOCKET_OF, PeerDirectory
+from trio_ai_stream.app_factory import listen_for_peers, reload_settings
+from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.peer_routes import peer_app
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.side_listener import listen_unix, serve_beside
@@ -88,3 +91,21 @@ async def test_who_leaves_or_loses_the_owner_leaves_nothing(tmp_path: Path) -> N
             gone = resume(other, visit, 0, **FIRST)
             await over(gone)
             assert gone.status == 410
+
+
+async def _start_nothing(_nursery: trio.Nursery) -> None:
+    """Stand for the start of the services, which run already."""
+
+
+async def test_a_reload_changes_the_bounds_of_the_listeners_for_peers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many readers may come from other processes as there may be streams."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAX_CONCURRENT_STREAMS", "7")
+    async with world() as w:
+        await listen_for_peers(w.services, w.nursery, tmp_path)
+        (listener,) = w.services.peer_listeners
+        assert listener.limits.connections != 7
+        reload_settings(Application(w.services, _start_nothing))
+        assert listener.limits.connections == 7

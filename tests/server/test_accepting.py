@@ -66,6 +66,25 @@ async def test_a_listener_that_is_shut_down_elsewhere_ends_its_loop() -> None:
         await serve_while(body, limits=_limits(), sockets=Sockets([], [sock], []))
 
 
+async def test_a_listener_that_another_worker_of_a_drain_has_shut_down_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its order comes to all, and to one of them first."""
+    sock = CountingSocket.listening()
+
+    async def body(server: LocalServer) -> None:
+        before = sock.accepts
+        sock.shutdown(socket.SHUT_RDWR)
+        while sock.accepts == before:
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
+        server.stop.set()
+
+    with trio.fail_after(30):
+        await serve_while(body, limits=_limits(), sockets=Sockets([], [sock], []))
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     "failure",
     [MemoryError(), OSError(errno.EMFILE, "none left"), OSError(errno.EPROTO, "odd")],

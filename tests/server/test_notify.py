@@ -62,6 +62,17 @@ async def test_ready_alive_and_stopping_are_said_in_order(
     ]
 
 
+def test_a_reload_in_a_drain_is_not_told(manager: socket.socket) -> None:
+    """The manager would show a server that ends as one that serves."""
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+    notifier.stopping()
+    notifier.reloading()
+    notifier.ready()
+    assert manager.recv(4096).startswith(b"STOPPING=1")
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
+
+
 async def test_without_a_manager_nothing_is_said() -> None:
     """Neither without NOTIFY_SOCKET, nor a heartbeat that another process owes."""
     with trio.fail_after(30):

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -251,6 +252,27 @@ async def test_the_pause_after_young_deaths_doubles(
     assert [round(at - began, 3) for at in starts] == [0, 0.5, 1.5, 3.5, 7.5]
     (record,) = [r for r in caplog.records if r.levelno == logging.CRITICAL]
     assert vars(record)["event"] == "workers_given_up"
+
+
+async def test_a_slot_that_fails_for_days_does_not_end_the_others(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pause stays as long as the longest, whatever the number of its failures."""
+    monkeypatch.setattr(module, "_PAUSE_S", 0.5)
+    supervisor = Supervisor([], {}, descriptors=[], patience_s=60, hang_s=60)
+    monkeypatch.setattr(supervisor, "_workers", [SimpleNamespace(healthy=True)])
+    starts: list[float] = []
+
+    async def one_worker(_: str) -> str:
+        starts.append(trio.current_time())
+        if len(starts) == 1200:
+            supervisor._draining.set()
+        await trio.lowlevel.checkpoint()
+        return "not_started"
+
+    monkeypatch.setattr(supervisor, "_one_worker", one_worker)
+    await supervisor._fill_slot()
+    assert starts[-1] - starts[-2] == pytest.approx(30)
 
 
 async def test_what_became_of_the_last_worker_is_told_to_the_next(

@@ -114,6 +114,41 @@ def test_a_file_that_is_read_again_brings_its_limits(tmp_path: Path) -> None:
     assert (changed, fixed) == ({"KEYS_FILE"}, set())
 
 
+def test_a_budget_is_not_taken_over_without_its_ledger(tmp_path: Path) -> None:
+    """SIGHUP opens no ledger, and a restart would forget what was spent."""
+    file = tmp_path / "keys.toml"
+    file.write_text("[[key]]\nname = 'a'\nkey = 'secret-key'\n")
+    old = load_settings({"KEYS_FILE": str(file)}, None)
+    file.write_text(f"{file.read_text()}usd_per_day = 1\n")
+    ledger = {"LEDGER_FILE": str(tmp_path / "ledger.db")}
+    new = load_settings({"KEYS_FILE": str(file), **ledger}, None)
+    with pytest.raises(SettingsError, match="a restart is needed for LEDGER_FILE"):
+        reloaded(old, new)
+
+
+@pytest.mark.parametrize(
+    ("period", "days", "good"),
+    [
+        ("usd_per_month", "30", False),
+        ("usd_per_month", "31", True),
+        ("usd_per_day", "0.9", False),
+        ("usd_per_day", "1", True),
+        ("streams", "0.1", True),
+    ],
+)
+def test_what_a_budget_counts_is_not_deleted_before(
+    period: str, days: str, good: bool, tmp_path: Path
+) -> None:
+    """Else a month's budget would be one of the days that the ledger keeps."""
+    text = f"[[key]]\nname = 'a'\nkey = 'secret-key'\n{period} = 5\n"
+    load(tmp_path, text, LEDGER_RETENTION_DAYS=days, REDIS_URL="redis://localhost")
+    if good:
+        load(tmp_path, text, LEDGER_RETENTION_DAYS=days)
+        return
+    with pytest.raises(SettingsError, match="LEDGER_RETENTION_DAYS: expected"):
+        load(tmp_path, text, LEDGER_RETENTION_DAYS=days)
+
+
 def test_named_keys_and_anybody_exclude_each_other(tmp_path: Path) -> None:
     """As for API_KEYS."""
     with pytest.raises(SettingsError, match="because there are KEYS_FILE"):

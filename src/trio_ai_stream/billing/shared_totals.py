@@ -218,9 +218,9 @@ class SharedTotals:
         self._counted = 0  # the number of the last batch that Valkey is known to have
         self._news = trio.Event()
 
-    def add(self, name: str, nusd: int) -> None:
-        """Count what a key has spent; it is pushed in the background."""
-        self._of(today()).spent[name] += nusd
+    def add(self, name: str, nusd: int, day: str) -> None:
+        """Count what a key has spent on a day; it is pushed in the background."""
+        self._of(day).spent[name] += nusd
 
     def count(self, row: LedgerRow, times: int) -> None:
         """Count a stream on the day that it ended."""

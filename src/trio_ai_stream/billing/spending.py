@@ -52,8 +52,8 @@ class Spent:
 class Totals(Protocol):
     """Counts what keys spend, in this process, on this host or for all hosts."""
 
-    def add(self, name: str, nusd: int) -> None:
-        """Count what a key has spent; never waits."""
+    def add(self, name: str, nusd: int, day: str) -> None:
+        """Count what a key has spent on a day; never waits."""
         ...
 
     def count(self, row: LedgerRow, times: int) -> None:
@@ -97,10 +97,11 @@ class LedgerTotals:
         self._ledger = ledger
         self._read = {"day": ("", dict[str, int]()), "month": ("", dict[str, int]())}
         self._since: Counter[tuple[str, str]] = Counter()
+        self._reading = trio.Lock()
 
-    def add(self, name: str, nusd: int) -> None:
-        """Count what a key has spent."""
-        self._since[name, today()] += nusd
+    def add(self, name: str, nusd: int, day: str) -> None:
+        """Count what a key has spent on a day."""
+        self._since[name, day] += nusd
 
     def count(self, row: LedgerRow, times: int) -> None:
         """Do nothing: the ledger has the row."""
@@ -127,11 +128,12 @@ class LedgerTotals:
         def ask(database: UsageDatabase) -> list[dict[str, int]]:
             return [database.spent(_start(of)) for of in (day, f"{day[:7]}-01")]
 
-        # What is counted anew must be what was read: neither more nor less.
-        counted, sums = await self._ledger.ask_with_all(ask, self._since.copy)
-        self._read = {"day": (day, sums[0]), "month": (day[:7], sums[1])}
-        self._since.subtract(counted)
-        self._since = Counter({what: n for what, n in self._since.items() if n})
+        async with self._reading:  # two at a time would take the same away twice
+            # What is counted anew must be what was read: neither more nor less.
+            counted, sums = await self._ledger.ask_with_all(ask, self._since.copy)
+            self._read = {"day": (day, sums[0]), "month": (day[:7], sums[1])}
+            self._since.subtract(counted)
+            self._since = Counter({what: n for what, n in self._since.items() if n})
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -160,13 +162,13 @@ class Spending:
     def stream_ended(self, row: LedgerRow) -> None:
         """Count an ended stream; never waits."""
         self._totals.count(row, 1)
-        self._add(row.key, row.cost_nusd or 0)
+        self._add(row, row.cost_nusd or 0)
 
     def settled(self, before: LedgerRow, row: LedgerRow) -> None:
-        """Count a stream by its final bill; never waits."""
+        """Count a stream by its final bill, on the day of its end; never waits."""
         self._totals.count(before, -1)
         self._totals.count(row, 1)
-        self._add(row.key, (row.cost_nusd or 0) - (before.cost_nusd or 0))
+        self._add(row, (row.cost_nusd or 0) - (before.cost_nusd or 0))
 
     def when_counted(self, act: Callable[[], object]) -> None:
         """Call that once what was spent by now counts for others; never waits."""
@@ -179,8 +181,13 @@ class Spending:
         spent = await self._totals.ask(key.name)
         return LIMITS_UNAVAILABLE if spent is None else exhausted(key, spent)
 
-    def views(self, only: str | None = None) -> list[dict[str, Any]]:
-        """Return each key's budget, what is left of it and when it is new again."""
+    async def views(self, only: str | None = None) -> list[dict[str, Any]]:
+        """Return each key's budget, what is left of it and when it is new again.
+
+        Keys without a budget are read only here; waits for that a second at most.
+        """
+        with trio.move_on_after(REFRESH_S):
+            await self._refresh([name for name in self.keys if only in {None, name}])
         found = []
         for name, key in self.keys.items():
             if only in {None, name}:
@@ -207,27 +214,29 @@ class Spending:
         """Keep the totals, and end streams of keys that want it, until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._totals.run)
-            await self._refresh()
+            await self._refresh(self._with_budget())
             task_status.started()
             while True:
                 await trio.sleep(REFRESH_S)
-                await self._refresh()
+                await self._refresh(self._with_budget())
                 await self._end_streams(live())
 
     async def leave(self) -> None:
         """Hand over what is left to count, in a bound."""
         await self._totals.leave()
 
-    def _add(self, name: str, nusd: int) -> None:
-        if nusd and name in self.keys:
-            self._totals.add(name, nusd)
+    def _add(self, row: LedgerRow, nusd: int) -> None:
+        if nusd and row.key in self.keys:
+            self._totals.add(row.key, nusd, day_of(row.ended_at))
 
-    async def _refresh(self) -> None:
-        budgets = [name for name, key in self.keys.items() if key.has_budget]
-        if not budgets:
+    def _with_budget(self) -> list[str]:
+        return [name for name, key in self.keys.items() if key.has_budget]
+
+    async def _refresh(self, names: list[str]) -> None:
+        if not names:
             return
         try:
-            await self._totals.refresh(budgets)
+            await self._totals.refresh(names)
         except LedgerUnavailableError:
             return  # the ledger has said it; what this process spends is known
         except Exception:

@@ -24,6 +24,7 @@ from trio_ai_stream.wire.keys import Role
 from trio_ai_stream.wire.problems import Fault, Problem, Refused, invalid
 
 FETCH_S: Final = 10.0
+_RESETS: Final = {"day": "daily", "month": "monthly"}
 NOT_FOUND: Final = Problem(
     404,
     "not_found",
@@ -54,7 +55,7 @@ def accounts_blueprint(services: Services) -> Blueprint:
     @blueprint.get("/v1/key")
     async def key() -> Response:
         """Describe the caller's key: its name, its limits, what it has spent."""
-        return json_response(msgspec.json.encode({"data": _key(services)}))
+        return json_response(msgspec.json.encode({"data": await _key(services)}))
 
     @blueprint.get("/v1/generation")
     async def generation() -> Response:
@@ -83,23 +84,26 @@ def accounts_blueprint(services: Services) -> Blueprint:
     return blueprint
 
 
-def _key(services: Services) -> dict[str, Any]:
+async def _key(services: Services) -> dict[str, Any]:
     context = RequestContext.current()
     named = context.limits
     rate = services.settings.RATE_LIMIT
     views: list[dict[str, Any]] = []
     if named is not None:
         rate = named.requests_per_second or rate
-        views = services.billing.spending.views(named.name)
+        views = await services.billing.spending.views(named.name)
     month = next((view for view in views if view["period"] == "month"), {})
     day = next((view for view in views if view["period"] == "day"), {})
+    limited = [view for view in views if view["limit_usd"] is not None]
+    # There is room for one: that of which less is left.
+    limit = min(limited, key=lambda view: view["left_usd"], default={})
     return {
         "label": context.client_id if named is None else named.name,
         "is_management_key": context.role is Role.ADMIN,
         "is_free_tier": False,
-        "limit": month.get("limit_usd"),
-        "limit_remaining": month.get("left_usd"),
-        "limit_reset": "monthly" if month.get("limit_usd") is not None else None,
+        "limit": limit.get("limit_usd"),
+        "limit_remaining": limit.get("left_usd"),
+        "limit_reset": _RESETS.get(limit.get("period", "")),
         "usage": month.get("spent_usd"),
         "usage_daily": day.get("spent_usd"),
         "usage_monthly": month.get("spent_usd"),

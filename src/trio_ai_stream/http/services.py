@@ -16,6 +16,7 @@ from trio_ai_stream.admission.gate import Gate
 from trio_ai_stream.billing.billing import Billing
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.resume.resumables import Resumables
+from trio_ai_stream.server.worker import Worker
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
@@ -195,6 +196,7 @@ class Services:
     subscribers: Subscribers = field(default_factory=Subscribers)
     generations: Generations = field(default_factory=Generations)
     peers: PeerLink = field(default_factory=partial(PeerLink, None))
+    peer_listeners: list[Worker] = field(default_factory=list)
     bodies: BodyBudget = field(init=False)
     resumables: Resumables = field(init=False)
     # Methods, bound once: each stream holds both.

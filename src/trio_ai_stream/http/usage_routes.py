@@ -65,7 +65,7 @@ def usage_blueprint(services: Services) -> Blueprint:
             raise Refused(UNREADABLE) from exc
         if said.get("format") != "csv":
             own = None if owner is None else said["key"]
-            budgets = services.billing.spending.views(own)
+            budgets = await services.billing.spending.views(own)
             return json_response(as_json(query, rows, budgets, hosts))
         response = Response(as_csv(query, rows))
         response.headers["Content-Type"] = "text/csv; charset=utf-8"

@@ -53,11 +53,12 @@ async def serve_beside(
     sock: socket.socket,
     limits: Limits,
     *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the ASGI application `app` on a listening socket until cancelled.
 
-    The socket is closed then; one of a file system is removed.
+    The socket is closed then; one of a file system is removed. Started with the worker,
+    whose `limits` may be exchanged.
     """
     worker = Worker(
         ASGIWrapper(app),
@@ -71,7 +72,7 @@ async def serve_beside(
     with sock:
         try:
             listener = Listener(sock, secure=False)
-            await worker.run([listener], None, lambda: task_status.started())
+            await worker.run([listener], None, lambda: task_status.started(worker))
         finally:
             _remove_path(sock)
 

@@ -86,17 +86,22 @@ class Notifier:
         meant = environ.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         alive = bool(self._address) and meant and microseconds.isdigit()
         self._watchdog_s = int(microseconds) / 1e6 if alive else 0.0
+        self._stopping = False
 
     def ready(self, status: str = "serving") -> None:
-        """Say that clients are served, or that a reload is over."""
-        self._say("READY=1", f"STATUS={status}")
+        """Say that clients are served, or that a reload is over; not in a drain."""
+        if not self._stopping:
+            self._say("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Say that a reload has begun; `ready` ends it."""
-        self._say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Say that a reload has begun, which `ready` ends; not in a drain."""
+        if not self._stopping:
+            now_us = time.monotonic_ns() // 1000
+            self._say("RELOADING=1", f"MONOTONIC_USEC={now_us}")
 
     def stopping(self) -> None:
         """Say that the drain has begun."""
+        self._stopping = True
         self._say("STOPPING=1", "STATUS=draining")
 
     async def keep_alive(self) -> None:

@@ -142,7 +142,7 @@ class Supervisor:
 
     async def _fill_slot(self) -> None:
         """Fill one slot with one worker after another until the drain."""
-        young, end = 0, ""
+        young, pause_s, end = 0, 0.0, ""
         while not self._draining.is_set():
             began = trio.current_time()
             try:
@@ -159,7 +159,8 @@ class Supervisor:
             young = young + 1 if failed else 0
             if young >= _YOUNG_DEATHS and not any(w.healthy for w in self._workers):
                 self._give_up()
-            pause_s = min(_PAUSE_S * 2 ** (young - 1), _LONGEST_PAUSE_S) if young else 0
+            # Not by a power of two: a slot may fail for days, and that grows for ever.
+            pause_s = min(max(_PAUSE_S, 2 * pause_s), _LONGEST_PAUSE_S) if failed else 0
             with trio.move_on_after(pause_s):
                 await self._draining.wait()
 

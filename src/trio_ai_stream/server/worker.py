@@ -44,6 +44,8 @@ log: Final = logging.getLogger("trio_ai_stream.server")
 _BATCH: Final = 8
 # Out of descriptors or memory: what ends gives some back; ask again this much later.
 _EXHAUSTED_PAUSE_S: Final = 0.1
+# From the end of the listening sockets to the order to drain, if one comes.
+_ORDER_S: Final = 0.5
 # One record for so long, however often it is so.
 _EXHAUSTED_SAID_S: Final = 10.0
 # Descriptors for clients that ask how the process is when it has run out of them.
@@ -233,7 +235,9 @@ class Worker:
             except ListenerClosedError:
                 break
         self._listening -= 1
-        if not self._listening and not self.shutdown.requested.is_set():
+        if not self._listening:
+            # In a drain of all workers another may be first; it ends this wait.
+            await trio.sleep(_ORDER_S)
             text = "every listening socket has been shut down elsewhere; draining"
             log.error(text, extra={"event": "listeners_closed"})
             self.shutdown.request()

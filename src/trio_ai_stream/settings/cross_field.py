@@ -77,6 +77,21 @@ def _budgets_are_kept(settings: Settings) -> str | None:
     return None
 
 
+def _budgets_are_remembered(settings: Settings) -> str | None:
+    if settings.LEDGER_FILE is None or settings.REDIS_URL is not None:
+        return None  # Valkey keeps what is spent for as long as it counts
+    kept = settings.LEDGER_RETENTION_DAYS
+    for one in settings.KEYS_FILE:
+        days = 31 if one.usd_per_month is not None else 1
+        if one.has_budget and kept < days:
+            return (
+                f"LEDGER_RETENTION_DAYS: expected {days} or more because KEYS_FILE"
+                f" limits what {one.name} may spend, got {kept:g}; what is deleted is"
+                " forgotten"
+            )
+    return None
+
+
 def _one_body_fits_into_all(settings: Settings) -> str | None:
     if settings.MAX_BODIES_BYTES < settings.MAX_BODY_BYTES:
         return (
@@ -131,6 +146,9 @@ RULES: Final[dict[frozenset[str], Callable[[Settings], str | None]]] = {
         {"ALLOW_ANONYMOUS", "API_KEYS", "API_KEYS_FILE", "KEYS_FILE"}
     ): _keys_or_anybody,
     frozenset({"KEYS_FILE", "LEDGER_FILE", "REDIS_URL"}): _budgets_are_kept,
+    frozenset(
+        {"KEYS_FILE", "LEDGER_FILE", "LEDGER_RETENTION_DAYS", "REDIS_URL"}
+    ): _budgets_are_remembered,
     frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}): _one_body_fits_into_all,
     frozenset({"GRACE_STREAM_BYTES", "GRACE_TOTAL_BYTES"}): _one_log_fits_into_all,
     frozenset({"HOST", "PORT", "METRICS_PORT", "PEER_ADDRESS"}): _listeners_differ,

@@ -47,6 +47,8 @@ def reloaded(old: Settings, new: Settings) -> tuple[Settings, set[str], set[str]
 
     The last are the names of those that changed and keep their old value until a
     restart.
+
+    :raises SettingsError: with those old values the new ones cannot be.
     """
     changed = {name for name in SETTINGS if getattr(old, name) != getattr(new, name)}
     fixed = changed - RELOADED
@@ -54,6 +56,10 @@ def reloaded(old: Settings, new: Settings) -> tuple[Settings, set[str], set[str]
         fixed |= changed & KEYS  # the page and the documents were made for the other
     changed -= fixed
     settings = replace(old, **{name: getattr(new, name) for name in changed})
+    # The certificate is read by itself: what is wrong with it does not hold up keys.
+    if broken := broken_rules(settings, unknown={"TLS_CERT_FILE"}):
+        kept = f"a restart is needed for {', '.join(sorted(fixed))}"
+        raise SettingsError([*broken, kept] if fixed else broken)
     return settings, changed, fixed
 
 
