@@ -309,3 +309,26 @@ async def test_headers_on_the_list_reach_upstream(autojump_clock: MockClock) -> 
             b"anthropic-beta": b"a,b",
             b"x-session-id": b"s",
         }
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one block", "alone"])
+async def test_who_has_the_last_event_may_leave(
+    autojump_clock: MockClock, *, apart: bool
+) -> None:
+    """A client that leaves at `message_stop` has been told, and has no permit.
+
+    What upstream still says is not waited for.
+    """
+    rest = ANSWER.removesuffix(END)
+    blocks = (chunked(rest), chunked(END)) if apart else (chunked(ANSWER),)
+    async with scripted(head(), *blocks, HOLD) as (w, _):
+        visit = ask(w)
+        while END not in visit.body:
+            await visit.news.wait()
+        assert w.permits.statistics().held == 0
+        visit.leave()
+        await over(visit)
+        assert visit.body == ANSWER
+        assert visit.arrived[-1][0] < BUDGETS.done_grace_s
+        assert (w.record.outcome, w.record.told) == (Outcome.COMPLETED, True)
+        w.assert_clean()

@@ -129,10 +129,27 @@ async def test_a_cancel_between_head_and_document_cuts_nothing_off() -> None:
     responder = DocumentResponder(
         send, [], RequestContext(scope, "r"), dialect=COMPLETIONS
     )
-    answer = Answer()
+    answer, document = Answer(), b"0" * 40_000
     with budget:
-        await responder.deliver([Raw(b"{}"), Done()])
+        await responder.deliver([Raw(document), Done()])
     problem = RULES[Outcome.DEADLINE_EXCEEDED].problem
     await responder.ended(Ending(Outcome.DEADLINE_EXCEEDED, 0.0, problem), answer)
-    assert [m["body"] for m in sent[1:]] == [b"{}", b""]
+    assert b"".join(m["body"] for m in sent[1:]) == document
     assert (sent[0]["status"], budget.cancelled_caught) == (200, True)
+
+
+@pytest.mark.parametrize("max_tokens", [7, 20_000])
+async def test_who_has_the_whole_document_may_leave(
+    max_tokens: int, autojump_clock: MockClock
+) -> None:
+    """A client that leaves when it has the last byte was told, and has no permit."""
+    async with world(permits=1) as w:
+        model = "simulator/fast?chunks=20000"
+        visit = ask(w, model, stream=False, max_tokens=max_tokens)
+        while not visit.body or len(visit.body) < int(visit.headers["content-length"]):
+            await visit.news.wait()
+        assert w.permits.statistics().held == 0
+        visit.leave()
+        await over(visit)
+        assert (w.record.outcome, w.record.told) == (Outcome.COMPLETED, True)
+        w.assert_clean()

@@ -83,6 +83,7 @@ def _say(said: _ResponseEvent, items: list[Item]) -> None:
         items += _ending(
             kind.removeprefix("response."), said.response or _ResponseState()
         )
+        items.append(Done(ends=False))
     elif kind == "error" or said.error:  # also one without a name
         flat = {"code": said.code, "message": said.message}
         items[-1] = failure_of(said.error or flat)

@@ -111,7 +111,7 @@ def _say(said: _MessageEvent, items: list[Item]) -> None:
         if delta is not None and delta.stop_reason:
             items.append(Stopped(delta.stop_reason))
     elif kind == "message_stop":
-        items.append(Finish())
+        items += [Finish(), Done(ends=False)]
     elif kind == "error" or said.error:  # also one without a name
         items[-1] = failure_of(_named(said.error))
 

@@ -83,19 +83,21 @@ class NamedEventEncoder(ABC):
     """Writes one stream: upstream's events as they are.
 
     Upstream's own `ping` counts as no event: it must not keep our signs of life from
-    being written, which more clients take for life.
+    being written, which more clients take for life. The API's own last event is written
+    with the end: a client that has had it may leave at once.
     """
 
-    __slots__ = ("_event_heartbeats", "_last", "_over")
+    __slots__ = ("_event_heartbeats", "_final", "_last", "_over")
     opening: ClassVar = b""
 
     def __init__(self, asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
         self._event_heartbeats = asked.event_heartbeats
         self._last = b""  # the last event, pings apart
-        self._over = False  # the API's own last event has been written
+        self._over = False  # the API's own last event has come
+        self._final = b""  # it, and what came behind it in its block
 
     def content(self, items: Sequence[Item]) -> tuple[bytes, int]:
-        """Return the events of a block, and how many of them are no `ping`."""
+        """Return the events of a block, and how many have come that are no `ping`."""
         payloads = [item.payload for item in items if type(item) is Raw]
         if not payloads:
             return b"", 0
@@ -105,17 +107,28 @@ class NamedEventEncoder(ABC):
                 self._last = payload
                 break
             count -= 1
-        if not _LAST.isdisjoint(map(type, items)):
+        kinds = [type(item) for item in items]
+        if not self._over and not _LAST.isdisjoint(kinds):
             self._over = True
-        return b"\n\n".join(payloads) + b"\n\n", count
+            last = next(at for at, kind in enumerate(kinds) if kind in _LAST)
+            before = max(0, kinds[:last].count(Raw) - 1)
+            self._final = _joined(payloads[before:])
+            payloads = payloads[:before]
+        return _joined(payloads), count
 
     def ending(self, problem: Problem | None, answer: Answer) -> bytes:
-        """Return nothing after the API's own last event, else the error."""
-        return b"" if problem is None or self._over else self.error(problem, answer)
+        """Return the API's own last event if it has come, else the error."""
+        if problem is None or self._over:
+            return self._final
+        return self.error(problem, answer)
 
     @abstractmethod
     def error(self, problem: Problem, _answer: Answer) -> bytes:
         """Return the event that ends a stream that failed."""
+
+
+def _joined(payloads: Sequence[bytes]) -> bytes:
+    return b"".join(payload + b"\n\n" for payload in payloads)
 
 
 def event(fields: dict[str, Any]) -> bytes:

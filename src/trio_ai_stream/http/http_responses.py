@@ -76,6 +76,8 @@ def json_response(document: msgspec.Struct | bytes, status: int = 200) -> Respon
 
 Send = Callable[[Any], Awaitable[None]]
 JSON = "application/json"
+# What of a document goes out with its end: it is within the bound of a last event.
+_LAST_PART_BYTES: Final = 16_384
 
 
 class ASGIWriter:
@@ -206,7 +208,8 @@ class DocumentResponder(ASGIWriter):
 
     It cannot write a sign of life: a JSON response has no room for one before its
     status is known. Once the head has said how long the document is, the document
-    follows, even if the stream is ended between the two: nothing else can.
+    follows, even if the stream is ended between the two: nothing else can. Its last
+    part goes out with the end: a client that has all of it may leave at once.
     """
 
     __slots__ = ("_dialect", "_unwritten")
@@ -235,10 +238,12 @@ class DocumentResponder(ASGIWriter):
         if type(first) is not Raw or type(items[-1]) is not Done:
             return 0, 0
         size = len(first.payload)
-        length = ("Content-Length", str(size))
         self._unwritten = first.payload
-        await self.start(status=200, content_type=JSON, more=[length])
-        await self._write_document()
+        if size > _LAST_PART_BYTES:  # the rest takes as long as the client reads
+            await self._begin()
+            part = self._unwritten[:-_LAST_PART_BYTES]
+            self._unwritten = self._unwritten[-_LAST_PART_BYTES:]
+            await self.write(part)
         return 1, size
 
     async def heartbeat(self) -> None:
@@ -246,12 +251,15 @@ class DocumentResponder(ASGIWriter):
 
     async def ended(self, ending: Ending, answer: Answer) -> bool:
         """Write the end of the document, or the error if there is none."""
-        await self._write_document()
-        if ending.problem is not None and not self.started:
+        if self._unwritten:
+            if not self.started:
+                await self._begin()
+        elif ending.problem is not None and not self.started:
             return await self.refuse(self._dialect, ending.problem)
-        return await self.finish()
+        return await self.finish(self._unwritten)
 
-    async def _write_document(self) -> None:
-        document, self._unwritten = self._unwritten, b""
-        if document:
-            await self.write(document)
+    async def _begin(self) -> None:
+        length = ("Content-Length", str(len(self._unwritten)))
+        await self.start(
+            status=200, content_type=JSON, more=[length], body_follows=True
+        )

@@ -103,7 +103,10 @@ class Malformed(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The `[DONE]` marker; `ends` is false where the answer has an end of its own."""
+    """Nothing follows: `[DONE]`, or the last event of an API that has one of its own.
+
+    `ends` is false where the answer has an end of its own.
+    """
 
     ends: bool = True
 
