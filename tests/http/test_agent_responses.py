@@ -145,6 +145,37 @@ async def test_a_document_passes_unchanged(autojump_clock: MockClock) -> None:
         assert json.loads(data)["response"] == json.loads(body)
 
 
+@pytest.mark.parametrize("status", ["incomplete", None, "möglich"])
+async def test_a_document_with_half_a_character_passes(
+    autojump_clock: MockClock, status: str | None
+) -> None:
+    """A text may be cut anywhere; one that does not say how it ended is complete."""
+    output = [{"type": "message", "content": [{"text": "a\ud83d"}]}]
+    response = {"id": "resp_1", "object": "response", "status": status}
+    body = json.dumps({**response, "output": output}).encode()
+    async with scripted(head("application/json"), chunked(body), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        end = "incomplete" if status == "incomplete" else "completed"
+        name, _, data = visit.body.partition(b"\ndata: ")
+        assert name.decode() == f"event: response.{end}"
+        assert json.loads(data)["response"] == json.loads(body)
+        assert w.record.finish_reason == end
+
+
+async def test_an_end_with_a_field_of_another_shape_is_the_end(
+    autojump_clock: MockClock,
+) -> None:
+    """An answer is not called cut because of its usage."""
+    odd = event("response.new.delta", 1, delta={"x": 1})
+    end = event("response.completed", 7, response={"id": "resp_1", "usage": []})
+    async with scripted(head(), chunked(odd + end), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        assert visit.body == odd + end
+        assert w.record.outcome is Outcome.COMPLETED
+
+
 async def test_a_document_that_failed_is_an_error(autojump_clock: MockClock) -> None:
     """Under 200 a client would take it for an answer."""
     body = b'{"object":"response","status":"failed","error":{"code":"server_error"}}'

@@ -160,6 +160,66 @@ async def test_an_error_in_the_stream_is_told_in_our_words(
         assert w.record.outcome is Outcome.UPSTREAM_FAILED
 
 
+OTHERS = [
+    b'{"object":"error","message":"no such thing","code":400}',
+    b'{"type":"error","message":"no such thing","code":400}',
+    b'{"detail":"no such thing","code":400}',
+    b'{"error":{"message":"no such thing","type":"invalid_request_error"}}',
+]
+
+
+@pytest.mark.parametrize("said", [*OTHERS, b"no such thing"])
+async def test_another_apis_error_is_told_once(
+    autojump_clock: MockClock, said: bytes
+) -> None:
+    """A proxy answers in words of its own: the reason is told, in ours."""
+    named = b"event: error\ndata: " + said + b"\n\n"
+    plain = b"data: " + said + b"\n\n"
+    for error in (named, plain) if said in OTHERS else (named,):
+        async with scripted(head(), chunked(START + error), HOLD) as (w, _):
+            visit = ask(w)
+            assert await over(visit) < 1
+            (told,) = visit.body.split(b"event: error\n")[1:]
+            assert b"no such thing" in told
+            assert (b"invalid_request_error" in told) is (said in OTHERS)
+            assert w.record.outcome is Outcome.UPSTREAM_FAILED
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/responses"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("said", OTHERS)
+async def test_another_apis_error_under_200_is_a_refusal(
+    autojump_clock: MockClock, path: str, said: bytes, *, stream: bool
+) -> None:
+    """Where events or a document were expected."""
+    script = head("application/json"), chunked(said), LAST_CHUNK
+    async with scripted(*script) as (w, _):
+        visit = ask(w, path=path, stream=stream, input="hello")
+        await over(visit)
+        assert visit.status == 400
+        assert "no such thing" in visit.json()["error"]["message"]
+
+
+async def test_a_field_of_another_shape_does_not_hide_the_rest(
+    autojump_clock: MockClock,
+) -> None:
+    """Text is counted as text, work as progress, and the end is the end."""
+    text = {"type": "text_delta", "text": "hi", "thinking": None}
+    odd = [
+        START,
+        event("content_block_delta", index=0, delta=text),
+        event("content_block_delta", index=0, delta=["new"]),
+        event("message_delta", delta={"stop_reason": "end_turn"}, usage=[]),
+        event("message_stop", message="x", usage=[]),
+    ]
+    async with scripted(head(), chunked(b"".join(odd)), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        assert visit.body == b"".join(odd)
+        assert w.record.outcome is Outcome.COMPLETED
+        assert w.record.finish_reason == "end_turn"
+
+
 async def test_life_is_shown_while_upstream_lives(autojump_clock: MockClock) -> None:
     """A ping, with an empty piece of the open block; upstream's own count for nothing.
 

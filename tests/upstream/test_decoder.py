@@ -337,6 +337,12 @@ ERRORS = [
       "availability": {"retryable": True, "retry_after": 40}}, 429, True, 40.0),
     ({"code": 503, "availability": {"retryable": False}}, 503, False, None),
     ({"code": True, "metadata": {"error_type": "timeout"}}, 504, True, None),
+    ({"code": None, "type": "invalid_request_error", "message": "m"}, 400, False, None),
+    ({"type": "overloaded_error", "message": "m"}, 503, True, None),
+    ({"type": "rate_limit_error"}, 429, True, None),
+    ({"code": "insufficient_quota", "type": "insufficient_quota"}, 502, False, None),
+    ({"code": None, "http_status": 429}, 429, True, None),
+    ({"code": "other", "metadata": {"error_type": "invalid_prompt"}}, 400, False, None),
 ]  # fmt: skip
 
 

@@ -13,10 +13,12 @@ from msgspec import Struct
 
 from trio_ai_stream.dialects.named_events import (
     COMMENT,
+    UNNAMED,
     NamedEventEncoder,
     data_of,
     event,
     event_reader,
+    note_failure,
     object_of,
 )
 from trio_ai_stream.dialects.refusals import (
@@ -24,7 +26,7 @@ from trio_ai_stream.dialects.refusals import (
     error_headers,
     status_of,
 )
-from trio_ai_stream.upstream.upstream_errors import failure_of
+from trio_ai_stream.upstream.chunks import failure_in
 from trio_ai_stream.wire.dialect import (
     Dialect,
     ErrorResponse,
@@ -70,8 +72,8 @@ _TYPES: Final[dict[int, str]] = {
 
 class _BlockDelta(Struct, gc=False):
     type: str = ""
-    text: str = ""
-    thinking: str = ""
+    text: str | None = None
+    thinking: str | None = None
     stop_reason: str | None = None
 
 
@@ -91,8 +93,10 @@ class _MessageEvent(Struct, gc=False):
 
 def _say(said: _MessageEvent, items: list[Item]) -> None:
     kind, delta = said.type, said.delta
-    if kind == "content_block_delta" and delta is not None:
-        if delta.text:
+    if kind == "content_block_delta":
+        if delta is None:  # of a shape that nobody knows
+            items.append(_PROGRESS)
+        elif delta.text:
             items.append(delta.text)
         elif delta.thinking:
             items.append(Reasoning(delta.thinking))
@@ -112,15 +116,8 @@ def _say(said: _MessageEvent, items: list[Item]) -> None:
             items.append(Stopped(delta.stop_reason))
     elif kind == "message_stop":
         items.append(Finish())
-    elif kind == "error" or said.error:  # also one without a name
-        items[-1] = failure_of(_named(said.error))
-
-
-def _named(error: Any) -> Any:
-    """Return an error whose kind stands where upstream's other errors have it."""
-    if isinstance(error, dict) and "error_type" not in error:
-        return {**error, "error_type": error.get("type")}
-    return error
+    elif kind in UNNAMED or said.error:
+        note_failure(items)
 
 
 def read_message(body: bytes) -> list[Item]:
@@ -129,8 +126,8 @@ def read_message(body: bytes) -> list[Item]:
     :raises ValueError: when it is neither a message nor an error.
     """
     document = object_of(body)
-    if document.get("error"):
-        return [failure_of(_named(document["error"]))]
+    if (failure := failure_in(document)) is not None:
+        return [failure]
     content = document.get("content")
     if document.get("type") != "message" or not isinstance(content, list):
         raise ValueError("expected a message")
@@ -158,8 +155,8 @@ def read_count(body: bytes) -> list[Item]:
     :raises ValueError: when it is neither a count nor an error.
     """
     document = object_of(body)
-    if document.get("error"):
-        return [failure_of(_named(document["error"]))]
+    if (failure := failure_in(document)) is not None:
+        return [failure]
     if type(document.get("input_tokens")) is not int:
         raise ValueError("expected input_tokens")
     free = Usage({"prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0})
@@ -171,9 +168,8 @@ def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
 
     :raises ValueError: when it is none.
     """
-    document = object_of(body)
-    if document.get("error"):
-        return [failure_of(_named(document["error"]))]
+    if (failure := failure_in(object_of(body))) is not None:
+        return [failure]
     raise ValueError("expected events")
 
 

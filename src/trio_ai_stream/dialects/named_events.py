@@ -7,19 +7,28 @@ its fields, as it came.
 from __future__ import annotations
 
 import contextlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
 
-from trio_ai_stream.upstream.chunks import load
+from trio_ai_stream.upstream.chunks import (
+    encode,
+    failure_in,
+    failure_of_error_event,
+    load,
+)
 from trio_ai_stream.wire.dialect import ParsedRequest, ReadEvents
 from trio_ai_stream.wire.events import Answer, Comment, Failure, Finish, Item, Raw
 from trio_ai_stream.wire.problems import Problem
 
 COMMENT: Final = Comment()
+# Types of an event that may hold an error of another API.
+UNNAMED: Final = {"", "error"}
 _PING: Final = b"event: ping"
+_ERROR: Final = re.compile(rb"^event: ?error *$", re.MULTILINE)
 _LAST: Final = {Finish, Failure}
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -58,13 +67,37 @@ def event_reader(kind: type[Any], say: Callable[[Any, list[Item]], None]) -> Rea
                 try:
                     said = load(data)
                 except (ValueError, RecursionError):
-                    items.pop()
-                    return data
-                with contextlib.suppress(*_UNREADABLE):
-                    say(msgspec.convert(said, kind, strict=False), items)
+                    if not _ERROR.search(event):
+                        items.pop()
+                        return data
+                    note_failure(items)
+                else:
+                    say(_fitting(said, kind), items)
         return None
 
     return read
+
+
+def _fitting(said: Any, kind: type[Any]) -> Any:
+    """Return what of `said` has the shape that is expected of it, field by field."""
+    fit: dict[str, Any] = {}
+    for name, value in said.items() if isinstance(said, dict) else ():
+        with contextlib.suppress(*_UNREADABLE):
+            msgspec.convert({name: value}, kind, strict=False)
+            fit[name] = value
+    return msgspec.convert(fit, kind, strict=False)
+
+
+def note_failure(items: list[Item]) -> None:
+    """Put the failure that the last event holds in its place, if it holds one."""
+    raw = items[-1]
+    assert isinstance(raw, Raw)
+    data = data_of(raw.payload)
+    if _ERROR.search(raw.payload):
+        items[-1] = failure_of_error_event(data)
+    else:
+        with contextlib.suppress(ValueError, RecursionError):
+            items[-1] = failure_in(load(data)) or raw
 
 
 def object_of(body: bytes) -> dict[str, Any]:
@@ -122,5 +155,5 @@ def event(fields: dict[str, Any]) -> bytes:
     """Return an event of ours; its name is its type."""
     return b"event: %b\ndata: %b\n\n" % (
         fields["type"].encode("ascii"),
-        msgspec.json.encode(fields),
+        encode(fields),
     )

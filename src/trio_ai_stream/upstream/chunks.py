@@ -79,7 +79,7 @@ def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
     if all(isinstance(item, Choice | Finish | Usage) for item in items):
         return [failure]
     if raw:
-        items.insert(0, Raw(_encode(_without_error(chunk))))
+        items.insert(0, Raw(encode(_without_error(chunk))))
     return [*items, failure]
 
 
@@ -94,7 +94,7 @@ def chunks_of_answer(document: dict[str, Any]) -> list[bytes]:
     chunks = [{**common, "choices": choices}]
     if document.get("usage"):
         chunks.append({**common, "choices": [], "usage": document["usage"]})
-    return [_encode(chunk) for chunk in chunks]
+    return [encode(chunk) for chunk in chunks]
 
 
 def failure_in(chunk: Any) -> Failure | None:
@@ -257,7 +257,8 @@ def _as_delta(choice: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "delta": delta}
 
 
-def _encode(value: Any) -> bytes:
+def encode(value: Any) -> bytes:
+    """Return `value` as JSON, whatever texts are in it."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
