@@ -127,8 +127,10 @@ def test_messages_are_read_the_same_however_they_are_cut() -> None:
         (START, OPEN, HELLO),
         (START, OPEN, HELLO, CLOSE, STOP),
         (START, OPEN, HELLO, b"event: x\ndata: no json\n\n"),
+        (START, OPEN, HELLO, b"data: [DONE]\n\n"),
+        (START, OPEN, HELLO, b"data:  [DONE]\n\n"),
     ],
-    ids=["in a block", "before message_stop", "no JSON"],
+    ids=["in a block", "before message_stop", "no JSON", "[DONE]", "blank"],
 )
 async def test_what_lacks_its_end_is_told_as_an_error(
     autojump_clock: MockClock, steps: tuple[bytes, ...]
@@ -141,6 +143,7 @@ async def test_what_lacks_its_end_is_told_as_an_error(
         error = visit.body[visit.body.index(b"event: error") :]
         assert json.loads(error.split(b"data: ")[1])["error"]["type"] == "api_error"
         assert visit.body.count(b"event: error") == 1
+        assert b"[DONE]" not in visit.body  # SDKs take it for the end of a whole answer
         assert w.record.outcome is Outcome.UPSTREAM_FAILED
         w.assert_clean()
 

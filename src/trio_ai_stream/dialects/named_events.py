@@ -62,7 +62,7 @@ def event_reader(kind: type[Any], say: Callable[[Any, list[Item]], None]) -> Rea
             try:
                 say(decode(data), items)
             except _UNREADABLE:
-                if data.startswith(b"[DONE]"):
+                if data.lstrip().startswith(b"[DONE]"):
                     return data
                 try:
                     said = load(data)

@@ -123,6 +123,7 @@ class Transcript:
                 self.answer.provider = provider
             case Done(ends=False):
                 self.complete = self.whole
+                return not self.complete
             case Done():
                 self.complete = self.begun or self.answer.finish_reason is not None
                 return not self.complete  # upstream has swallowed its own error
@@ -141,7 +142,7 @@ class Transcript:
     def fail(self) -> None:
         """Raise what the failing item means."""
         if self.failure is None:
-            detail = "[DONE] with neither content nor finish_reason"
+            detail = "[DONE] before the end of the answer"
             raise EndStream(Outcome.UPSTREAM_FAILED, detail=detail)
         if not self.begun and type(self.failure) is Failure:
             self.answer.asked = False  # refused, under 200: it costs nothing

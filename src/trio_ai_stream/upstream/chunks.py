@@ -283,7 +283,7 @@ class _Function(Struct, gc=False):
 
 class _Call(Struct, gc=False):
     function: _Function
-    index: Annotated[int, Meta(ge=0, lt=MAX_CHOICES)] = 0
+    index: Annotated[int, Meta(ge=0, lt=MAX_CHOICES)] | None = None
     id: str | None = None
 
 
@@ -383,11 +383,15 @@ def _calls(value: msgspec.Raw) -> list[ToolCallPiece] | list[Progress]:
 
 
 def _pieces(calls: list[_Call]) -> list[ToolCallPiece]:
+    """Return the pieces; one that does not say its index has that of its place."""
     return [
         ToolCallPiece(
-            call.index, call.id, call.function.name, call.function.arguments or ""
+            place if call.index is None else call.index,
+            call.id,
+            call.function.name,
+            call.function.arguments or "",
         )
-        for call in calls
+        for place, call in enumerate(calls)
     ]
 
 
