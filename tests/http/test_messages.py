@@ -212,6 +212,7 @@ async def test_a_field_of_another_shape_does_not_hide_the_rest(
         START,
         event("content_block_delta", index=0, delta=text),
         event("content_block_delta", index=0, delta=["new"]),
+        event("content_block_delta", index=0, delta="half a pair: \ud83d"),
         event("message_delta", delta={"stop_reason": "end_turn"}, usage=[]),
         event("message_stop", message="x", usage=[]),
     ]

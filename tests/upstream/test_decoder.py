@@ -251,6 +251,9 @@ ODD: list[tuple[str, bytes, list[Item]]] = [
      b'{"choices":[{"index":null,"delta":{"content":"a"}}]}', ["a"]),
     ("no error", b'{"error":"","choices":[{"error":{},"delta":{"content":"a"}}]}',
      ["a"]),
+    ("half a surrogate pair in a call of another shape",
+     b'{"choices":[{"delta":{"content":["a"],"tool_calls":[{"function":"\\ud83d"}]}}]}',
+     ["a", Progress()]),
     ("a byte that is not UTF-8", b'{"choices":[{"delta":{"content":"a\xffb"}}]}',
      ["a\ufffdb"]),
 ]  # fmt: skip

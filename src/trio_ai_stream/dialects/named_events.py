@@ -30,7 +30,7 @@ UNNAMED: Final = {"", "error"}
 _PING: Final = b"event: ping"
 _ERROR: Final = re.compile(rb"^event: ?error *$", re.MULTILINE)
 _LAST: Final = {Finish, Failure}
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def data_of(event: bytes) -> bytes:
@@ -83,9 +83,9 @@ def _fitting(said: Any, kind: type[Any]) -> Any:
     fit: dict[str, Any] = {}
     for name, value in said.items() if isinstance(said, dict) else ():
         with contextlib.suppress(*_UNREADABLE):
-            msgspec.convert({name: value}, kind, strict=False)
+            msgspec.convert({name: value}, kind)
             fit[name] = value
-    return msgspec.convert(fit, kind, strict=False)
+    return msgspec.convert(fit, kind)
 
 
 def note_failure(items: list[Item]) -> None:

@@ -203,7 +203,7 @@ def _tool_calls_in(value: Any) -> list[ToolCallPiece]:
     """Return the pieces of tool calls in a value; none where it is of another shape."""
     try:
         return _pieces(msgspec.convert(value or [], _ToolCalls))
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # half a surrogate pair
         return []
 
 
