@@ -13,6 +13,7 @@ from tests.support.completions import over
 from tests.support.scripted import COMMENT, HOLD, LAST_CHUNK, chunked, head, scripted
 from tests.support.world import BUDGETS, Visit, World, world
 from trio_ai_stream.dialects.messages import MESSAGES
+from trio_ai_stream.dialects.named_events import data_of
 from trio_ai_stream.upstream.decoder import Decoder
 from trio_ai_stream.wire.events import Item, Raw, Reasoning, Stopped
 from trio_ai_stream.wire.record import Outcome
@@ -270,6 +271,43 @@ async def test_a_document_passes_unchanged(autojump_clock: MockClock) -> None:
         visit = ask(w, stream=False)
         await over(visit)
         assert (visit.status, error_of(visit)["type"]) == (502, "api_error")
+
+
+async def test_a_document_instead_of_events_is_an_answer(
+    autojump_clock: MockClock,
+) -> None:
+    """A client that asked for events gets the events of such a message."""
+    content = [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "a\ud83d"},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}},
+        {"type": "redacted_thinking", "data": "?"},
+    ]
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    message = {"id": "msg_1", "type": "message", "content": content, "usage": usage}
+    body = json.dumps({**message, "stop_reason": "tool_use"}).encode()
+    script = head("application/json"), chunked(body), LAST_CHUNK
+    async with scripted(*script) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        said = [json.loads(data_of(e)) for e in visit.body.split(b"\n\n")[:-1]]
+        kinds = [one["type"].removeprefix("content_block_") for one in said]
+        pieces = [*("start", "delta", "stop") * 2, "start", "stop"]
+        blocks = ["start", "delta", "delta", "stop", *pieces]
+        assert kinds == ["message_start", *blocks, "message_delta", "message_stop"]
+        deltas = [one["delta"] for one in said if one["type"].endswith("block_delta")]
+        assert [list(one.values())[1] for one in deltas] == [
+            "hm",
+            "s",
+            "a\ud83d",
+            '{"x":1}',
+        ]
+        assert said[0]["message"]["content"] == []
+        assert said[-2]["delta"]["stop_reason"] == "tool_use"
+        record = w.record
+        assert (record.outcome, record.finish_reason) == (Outcome.COMPLETED, "tool_use")
+        assert (record.bill.prompt_tokens, record.bill.completion_tokens) == (3, 2)
+        w.assert_clean()
 
 
 async def test_tokens_are_counted_for_nothing(autojump_clock: MockClock) -> None:

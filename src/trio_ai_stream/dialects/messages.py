@@ -6,6 +6,7 @@ https://platform.claude.com/docs/en/api/messages, and "Streaming messages" there
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +27,7 @@ from trio_ai_stream.dialects.refusals import (
     error_headers,
     status_of,
 )
-from trio_ai_stream.upstream.chunks import failure_in
+from trio_ai_stream.upstream.chunks import encode, failure_in
 from trio_ai_stream.wire.dialect import (
     Dialect,
     ErrorResponse,
@@ -164,13 +165,47 @@ def read_count(body: bytes) -> list[Item]:
 
 
 def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
-    """Return the error that came instead of events.
+    """Return a whole message as the events of a stream.
 
-    :raises ValueError: when it is none.
+    :raises ValueError: when it is neither a message nor an error.
     """
-    if (failure := failure_in(object_of(body))) is not None:
-        return [failure]
-    raise ValueError("expected events")
+    first, *rest = read_message(body)
+    if not isinstance(first, Raw):
+        return [first]
+    events = map(event, _events_of(object_of(body)))
+    return [*(Raw(one.removesuffix(b"\n\n")) for one in events), *rest]
+
+
+def _events_of(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    stop = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
+    start = {**message, "content": [], **dict.fromkeys(stop)}
+    yield {"type": "message_start", "message": start}
+    for index, block in enumerate(message["content"]):
+        empty, deltas = _pieces_of(block if isinstance(block, dict) else {})
+        at = {"index": index}
+        yield {"type": "content_block_start", **at, "content_block": empty}
+        for delta in deltas:
+            yield {"type": "content_block_delta", **at, "delta": delta}
+        yield {"type": "content_block_stop", **at}
+    yield {"type": "message_delta", "delta": stop, "usage": message.get("usage") or {}}
+    yield {"type": "message_stop"}
+
+
+def _pieces_of(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return a block as it begins, and what fills it; another kind begins whole."""
+    match block:
+        case {"type": "text", "text": str(text)}:
+            return {**block, "text": ""}, [{"type": "text_delta", "text": text}]
+        case {"type": "thinking", "thinking": str(text)}:
+            deltas = [{"type": "thinking_delta", "thinking": text}]
+            if sign := block.get("signature"):
+                deltas.append({"type": "signature_delta", "signature": sign})
+            return {**block, "thinking": "", "signature": ""}, deltas
+        case {"type": "tool_use", "input": dict(given)}:
+            partial = encode(given).decode()
+            delta = {"type": "input_json_delta", "partial_json": partial}
+            return {**block, "input": {}}, [delta]
+    return block, []
 
 
 class MessageEncoder(NamedEventEncoder):
