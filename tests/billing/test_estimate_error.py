@@ -41,7 +41,7 @@ Row = dict[str, Any]
 def answer(row: Row, tokens: int, per_event: int) -> Answer:
     """A whole answer of one text, so many tokens in each event."""
     made = Answer()
-    made.opened = True
+    made.asked = made.opened = True
     made.text_size = row["characters"] + EXTRA * row["wide"]
     made.texts = -(-tokens // per_event)
     made.finish_reason = "stop"
@@ -60,7 +60,7 @@ def errors(
     estimator = TokenEstimator(found.append)
     for row in rows:
         said = answer(row, row[maker], per_event())
-        estimator.bill(REQUEST, said, outcome=Outcome.COMPLETED, attempts=1)
+        estimator.bill(REQUEST, said, outcome=Outcome.COMPLETED)
     for row, error in list(zip(rows, found, strict=True))[after:]:
         if row[maker] > 50:
             yield error

@@ -44,7 +44,12 @@ def ask(w: World, **fields: Any) -> Visit:
     return w.visit(body, PATH)
 
 
-@pytest.mark.parametrize("mark", [DONE, b""], ids=["with [DONE]", "without"])
+@pytest.mark.parametrize(
+    "mark",
+    [chunked(DONE), chunked(b"\n\n" + DONE + DONE), b""],
+    ids=["with [DONE]", "with more", "without"],
+)
+@pytest.mark.parametrize("apart", [False, True], ids=["one block", "apart"])
 @pytest.mark.parametrize(
     ("end", "reason"),
     [
@@ -54,19 +59,47 @@ def ask(w: World, **fields: Any) -> Visit:
     ids=["completed", "incomplete"],
 )
 async def test_events_pass_unchanged(
-    autojump_clock: MockClock, end: bytes, reason: str, mark: bytes
+    autojump_clock: MockClock, end: bytes, reason: str, mark: bytes, *, apart: bool
 ) -> None:
-    """Those that nobody knows as well, and `[DONE]` if upstream says it."""
-    answer = BEGIN + end + mark
-    async with scripted(head(), chunked(answer), LAST_CHUNK) as (w, _):
+    """Those that nobody knows as well; `[DONE]` ends them, however upstream does."""
+    answer = chunked(BEGIN + end)
+    parts = (answer, mark) if apart else (answer + mark,)
+    async with scripted(head(), *parts, LAST_CHUNK) as (w, _):
         visit = ask(w)
         await over(visit)
-        assert visit.body == answer
+        assert visit.body == BEGIN + end + DONE
         assert w.record.outcome is Outcome.COMPLETED
         assert w.record.finish_reason == reason
         bill = w.record.bill
         assert (bill.prompt_tokens, bill.completion_tokens) == (4, 9)
         w.assert_clean()
+
+
+async def test_who_has_the_last_event_may_leave(autojump_clock: MockClock) -> None:
+    """A client that leaves at the end has been told, and has no permit."""
+    end = last("completed")
+    async with scripted(head(), chunked(BEGIN), chunked(end), HOLD) as (w, _):
+        visit = ask(w)
+        while not visit.body.endswith(DONE):
+            await visit.news.wait()
+        assert w.permits.statistics().held == 0
+        visit.leave()
+        await over(visit)
+        assert (w.record.outcome, w.record.told) == (Outcome.COMPLETED, True)
+        w.assert_clean()
+
+
+async def test_a_large_last_event_has_the_time_that_its_client_takes(
+    autojump_clock: MockClock,
+) -> None:
+    """Within the bound of an end no client on a slow line would have read it."""
+    end = event("response.completed", 5, response={"id": "x", "text": 20_000 * "y"})
+    async with scripted(head(), chunked(BEGIN + end), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        assert visit.body == BEGIN + end + DONE
+        assert visit.arrived[-1][1] == DONE
+        assert w.record.outcome is Outcome.COMPLETED
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
@@ -140,9 +173,40 @@ async def test_a_document_passes_unchanged(autojump_clock: MockClock) -> None:
         assert w.record.finish_reason == "completed"
         streamed = ask(w)
         await over(streamed)
-        name, _, data = streamed.body.partition(b"\ndata: ")
+        name, _, data = streamed.body.removesuffix(DONE).partition(b"\ndata: ")
         assert name == b"event: response.completed"
         assert json.loads(data)["response"] == json.loads(body)
+
+
+@pytest.mark.parametrize("status", ["incomplete", None, "möglich"])
+async def test_a_document_with_half_a_character_passes(
+    autojump_clock: MockClock, status: str | None
+) -> None:
+    """A text may be cut anywhere; one that does not say how it ended is complete."""
+    output = [{"type": "message", "content": [{"text": "a\ud83d"}]}]
+    response = {"id": "resp_1", "object": "response", "status": status}
+    body = json.dumps({**response, "output": output}).encode()
+    async with scripted(head("application/json"), chunked(body), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        end = "incomplete" if status == "incomplete" else "completed"
+        name, _, data = visit.body.removesuffix(DONE).partition(b"\ndata: ")
+        assert name.decode() == f"event: response.{end}"
+        assert json.loads(data)["response"] == json.loads(body)
+        assert w.record.finish_reason == end
+
+
+async def test_an_end_with_a_field_of_another_shape_is_the_end(
+    autojump_clock: MockClock,
+) -> None:
+    """An answer is not called cut because of its usage."""
+    odd = event("response.new.delta", 1, delta={"x": 1})
+    end = event("response.completed", 7, response={"id": "resp_1", "usage": []})
+    async with scripted(head(), chunked(odd + end), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        assert visit.body == odd + end + DONE
+        assert w.record.outcome is Outcome.COMPLETED
 
 
 async def test_a_document_that_failed_is_an_error(autojump_clock: MockClock) -> None:

@@ -13,6 +13,7 @@ from tests.support.completions import over
 from tests.support.scripted import COMMENT, HOLD, LAST_CHUNK, chunked, head, scripted
 from tests.support.world import BUDGETS, Visit, World, world
 from trio_ai_stream.dialects.messages import MESSAGES
+from trio_ai_stream.dialects.named_events import data_of
 from trio_ai_stream.upstream.decoder import Decoder
 from trio_ai_stream.wire.events import Item, Raw, Reasoning, Stopped
 from trio_ai_stream.wire.record import Outcome
@@ -127,8 +128,10 @@ def test_messages_are_read_the_same_however_they_are_cut() -> None:
         (START, OPEN, HELLO),
         (START, OPEN, HELLO, CLOSE, STOP),
         (START, OPEN, HELLO, b"event: x\ndata: no json\n\n"),
+        (START, OPEN, HELLO, b"data: [DONE]\n\n"),
+        (START, OPEN, HELLO, b"data:  [DONE]\n\n"),
     ],
-    ids=["in a block", "before message_stop", "no JSON"],
+    ids=["in a block", "before message_stop", "no JSON", "[DONE]", "blank"],
 )
 async def test_what_lacks_its_end_is_told_as_an_error(
     autojump_clock: MockClock, steps: tuple[bytes, ...]
@@ -141,6 +144,7 @@ async def test_what_lacks_its_end_is_told_as_an_error(
         error = visit.body[visit.body.index(b"event: error") :]
         assert json.loads(error.split(b"data: ")[1])["error"]["type"] == "api_error"
         assert visit.body.count(b"event: error") == 1
+        assert b"[DONE]" not in visit.body  # SDKs take it for the end of a whole answer
         assert w.record.outcome is Outcome.UPSTREAM_FAILED
         w.assert_clean()
 
@@ -158,6 +162,67 @@ async def test_an_error_in_the_stream_is_told_in_our_words(
         assert visit.body.count(b"event: error") == 1
         assert visit.body.startswith(START)
         assert w.record.outcome is Outcome.UPSTREAM_FAILED
+
+
+OTHERS = [
+    b'{"object":"error","message":"no such thing","code":400}',
+    b'{"type":"error","message":"no such thing","code":400}',
+    b'{"detail":"no such thing","code":400}',
+    b'{"error":{"message":"no such thing","type":"invalid_request_error"}}',
+]
+
+
+@pytest.mark.parametrize("said", [*OTHERS, b"no such thing"])
+async def test_another_apis_error_is_told_once(
+    autojump_clock: MockClock, said: bytes
+) -> None:
+    """A proxy answers in words of its own: the reason is told, in ours."""
+    named = b"event: error\ndata: " + said + b"\n\n"
+    plain = b"data: " + said + b"\n\n"
+    for error in (named, plain) if said in OTHERS else (named,):
+        async with scripted(head(), chunked(START + error), HOLD) as (w, _):
+            visit = ask(w)
+            assert await over(visit) < 1
+            (told,) = visit.body.split(b"event: error\n")[1:]
+            assert b"no such thing" in told
+            assert (b"invalid_request_error" in told) is (said in OTHERS)
+            assert w.record.outcome is Outcome.UPSTREAM_FAILED
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/responses"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("said", OTHERS)
+async def test_another_apis_error_under_200_is_a_refusal(
+    autojump_clock: MockClock, path: str, said: bytes, *, stream: bool
+) -> None:
+    """Where events or a document were expected."""
+    script = head("application/json"), chunked(said), LAST_CHUNK
+    async with scripted(*script) as (w, _):
+        visit = ask(w, path=path, stream=stream, input="hello")
+        await over(visit)
+        assert visit.status == 400
+        assert "no such thing" in visit.json()["error"]["message"]
+
+
+async def test_a_field_of_another_shape_does_not_hide_the_rest(
+    autojump_clock: MockClock,
+) -> None:
+    """Text is counted as text, work as progress, and the end is the end."""
+    text = {"type": "text_delta", "text": "hi", "thinking": None}
+    odd = [
+        START,
+        event("content_block_delta", index=0, delta=text),
+        event("content_block_delta", index=0, delta=["new"]),
+        event("content_block_delta", index=0, delta="half a pair: \ud83d"),
+        event("message_delta", delta={"stop_reason": "end_turn"}, usage=[]),
+        event("message_stop", message="x", usage=[]),
+    ]
+    async with scripted(head(), chunked(b"".join(odd)), LAST_CHUNK) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        assert visit.body == b"".join(odd)
+        assert w.record.outcome is Outcome.COMPLETED
+        assert w.record.finish_reason == "end_turn"
 
 
 async def test_life_is_shown_while_upstream_lives(autojump_clock: MockClock) -> None:
@@ -206,6 +271,43 @@ async def test_a_document_passes_unchanged(autojump_clock: MockClock) -> None:
         visit = ask(w, stream=False)
         await over(visit)
         assert (visit.status, error_of(visit)["type"]) == (502, "api_error")
+
+
+async def test_a_document_instead_of_events_is_an_answer(
+    autojump_clock: MockClock,
+) -> None:
+    """A client that asked for events gets the events of such a message."""
+    content = [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "a\ud83d"},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}},
+        {"type": "redacted_thinking", "data": "?"},
+    ]
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    message = {"id": "msg_1", "type": "message", "content": content, "usage": usage}
+    body = json.dumps({**message, "stop_reason": "tool_use"}).encode()
+    script = head("application/json"), chunked(body), LAST_CHUNK
+    async with scripted(*script) as (w, _):
+        visit = ask(w)
+        await over(visit)
+        said = [json.loads(data_of(e)) for e in visit.body.split(b"\n\n")[:-1]]
+        kinds = [one["type"].removeprefix("content_block_") for one in said]
+        pieces = [*("start", "delta", "stop") * 2, "start", "stop"]
+        blocks = ["start", "delta", "delta", "stop", *pieces]
+        assert kinds == ["message_start", *blocks, "message_delta", "message_stop"]
+        deltas = [one["delta"] for one in said if one["type"].endswith("block_delta")]
+        assert [list(one.values())[1] for one in deltas] == [
+            "hm",
+            "s",
+            "a\ud83d",
+            '{"x":1}',
+        ]
+        assert said[0]["message"]["content"] == []
+        assert said[-2]["delta"]["stop_reason"] == "tool_use"
+        record = w.record
+        assert (record.outcome, record.finish_reason) == (Outcome.COMPLETED, "tool_use")
+        assert (record.bill.prompt_tokens, record.bill.completion_tokens) == (3, 2)
+        w.assert_clean()
 
 
 async def test_tokens_are_counted_for_nothing(autojump_clock: MockClock) -> None:

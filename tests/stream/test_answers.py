@@ -50,6 +50,7 @@ HELLO = text("hel") + text("lo")
 STOP = event({}, "stop")
 USAGE = b'data: {"id":"gen-7","choices":[],"usage":{"total_tokens":3}}\n\n'
 MARKER = b"data: [DONE]\n\n"
+MEMBERS = b"".join(gzip.compress(one, mtime=0) for one in (HELLO, STOP, MARKER))
 WHOLE = {
     "id": "gen-8",
     "object": "chat.completion",
@@ -175,6 +176,15 @@ CASES = [
                          Content_Encoding="deflate")),
     Case("br", body("text/event-stream", brotli.compress(HELLO + STOP + MARKER),
                     Content_Encoding="br")),
+    Case("gzip, each event by itself",
+         [head(Content_Encoding="gzip"),
+          *(chunked(bytes([byte])) for byte in MEMBERS), LAST_CHUNK]),
+    Case("gzip in several members, and padding",
+         body("text/event-stream", MEMBERS + bytes(50), Content_Encoding="gzip")),
+    Case("gzip whose last member is cut",
+         body("text/event-stream", gzip.compress(HELLO, mtime=0) + MEMBERS[:20],
+              Content_Encoding="gzip"),
+         text="hello", error="upstream_failed"),
     Case("gzip of a document",
          body("application/json", gzip.compress(DOCUMENT, mtime=0),
               Content_Encoding="gzip")),

@@ -10,8 +10,16 @@ from tests.support.world import Visit, world
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.wire.events import Answer
-from trio_ai_stream.wire.record import Basis, Bill, Outcome, exact_bill, known_provider
+from trio_ai_stream.stream.transcript import Transcript
+from trio_ai_stream.wire.events import Answer, Usage
+from trio_ai_stream.wire.record import (
+    Basis,
+    Bill,
+    Outcome,
+    exact_bill,
+    known_provider,
+    reconciled_bill,
+)
 
 REQUEST = UpstreamRequest("r", "maker/model", b"{}", PLAIN_CHAT, prompt_size=400)
 
@@ -19,7 +27,7 @@ REQUEST = UpstreamRequest("r", "maker/model", b"{}", PLAIN_CHAT, prompt_size=400
 def answer(size: int, tokens: int | None = None, texts: int = 1) -> Answer:
     """An answer of so many letters; a whole one says how many tokens they were."""
     made = Answer()
-    made.opened = True
+    made.asked = made.opened = True
     made.text_size = size
     made.texts = texts
     if tokens is not None:
@@ -30,7 +38,7 @@ def answer(size: int, tokens: int | None = None, texts: int = 1) -> Answer:
 
 def bill(estimator: TokenEstimator, said: Answer, outcome: Outcome) -> Bill:
     """The bill of an answer that ended so, at the first attempt."""
-    return estimator.bill(REQUEST, said, outcome=outcome, attempts=1)
+    return estimator.bill(REQUEST, said, outcome=outcome)
 
 
 async def over(visit: Visit) -> None:
@@ -140,6 +148,28 @@ def test_usage_is_read_in_other_dialects() -> None:
     details = {"cached_tokens": 3}
     said = {"input_tokens": 9, "output_tokens": 4, "input_tokens_details": details}
     assert exact_bill(said, None) == Bill(Basis.EXACT, 9, 4, None, 3)
+
+
+def test_what_is_null_hides_no_number() -> None:
+    """Upstreams send null for what they do not know, beside or after what they do."""
+    said = {
+        "prompt_tokens": None,
+        "input_tokens": 9,
+        "completion_tokens": 4.0,
+        "prompt_tokens_details": {"cached_tokens": None},
+        "cache_read_input_tokens": 3,
+        "cost": "0.0025",
+    }
+    assert exact_bill(said, None) == Bill(Basis.EXACT, 12, 4, None, 3, 0.0025)
+    assert exact_bill({"cost": "free"}, None).cost_usd is None
+    transcript = Transcript(Answer())
+    transcript.note([Usage({"input_tokens": 9, "output_tokens": 1})])
+    transcript.note([Usage({"input_tokens": None, "output_tokens": 4})])
+    assert transcript.answer.usage == {"input_tokens": 9, "output_tokens": 4}
+    native = {"native_tokens_prompt": None, "native_tokens_completion": None}
+    plain = {"tokens_prompt": 9, "tokens_completion": 4, "total_cost": 0.5}
+    found = reconciled_bill({**native, **plain})
+    assert found == Bill(Basis.RECONCILED, 9, 4, cost_usd=0.5)
 
 
 def test_a_free_text_is_no_provider() -> None:

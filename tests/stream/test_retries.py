@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.stream.test_answers import body, event, sse
 from tests.stream.test_endings import end
 from tests.support.completions import ask, over
+from tests.support.scripted import scripted
 from tests.support.world import world
 from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.stream.protocols import OnAbortable, OnSent, UpstreamRequest
@@ -21,7 +24,7 @@ from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.upstream.upstream_errors import BROKEN
 from trio_ai_stream.wire.events import Failure, Item, Reasoning
 from trio_ai_stream.wire.problems import Problem
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.record import Basis, Bill, Outcome
 
 
 class OneBlock:
@@ -71,6 +74,59 @@ async def test_an_answer_that_began_unseen_is_not_asked_for_again(
         assert visit.events[-1]["error_type"] == BROKEN.error_type
         assert w.record.outcome is Outcome.UPSTREAM_FAILED
         assert upstream.opened == 1
+
+
+REFUSED = b'data: {"error":{"code":429,"message":"m"}}\n\n'
+EARLY_USAGE = (
+    b'data: {"id":"gen-1","choices":[],"usage":{"prompt_tokens":5,"cost":1}}\n\n'
+)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_upstream_refuses_under_200_costs_nothing(
+    autojump_clock: MockClock, *, stream: bool
+) -> None:
+    """Its error came before any output: the same as a refusal by status."""
+    fail = b'{"error":{"code":400,"message":"m"}}'
+    steps = body("application/json", fail)
+    if stream:
+        steps = sse(EARLY_USAGE, b"data: " + fail + b"\n\n")
+    async with scripted(*steps) as (w, _):
+        await over(ask(w, "m", stream=stream))
+        assert w.record.bill == Bill()
+        w.assert_clean()
+
+
+async def test_a_failed_try_leaves_nothing_in_the_bill(
+    autojump_clock: MockClock,
+) -> None:
+    """Neither its usage nor its name stand in what follows it."""
+    async with scripted(*sse(EARLY_USAGE, REFUSED)) as (w, upstream):
+        visit = w.chat()
+        while not upstream.requests:
+            await wait_all_tasks_blocked()
+        upstream.steps = sse(event({"content": "hello"}, "stop"), b"data: [DONE]\n\n")
+        await over(visit)
+        assert (upstream.requests, visit.types[-1]) == (2, "done")
+        assert visit.events[-1]["usage"] is None
+        assert visit.events[-1]["generation_id"] == "gen-7"
+        assert w.record.bill.basis is Basis.ESTIMATED
+        assert w.record.bill.cost_usd is None
+
+
+async def test_who_leaves_between_two_tries_owes_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """Upstream has refused the first, and has not seen the second."""
+    refusal = b"HTTP/1.1 429 No\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
+    async with scripted(refusal) as (w, upstream):
+        visit = w.chat()
+        await trio.sleep(1)
+        visit.leave()
+        await over(visit)
+        assert (upstream.requests, w.record.attempts) == (1, 1)
+        assert w.record.outcome is Outcome.CLIENT_DISCONNECTED
+        assert w.record.bill == Bill()
 
 
 async def test_a_stream_that_was_ended_is_not_tried_again(

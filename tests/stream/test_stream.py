@@ -17,7 +17,17 @@ from trio_ai_stream.wire.record import Basis, Outcome, Record
 
 @pytest.mark.parametrize(
     ("reported", "recorded"),
-    [(7, 7), (0, 0), (-7, None), (10**400, None), (True, None), ("7", None)],
+    [
+        (7, 7),
+        (0, 0),
+        (-7, None),
+        (10**400, None),
+        (True, None),
+        ("7", None),
+        (7.0, 7),
+        (7.5, None),
+        (1e400, None),
+    ],
 )
 async def test_only_counts_are_recorded_as_tokens(
     reported: Any, recorded: int | None, autojump_clock: MockClock

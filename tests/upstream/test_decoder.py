@@ -251,6 +251,9 @@ ODD: list[tuple[str, bytes, list[Item]]] = [
      b'{"choices":[{"index":null,"delta":{"content":"a"}}]}', ["a"]),
     ("no error", b'{"error":"","choices":[{"error":{},"delta":{"content":"a"}}]}',
      ["a"]),
+    ("half a surrogate pair in a call of another shape",
+     b'{"choices":[{"delta":{"content":["a"],"tool_calls":[{"function":"\\ud83d"}]}}]}',
+     ["a", Progress()]),
     ("a byte that is not UTF-8", b'{"choices":[{"delta":{"content":"a\xffb"}}]}',
      ["a\ufffdb"]),
 ]  # fmt: skip
@@ -267,6 +270,9 @@ WORK: list[tuple[str, Any, list[Item]]] = [
      [ToolCallPiece(1, "c", "f")]),
     ("tool_calls", [{"function": {"arguments": "{"}}],
      [ToolCallPiece(0, arguments="{")]),
+    ("tool_calls", [{"id": "a", "function": {"name": "f"}},
+                    {"id": "b", "index": None, "function": {"name": "g"}}],
+     [ToolCallPiece(0, "a", "f"), ToolCallPiece(1, "b", "g")]),
     ("tool_calls", [{"index": -1, "function": {"name": "f"}}], [Progress()]),
     ("tool_calls", [{"function": {"arguments": {}}}], [Progress()]),
     ("tool_calls", [{"function": {}}] * 129, [Progress()]),
@@ -337,6 +343,12 @@ ERRORS = [
       "availability": {"retryable": True, "retry_after": 40}}, 429, True, 40.0),
     ({"code": 503, "availability": {"retryable": False}}, 503, False, None),
     ({"code": True, "metadata": {"error_type": "timeout"}}, 504, True, None),
+    ({"code": None, "type": "invalid_request_error", "message": "m"}, 400, False, None),
+    ({"type": "overloaded_error", "message": "m"}, 503, True, None),
+    ({"type": "rate_limit_error"}, 429, True, None),
+    ({"code": "insufficient_quota", "type": "insufficient_quota"}, 502, False, None),
+    ({"code": None, "http_status": 429}, 429, True, None),
+    ({"code": "other", "metadata": {"error_type": "invalid_prompt"}}, 400, False, None),
 ]  # fmt: skip
 
 

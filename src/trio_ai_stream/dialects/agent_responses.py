@@ -11,15 +11,17 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from trio_ai_stream.dialects.completions import error_object, openai_error
+from trio_ai_stream.dialects.completions import DONE, error_object, openai_error
 from trio_ai_stream.dialects.named_events import (
+    UNNAMED,
     NamedEventEncoder,
     event,
     event_reader,
+    note_failure,
     object_of,
 )
 from trio_ai_stream.dialects.refusals import OPENROUTER_FIELDS
-from trio_ai_stream.upstream.chunks import load
+from trio_ai_stream.upstream.chunks import failure_in, load
 from trio_ai_stream.upstream.upstream_errors import failure_of
 from trio_ai_stream.wire.dialect import HEARTBEAT, Dialect
 from trio_ai_stream.wire.events import (
@@ -36,6 +38,7 @@ from trio_ai_stream.wire.events import (
 )
 from trio_ai_stream.wire.model_requests import ResponsesRequest, request_parser
 from trio_ai_stream.wire.problems import Problem
+from trio_ai_stream.wire.record import plain_word
 
 _PROGRESS: Final = Progress()
 _TEXTS: Final = {"response.output_text.delta", "response.refusal.delta"}
@@ -64,8 +67,6 @@ class _ResponseEvent(Struct, gc=False):
     delta: str | None = None  # `Any` costs a third more
     response: _ResponseState | None = None
     error: Any = None
-    code: str | int | None = None
-    message: str | None = None
 
 
 def _say(said: _ResponseEvent, items: list[Item]) -> None:
@@ -84,9 +85,8 @@ def _say(said: _ResponseEvent, items: list[Item]) -> None:
             kind.removeprefix("response."), said.response or _ResponseState()
         )
         items.append(Done(ends=False))
-    elif kind == "error" or said.error:  # also one without a name
-        flat = {"code": said.code, "message": said.message}
-        items[-1] = failure_of(said.error or flat)
+    elif kind in UNNAMED or said.error:
+        note_failure(items)
 
 
 def _ending(status: str, response: _ResponseState) -> list[Item]:
@@ -106,9 +106,11 @@ def read_response(body: bytes) -> list[Item]:
     :raises ValueError: when it is neither a response nor an error.
     """
     document = object_of(body)
-    status = document.get("status")
-    if document.get("error") or status in {"failed", "cancelled"}:
-        return [failure_of(document.get("error") or _CANCELLED)]
+    status = _status_of(document)
+    if (failure := failure_in(document)) is not None:
+        return [failure]
+    if status in {"failed", "cancelled"}:
+        return [failure_of(_CANCELLED)]
     output = document.get("output")
     if document.get("object") != "response" or not isinstance(output, list):
         raise ValueError("expected a response")
@@ -121,7 +123,13 @@ def read_response(body: bytes) -> list[Item]:
     end = _ResponseState(
         usage=usage if isinstance(usage, dict) else None, incomplete_details=details
     )
-    return [*items, *_ending(str(status), end), Done()]
+    return [*items, *_ending(status, end), Done()]
+
+
+def _status_of(document: dict[str, Any]) -> str:
+    """Return how a whole response ended; one that does not say is complete."""
+    status = document.get("status")
+    return (plain_word(status) if isinstance(status, str) else None) or "completed"
 
 
 def _output(item: dict[str, Any]) -> list[Item]:
@@ -145,15 +153,16 @@ def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
     if not isinstance(first, Raw):
         return [first]
     document = load(body)
-    kind = f"response.{document.get('status')}"
+    kind = f"response.{_status_of(document)}"
     whole = event({"type": kind, "sequence_number": 0, "response": document})
     return [Raw(whole.removesuffix(b"\n\n")), *rest]
 
 
 class ResponseEncoder(NamedEventEncoder):
-    """Writes one stream of a response's events."""
+    """Writes one stream of a response's events; `[DONE]` ends it, as OpenRouter's."""
 
     __slots__ = ()
+    end_mark = DONE
 
     def heartbeat(self) -> bytes:
         """Return `keepalive`; before the first event a comment, unless events are due.

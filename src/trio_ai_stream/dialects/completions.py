@@ -21,6 +21,7 @@ from trio_ai_stream.dialects.refusals import (
     status_of,
 )
 from trio_ai_stream.upstream.chunks import (
+    encode,
     items_of_document,
     items_of_unstreamed,
     read_chunks,
@@ -95,7 +96,7 @@ class ChunkEncoder:
             "choices": [choice],
             **more,
         }
-        return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+        return b"data: " + encode(chunk) + b"\n\n"
 
 
 def error_object(problem: Problem) -> dict[str, Any]:

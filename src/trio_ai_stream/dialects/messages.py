@@ -6,6 +6,7 @@ https://platform.claude.com/docs/en/api/messages, and "Streaming messages" there
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -13,10 +14,12 @@ from msgspec import Struct
 
 from trio_ai_stream.dialects.named_events import (
     COMMENT,
+    UNNAMED,
     NamedEventEncoder,
     data_of,
     event,
     event_reader,
+    note_failure,
     object_of,
 )
 from trio_ai_stream.dialects.refusals import (
@@ -24,7 +27,7 @@ from trio_ai_stream.dialects.refusals import (
     error_headers,
     status_of,
 )
-from trio_ai_stream.upstream.upstream_errors import failure_of
+from trio_ai_stream.upstream.chunks import encode, failure_in
 from trio_ai_stream.wire.dialect import (
     Dialect,
     ErrorResponse,
@@ -70,8 +73,8 @@ _TYPES: Final[dict[int, str]] = {
 
 class _BlockDelta(Struct, gc=False):
     type: str = ""
-    text: str = ""
-    thinking: str = ""
+    text: str | None = None
+    thinking: str | None = None
     stop_reason: str | None = None
 
 
@@ -91,8 +94,10 @@ class _MessageEvent(Struct, gc=False):
 
 def _say(said: _MessageEvent, items: list[Item]) -> None:
     kind, delta = said.type, said.delta
-    if kind == "content_block_delta" and delta is not None:
-        if delta.text:
+    if kind == "content_block_delta":
+        if delta is None:  # of a shape that nobody knows
+            items.append(_PROGRESS)
+        elif delta.text:
             items.append(delta.text)
         elif delta.thinking:
             items.append(Reasoning(delta.thinking))
@@ -112,15 +117,8 @@ def _say(said: _MessageEvent, items: list[Item]) -> None:
             items.append(Stopped(delta.stop_reason))
     elif kind == "message_stop":
         items += [Finish(), Done(ends=False)]
-    elif kind == "error" or said.error:  # also one without a name
-        items[-1] = failure_of(_named(said.error))
-
-
-def _named(error: Any) -> Any:
-    """Return an error whose kind stands where upstream's other errors have it."""
-    if isinstance(error, dict) and "error_type" not in error:
-        return {**error, "error_type": error.get("type")}
-    return error
+    elif kind in UNNAMED or said.error:
+        note_failure(items)
 
 
 def read_message(body: bytes) -> list[Item]:
@@ -129,8 +127,8 @@ def read_message(body: bytes) -> list[Item]:
     :raises ValueError: when it is neither a message nor an error.
     """
     document = object_of(body)
-    if document.get("error"):
-        return [failure_of(_named(document["error"]))]
+    if (failure := failure_in(document)) is not None:
+        return [failure]
     content = document.get("content")
     if document.get("type") != "message" or not isinstance(content, list):
         raise ValueError("expected a message")
@@ -158,8 +156,8 @@ def read_count(body: bytes) -> list[Item]:
     :raises ValueError: when it is neither a count nor an error.
     """
     document = object_of(body)
-    if document.get("error"):
-        return [failure_of(_named(document["error"]))]
+    if (failure := failure_in(document)) is not None:
+        return [failure]
     if type(document.get("input_tokens")) is not int:
         raise ValueError("expected input_tokens")
     free = Usage({"prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0})
@@ -167,14 +165,47 @@ def read_count(body: bytes) -> list[Item]:
 
 
 def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
-    """Return the error that came instead of events.
+    """Return a whole message as the events of a stream.
 
-    :raises ValueError: when it is none.
+    :raises ValueError: when it is neither a message nor an error.
     """
-    document = object_of(body)
-    if document.get("error"):
-        return [failure_of(_named(document["error"]))]
-    raise ValueError("expected events")
+    first, *rest = read_message(body)
+    if not isinstance(first, Raw):
+        return [first]
+    events = map(event, _events_of(object_of(body)))
+    return [*(Raw(one.removesuffix(b"\n\n")) for one in events), *rest]
+
+
+def _events_of(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    stop = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
+    start = {**message, "content": [], **dict.fromkeys(stop)}
+    yield {"type": "message_start", "message": start}
+    for index, block in enumerate(message["content"]):
+        empty, deltas = _pieces_of(block if isinstance(block, dict) else {})
+        at = {"index": index}
+        yield {"type": "content_block_start", **at, "content_block": empty}
+        for delta in deltas:
+            yield {"type": "content_block_delta", **at, "delta": delta}
+        yield {"type": "content_block_stop", **at}
+    yield {"type": "message_delta", "delta": stop, "usage": message.get("usage") or {}}
+    yield {"type": "message_stop"}
+
+
+def _pieces_of(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return a block as it begins, and what fills it; another kind begins whole."""
+    match block:
+        case {"type": "text", "text": str(text)}:
+            return {**block, "text": ""}, [{"type": "text_delta", "text": text}]
+        case {"type": "thinking", "thinking": str(text)}:
+            deltas = [{"type": "thinking_delta", "thinking": text}]
+            if sign := block.get("signature"):
+                deltas.append({"type": "signature_delta", "signature": sign})
+            return {**block, "thinking": "", "signature": ""}, deltas
+        case {"type": "tool_use", "input": dict(given)}:
+            partial = encode(given).decode()
+            delta = {"type": "input_json_delta", "partial_json": partial}
+            return {**block, "input": {}}, [delta]
+    return block, []
 
 
 class MessageEncoder(NamedEventEncoder):

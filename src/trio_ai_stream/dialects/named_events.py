@@ -7,21 +7,30 @@ its fields, as it came.
 from __future__ import annotations
 
 import contextlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
 
-from trio_ai_stream.upstream.chunks import load
-from trio_ai_stream.wire.dialect import ParsedRequest, ReadEvents
+from trio_ai_stream.upstream.chunks import (
+    encode,
+    failure_in,
+    failure_of_error_event,
+    load,
+)
+from trio_ai_stream.wire.dialect import LAST_PART_BYTES, ParsedRequest, ReadEvents
 from trio_ai_stream.wire.events import Answer, Comment, Failure, Finish, Item, Raw
 from trio_ai_stream.wire.problems import Problem
 
 COMMENT: Final = Comment()
+# Types of an event that may hold an error of another API.
+UNNAMED: Final = {"", "error"}
 _PING: Final = b"event: ping"
+_ERROR: Final = re.compile(rb"^event: ?error *$", re.MULTILINE)
 _LAST: Final = {Finish, Failure}
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def data_of(event: bytes) -> bytes:
@@ -53,18 +62,42 @@ def event_reader(kind: type[Any], say: Callable[[Any, list[Item]], None]) -> Rea
             try:
                 say(decode(data), items)
             except _UNREADABLE:
-                if data.startswith(b"[DONE]"):
+                if data.lstrip().startswith(b"[DONE]"):
                     return data
                 try:
                     said = load(data)
                 except (ValueError, RecursionError):
-                    items.pop()
-                    return data
-                with contextlib.suppress(*_UNREADABLE):
-                    say(msgspec.convert(said, kind, strict=False), items)
+                    if not _ERROR.search(event):
+                        items.pop()
+                        return data
+                    note_failure(items)
+                else:
+                    say(_fitting(said, kind), items)
         return None
 
     return read
+
+
+def _fitting(said: Any, kind: type[Any]) -> Any:
+    """Return what of `said` has the shape that is expected of it, field by field."""
+    fit: dict[str, Any] = {}
+    for name, value in said.items() if isinstance(said, dict) else ():
+        with contextlib.suppress(*_UNREADABLE):
+            msgspec.convert({name: value}, kind)
+            fit[name] = value
+    return msgspec.convert(fit, kind)
+
+
+def note_failure(items: list[Item]) -> None:
+    """Put the failure that the last event holds in its place, if it holds one."""
+    raw = items[-1]
+    assert isinstance(raw, Raw)
+    data = data_of(raw.payload)
+    if _ERROR.search(raw.payload):
+        items[-1] = failure_of_error_event(data)
+    else:
+        with contextlib.suppress(ValueError, RecursionError):
+            items[-1] = failure_in(load(data)) or raw
 
 
 def object_of(body: bytes) -> dict[str, Any]:
@@ -84,21 +117,27 @@ class NamedEventEncoder(ABC):
 
     Upstream's own `ping` counts as no event: it must not keep our signs of life from
     being written, which more clients take for life. The API's own last event is written
-    with the end: a client that has had it may leave at once.
+    with the end: a client that has had it may leave at once. A large one is not, as it
+    takes as long as the client reads. What upstream sends behind it is not waited for;
+    `end_mark` stands for it, so that the end is the same however it was cut.
     """
 
     __slots__ = ("_event_heartbeats", "_final", "_last", "_over")
     opening: ClassVar = b""
+    end_mark: ClassVar = b""
 
     def __init__(self, asked: ParsedRequest, _request_id: str, _upstream: str) -> None:
         self._event_heartbeats = asked.event_heartbeats
         self._last = b""  # the last event, pings apart
         self._over = False  # the API's own last event has come
-        self._final = b""  # it, and what came behind it in its block
+        self._final = b""  # what is still to be written of it, and the mark
 
     def content(self, items: Sequence[Item]) -> tuple[bytes, int]:
         """Return the events of a block, and how many have come that are no `ping`."""
-        payloads = [item.payload for item in items if type(item) is Raw]
+        kinds = [type(item) for item in items]
+        last = None if self._over else _last_of(kinds)
+        shown = items if last is None else items[:last]
+        payloads = [item.payload for item in shown if type(item) is Raw]
         if not payloads:
             return b"", 0
         count = len(payloads)
@@ -107,13 +146,12 @@ class NamedEventEncoder(ABC):
                 self._last = payload
                 break
             count -= 1
-        kinds = [type(item) for item in items]
-        if not self._over and not _LAST.isdisjoint(kinds):
+        if last is not None:
             self._over = True
-            last = next(at for at, kind in enumerate(kinds) if kind in _LAST)
-            before = max(0, kinds[:last].count(Raw) - 1)
-            self._final = _joined(payloads[before:])
-            payloads = payloads[:before]
+            if len(payloads[-1]) <= LAST_PART_BYTES:
+                self._final = _joined([payloads.pop()])
+            if kinds[last] is Finish:
+                self._final += self.end_mark
         return _joined(payloads), count
 
     def ending(self, problem: Problem | None, answer: Answer) -> bytes:
@@ -127,6 +165,11 @@ class NamedEventEncoder(ABC):
         """Return the event that ends a stream that failed."""
 
 
+def _last_of(kinds: list[type[Item]]) -> int | None:
+    """Return the place of the item that the API's own last event means."""
+    return next((at for at, kind in enumerate(kinds) if kind in _LAST), None)
+
+
 def _joined(payloads: Sequence[bytes]) -> bytes:
     return b"".join(payload + b"\n\n" for payload in payloads)
 
@@ -135,5 +178,5 @@ def event(fields: dict[str, Any]) -> bytes:
     """Return an event of ours; its name is its type."""
     return b"event: %b\ndata: %b\n\n" % (
         fields["type"].encode("ascii"),
-        msgspec.json.encode(fields),
+        encode(fields),
     )

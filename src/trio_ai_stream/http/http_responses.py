@@ -19,7 +19,12 @@ from quart import Response
 
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.stream.lifecycle import Ending
-from trio_ai_stream.wire.dialect import CONTENT_TYPE, Dialect, EventEncoder
+from trio_ai_stream.wire.dialect import (
+    CONTENT_TYPE,
+    LAST_PART_BYTES,
+    Dialect,
+    EventEncoder,
+)
 from trio_ai_stream.wire.events import Answer, Done, Item, Raw
 from trio_ai_stream.wire.problems import Problem
 
@@ -76,8 +81,6 @@ def json_response(document: msgspec.Struct | bytes, status: int = 200) -> Respon
 
 Send = Callable[[Any], Awaitable[None]]
 JSON = "application/json"
-# What of a document goes out with its end: it is within the bound of a last event.
-_LAST_PART_BYTES: Final = 16_384
 
 
 class ASGIWriter:
@@ -239,10 +242,10 @@ class DocumentResponder(ASGIWriter):
             return 0, 0
         size = len(first.payload)
         self._unwritten = first.payload
-        if size > _LAST_PART_BYTES:  # the rest takes as long as the client reads
+        if size > LAST_PART_BYTES:  # the rest takes as long as the client reads
             await self._begin()
-            part = self._unwritten[:-_LAST_PART_BYTES]
-            self._unwritten = self._unwritten[-_LAST_PART_BYTES:]
+            part = self._unwritten[:-LAST_PART_BYTES]
+            self._unwritten = self._unwritten[-LAST_PART_BYTES:]
             await self.write(part)
         return 1, size
 

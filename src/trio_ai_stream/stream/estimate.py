@@ -143,12 +143,7 @@ class TokenEstimator:
         self._models: OrderedDict[str, _Model] = OrderedDict()
 
     def bill(
-        self,
-        request: UpstreamRequest,
-        answer: Answer,
-        *,
-        outcome: Outcome,
-        attempts: int,
+        self, request: UpstreamRequest, answer: Answer, *, outcome: Outcome
     ) -> Bill:
         """Return the bill of an ended stream; learns from it if it is exact."""
         finished = answer.finish_reason is not None or outcome is Outcome.COMPLETED
@@ -158,7 +153,7 @@ class TokenEstimator:
             if outcome is Outcome.COMPLETED:
                 return bill
             return msgspec.structs.replace(bill, tokens_after_close=0)
-        if not attempts or (not answer.opened and outcome in _NO_ANSWER):
+        if not answer.asked or (not answer.opened and outcome in _NO_ANSWER):
             return Bill()
         return self._estimate(request, answer)
 

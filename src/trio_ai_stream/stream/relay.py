@@ -20,7 +20,7 @@ from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.stream.timers import StreamTimers, TimerQueue
 from trio_ai_stream.stream.transcript import Transcript, holds_output
-from trio_ai_stream.wire.events import Item
+from trio_ai_stream.wire.events import Answer, Item
 from trio_ai_stream.wire.record import Outcome
 
 logger = logging.getLogger(__name__)
@@ -109,9 +109,15 @@ class _Conversation:
         self.responder = responder
         self.retries = retries
         self.timers = timers
-        self.transcript = Transcript(stream.answer, stream.request.choices)
+        self._begin_answer()
         self.accepted = False
         self.graced = False  # the answer is whole, and only its usage is waited for
+
+    def _begin_answer(self) -> None:
+        """Know nothing of an answer yet."""
+        stream = self.stream
+        stream.answer = Answer()
+        self.transcript = Transcript(stream.answer, stream.request.choices)
 
     async def run(self) -> None:
         """Converse inside the budgets, and see that there is an ending."""
@@ -192,6 +198,8 @@ class _Conversation:
                 wait_s = self._wait_before_retry(exc)
                 if wait_s is None:
                     raise
+            # A try that failed before any output costs nothing, nor says anything.
+            self._begin_answer()
             await trio.sleep(wait_s)
 
     async def _attempt(self) -> UpstreamResponse:
@@ -199,6 +207,7 @@ class _Conversation:
         if stream.state is State.WAITING:
             stream.step(Event.RETRY)
         stream.attempts += 1
+        stream.answer.asked = True
         response = await self.upstream.open(
             stream.request, self._accept, stream.attach_abort
         )

@@ -292,7 +292,6 @@ class Stream:
                 self.request,
                 self.answer,
                 outcome=ending.outcome,
-                attempts=self.attempts,
             ),
             user=self.request.user,
             resumes=self.resumes,

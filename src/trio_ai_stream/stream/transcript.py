@@ -114,12 +114,16 @@ class Transcript:
             case Stopped(reason=reason):
                 self.answer.finish_reason = reason
             case Usage(data=data):
-                self.answer.usage = {**(self.answer.usage or {}), **data}
+                before = self.answer.usage or {}
+                # What is null is not known now, and may have been said before.
+                news = {k: v for k, v in data.items() if v is not None}
+                self.answer.usage = {**data, **before, **news}
             case Identity(id=name, provider=provider):
                 self.answer.generation_id = self.answer.generation_id or name
                 self.answer.provider = provider
             case Done(ends=False):
                 self.complete = self.whole
+                return not self.complete
             case Done():
                 self.complete = self.begun or self.answer.finish_reason is not None
                 return not self.complete  # upstream has swallowed its own error
@@ -138,8 +142,10 @@ class Transcript:
     def fail(self) -> None:
         """Raise what the failing item means."""
         if self.failure is None:
-            detail = "[DONE] with neither content nor finish_reason"
+            detail = "[DONE] before the end of the answer"
             raise EndStream(Outcome.UPSTREAM_FAILED, detail=detail)
+        if not self.begun and type(self.failure) is Failure:
+            self.answer.asked = False  # refused, under 200: it costs nothing
         raise EndStream(
             Outcome.UPSTREAM_FAILED,
             problem=self.failure.problem,

@@ -161,11 +161,16 @@ async def read_error(body: ResponseBody) -> bytes:
 MAX_BLOCK_BYTES: Final = 64 * 1024
 
 
+_MEMBER: Final = b"\x1f"  # how each member of gzip begins
+
+
 class _Gzip:
     """`gzip` and `deflate`, which zlib tells apart by their first bytes.
 
     `finished`: the end of the compressed data has come. `hungry`: there is nothing more
-    to return before new data comes. `feed` returns a block at most.
+    to return before new data comes. `feed` returns a block at most. What follows the
+    end is no part of the body, unless it is one more member of gzip (RFC 1952, section
+    2.2): some servers compress each event by itself.
     """
 
     def __init__(self) -> None:
@@ -177,9 +182,15 @@ class _Gzip:
         return self._inner.eof
 
     def feed(self, data: bytes) -> bytes:
-        data = self._inner.unconsumed_tail + data
+        data = self._inner.unconsumed_tail + self._inner.unused_data + data
+        if self._inner.eof:
+            if data[:1] != _MEMBER:
+                self.hungry = True
+                return b""
+            self._inner = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         block = self._inner.decompress(data, MAX_BLOCK_BYTES)
-        self.hungry = len(block) < MAX_BLOCK_BYTES
+        more = self._inner.unused_data[:1] == _MEMBER
+        self.hungry = len(block) < MAX_BLOCK_BYTES and not more
         return block
 
 
@@ -198,6 +209,8 @@ class _Brotli:
         return bool(self._inner.can_accept_more_data())
 
     def feed(self, data: bytes) -> bytes:
+        if self.finished and self.hungry:  # nothing belongs to it any more
+            return b""
         return bytes(self._inner.process(data, output_buffer_limit=MAX_BLOCK_BYTES))
 
 
@@ -251,8 +264,6 @@ class _DecodedBody:
                     if decompressor.finished:
                         return b""
                     raise httpx.DecodingError("the compressed body was cut off")
-                if decompressor.finished:  # nothing belongs to it any more
-                    continue
             else:
                 await trio.lowlevel.checkpoint()
             try:

@@ -79,7 +79,7 @@ def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
     if all(isinstance(item, Choice | Finish | Usage) for item in items):
         return [failure]
     if raw:
-        items.insert(0, Raw(_encode(_without_error(chunk))))
+        items.insert(0, Raw(encode(_without_error(chunk))))
     return [*items, failure]
 
 
@@ -94,7 +94,7 @@ def chunks_of_answer(document: dict[str, Any]) -> list[bytes]:
     chunks = [{**common, "choices": choices}]
     if document.get("usage"):
         chunks.append({**common, "choices": [], "usage": document["usage"]})
-    return [_encode(chunk) for chunk in chunks]
+    return [encode(chunk) for chunk in chunks]
 
 
 def failure_in(chunk: Any) -> Failure | None:
@@ -203,7 +203,7 @@ def _tool_calls_in(value: Any) -> list[ToolCallPiece]:
     """Return the pieces of tool calls in a value; none where it is of another shape."""
     try:
         return _pieces(msgspec.convert(value or [], _ToolCalls))
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # half a surrogate pair
         return []
 
 
@@ -257,7 +257,8 @@ def _as_delta(choice: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "delta": delta}
 
 
-def _encode(value: Any) -> bytes:
+def encode(value: Any) -> bytes:
+    """Return `value` as JSON, whatever texts are in it."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
@@ -282,7 +283,7 @@ class _Function(Struct, gc=False):
 
 class _Call(Struct, gc=False):
     function: _Function
-    index: Annotated[int, Meta(ge=0, lt=MAX_CHOICES)] = 0
+    index: Annotated[int, Meta(ge=0, lt=MAX_CHOICES)] | None = None
     id: str | None = None
 
 
@@ -382,11 +383,15 @@ def _calls(value: msgspec.Raw) -> list[ToolCallPiece] | list[Progress]:
 
 
 def _pieces(calls: list[_Call]) -> list[ToolCallPiece]:
+    """Return the pieces; one that does not say its index has that of its place."""
     return [
         ToolCallPiece(
-            call.index, call.id, call.function.name, call.function.arguments or ""
+            place if call.index is None else call.index,
+            call.id,
+            call.function.name,
+            call.function.arguments or "",
         )
-        for call in calls
+        for place, call in enumerate(calls)
     ]
 
 

@@ -200,7 +200,10 @@ class Decoder:
                 continue
             self._over = True
             if payload.startswith(b"[DONE]"):
-                items.append(Done(ends=False) if self._whole_events else _DONE)
+                if self._whole_events:  # before it, as it passes on after the end only
+                    items.insert(-1, Done(ends=False))
+                else:
+                    items.append(_DONE)
             else:
                 detail = "expected a chunk of JSON, got something else"
                 items.append(Malformed(MALFORMED, detail))

@@ -106,8 +106,7 @@ _WORDS: Final[dict[str, int]] = {
     "permission_denied": 403,
     "not_found": 404,
     "rate_limit_exceeded": 429,
-    "server": 500,
-    "server_error": 500,
+    **dict.fromkeys(("server", "server_error", "unmapped"), 500),
     "provider_unavailable": 502,
     "provider_overloaded": 503,
     "timeout": 504,
@@ -115,6 +114,14 @@ _WORDS: Final[dict[str, int]] = {
     "context_length_exceeded": 400,
     "max_tokens_exceeded": 400,
     "content_policy_violation": 400,
+    "invalid_prompt": 400,
+    "token_limit_exceeded": 400,
+    "string_too_long": 400,
+    "refusal": 400,
+    "precondition_failed": 412,
+    "payload_too_large": 413,
+    "unprocessable": 422,
+    "insufficient_quota": 402,  # OpenAI's
     # Anthropic's.
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -152,9 +159,10 @@ def failure_of(
         _dict(fields.get("metadata")),
         _dict(fields.get("availability")),
     )
-    word = metadata.get("error_type", fields.get("error_type"))
-    code = fields.get("code", fields.get("http_status"))
-    named = status or _status(code, word)
+    # Anthropic has `type` alone, and OpenAI where `code` is null.
+    words = [metadata.get("error_type"), fields.get("error_type"), fields.get("type")]
+    word = next(filter(None, words), None)
+    named = status or _status(fields.get("code"), fields.get("http_status"), *words)
     status = named or 502
     row = row_of(status)
     if status == 401 and (metadata.get("provider_name") or metadata.get("is_byok")):
@@ -292,8 +300,8 @@ NO_ANSWER: Final = Problem(
 )
 
 
-def _status(code: object, word: object) -> int | None:
-    for value in (code, word):
+def _status(*said: object) -> int | None:
+    for value in said:
         if (
             isinstance(value, int)
             and not isinstance(value, bool)

@@ -16,6 +16,8 @@ from trio_ai_stream.wire.problems import Problem
 HEARTBEAT: Final = b": heartbeat\n\n"
 """A comment: a sign of life that no client takes for an event."""
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
+LAST_PART_BYTES: Final = 16_384
+"""What of an answer goes out with its end, in the bound of a last event, at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ class Answer:
     """What upstream has said so far, as far as its end is concerned."""
 
     __slots__ = (
+        "asked",
         "finish_reason",
         "generation_id",
         "opened",
@@ -153,6 +154,7 @@ class Answer:
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
         self.generation_id: str | None = None
+        self.asked = False  # upstream may have the request, and has not refused it
         self.opened = False  # upstream has answered 200
         self.provider: str | None = None
         # What an estimate is made of: how much text, in how many events, and how many

@@ -14,6 +14,8 @@ from trio_ai_stream.wire.problems import Fault
 # More than any model reads or writes; upstream's number is not to be trusted further.
 MAX_TOKENS: Final = 10**9
 MAX_USD: Final = 1e6
+_CACHE_READ: Final = "cache_read_input_tokens"
+_DECIMAL: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?")
 _PROVIDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:/()-]{0,63}")
 
 
@@ -71,17 +73,17 @@ def exact_bill(usage: Mapping[str, Any], provider: str | None) -> Bill:
     """
     prompt = _part(usage, "prompt_tokens_details", "input_tokens_details")
     completion = _part(usage, "completion_tokens_details", "output_tokens_details")
-    cached = prompt.get("cached_tokens", usage.get("cache_read_input_tokens"))
+    cached = _first_count({**usage, **prompt}, "cached_tokens", _CACHE_READ)
     tokens = _first_count(usage, "prompt_tokens", "input_tokens")
-    if tokens is not None and "prompt_tokens" not in usage:
-        beside = ("cache_read_input_tokens", "cache_creation_input_tokens")
+    if tokens is not None and _count(usage.get("prompt_tokens")) is None:
+        beside = (_CACHE_READ, "cache_creation_input_tokens")
         tokens += sum(_count(usage.get(name)) or 0 for name in beside)
     return Bill(
         Basis.EXACT,
         tokens,
         _first_count(usage, "completion_tokens", "output_tokens"),
         _count(completion.get("reasoning_tokens")),
-        _count(cached),
+        cached,
         _cost(usage.get("cost")),
         known_provider(provider),
     )
@@ -117,16 +119,23 @@ def _part(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def _first_count(said: Mapping[str, Any], *names: str) -> int | None:
-    return next((_count(said[name]) for name in names if name in said), None)
+    """Return the first that is a count: null stands for a number nobody knows."""
+    counts = (_count(said.get(name)) for name in names)
+    return next((count for count in counts if count is not None), None)
 
 
 def _count(value: Any) -> int | None:
     """Return a count, which the metrics add up; what can be none is left out."""
+    if isinstance(value, float) and value.is_integer():  # as some upstreams write it
+        value = int(value)
     counts = isinstance(value, int) and not isinstance(value, bool)
     return value if counts and 0 <= value < MAX_TOKENS else None
 
 
 def _cost(value: Any) -> float | None:
+    """Return dollars; a decimal may come as a text, as OpenRouter's prices do."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = float(value)
     counts = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if counts and 0 <= value < MAX_USD else None
 
