@@ -62,6 +62,7 @@ class ChunkEncoder:
 
     __slots__ = ("_event_heartbeats", "_model", "_request_id")
     opening: ClassVar = b""
+    held: ClassVar = (0, 0)
     content = staticmethod(frames)
 
     def __init__(self, asked: ParsedRequest, request_id: str, _upstream: str) -> None:

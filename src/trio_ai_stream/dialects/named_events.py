@@ -20,7 +20,7 @@ from trio_ai_stream.upstream.chunks import (
     failure_of_error_event,
     load,
 )
-from trio_ai_stream.wire.dialect import LAST_PART_BYTES, ParsedRequest, ReadEvents
+from trio_ai_stream.wire.dialect import ParsedRequest, ReadEvents
 from trio_ai_stream.wire.events import Answer, Comment, Failure, Finish, Item, Raw
 from trio_ai_stream.wire.problems import Problem
 
@@ -30,6 +30,8 @@ UNNAMED: Final = {"", "error"}
 _PING: Final = b"event: ping"
 _ERROR: Final = re.compile(rb"^event: ?error *$", re.MULTILINE)
 _LAST: Final = {Finish, Failure}
+# A last event that goes out with the end must do so in the end's bound.
+_LAST_BYTES: Final = 16_384
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
@@ -122,7 +124,7 @@ class NamedEventEncoder(ABC):
     `end_mark` stands for it, so that the end is the same however it was cut.
     """
 
-    __slots__ = ("_event_heartbeats", "_final", "_last", "_over")
+    __slots__ = ("_event_heartbeats", "_final", "_last", "_over", "held")
     opening: ClassVar = b""
     end_mark: ClassVar = b""
 
@@ -130,10 +132,11 @@ class NamedEventEncoder(ABC):
         self._event_heartbeats = asked.event_heartbeats
         self._last = b""  # the last event, pings apart
         self._over = False  # the API's own last event has come
+        self.held = (0, 0)
         self._final = b""  # what is still to be written of it, and the mark
 
     def content(self, items: Sequence[Item]) -> tuple[bytes, int]:
-        """Return the events of a block, and how many have come that are no `ping`."""
+        """Return the events of a block, and how many of them are no `ping`."""
         kinds = [type(item) for item in items]
         last = None if self._over else _last_of(kinds)
         shown = items if last is None else items[:last]
@@ -148,8 +151,10 @@ class NamedEventEncoder(ABC):
             count -= 1
         if last is not None:
             self._over = True
-            if len(payloads[-1]) <= LAST_PART_BYTES:
+            if len(payloads[-1]) <= _LAST_BYTES:
                 self._final = _joined([payloads.pop()])
+                self.held = 1, len(self._final)
+                count -= 1
             if kinds[last] is Finish:
                 self._final += self.end_mark
         return _joined(payloads), count

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -163,6 +163,7 @@ class ChatEncoder:
         "_tail",
         "_upstream",
     )
+    held: ClassVar = (0, 0)
 
     def __init__(
         self,

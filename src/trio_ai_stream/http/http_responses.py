@@ -19,12 +19,7 @@ from quart import Response
 
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.stream.lifecycle import Ending
-from trio_ai_stream.wire.dialect import (
-    CONTENT_TYPE,
-    LAST_PART_BYTES,
-    Dialect,
-    EventEncoder,
-)
+from trio_ai_stream.wire.dialect import CONTENT_TYPE, Dialect, EventEncoder
 from trio_ai_stream.wire.events import Answer, Done, Item, Raw
 from trio_ai_stream.wire.problems import Problem
 
@@ -166,6 +161,11 @@ class EventResponder(ASGIWriter):
         self._encoder = encoder
         self._opening = encoder.opening
 
+    @property
+    def held(self) -> tuple[int, int]:
+        """What the encoder keeps for the end."""
+        return self._encoder.held
+
     async def accepted(self) -> None:
         """Write the head and the opening, if there is one, before upstream answers."""
         if self._opening:
@@ -212,7 +212,7 @@ class DocumentResponder(ASGIWriter):
     It cannot write a sign of life: a JSON response has no room for one before its
     status is known. Once the head has said how long the document is, the document
     follows, even if the stream is ended between the two: nothing else can. Its last
-    part goes out with the end: a client that has all of it may leave at once.
+    byte goes out with the end: a client that has all of it may leave at once.
     """
 
     __slots__ = ("_dialect", "_unwritten")
@@ -229,6 +229,12 @@ class DocumentResponder(ASGIWriter):
         self._dialect = dialect
         self._unwritten = b""
 
+    @property
+    def held(self) -> tuple[int, int]:
+        """What of the document goes out with the end: all of it, or the last byte."""
+        left = len(self._unwritten)
+        return int(left > 1), left
+
     async def accepted(self) -> None:
         """Do nothing: the status is not known yet."""
 
@@ -240,29 +246,20 @@ class DocumentResponder(ASGIWriter):
         first = items[0]
         if type(first) is not Raw or type(items[-1]) is not Done:
             return 0, 0
-        size = len(first.payload)
-        self._unwritten = first.payload
-        if size > LAST_PART_BYTES:  # the rest takes as long as the client reads
-            await self._begin()
-            part = self._unwritten[:-LAST_PART_BYTES]
-            self._unwritten = self._unwritten[-LAST_PART_BYTES:]
-            await self.write(part)
-        return 1, size
+        self._unwritten = document = first.payload
+        length = ("Content-Length", str(len(document)))
+        await self.start(
+            status=200, content_type=JSON, more=[length], body_follows=True
+        )
+        self._unwritten = document[-1:]
+        await self.write(document[:-1])
+        return 1, len(document) - 1
 
     async def heartbeat(self) -> None:
         """Do nothing."""
 
     async def ended(self, ending: Ending, answer: Answer) -> bool:
         """Write the end of the document, or the error if there is none."""
-        if self._unwritten:
-            if not self.started:
-                await self._begin()
-        elif ending.problem is not None and not self.started:
+        if ending.problem is not None and not self.started:
             return await self.refuse(self._dialect, ending.problem)
         return await self.finish(self._unwritten)
-
-    async def _begin(self) -> None:
-        length = ("Content-Length", str(len(self._unwritten)))
-        await self.start(
-            status=200, content_type=JSON, more=[length], body_follows=True
-        )

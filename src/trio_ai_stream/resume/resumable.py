@@ -309,6 +309,11 @@ class _LogResponder:
         self._resumable = resumable
         self._opening = resumable.encoder.opening
 
+    @property
+    def held(self) -> tuple[int, int]:
+        """What the encoder keeps for the end."""
+        return self._resumable.encoder.held
+
     async def accepted(self) -> None:
         """Begin with the opening, if there is one, before upstream answers."""
         if self._opening:

@@ -99,8 +99,12 @@ class Responder(Protocol):
     async def opened(self) -> None:
         """Upstream answered 200."""
 
+    @property
+    def held(self) -> tuple[int, int]:
+        """What of the answer `ended` writes besides: (events, bytes)."""
+
     async def deliver(self, items: Sequence[Item]) -> tuple[int, int]:
-        """Write a block; return (events, bytes) written."""
+        """Write a block, but what is held; return (events, bytes) written."""
 
     async def heartbeat(self) -> None:
         """Write a sign of life."""

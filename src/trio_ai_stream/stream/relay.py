@@ -312,3 +312,8 @@ class _Conversation:
             self.stream.tell_bill()
             told = await self.responder.ended(ending, self.stream.answer)
             self.stream.told = told
+            if told:
+                events, size = self.responder.held
+                self.stream.blocks += events
+                self.stream.events += events
+                self.stream.bytes_out += size

@@ -16,8 +16,6 @@ from trio_ai_stream.wire.problems import Problem
 HEARTBEAT: Final = b": heartbeat\n\n"
 """A comment: a sign of life that no client takes for an event."""
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
-LAST_PART_BYTES: Final = 16_384
-"""What of an answer goes out with its end, in the bound of a last event, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,10 @@ class EventEncoder(Protocol):
     @property
     def opening(self) -> bytes:
         """What is written before upstream answers; nothing if the status waits."""
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """What of the answer `ending` returns: (events, bytes)."""
 
     def content(self, items: Sequence[Item]) -> tuple[bytes, int]:
         """Return the frames of a block, joined, and their number."""
