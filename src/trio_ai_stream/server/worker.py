@@ -236,8 +236,10 @@ class Worker:
                 break
         self._listening -= 1
         if not self._listening:
-            # In a drain of all workers another may be first; it ends this wait.
-            await trio.sleep(_ORDER_S)
+            # In a drain of all workers another may be first; the order ends this wait.
+            with trio.move_on_after(_ORDER_S):
+                await self.shutdown.requested.wait()
+                return
             text = "every listening socket has been shut down elsewhere; draining"
             log.error(text, extra={"event": "listeners_closed"})
             self.shutdown.request()
