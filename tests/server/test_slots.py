@@ -20,7 +20,14 @@ from trio.testing import MockClock
 
 from trio_ai_stream.server import supervisor as module
 from trio_ai_stream.server.signals import Notifier
-from trio_ai_stream.server.supervisor import Supervisor
+from trio_ai_stream.server.supervisor import (
+    BEAT,
+    READY,
+    REFUSED,
+    RELOAD_DONE,
+    Supervisor,
+    _Worker,
+)
 
 # A worker: "serve" until an order comes, "die" at once, "fail" after a slow start,
 # "refuse" to start, "reload" no sooner than it is told to go on. Each start takes one
@@ -293,3 +300,18 @@ async def test_what_became_of_the_last_worker_is_told_to_the_next(
             await supervisor.started(2)
             os.kill(os.getpid(), signal.SIGTERM)
     assert told == ["", "not_started"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_a_refusal_is_heard_however_it_is_cut(size: int) -> None:
+    """What stands in its sentence is no sign, and no part of it is lost."""
+    said = "RATE_LIMIT: expected more, got '!'. " * 300 + "\u00fc"
+    worker = _Worker(socket.socket(), 0.0, reloads=1)
+    with worker.link:
+        data = BEAT + REFUSED + said.encode() + RELOAD_DONE + REFUSED + BEAT
+        for start in range(0, len(data), size):
+            worker.hear(data[start : start + size])
+        assert worker.refusal == said + RELOAD_DONE.decode()
+        assert (worker.ready, worker.reloads) == (False, 1)
+        worker.hear(READY + RELOAD_DONE)
+        assert (worker.ready, worker.reloads) == (True, 0)

@@ -67,14 +67,27 @@ class _Worker:
     hung: bool = False
     # Reloads that were ordered and not done yet.
     reloads: int = 0
-    refusal: str = ""
+    _sentence: bytes = b""
+    _refusing: bool = False
+
+    @property
+    def refusal(self) -> str:
+        """Why it cannot serve, as far as it has said that."""
+        return self._sentence.decode(errors="replace")
 
     def hear(self, data: bytes) -> None:
-        """Take note of what the worker has written."""
-        self.ready |= READY in data
-        self.reloads -= data.count(RELOAD_DONE)
-        if REFUSED in data:
-            self.refusal = data.split(REFUSED)[1].decode(errors="replace")
+        """Take note of what the worker has written, of which a read may cut anything.
+
+        Between two REFUSED stands a sentence, whose characters are no signs.
+        """
+        for number, part in enumerate(data.split(REFUSED)):
+            if number:
+                self._refusing = not self._refusing
+            if self._refusing:
+                self._sentence = self._sentence + part if number == 0 else part
+            else:
+                self.ready |= READY in part
+                self.reloads -= part.count(RELOAD_DONE)
 
     @property
     def healthy(self) -> bool:
