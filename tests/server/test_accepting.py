@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from collections import deque
 from contextlib import ExitStack
@@ -83,7 +84,8 @@ async def test_a_listener_that_another_worker_of_a_drain_has_shut_down_is_no_err
 
     with trio.fail_after(30):
         await serve_while(body, limits=_limits(), sockets=Sockets([], [sock], []))
-    assert not caplog.records
+    # Whether records of level INFO are seen depends on the tests before.
+    assert not [one for one in caplog.records if one.levelno > logging.INFO]
 
 
 @pytest.mark.parametrize(
