@@ -74,7 +74,14 @@ def _caddy(folder: Path, backend: str, port: int, secure: int) -> list[str]:
         f"https://127.0.0.1:{secure} {{\n"
         f"\ttls {folder / 'dev-cert.pem'} {folder / 'dev-key.pem'}",
     )
-    sites = [replaced("Caddyfile", (BACKEND, backend), site) for site in (plain, tls)]
+    words = ["caddy", "version"]
+    version = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    buffers = "request_buffers 32MiB"
+    name = "buffer_requests" if version.startswith("2.6.2") else buffers
+    sites = [
+        replaced("Caddyfile", (BACKEND, backend), (buffers, name), site)
+        for site in (plain, tls)
+    ]
     text = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n" + "\n".join(sites)
     (folder / "Caddyfile").write_text(text)
     config = str(folder / "Caddyfile")

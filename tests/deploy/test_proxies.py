@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import subprocess
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, Self
 
 import pytest
 
@@ -71,32 +75,33 @@ class Chat:
         event: dict[str, Any] = json.loads(line[6:])
         return event
 
-    def leave(self) -> None:
-        """Close the connection."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave: close the connection."""
         self.response.close()
         self.connection.close()
 
 
 def test_events_are_not_held_back(proxy: Proxy, server: ServerProcess) -> None:
     """`connected` and then heartbeats arrive though nothing else ever will."""
-    chat = Chat(proxy, "simulator/no-token")
-    assert chat.event()["type"] == "connected"
-    assert chat.line() == b": heartbeat"
-    chat.leave()
+    with Chat(proxy, "simulator/no-token") as chat:
+        assert chat.event()["type"] == "connected"
+        assert chat.line() == b": heartbeat"
     assert server.ended(chat.request_id)["outcome"] == "client_disconnected"
 
 
 def test_a_whole_answer_comes_through(proxy: Proxy, server: ServerProcess) -> None:
     """Every event, in order, to the last."""
-    chat = Chat(proxy, "simulator/fast")
-    types = [chat.event()["type"]]
-    while types[-1] not in {"done", "error"}:
-        types.append(chat.event()["type"])
-    assert types[0] == "connected"
-    assert types[-1] == "done"
-    assert types.count("content") == server.ended(chat.request_id)["events"]
-    assert chat.response.read().strip() == b""
-    chat.leave()
+    with Chat(proxy, "simulator/fast") as chat:
+        types = [chat.event()["type"]]
+        while types[-1] not in {"done", "error"}:
+            types.append(chat.event()["type"])
+        assert types[0] == "connected"
+        assert types[-1] == "done"
+        assert types.count("content") == server.ended(chat.request_id)["events"]
+        assert chat.response.read().strip() == b""
 
 
 @pytest.mark.parametrize("model", ["simulator/endless", "simulator/flood"])
@@ -104,10 +109,9 @@ def test_a_client_that_leaves_ends_the_stream(
     proxy: Proxy, server: ServerProcess, model: str
 ) -> None:
     """The proxy passes the abort on, and upstream is closed at once."""
-    chat = Chat(proxy, model)
-    while chat.event()["type"] != "content":
-        pass
-    chat.leave()
+    with Chat(proxy, model) as chat:
+        while chat.event()["type"] != "content":
+            pass
     record = server.ended(chat.request_id)
     assert record["outcome"] == "client_disconnected"
     assert record["fault"] == "caller"
@@ -141,9 +145,8 @@ def test_a_client_that_leaves_before_the_answer_ends_the_request(
 def test_the_clients_request_id_is_kept(proxy: Proxy, server: ServerProcess) -> None:
     """The id that a client chose names its stream, in the answer and in the log."""
     request_id = f"mine-{uuid.uuid4().hex}"
-    chat = Chat(proxy, "simulator/endless", **{"X-Request-ID": request_id})
-    assert chat.request_id == request_id
-    chat.leave()
+    with Chat(proxy, "simulator/endless", **{"X-Request-ID": request_id}) as chat:
+        assert chat.request_id == request_id
     assert server.ended(request_id)
 
 
@@ -151,9 +154,9 @@ def test_what_a_client_says_of_its_address_is_not_believed(
     proxy: Proxy, server: ServerProcess
 ) -> None:
     """The proxy's word counts, the client's own X-Forwarded-For does not."""
-    chat = Chat(proxy, "simulator/endless", **{"X-Forwarded-For": "203.0.113.9"})
-    chat.event()
-    chat.leave()
+    claimed = {"X-Forwarded-For": "203.0.113.9"}
+    with Chat(proxy, "simulator/endless", **claimed) as chat:
+        chat.event()
     assert server.ended(chat.request_id)["client"] == f"ip:{CLIENT}"
 
 
@@ -178,6 +181,49 @@ def test_http2_streams_and_aborts(proxy: Proxy, server: ServerProcess) -> None:
     assert server.ended(request_id)["outcome"] == "client_disconnected"
 
 
+def answer(connection: socket.socket) -> None:
+    """Answer each request with events as soon as its last byte is here."""
+    event = b'data: {"type":"content"}\n\n'
+    chunk = b"%x\r\n%b\r\n" % (len(event), event)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+    head += b"transfer-encoding: chunked\r\nx-request-id: x\r\n\r\n"
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with suppress(OSError), connection, connection.makefile("rwb") as stream:
+        while line := stream.readline():
+            length = 0
+            while line.strip():
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+                line = stream.readline()
+            stream.read(length)
+            for piece in (head, *[chunk] * 20, b"0\r\n\r\n"):
+                stream.write(piece)
+                stream.flush()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_that_comes_at_once_is_not_cut(kind: str, tmp_path: Path) -> None:
+    """Not one of 800; Caddy without `request_buffers` cuts one in a hundred."""
+
+    def serve() -> None:
+        with suppress(OSError):  # the test has closed the listener
+            while True:
+                connection, _ = listener.accept()
+                Thread(target=answer, args=(connection,), daemon=True).start()
+
+    def ask(_: int) -> int:
+        with Chat(proxy, "x") as chat:
+            return chat.response.read().count(b"data: ")
+
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=128) as listener,
+        running(kind, tmp_path, f"127.0.0.1:{listener.getsockname()[1]}") as proxy,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        Thread(target=serve, daemon=True).start()
+        assert list(pool.map(ask, range(800))) == [20] * 800
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_drain_reaches_the_client_through_the_proxy(
     kind: str, tmp_path: Path
@@ -187,16 +233,14 @@ def test_a_drain_reaches_the_client_through_the_proxy(
     backend = server.url.removeprefix("http://")
     try:
         with running(kind, tmp_path, backend) as proxy:
-            chat = Chat(proxy, "simulator/endless")
-            assert chat.event()["type"] == "connected"
-            assert server.terminate() < 10
-            event = chat.event()
-            while event["type"] == "content":
+            with Chat(proxy, "simulator/endless") as chat:
+                assert chat.event()["type"] == "connected"
+                assert server.terminate() < 10
                 event = chat.event()
-            assert event["error_type"] == "shutting_down"
-            chat.leave()
-            late = Chat(proxy, "simulator/fast")
-            late.leave()
-            assert late.response.status in {502, 503}
+                while event["type"] == "content":
+                    event = chat.event()
+                assert event["error_type"] == "shutting_down"
+            with Chat(proxy, "simulator/fast") as late:
+                assert late.response.status in {502, 503}
     finally:
         server.stop()
