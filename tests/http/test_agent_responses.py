@@ -9,7 +9,15 @@ import pytest
 from trio.testing import MockClock
 
 from tests.support.completions import error_of, over
-from tests.support.scripted import COMMENT, HOLD, LAST_CHUNK, chunked, head, scripted
+from tests.support.scripted import (
+    COMMENT,
+    HOLD,
+    LAST_CHUNK,
+    Step,
+    chunked,
+    head,
+    scripted,
+)
 from tests.support.world import Visit, World, world
 from trio_ai_stream.wire.record import Outcome
 
@@ -73,6 +81,20 @@ async def test_events_pass_unchanged(
         bill = w.record.bill
         assert (bill.prompt_tokens, bill.completion_tokens) == (4, 9)
         w.assert_clean()
+
+
+@pytest.mark.parametrize(
+    "kind", ["image_generation_call.partial_image", "web_search_call.searching"]
+)
+async def test_a_tool_at_work_is_output(autojump_clock: MockClock, kind: str) -> None:
+    """An answer of images, or after a long search, has begun long before it ends."""
+    work = event(f"response.{kind}", 1, item_id="x")
+    end = chunked(last("completed")) + LAST_CHUNK
+    twice: list[Step] = [8.0, chunked(work)] * 2
+    steps = (chunked(CREATED), *twice, 8.0, end)
+    async with scripted(head(), *steps) as (w, _):
+        await over(ask(w))
+        assert w.record.outcome is Outcome.COMPLETED
 
 
 async def test_who_has_the_last_event_may_leave(autojump_clock: MockClock) -> None:

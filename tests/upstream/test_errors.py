@@ -71,6 +71,9 @@ WAITS: list[tuple[dict[str, Any], dict[str, str], float | None]] = [
     ({"metadata": {"headers": {"X-RateLimit-Reset": "1800007200000"}}}, {}, 7200),
     ({"metadata": {"headers": {"X-RateLimit-Reset": 1_800_007_200_000}}}, {}, 7200),
     ({}, {"x-ratelimit-reset": "1800000060"}, 60),
+    ({}, {"x-ratelimit-reset": "30"}, 30),
+    ({}, {"x-ratelimit-reset": "0"}, 0),
+    ({}, {"x-ratelimit-reset": "1799999999"}, 0),
     ({"metadata": {"headers": {"X-RateLimit-Reset": "tomorrow"}}}, {}, math.inf),
     ({"metadata": "?", "availability": []}, {}, None),
 ]
@@ -282,6 +285,16 @@ def test_a_status_that_the_table_lacks_is_kept() -> None:
     problem = problem_of(409, {"message": "lock timeout"})
     assert (problem.status, problem.fault) == (409, Fault.CALLER)
     assert problem.message.endswith(": lock timeout")
+
+
+@pytest.mark.parametrize("label", ["text/plain", "application/json"])
+def test_an_api_that_labels_its_404_wrongly_is_understood(label: str) -> None:
+    """A JSON object with an error in it is the API's, whatever its label."""
+    body = b'{"error": {"code": 404, "message": "No such model: x/y"}}'
+    failure = rejection(404, body, {"content-type": label}, url="https://example.org")
+    assert failure.problem is not None
+    assert failure.problem.error_type == "not_found"
+    assert failure.problem.message.endswith(": No such model: x/y")
 
 
 def test_an_unknown_model_is_the_callers_404() -> None:

@@ -77,6 +77,8 @@ def _say(said: _ResponseEvent, items: list[Item]) -> None:
     elif kind.endswith(".delta"):
         thought = said.delta if "reasoning" in kind else None
         items.append(Reasoning(thought) if thought else _PROGRESS)
+    elif "_call." in kind:  # a tool at work, which the model has called
+        items.append(_PROGRESS)
     elif kind == "response.created" and said.response is not None:
         if said.response.id:
             items.append(Identity(said.response.id, said.response.provider))

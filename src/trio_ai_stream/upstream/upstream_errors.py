@@ -206,7 +206,8 @@ def rejection(
     if 300 <= status < 400:
         place = headers.get("location", "")
         return misplaced(f"{status}, a redirect to {_plain_url(place)}", url)
-    if status in {404, 405} and "json" not in headers.get("content-type", "").lower():
+    labelled = "json" in headers.get("content-type", "").lower()
+    if status in {404, 405} and not labelled and "error" not in (document or {}):
         return misplaced(f"{status} with a body that is no JSON", url)
     if not 400 <= status < 600:
         detail = f"status {status}"
@@ -471,10 +472,15 @@ def _seconds(value: object, now: float, sent_at: str) -> float:
 
 
 def _until(value: object, now: float) -> float:
-    """Read a time since 1970, in milliseconds or in seconds."""
+    """Read a time since 1970, in milliseconds or seconds, or the seconds that are left.
+
+    So few seconds after 1970 nobody means, and not all upstreams are OpenRouter.
+    """
     number = _number(value)
     if number is None:
         return math.inf
+    if number < MAX_SECONDS:
+        return number
     wait = (number / 1000 if number >= _EPOCH_MS else number) - now
     return max(0.0, wait) if wait < MAX_SECONDS else math.inf
 
