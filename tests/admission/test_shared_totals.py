@@ -38,6 +38,12 @@ Ask = Callable[..., Awaitable[Any]]
 FIVE, SEVEN = Spent(5, 5), Spent(7, 7)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take longer than a server at its end may."""
+    monkeypatch.setattr(shared_totals, "LEAVE_S", 15.0)
+
+
 @asynccontextmanager
 async def pushing(
     server: Server, make: GateMaker, policy: Policy = "local"

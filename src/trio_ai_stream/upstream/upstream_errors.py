@@ -424,7 +424,7 @@ def _json(text: str) -> Any:
 MAX_SECONDS: Final = 1e7
 _NUMBER: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 _IN_BODY: Final = ("retry_after", "retry_after_seconds")
-# A number at least this large counts milliseconds since 1970, as OpenRouter's does.
+# From here on a number counts milliseconds since 1970, as OpenRouter's does.
 _EPOCH_MS: Final = 1e11
 
 
@@ -472,10 +472,7 @@ def _seconds(value: object, now: float, sent_at: str) -> float:
 
 
 def _until(value: object, now: float) -> float:
-    """Read a time since 1970, in milliseconds or seconds, or the seconds that are left.
-
-    So few seconds after 1970 nobody means, and not all upstreams are OpenRouter.
-    """
+    """Read seconds that are left, or a time since 1970 in seconds or milliseconds."""
     number = _number(value)
     if number is None:
         return math.inf
