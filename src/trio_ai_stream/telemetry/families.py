@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, get_args
 
 from trio_ai_stream.wire.problems import Fault
 from trio_ai_stream.wire.record import Basis, Outcome
@@ -70,7 +70,7 @@ INTERVENTIONS = (
     "write_stall",
     OTHER,
 )
-GATE_FAILURES = (
+GateFailure = Literal[
     "timeout",
     "unavailable",
     "full",
@@ -81,8 +81,9 @@ GATE_FAILURES = (
     "acl",
     "cluster",
     "descriptors",
-    OTHER,
-)
+]
+"""Why the limits of all hosts could not be asked."""
+GATE_FAILURES = (*get_args(GateFailure), OTHER)
 USAGES = (*(basis.value for basis in Basis), OTHER)
 # Those that OpenRouter's page on cancelling lists, first the ones that stop on a close
 # (https://openrouter.ai/docs/api_reference/streaming), as of August 2026.

@@ -20,7 +20,7 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -45,20 +45,8 @@ from loguru import logger
 
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
+from trio_ai_stream.telemetry.families import GateFailure
 from trio_ai_stream.telemetry.log_rendering import register_secret
-
-Cause = Literal[
-    "timeout",
-    "unavailable",
-    "full",
-    "dns",
-    "refused",
-    "tls",
-    "password",
-    "acl",
-    "cluster",
-    "descriptors",
-]
 
 _CLOSED = {
     *("EndOfStream", "ConnectionResetError", "BrokenPipeError"),
@@ -74,9 +62,9 @@ WRONG_NAME = frozenset({62, 64})
 class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is raised
     """No answer from Valkey, and why."""
 
-    def __init__(self, cause: Cause, detail: str = "") -> None:
+    def __init__(self, cause: GateFailure, detail: str = "") -> None:
         super().__init__(f"{cause}: {detail}" if detail else cause)
-        self.cause: Cause = cause
+        self.cause: GateFailure = cause
         self.detail = detail
 
 
