@@ -136,6 +136,25 @@ async def test_a_bill_too_many_stays_an_estimate() -> None:
     assert len(reconciler) == 2
 
 
+async def test_answers_that_are_not_utf8_leave_an_estimate(
+    autojump_clock: MockClock,
+) -> None:
+    """Of a generation and of the prices: the bill is settled all the same."""
+
+    async def get(_path: str) -> bytes:
+        await trio.sleep(0.1)
+        return b'{"data": [{"id": "\xff"}]}'
+
+    settled: list[Basis] = []
+    reconciler = Reconciler(lambda _row, new, *_: settled.append(new.usage), for_s=10)
+    reconciler.put(row(Basis.ESTIMATED))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reconciler.run, get)
+        await trio.sleep(20)
+        assert settled == [Basis.ESTIMATED]
+        nursery.cancel_scope.cancel(reason="settled")
+
+
 def test_only_what_exceeds_the_error_is_called_waste() -> None:
     """Reasoning that was hidden all along came before the close."""
     relayed = Bill(Basis.ESTIMATED, 1, 100, 0)

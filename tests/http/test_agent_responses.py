@@ -19,7 +19,7 @@ from tests.support.scripted import (
     scripted,
 )
 from tests.support.world import Visit, World, world
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.record import Basis, Outcome
 
 PATH = "/v1/responses"
 
@@ -136,6 +136,42 @@ async def test_an_answer_that_says_it_failed_is_not_told_twice(
         await over(visit)
         assert visit.body == answer
         assert w.record.outcome is Outcome.UPSTREAM_FAILED
+        bill = w.record.bill
+        assert (bill.basis, bill.prompt_tokens, bill.completion_tokens) == (
+            Basis.EXACT,
+            4,
+            9,
+        )
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", PATH])
+async def test_a_failed_document_costs_what_it_says(
+    autojump_clock: MockClock, path: str
+) -> None:
+    """The model has worked, and upstream says for how much."""
+    error = {"code": 502, "message": "x"}
+    choice = {"message": {"content": "a"}, "finish_reason": "error", "error": error}
+    usage = {"prompt_tokens": 4, "completion_tokens": 9}
+    document = {"id": "gen-1", "choices": [choice], "usage": usage}
+    if path == PATH:
+        usage = {"input_tokens": 4, "output_tokens": 9}
+        document = {"object": "response", "status": "failed", "error": error}
+        document |= {"output": [], "usage": usage}
+    body = json.dumps(document).encode()
+    async with scripted(head("application/json"), chunked(body), LAST_CHUNK) as (w, _):
+        message = {"role": "user", "content": "x"}
+        visit = w.visit(
+            {"model": "a/b", "input": "x", "messages": [message], "stream": False}, path
+        )
+        await over(visit)
+        assert (visit.status or 0) >= 500
+        assert w.record.outcome is Outcome.UPSTREAM_FAILED
+        bill = w.record.bill
+        assert (bill.basis, bill.prompt_tokens, bill.completion_tokens) == (
+            Basis.EXACT,
+            4,
+            9,
+        )
 
 
 async def test_a_cut_answer_ends_in_one_error(autojump_clock: MockClock) -> None:

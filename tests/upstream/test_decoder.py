@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trio_ai_stream.upstream.chunks import items_of_document, items_of_unstreamed
 from trio_ai_stream.upstream.decoder import MAX_EMPTY_EVENTS, Decoder
 from trio_ai_stream.wire.events import (
     Choice,
@@ -256,6 +257,8 @@ ODD: list[tuple[str, bytes, list[Item]]] = [
      ["a", Progress()]),
     ("a byte that is not UTF-8", b'{"choices":[{"delta":{"content":"a\xffb"}}]}',
      ["a\ufffdb"]),
+    ("such a byte in a call of another shape",
+     b'{"choices":[{"delta":{"tool_calls":[{"function":"\xff"}]}}]}', [Progress()]),
 ]  # fmt: skip
 WORK: list[tuple[str, Any, list[Item]]] = [
     ("reasoning_content", "hm", [Reasoning("hm")]),
@@ -294,6 +297,30 @@ def test_an_odd_chunk_ends_nothing(payload: bytes, items: list[Item]) -> None:
     assert Decoder().feed(data) == [*items, "next"]
     valid = payload.decode("utf-8", "replace").encode()
     assert Decoder(raw=True).feed(data)[: len(items) + 1] == [Raw(valid), *items]
+
+
+def test_a_tool_call_keeps_what_can_be_read() -> None:
+    """A byte that is not UTF-8 becomes U+FFFD in it, as in a text."""
+    call = b'{"index":1,"function":{"arguments":"a\xffb"}}'
+    data = b'data: {"choices":[{"delta":{"tool_calls":[' + call + b"]}}]}\n\n"
+    assert Decoder().feed(data) == [ToolCallPiece(1, arguments="a\ufffdb")]
+
+
+def test_an_error_may_say_what_it_cost() -> None:
+    """Usage beside an error is the whole bill."""
+    chunk = b'{"error":{"code":502},"choices":[],"usage":{"cost":1}}'
+    usage, failure = Decoder().feed(b"data: " + chunk + b"\n\n")
+    assert usage == Usage({"cost": 1}, final=True)
+    assert isinstance(failure, Failure)
+
+
+def test_a_document_that_is_not_utf8_is_an_answer() -> None:
+    """The byte becomes U+FFFD, as SDKs read it, and nothing else changes."""
+    body = b'{"choices":[{"message":{"content":"a\xffb"},"finish_reason":"stop"}]}'
+    valid = body.decode("utf-8", "replace").encode()
+    items = [Raw(valid), "a\ufffdb", Finish("stop"), Done()]
+    assert items_of_document(body) == items
+    assert items_of_unstreamed(body, raw=False) == items[1:]
 
 
 @pytest.mark.parametrize(("field", "value", "items"), WORK)

@@ -60,12 +60,7 @@ class Prices:
             with trio.fail_after(FETCH_S):
                 body = await get("/models")
             listed = msgspec.json.decode(body, type=_List).data
-        except (
-            EndStream,
-            trio.TooSlowError,
-            msgspec.MsgspecError,
-            RecursionError,
-        ) as exc:
+        except (EndStream, trio.TooSlowError, ValueError, RecursionError) as exc:
             logger.warning(
                 "upstream did not list its prices; estimates have no cost",
                 event="prices_failed",
@@ -234,7 +229,7 @@ async def _fetch(get: Get, row: LedgerRow) -> Bill | None:
         with trio.fail_after(ANSWER_S):
             body = await get(path)
         data = msgspec.json.decode(body, type=_Document).data
-    except (EndStream, trio.TooSlowError, msgspec.MsgspecError, RecursionError):
+    except (EndStream, trio.TooSlowError, ValueError, RecursionError):
         return None
     if data.get("id") != row.generation_id:
         return None

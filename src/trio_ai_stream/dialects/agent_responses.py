@@ -93,7 +93,9 @@ def _say(said: _ResponseEvent, items: list[Item]) -> None:
 
 def _ending(status: str, response: _ResponseState) -> list[Item]:
     """Return what the last event says; a failure stands in the event itself."""
-    items: list[Item] = [Usage(response.usage)] if response.usage else []
+    items: list[Item] = []
+    if response.usage:
+        items.append(Usage(response.usage, final=True))
     if status in {"failed", "cancelled"}:
         failure = failure_of(response.error or _CANCELLED)
         return [*items, Failure(failure.problem, failure.detail, told=True)]
@@ -109,10 +111,13 @@ def read_response(body: bytes) -> list[Item]:
     """
     document = object_of(body)
     status = _status_of(document)
-    if (failure := failure_in(document)) is not None:
-        return [failure]
-    if status in {"failed", "cancelled"}:
-        return [failure_of(_CANCELLED)]
+    usage, details = document.get("usage"), document.get("incomplete_details")
+    usage = usage if isinstance(usage, dict) else None
+    failure = failure_in(document)
+    if failure is None and status in {"failed", "cancelled"}:
+        failure = failure_of(_CANCELLED)
+    if failure is not None:
+        return [Usage(usage, final=True), failure] if usage else [failure]
     output = document.get("output")
     if document.get("object") != "response" or not isinstance(output, list):
         raise ValueError("expected a response")
@@ -121,10 +126,7 @@ def read_response(body: bytes) -> list[Item]:
         items.append(Identity(document["id"]))
     for one in output:
         items += _output(one if isinstance(one, dict) else {})
-    usage, details = document.get("usage"), document.get("incomplete_details")
-    end = _ResponseState(
-        usage=usage if isinstance(usage, dict) else None, incomplete_details=details
-    )
+    end = _ResponseState(usage=usage, incomplete_details=details)
     return [*items, *_ending(status, end), Done()]
 
 
@@ -151,13 +153,13 @@ def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
 
     :raises ValueError: when it is neither a response nor an error.
     """
-    first, *rest = read_response(body)
-    if not isinstance(first, Raw):
-        return [first]
+    items = read_response(body)
+    if isinstance(items[-1], Failure):
+        return items
     document = load(body)
     kind = f"response.{_status_of(document)}"
     whole = event({"type": kind, "sequence_number": 0, "response": document})
-    return [Raw(whole.removesuffix(b"\n\n")), *rest]
+    return [Raw(whole.removesuffix(b"\n\n")), *items[1:]]
 
 
 class ResponseEncoder(NamedEventEncoder):

@@ -147,7 +147,7 @@ class TokenEstimator:
     ) -> Bill:
         """Return the bill of an ended stream; learns from it if it is exact."""
         finished = answer.finish_reason is not None or outcome is Outcome.COMPLETED
-        if answer.usage and finished:
+        if answer.usage and (finished or answer.usage_final):
             bill = exact_bill(answer.usage, answer.provider)
             self._learn(request, answer, bill)
             if outcome is Outcome.COMPLETED:

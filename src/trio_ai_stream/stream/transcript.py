@@ -113,7 +113,8 @@ class Transcript:
                 self._settle()
             case Stopped(reason=reason):
                 self.answer.finish_reason = reason
-            case Usage(data=data):
+            case Usage(data=data, final=final):
+                self.answer.usage_final = final
                 before = self.answer.usage or {}
                 # What is null is not known now, and may have been said before.
                 news = {k: v for k, v in data.items() if v is not None}

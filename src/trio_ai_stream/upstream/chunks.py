@@ -77,7 +77,7 @@ def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
     if failure is None:
         return [Raw(payload), *items] if raw else items
     if all(isinstance(item, Choice | Finish | Usage) for item in items):
-        return [failure]
+        return [*_final_usage(chunk), failure]
     if raw:
         items.insert(0, Raw(encode(_without_error(chunk))))
     return [*items, failure]
@@ -377,7 +377,11 @@ def read_chunks(
 def _calls(value: msgspec.Raw) -> list[ToolCallPiece] | list[Progress]:
     """Return the pieces of tool calls, or progress where they are of another shape."""
     try:
-        return _pieces(_decode_calls(value)) or [_PROGRESS]
+        try:
+            calls = _decode_calls(value)
+        except UnicodeDecodeError:  # the byte becomes U+FFFD, as in all other texts
+            calls = _decode_calls(bytes(value).decode("utf-8", "replace"))
+        return _pieces(calls) or [_PROGRESS]
     except (msgspec.MsgspecError, RecursionError):
         return [_PROGRESS]
 
@@ -408,7 +412,7 @@ def items_of_document(body: bytes) -> list[Item]:
     body, document = _load(body)
     failure = failure_in(document)
     if failure is not None:
-        return [failure]
+        return [*_name(document), *_final_usage(document), failure]
     return [Raw(body), *_name(document), *_items(document), Done()]
 
 
@@ -420,7 +424,7 @@ def items_of_unstreamed(body: bytes, raw: bool) -> list[Item]:
     _, document = _load(body)
     failure = failure_in(document)
     if failure is not None:
-        return [failure]
+        return [*_name(document), *_final_usage(document), failure]
     items: list[Item] = [*_name(document)]
     if read_chunks(iter(chunks_of_answer(document)), items, raw) is not None:
         raise ValueError("expected an answer, got something else")
@@ -434,11 +438,17 @@ def _name(document: dict[str, Any]) -> list[Item]:
     return [Identity(name, provider if isinstance(provider, str) else None)]
 
 
+def _final_usage(failed: dict[str, Any]) -> list[Item]:
+    """Return what something costs all the same, if that stands beside its error."""
+    usage = failed.get("usage")
+    return [Usage(usage, final=True)] if usage and isinstance(usage, dict) else []
+
+
 def _load(body: bytes) -> tuple[bytes, dict[str, Any]]:
     """Return a document as UTF-8 and as what it says."""
     try:
         document = msgspec.json.decode(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         # With NaN, half a surrogate pair, a BOM or a byte that is not UTF-8.
         body = body.decode("utf-8", "replace").removeprefix("\ufeff").encode()
         document = json.loads(body)

@@ -159,7 +159,7 @@ class DocumentResponse:
         """
         document = await read_document(self._body, self._reservation, first=first)
         items = read_answer(document, self._read)
-        failure = items[0]
+        failure = items[-1]
         if isinstance(failure, Failure):
             raise EndStream(
                 Outcome.UPSTREAM_REJECTED,

@@ -73,9 +73,13 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts and cost as upstream reports them; later ones overrule."""
+    """Token counts and cost as upstream reports them; later ones overrule.
+
+    `final`: they are the whole bill, although the answer has no end.
+    """
 
     data: dict[str, Any]
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +152,13 @@ class Answer:
         "text_size",
         "texts",
         "usage",
+        "usage_final",
     )
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
+        self.usage_final = False
         self.generation_id: str | None = None
         self.asked = False  # upstream may have the request, and has not refused it
         self.opened = False  # upstream has answered 200
