@@ -136,14 +136,22 @@ async def test_a_bill_too_many_stays_an_estimate() -> None:
     assert len(reconciler) == 2
 
 
-async def test_answers_that_are_not_utf8_leave_an_estimate(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data": [{"id": "\xff"}]}',
+        b'{"data": [{"id": "x", "pricing": {"prompt": 1%b}}]}' % (400 * b"0"),
+    ],
+    ids=["not UTF-8", "a number too long"],
+)
+async def test_answers_that_cannot_be_read_leave_an_estimate(
+    body: bytes, autojump_clock: MockClock
 ) -> None:
     """Of a generation and of the prices: the bill is settled all the same."""
 
     async def get(_path: str) -> bytes:
         await trio.sleep(0.1)
-        return b'{"data": [{"id": "\xff"}]}'
+        return body
 
     settled: list[Basis] = []
     reconciler = Reconciler(lambda _row, new, *_: settled.append(new.usage), for_s=10)

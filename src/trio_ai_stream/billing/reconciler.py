@@ -90,7 +90,7 @@ class Prices:
 def _price(pricing: dict[str, Any]) -> tuple[float, float] | None:
     try:
         price = float(pricing["prompt"]), float(pricing["completion"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return price if all(0 <= part < 1 for part in price) else None
 

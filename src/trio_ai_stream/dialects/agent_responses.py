@@ -21,7 +21,7 @@ from trio_ai_stream.dialects.named_events import (
     object_of,
 )
 from trio_ai_stream.dialects.refusals import OPENROUTER_FIELDS
-from trio_ai_stream.upstream.chunks import failure_in, load
+from trio_ai_stream.upstream.chunks import as_utf8, failure_in, load
 from trio_ai_stream.upstream.upstream_errors import failure_of
 from trio_ai_stream.wire.dialect import HEARTBEAT, Dialect
 from trio_ai_stream.wire.events import (
@@ -121,7 +121,7 @@ def read_response(body: bytes) -> list[Item]:
     output = document.get("output")
     if document.get("object") != "response" or not isinstance(output, list):
         raise ValueError("expected a response")
-    items: list[Item] = [Raw(body)]
+    items: list[Item] = [Raw(as_utf8(body))]
     if isinstance(document.get("id"), str):
         items.append(Identity(document["id"]))
     for one in output:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from trio_ai_stream.dialects.named_events import (
     COMMENT,
     UNNAMED,
+    UNREADABLE,
     NamedEventEncoder,
     data_of,
     event,
@@ -27,7 +28,7 @@ from trio_ai_stream.dialects.refusals import (
     error_headers,
     status_of,
 )
-from trio_ai_stream.upstream.chunks import encode, failure_in
+from trio_ai_stream.upstream.chunks import as_utf8, encode, failure_in
 from trio_ai_stream.wire.dialect import (
     Dialect,
     ErrorResponse,
@@ -92,6 +93,21 @@ class _MessageEvent(Struct, gc=False):
     error: Any = None
 
 
+class _PieceKind(Struct, gc=False):
+    type: str
+
+
+class _Piece(Struct, gc=False):
+    """The event that begins a block, or continues it."""
+
+    index: int
+    delta: _PieceKind | None = None
+    content_block: _PieceKind | None = None
+
+
+_decode_piece = msgspec.json.Decoder(_Piece).decode
+
+
 def _say(said: _MessageEvent, items: list[Item]) -> None:
     kind, delta = said.type, said.delta
     if kind == "content_block_delta":
@@ -132,7 +148,7 @@ def read_message(body: bytes) -> list[Item]:
     content = document.get("content")
     if document.get("type") != "message" or not isinstance(content, list):
         raise ValueError("expected a message")
-    items: list[Item] = [Raw(body)]
+    items: list[Item] = [Raw(as_utf8(body))]
     if isinstance(document.get("id"), str):
         provider = document.get("provider")
         known = provider if isinstance(provider, str) else None
@@ -216,14 +232,16 @@ class MessageEncoder(NamedEventEncoder):
     def heartbeat(self) -> bytes:
         """Return a `ping`, and an empty piece of the block that is open, if one is."""
         ping = event({"type": "ping"})
-        said = object_of(data_of(self._last) or b"{}")
-        part = said.get("delta") or said.get("content_block") or {}
-        opens = said.get("type") in {"content_block_start", "content_block_delta"}
+        try:
+            said = _decode_piece(data_of(self._last))
+        except UNREADABLE:  # nothing has been said yet, or no piece of a block
+            return ping
+        part = said.delta or said.content_block
         by_piece = {piece["type"]: piece for piece in _EMPTY.values()}
-        empty = {**_EMPTY, **by_piece}.get(part.get("type", "")) if opens else None
+        empty = {**_EMPTY, **by_piece}.get(part.type) if part is not None else None
         if empty is None:
             return ping
-        delta = {"type": "content_block_delta", "index": said["index"], "delta": empty}
+        delta = {"type": "content_block_delta", "index": said.index, "delta": empty}
         return ping + event(delta)
 
     def error(self, problem: Problem, _answer: Answer) -> bytes:

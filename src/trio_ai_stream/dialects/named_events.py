@@ -32,7 +32,7 @@ _ERROR: Final = re.compile(rb"^event: ?error *$", re.MULTILINE)
 _LAST: Final = {Finish, Failure}
 # A last event that goes out with the end must do so in the end's bound.
 _LAST_BYTES: Final = 16_384
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def data_of(event: bytes) -> bytes:
@@ -63,7 +63,7 @@ def event_reader(kind: type[Any], say: Callable[[Any, list[Item]], None]) -> Rea
             items.append(Raw(event))
             try:
                 say(decode(data), items)
-            except _UNREADABLE:
+            except UNREADABLE:
                 if data.lstrip().startswith(b"[DONE]"):
                     return data
                 try:
@@ -84,7 +84,7 @@ def _fitting(said: Any, kind: type[Any]) -> Any:
     """Return what of `said` has the shape that is expected of it, field by field."""
     fit: dict[str, Any] = {}
     for name, value in said.items() if isinstance(said, dict) else ():
-        with contextlib.suppress(*_UNREADABLE):
+        with contextlib.suppress(*UNREADABLE):
             msgspec.convert({name: value}, kind)
             fit[name] = value
     return msgspec.convert(fit, kind)

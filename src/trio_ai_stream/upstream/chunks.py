@@ -41,11 +41,17 @@ _REASONING: Final = ("reasoning", "reasoning_content", "reasoning_details")
 # So many parts has no text: each costs the loop a step.
 MAX_PARTS: Final = 50_000
 _TEXTS: Final = ("content", "refusal", *_REASONING)
+_BOM: Final = b"\xef\xbb\xbf"
 # What a model may send besides plain text; all of it is progress.
 _WORK: Final = (
     *("tool_calls", "function_call", "audio", "images", "annotations"),
     *_REASONING,
 )
+
+
+def as_utf8(data: bytes) -> bytes:
+    """Return `data` with U+FFFD for what is not UTF-8, as every SSE client reads it."""
+    return data if data.isascii() else data.decode("utf-8", "replace").encode()
 
 
 def load(data: bytes) -> Any:
@@ -211,7 +217,7 @@ def _contents(value: Any) -> Iterator[Item]:
     """Read a content: a text, or a list of parts of which some are texts."""
     for part in value if isinstance(value, list) else [value]:
         text = _text(part)
-        if isinstance(part, dict) and part.get("type") in {"thinking", "reasoning"}:
+        if isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
             yield Reasoning(text)
         elif text:
             yield text
@@ -380,7 +386,7 @@ def _calls(value: msgspec.Raw) -> list[ToolCallPiece] | list[Progress]:
         try:
             calls = _decode_calls(value)
         except UnicodeDecodeError:  # the byte becomes U+FFFD, as in all other texts
-            calls = _decode_calls(bytes(value).decode("utf-8", "replace"))
+            calls = _decode_calls(as_utf8(bytes(value)))
         return _pieces(calls) or [_PROGRESS]
     except (msgspec.MsgspecError, RecursionError):
         return [_PROGRESS]
@@ -450,7 +456,7 @@ def _load(body: bytes) -> tuple[bytes, dict[str, Any]]:
         document = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # With NaN, half a surrogate pair, a BOM or a byte that is not UTF-8.
-        body = body.decode("utf-8", "replace").removeprefix("\ufeff").encode()
+        body = as_utf8(body).removeprefix(_BOM)
         document = json.loads(body)
     if isinstance(document, dict) and (
         document.get("choices") or failure_in(document) is not None

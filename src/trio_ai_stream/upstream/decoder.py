@@ -13,7 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
-from trio_ai_stream.upstream.chunks import failure_of_error_event, read_chunks
+from trio_ai_stream.upstream.chunks import (
+    as_utf8,
+    failure_of_error_event,
+    read_chunks,
+)
 from trio_ai_stream.upstream.upstream_errors import MALFORMED
 from trio_ai_stream.wire.dialect import ReadEvents
 from trio_ai_stream.wire.events import Comment, Done, Identity, Item, Malformed
@@ -150,9 +154,8 @@ class Decoder:
                 self._events(b"\n\n".join(good), items)
                 self._refuse_length(items)
                 return
-        if self._raw and not block.isascii():
-            # A byte that is not UTF-8 becomes U+FFFD, as in every SSE client.
-            block = block.decode("utf-8", "replace").encode()
+        if self._raw:
+            block = as_utf8(block)
         if self._whole_events:
             self._decode(block.split(b"\n\n"), items)
             return

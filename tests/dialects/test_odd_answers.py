@@ -1,0 +1,176 @@
+"""Whatever stands in an answer of upstream's, the stream ends as one of upstream's.
+
+Each value of each kind of event is replaced by each of some odd ones, one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from trio_ai_stream.dialects.agent_responses import RESPONSES
+from trio_ai_stream.dialects.completions import COMPLETIONS
+from trio_ai_stream.dialects.messages import MESSAGES
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
+from trio_ai_stream.stream.estimate import TokenEstimator
+from trio_ai_stream.stream.lifecycle import EndStream
+from trio_ai_stream.stream.protocols import UpstreamRequest
+from trio_ai_stream.stream.transcript import Transcript
+from trio_ai_stream.upstream.decoder import Decoder
+from trio_ai_stream.wire.dialect import Dialect, ParsedRequest
+from trio_ai_stream.wire.events import Answer, Item
+from trio_ai_stream.wire.record import Outcome
+
+USAGE: Final = {
+    "prompt_tokens": 3,
+    "completion_tokens": 4,
+    "cost": 0.1,
+    "input_tokens": 3,
+    "output_tokens": 4,
+    "cache_read_input_tokens": 1,
+    "prompt_tokens_details": {"cached_tokens": 1},
+    "output_tokens_details": {"reasoning_tokens": 2},
+}
+ERROR: Final = {
+    "code": 502,
+    "message": "bad",
+    "type": "server_error",
+    "metadata": {"error_type": "x", "raw": "{}", "headers": {"Retry-After": "17"}},
+    "availability": {"retryable": True, "retry_after": 3},
+}
+CALL: Final = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+CHUNKS: Final = [
+    {"id": "g", "provider": "P", "choices": [{"index": 0, "delta": {"content": "a"}}]},
+    {"choices": [{"index": 1, "delta": {"content": [{"type": "text", "text": "a"}]}}]},
+    {"choices": [{"delta": {"reasoning": "hm", "reasoning_details": [{"text": "h"}]}}]},
+    {"choices": [{"delta": {"tool_calls": [CALL], "images": [], "refusal": "no"}}]},
+    {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": USAGE},
+    {"error": ERROR, "choices": [{"delta": {"content": ""}, "finish_reason": "error"}]},
+    {"object": "error", "message": "m", "code": 400},
+]
+BLOCKS: Final = [
+    {"type": "message_start", "message": {"id": "m", "provider": "P", "usage": USAGE}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text"}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta"}},
+    {"type": "content_block_delta", "index": 0, "delta": {"thinking": "hm"}},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": USAGE},
+    {"type": "message_stop"},
+    {"type": "error", "error": ERROR},
+]
+ENDED: Final = {"id": "r", "usage": USAGE, "incomplete_details": {"reason": "x"}}
+RESPONSE_EVENTS: Final = [
+    {"type": "response.created", "response": {"id": "r", "provider": "P"}},
+    {"type": "response.output_text.delta", "sequence_number": 1, "delta": "a"},
+    {"type": "response.reasoning_text.delta", "sequence_number": 2, "delta": "hm"},
+    {"type": "response.incomplete", "response": ENDED},
+    {"type": "response.failed", "response": {**ENDED, "error": ERROR}},
+    {"type": "error", "code": "x", "message": "m", "error": ERROR},
+]
+CHOICE: Final = {"message": {"content": "a", "tool_calls": [CALL]}}
+COMPLETION: Final = {"id": "g", "choices": [CHOICE], "usage": USAGE, "error": None}
+MESSAGE_BLOCKS: Final = [
+    {"type": "text", "text": "a"},
+    {"type": "thinking", "thinking": "hm", "signature": "s"},
+    {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+]
+MESSAGE: Final = {"type": "message", "id": "m", "content": MESSAGE_BLOCKS}
+OUTPUT: Final = [{"type": "message", "content": [{"text": "a"}]}, {"type": "reasoning"}]
+RESPONSE: Final = {"object": "response", "status": "completed", "output": OUTPUT}
+DIALECTS: Final = [
+    (PLAIN_CHAT, CHUNKS, [COMPLETION, {"error": ERROR}]),
+    (COMPLETIONS, CHUNKS, [COMPLETION, {"error": ERROR}]),
+    (MESSAGES, BLOCKS, [MESSAGE | {"usage": USAGE}, BLOCKS[-1]]),
+    (RESPONSES, RESPONSE_EVENTS, [RESPONSE | ENDED, {"status": "failed"} | ENDED]),
+]
+MARK: Final = "a byte that is not UTF-8"
+ODD: Final[list[Any]] = [
+    *(None, True, -1, 10**400, 1e308, float("nan"), 502, "502", "error"),
+    *("", "a", "\ud83d", "\0", MARK, [], {}, [[]], [None], {"type": {}}, ["a", {}]),
+]
+
+
+def altered(value: Any) -> Iterator[Any]:
+    """Yield `value` with one part of it replaced by something odd, or left out."""
+    yield from ODD
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield {other: value[other] for other in value if other != name}
+            yield from ({**value, name: one} for one in altered(part))
+    elif isinstance(value, list):
+        for at, part in enumerate(value):
+            yield from ([*value[:at], one, *value[at + 1 :]] for one in altered(part))
+
+
+def encoded(value: Any) -> bytes:
+    """Return JSON as upstream might send it."""
+    return json.dumps(value).encode().replace(MARK.encode(), b"\xff")
+
+
+def play(dialect: Dialect, blocks: list[list[Item]]) -> None:
+    """Do with an answer what a stream does; only an end of it may be raised."""
+    answer = Answer()
+    answer.asked = answer.opened = True
+    transcript = Transcript(answer)
+    parsed = ParsedRequest("m", True, b"", reasoning=True, tool_calls=True)
+    encoder = dialect.encoder(parsed, "request-1", "simulator")
+    outcome, problem = Outcome.COMPLETED, None
+    try:
+        for items in filter(None, blocks):
+            failed_at = transcript.note(items)
+            passed, _ = encoder.content(items[:failed_at])
+            passed.decode()
+            encoder.heartbeat()
+            if failed_at is not None:
+                transcript.fail()
+        transcript.end()
+    except EndStream as exc:
+        outcome, problem = exc.outcome, exc.problem
+    encoder.ending(problem, answer).decode()
+    request = UpstreamRequest("request-1", "m", b"", dialect)
+    bill = TokenEstimator().bill(request, answer, outcome=outcome)
+    json.dumps(bill.fields(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "events"),
+    [(dialect, events) for dialect, events, _ in DIALECTS],
+    ids=[dialect.path for dialect, _, _ in DIALECTS],
+)
+def test_no_event_is_a_mistake_of_ours(dialect: Dialect, events: list[Any]) -> None:
+    """Each passes on, or ends the stream in words."""
+    first = b"data: " + encoded(events[0]) + b"\n\n"
+    for event in events:
+        for odd in altered(event):
+            decoder = Decoder(
+                raw=dialect.raw,
+                named=True,
+                read=dialect.read_events,
+                whole_events=dialect.whole_events,
+            )
+            data = b"data: " + encoded(odd) + b"\n\n"
+            play(dialect, [decoder.feed(first), decoder.feed(data), decoder.end()])
+
+
+@pytest.mark.parametrize(
+    ("dialect", "documents"),
+    [(dialect, documents) for dialect, _, documents in DIALECTS],
+    ids=[dialect.path for dialect, _, _ in DIALECTS],
+)
+def test_no_document_is_a_mistake_of_ours(
+    dialect: Dialect, documents: list[Any]
+) -> None:
+    """Each is an answer or an error, or said to be none."""
+    for document in documents:
+        for odd in altered(document):
+            for unstreamed in (False, True):
+                try:
+                    if unstreamed:
+                        items = dialect.read_unstreamed(encoded(odd), dialect.raw)
+                    else:
+                        items = dialect.read_document(encoded(odd))
+                except ValueError:
+                    continue
+                play(dialect, [items])
