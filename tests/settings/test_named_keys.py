@@ -53,6 +53,7 @@ def test_keys_have_names_and_limits(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("[[key]]\nname = 'a'", "key 1: key: expected a value, got none"),
+        ("a = " + 5000 * "[", "expected TOML in"),
         (
             "[[key]]\nname = 'a b'\nkey = 'secret-key'",
             "key 1: name: expected a text that",

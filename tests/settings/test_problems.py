@@ -336,3 +336,23 @@ def test_a_bad_env_file_ends_the_start(command: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     if command != "hypercorn":
         assert done.returncode == 2
+
+
+ODD_TEXTS = [
+    *("", " ", "-1", "1e999", "nan", "-inf", "\u00b2", "1_0", 400 * "9", "\udcff"),
+    *("a\nb", "a\0b", "http://[::1", "https://h:99999/", "//", "1.2.3.4/33", ",", "="),
+    *("sha256:", "/no/such/folder/file", "/dev/null", "[]", "1;2", "5/s"),
+]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_text_is_worse_than_a_wrong_value(name: str) -> None:
+    """Each is taken, or refused in words that name the setting."""
+    for text in ODD_TEXTS:
+        try:
+            load_settings({name: text}, None)
+        except SettingsError as exc:
+            told = [one for one in exc.problems if one.startswith(f"{name}:")]
+            rules = [names for names in RULES if name in names]
+            assert told or rules, exc.problems
+            assert all("expected" in one for one in exc.problems)

@@ -274,9 +274,15 @@ def read_file(value: str) -> Path:
 def read_ledger(value: str) -> Path:
     """Read the path of a file that can be made or written, and its journal beside."""
     path = read_path(value).absolute()
-    if not os.access(path.parent, os.W_OK | os.X_OK) or path.is_dir():
+    try:
+        fits = os.access(path.parent, os.W_OK | os.X_OK) and not path.is_dir()
+        fits = fits and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
+    except OSError:  # a name too long, for one
+        fits = False
+    if not fits:
         raise ValueError(
-            f"expected a file in a directory that can be written, got {value}"
+            "expected a file that can be written, in a directory that can be,"
+            f" got {value[:200]}"
         )
     return path
 
@@ -350,7 +356,7 @@ def read_named_keys(value: str) -> tuple[NamedKey, ...]:
     path = read_file(value)
     try:
         document = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         # The decoder's words quote no value, but for a single character.
         raise ValueError(f"expected TOML in {path}, got {exc}") from exc
     tables = document.get("key")
