@@ -97,7 +97,7 @@ async def test_a_bill_that_never_comes_stays_an_estimate(
             assert told["lag_ms"] == pytest.approx(300_000, abs=500)
             assert told["tokens_after_close"] is None
             cost = 3e-6 * told["prompt_tokens"] + 15e-6 * told["completion_tokens"]
-            assert told["cost_usd"] == pytest.approx(cost)
+            assert told["cost_usd"] == round(cost, 9)  # no further
 
 
 async def test_a_stream_without_a_name_is_priced_at_once(

@@ -84,7 +84,7 @@ class Prices:
         if price is None:
             return None
         prompt, completion = bill.prompt_tokens or 0, bill.completion_tokens or 0
-        return prompt * price[0] + completion * price[1]
+        return round(prompt * price[0] + completion * price[1], 9)
 
 
 def _price(pricing: dict[str, Any]) -> tuple[float, float] | None:

@@ -121,9 +121,12 @@ class _Model:
             self._texts.learn(answer.texts, tokens)
 
     def cost(self, bill: Bill) -> float | None:
-        """Return what an estimate comes to, by what whole answers have cost a token."""
+        """Return what an estimate comes to, by what whole answers have cost a token.
+
+        In whole billionths of a dollar, as the ledger counts.
+        """
         tokens = (bill.prompt_tokens or 0) + (bill.completion_tokens or 0)
-        return tokens * self._usd / self._tokens if self._tokens else None
+        return round(tokens * self._usd / self._tokens, 9) if self._tokens else None
 
     def learn_cost(self, bill: Bill) -> None:
         tokens = (bill.prompt_tokens or 0) + (bill.completion_tokens or 0)
