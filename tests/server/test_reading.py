@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.descriptors import no_descriptors
 from tests.support.server import frames as f
 from tests.support.server.client import Client, events_of, get
 from tests.support.server.servers import (
@@ -92,6 +93,28 @@ async def test_the_end_is_seen_over_tls_while_nothing_can_be_written(
 
     with trio.fail_after(30):
         await serve_while(body, limits=_limits(), config=config)
+
+
+async def test_reading_ahead_needs_no_descriptor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A process without any goes on with the stream, and its end is still found."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/stream?n=3&every=0.3"))
+            await client.read_until(lambda data: b"data: 0" in data)
+            with no_descriptors():
+                await client.say(get("/ok") * 3000 + get("/last", "Connection: close"))
+                answer = await client.read_until(lambda data: b"data: 2" in data)
+            assert events_of(answer) == [b"0", b"1", b"2"]
+            assert (await client.read_to_end()).count(b"HTTP/1.1 200") == 3002
+        assert server.application.told == 0
+
+    with trio.fail_after(30):
+        limits = _limits(requests_per_connection=9999)
+        await serve_while(body, limits=limits)
+    assert "contained a failure" not in caplog.text
 
 
 async def _wait_until_full(server: LocalServer) -> None:
