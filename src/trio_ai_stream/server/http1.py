@@ -266,7 +266,9 @@ class HTTP1:
             # The end of the connection would read as the end of the body.
             self.owner.abort()
         else:
-            self.owner.end(lingering=not another)
+            # Also if its client does not know: what it has sent ahead, or sends now,
+            # would have the kernel destroy the end of the response.
+            self.owner.end(lingering=True)
 
     def _next_request(self) -> None:
         self._parser.start_next()
