@@ -215,6 +215,8 @@ def test_a_reader_that_does_not_read_holds_nobody(deployment: Deployment) -> Non
     with deployment.other(way) as other:
         other.delete(f"/streams/{id_of(way)}")
     assert deployment.one.ended(id_of(way))["outcome"] == "cancelled"
+    for host in (deployment.one, deployment.two):
+        assert "Traceback" not in host.log
 
 
 def test_a_reader_elsewhere_takes_over(deployment: Deployment) -> None:

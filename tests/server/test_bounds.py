@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 import time
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
-import trustme
 
 from tests.support.server import frames as f
 from tests.support.server.client import Client, get, status_of
-from tests.support.server.servers import LocalServer, local_config, serve_while
+from tests.support.server.servers import LocalServer, serve_while, tls_config
 from trio_ai_stream.server.limits import Limits
 
 POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf"
@@ -286,13 +284,13 @@ async def test_a_tls_handshake_has_a_time(data: bytes, tmp_path: Any) -> None:
 
     with trio.fail_after(30):
         await serve_while(
-            body, limits=_limits(tls_handshake_s=0.2), config=_tls(tmp_path)[0]
+            body, limits=_limits(tls_handshake_s=0.2), config=tls_config(tmp_path)[0]
         )
 
 
 async def test_h1_and_h2_over_tls(tmp_path: Any) -> None:
     """ALPN chooses; a stream is complete over both."""
-    config, context = _tls(tmp_path)
+    config, context = tls_config(tmp_path)
 
     async def body(server: LocalServer) -> None:
         for protocol in ("http/1.1", "h2"):
@@ -316,7 +314,7 @@ async def test_the_http2_preface_counts_under_alpn_only(
     offered: list[str], tmp_path: Any
 ) -> None:
     """Over TLS there is no prior knowledge (RFC 9113 3.2): it is a bad request."""
-    config, context = _tls(tmp_path)
+    config, context = tls_config(tmp_path)
     if offered:
         context.set_alpn_protocols(offered)
 
@@ -333,15 +331,3 @@ async def test_the_http2_preface_counts_under_alpn_only(
 
 def _limits(**changes: Any) -> Limits:
     return Limits(**{"linger_s": 0.2, "drain_s": 0.2, **changes})
-
-
-def _tls(folder: Any) -> tuple[Any, ssl.SSLContext]:
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost")
-    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    issued.private_key_pem.write_to_path(folder / "key.pem")
-    config = local_config()
-    config.certfile, config.keyfile = str(folder / "cert.pem"), str(folder / "key.pem")
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return config, context

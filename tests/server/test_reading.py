@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from tests.support.descriptors import no_descriptors
 from tests.support.server import frames as f
 from tests.support.server.client import Client, events_of, get
-from tests.support.server.servers import LocalServer, local_config, serve_while
+from tests.support.server.servers import (
+    LocalServer,
+    local_config,
+    serve_while,
+    tls_config,
+)
 from trio_ai_stream.server.limits import Limits
 
 SILENT = "/stream?n=2&every=60"
@@ -40,6 +47,80 @@ async def test_the_end_of_a_connection_ends_its_exchange(
 
     with trio.fail_after(30):
         await serve_while(body, limits=_limits())
+
+
+async def test_the_end_is_seen_over_http2_while_nothing_can_be_written() -> None:
+    """What answers a frame waits for the client to read, and its end does not."""
+
+    async def body(server: LocalServer) -> None:
+        hello = f.hello(INITIAL_WINDOW_SIZE=2**31 - 1) + f.credit(0, 2**31 - 65_536)
+        async with await Client.connect(server.port, receive_bytes=4096) as client:
+            await client.say(hello + f.request(1, b"/flood"))
+            await _wait_until_full(server)
+            await client.say(f.frame(0x6, 0, 0, b"12345678"))  # PING
+            await client.stream.send_eof()
+            with trio.fail_after(10):  # it would be cut off after 15 s
+                await server.application.gone()
+        assert (server.application.told, server.application.stalled) == (1, 0)
+
+    with trio.fail_after(30):
+        await serve_while(body, limits=_limits())
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+async def test_the_end_is_seen_over_tls_while_nothing_can_be_written(
+    tmp_path: Path, protocol: str
+) -> None:
+    """No record is read before the client reads, and its end is seen all the same."""
+    config, context = tls_config(tmp_path)
+    context.set_alpn_protocols([protocol])
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port, receive_bytes=4096) as client:
+            tcp = client.stream
+            tls = trio.SSLStream(tcp, context, server_hostname="localhost")
+            hello = f.hello(INITIAL_WINDOW_SIZE=2**31 - 1)
+            hello += f.credit(0, 2**31 - 65_536) + f.request(1, b"/flood")
+            await tls.send_all(hello if protocol == "h2" else get("/flood"))
+            await _wait_until_full(server)
+            # A frame that needs no answer, or what is pipelined.
+            more = f.frame(0x2, 0, 1, b"\0\0\0\0\1") if protocol == "h2" else get("/")
+            await tls.send_all(more)
+            await tcp.send_eof()
+            with trio.fail_after(10):
+                await server.application.gone()
+        assert (server.application.told, server.application.stalled) == (1, 0)
+
+    with trio.fail_after(30):
+        await serve_while(body, limits=_limits(), config=config)
+
+
+async def test_reading_ahead_needs_no_descriptor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A process without any goes on with the stream, and its end is still found."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/stream?n=3&every=0.3"))
+            await client.read_until(lambda data: b"data: 0" in data)
+            with no_descriptors():
+                await client.say(get("/ok") * 3000 + get("/last", "Connection: close"))
+                answer = await client.read_until(lambda data: b"data: 2" in data)
+            assert events_of(answer) == [b"0", b"1", b"2"]
+            assert (await client.read_to_end()).count(b"HTTP/1.1 200") == 3002
+        assert server.application.told == 0
+
+    with trio.fail_after(30):
+        limits = _limits(requests_per_connection=9999)
+        await serve_while(body, limits=limits)
+    assert "contained a failure" not in caplog.text
+
+
+async def _wait_until_full(server: LocalServer) -> None:
+    """Wait until the kernel takes no more of what `/flood` sends."""
+    await server.application.produced(1)
+    await trio.testing.wait_all_tasks_blocked(0.1)
 
 
 async def test_an_exchange_begun_after_the_end_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -371,6 +371,11 @@ class Connection:
             except Exception:  # the neighbours must be told as well
                 self.intervened("application_error")
                 log.exception("a callback failed", extra={"event": "callback_error"})
+
+    async def unless_hung_up(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Read no further until `wait` is over, but look out for the client's end."""
+        if await self.transport.hung_up_before(wait):
+            self.lost()
 
     def abort(self) -> None:
         """Close at once with a reset, and tell the live exchanges."""

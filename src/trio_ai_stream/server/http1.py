@@ -9,7 +9,7 @@ find each other half way.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from math import inf
@@ -92,16 +92,11 @@ class HTTP1:
             self._ahead_bytes += len(data)
             if self._ahead_bytes > self.limits.read_ahead_bytes:
                 self._resumed = trio.Event()
-                await self._unless_hung_up(self._resumed.wait)
+                await self.owner.unless_hung_up(self._resumed.wait)
             return
         self._advance()
         if self.stream is not None and self.stream.inbox.full:
-            await self._unless_hung_up(self.stream.inbox.room)
-
-    async def _unless_hung_up(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Read no further until `wait` is over, but look out for the client's end."""
-        if await self.owner.transport.hung_up_before(wait):
-            self.owner.lost()
+            await self.owner.unless_hung_up(self.stream.inbox.room)
 
     def _advance(self) -> None:
         """Act on every complete event that has arrived."""
@@ -271,7 +266,9 @@ class HTTP1:
             # The end of the connection would read as the end of the body.
             self.owner.abort()
         else:
-            self.owner.end(lingering=not another)
+            # Also if its client does not know: what it has sent ahead, or sends now,
+            # would have the kernel destroy the end of the response.
+            self.owner.end(lingering=True)
 
     def _next_request(self) -> None:
         self._parser.start_next()

@@ -133,7 +133,7 @@ class HTTP2:
         self.flush()
         self.update_deadline()
         if self.owner.transport.pending:
-            await self.owner.transport.flushed()
+            await self.owner.unless_hung_up(self.owner.transport.flushed)
 
     def _contain(self, h2_event: h2.events.Event) -> bool:
         """Act on one event; a failure ends its stream, not the neighbours'."""

@@ -325,13 +325,18 @@ class ClientTransport:
     async def hung_up(self) -> None:
         """Wait, without reading, until the peer has ended or reset the connection.
 
-        Only Linux can say so while bytes are unread; elsewhere this never returns.
+        Only Linux can say so while bytes are unread; elsewhere this never returns. Nor
+        does it when the process is out of descriptors: the next write finds it then.
         """
         if not hasattr(select, "EPOLLRDHUP"):
             await trio.sleep_forever()
         if self.broken:
             return
-        with select.epoll() as poller:
+        try:
+            poller = select.epoll()
+        except OSError:
+            await trio.sleep_forever()
+        with poller:
             poller.register(self.sock, select.EPOLLRDHUP)
             await trio.lowlevel.wait_readable(poller.fileno())
 

@@ -73,8 +73,8 @@ class TLSTransport(ClientTransport):
                 self._write_encrypted()
                 if self._incoming.eof:
                     return b""
-                if self.pending:
-                    await self.flushed()
+                if self.pending and await self.hung_up_before(self.flushed):
+                    return b""
                 await self._feed()
             except ssl.SSLError:
                 # Also the end of the connection, with or without close_notify.

@@ -46,12 +46,14 @@ class PeerResponse:
     async def receive(self) -> bytes:
         """Return the next block, b"" at the end.
 
-        :raises PeerLostError: the connection has broken.
+        :raises PeerLostError: the connection has broken, or was closed here.
 
         *Cancellation:* the connection is closed.
         """
         try:
             return await self._body.receive()
+        except httpx.StreamClosed as exc:  # by `close`, while a block was written
+            raise PeerLostError("it has been left") from exc
         except httpx.TransportError as exc:
             raise PeerLostError(str(exc)) from exc
 

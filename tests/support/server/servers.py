@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any, Final, cast
 import hypercorn.trio.run
 import trio
 import trio.testing
+import trustme
 from hypercorn.config import Config, Sockets
 from hypercorn.utils import wrap_app
 
@@ -208,3 +210,16 @@ def local_config() -> Config:
     config.bind = ["127.0.0.1:0"]
     config.errorlog = None
     return config
+
+
+def tls_config(folder: Path) -> tuple[Config, ssl.SSLContext]:
+    """Return the same with a certificate for localhost, and who trusts that."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    config = local_config()
+    config.certfile, config.keyfile = str(folder / "cert.pem"), str(folder / "key.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return config, context
