@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.cli import main
 
 
@@ -58,3 +61,105 @@ def test_check_config_lists_names_that_are_no_settings(
     assert main(["check-config"]) == 0
     said = "# in .env, and no settings of this server: COMPLETIONS_HEARTBEAT"
     assert capsys.readouterr().out.splitlines()[-1] == said
+
+
+def run(words: str, shell: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell does, with redirections."""
+    line = f"exec {sys.executable} -m trio_ai_stream {words} {shell}"
+    return subprocess.run(
+        ["bash", "-c", line],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_what_cannot_be_written_is_said_without_a_traceback(tmp_path: Path) -> None:
+    """`check-config | head -1`, a full disk, a table and a CSV alike."""
+    ledger = tmp_path / "ledger.db"
+    with closing(UsageDatabase(ledger)):
+        pass
+    for words in ("check-config", f"usage --file {ledger}"):
+        full = run(words, "> /dev/full")
+        assert (full.returncode, full.stderr) == (
+            1,
+            "cannot write: No space left on device\n",
+        )
+    read, write = os.pipe()
+    os.close(read)
+    gone = subprocess.run(
+        [sys.executable, "-m", "trio_ai_stream", "check-config"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    os.close(write)
+    assert (gone.returncode, gone.stderr) == (1, "")
+
+
+def test_streams_that_were_closed_are_no_errors() -> None:
+    """Without stdin, stdout or stderr a command does what it can."""
+    assert run("chat --url http://127.0.0.1:1 hi", "<&- >&- 2>&-").returncode == 1
+    piped = run("chat --url http://127.0.0.1:1", "<&-")
+    assert piped.stderr.splitlines()[-1].endswith("prompt on stdin, got nothing")
+    assert run("check-config", "2>&-").returncode == 0
+
+
+def test_a_character_that_stdout_lacks_is_replaced() -> None:
+    """A terminal that is not UTF-8 shows a question mark, not a traceback."""
+    shown = run("usage --help", PYTHONIOENCODING="ascii")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    code = "from trio_ai_stream.cli import main, COMMANDS, Command\n"
+    code += "COMMANDS['lab'] = Command('', lambda words: print('\u2514\u2500') or 0)\n"
+    code += "raise SystemExit(main(['lab']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "??\n", "")
+
+
+def test_dev_cert_writes_all_or_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new CA beside an old certificate would make every client refuse it."""
+    pytest.importorskip("trustme")
+    (tmp_path / "dev-key.pem").write_text("mine")
+    assert main(["dev-cert", str(tmp_path)]) == 1
+    assert "exists; nothing was written" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["dev-key.pem"]
+    assert main(["dev-cert", "/proc/no-such-folder"]) == 1
+    said = "dev-cert: cannot write /proc/no-such-folder: No such file or directory\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_port_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system would take 65537 for 1, and a key would go to whoever is there."""
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ["simulate", "--port", "65536"],
+        ["simulate", "--tls-port", "-1"],
+        ["simulate", "--records", "-1"],
+        ["chat", "--url", "http://127.0.0.1:99999", "hi"],
+        ["chat", "--url", "http://127.0.0.1:0", "hi"],
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 2
+        assert "expected" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["pstree", "http://127.0.0.1:99999"]) == 1
+    assert "expected a port of 1 to 65535" in capsys.readouterr().err
+    for url in ("http://127.0.0.1:99999/v1", "http://h:0", "https://", "http://[::1"):
+        monkeypatch.setenv("OPENROUTER_BASE_URL", url)
+        assert main(["check-config"]) == 2
+        assert "OPENROUTER_BASE_URL: expected a URL" in capsys.readouterr().err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +19,10 @@ from trio_ai_stream.server.signals import remember_early
 
 if TYPE_CHECKING:
     from trio_ai_stream.settings import Settings
+
+# What writing to stdout fails with that is nobody's bug: nobody reads, the disk is
+# full, the terminal is gone.
+UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EIO})
 
 # Imported where they are needed: the settings and the server's rooms take most of a
 # second, and process 1 must hear a signal before that.
@@ -31,6 +37,7 @@ class Command(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (2: bad usage or settings)."""
+    _have_standard_streams()
     parser = argparse.ArgumentParser(
         prog="trio-ai-stream",
         description="A chat-streaming server in which every stream lives in a nursery.",
@@ -53,7 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What is imported stays, and passes over it take a tenth of a start.
         gc.disable()  # until `settle_collector`
     try:
-        return COMMANDS[command].run(words[1:])
+        status = _run(command, words[1:])
+    finally:
+        gc.enable()
+    try:
+        sys.stdout.flush()
+    except OSError as exc:
+        status = _unwritten(exc)
+    return status
+
+
+def _run(command: str, words: Sequence[str]) -> int:
+    try:
+        return COMMANDS[command].run(words)
     except ValueError as exc:
         from trio_ai_stream.settings import SettingsError
 
@@ -61,10 +80,37 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(exc, file=sys.stderr)
         return 2
+    except OSError as exc:
+        if exc.errno not in UNWRITABLE:
+            raise
+        return _unwritten(exc)
     except KeyboardInterrupt:
         return 130  # as a shell reports SIGINT
-    finally:
-        gc.enable()
+
+
+def _unwritten(exc: OSError) -> int:
+    """Say why stdout was not written, unless only its reader left; return a failure."""
+    if exc.errno != errno.EPIPE:
+        print(f"cannot write: {exc.strerror}", file=sys.stderr)
+    # Python would flush stdout once more at exit, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _have_standard_streams() -> None:
+    """Have all three streams, and let no character end what is shown.
+
+    One that was closed leads nowhere: else its number would be the next socket's.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)  # the workers' too
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # who reads it says so
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def commands() -> list[str]:
@@ -222,7 +268,10 @@ def _dev_cert(words: Sequence[str]) -> int:
         )
         return 2
     except FileExistsError as exc:
-        print(f"{exc.filename}: exists; nothing was overwritten", file=sys.stderr)
+        print(f"{exc.filename}: exists; nothing was written", file=sys.stderr)
+        return 1
+    except OSError as exc:
+        print(f"dev-cert: cannot write {exc.filename}: {exc.strerror}", file=sys.stderr)
         return 1
     print(f"TLS_CERT_FILE={certificate}\nTLS_KEY_FILE={key}")
     return 0

@@ -6,6 +6,7 @@ import csv
 import io
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,58 @@ def test_a_file_that_is_no_ledger_is_closed_again(tmp_path: Path) -> None:
             UsageDatabase(path)
         kept.append(caught)  # its traceback would hold what was left open
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_usage_changes_no_file_and_says_which_it_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another program's database is left as it is; so is an empty file."""
+    foreign, empty, text = (tmp_path / name for name in ("a.db", "b.db", "c.db"))
+    with closing(sqlite3.connect(foreign)) as database:
+        database.execute("CREATE TABLE photos (name)")
+    empty.touch()
+    text.write_text("no database" * 200)
+    before = [path.read_bytes() for path in (foreign, empty, text)]
+    for path, said in (
+        (foreign, "another program's tables"),
+        (empty, "a file without a table"),
+        (text, "file is not a database"),
+    ):
+        assert usage_report.main(["--file", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert str(path) in error
+        assert said in error
+    assert before == [path.read_bytes() for path in (foreign, empty, text)]
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(sqlite3.DatabaseError, match="another program's tables"):
+        UsageDatabase(foreign)  # the server's
+    assert foreign.read_bytes() == before[0]
+
+
+def test_usage_reads_a_ledger_that_is_written_and_survives_a_damaged_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reader waits for no writer; a page of rubbish is a message."""
+    path = tmp_path / "led?ger#%41.db"
+    with closing(UsageDatabase(path)) as ledger:
+        ledger.put(msgspec.json.encode(row()) + b"\n")
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert usage_report.main(["--file", str(path)]) == 0
+    capsys.readouterr()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    assert usage_report.main(["--file", str(path)]) == 2
+    assert "malformed" in capsys.readouterr().err
+
+
+def test_usage_without_a_ledger_says_how_to_name_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a mistake in the question is told whether there is a ledger or not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LEDGER_FILE", raising=False)
+    assert usage_report.main([]) == 2
+    assert "expected a ledger, got none; name it with --file" in capsys.readouterr().err
+    assert usage_report.main(["--by", "colour"]) == 2
+    assert "by: expected key, user" in capsys.readouterr().err

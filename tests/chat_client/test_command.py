@@ -237,3 +237,46 @@ def test_without_rich_the_client_says_so_and_shows_plain_text(
     assert "pip install 'trio-ai-stream[chat]'" in capsys.readouterr().err
     assert command.screens(command.parser().parse_args(["--plain", "x"])) is Screen
     assert capsys.readouterr().err == ""
+
+
+def test_bytes_that_are_not_utf8_are_refused_in_words(server: ServerProcess) -> None:
+    """On stdin, as an argument, and in a key, which is not shown."""
+    environ = {"TRIO_AI_STREAM_URL": server.url, "TRIO_AI_STREAM_KEY": KEY}
+
+    def said(words: list[str | bytes], text: bytes = b"", **env: str) -> str:
+        done = subprocess.run(
+            [*CHAT, *words],
+            input=text,
+            env={**environ, **env},
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 2
+        return done.stderr.decode().splitlines()[-1]
+
+    for env in ({"PYTHONUTF8": "1"}, {"PYTHONIOENCODING": "utf-8:strict"}):
+        assert "expected the prompt in UTF-8" in said([], b"caf\xe9", **env)
+    assert "expected the prompt in UTF-8" in said([b"caf\xe9"])
+    assert "expected --system in UTF-8" in said([b"--system", b"\xff", "hi"])
+    key = said(["--key", "clé", "hi"])
+    assert "expected a key of visible ASCII characters" in key
+    assert "cl" not in key.partition("expected")[2].replace("clients", "")
+
+
+def test_an_answer_that_cannot_be_written_is_cancelled_and_said(
+    server: ServerProcess,
+) -> None:
+    """A full disk is told in a line, and the stream does not wait for this client."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*CHAT, "--url", server.url, "--key", KEY, "hi"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "[cannot write the answer: No space left on device]" in done.stderr
+    assert "Traceback" not in done.stderr

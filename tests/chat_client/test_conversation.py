@@ -75,3 +75,10 @@ def test_ctrl_c_takes_a_line_back_and_twice_ends() -> None:
     asked, told = said([INTERRUPT, "hi", INTERRUPT, INTERRUPT, "never"], ["hello"])
     assert [body["messages"][-1]["content"] for body in asked] == ["hi"]
     assert told.count("Ctrl-C once more, or Ctrl-D, ends") == 2
+
+
+def test_a_line_that_is_not_utf8_is_left_out_and_said() -> None:
+    """A terminal of another encoding sends bytes that no server can be sent."""
+    asked, told = said(["caf\udce9", "hi"], ["hello"])
+    assert [body["messages"][-1]["content"] for body in asked] == ["hi"]
+    assert "expected a line in UTF-8" in told[1]

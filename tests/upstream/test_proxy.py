@@ -238,3 +238,6 @@ def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ValueError, match="expected a URL with http://") as caught:
         proxy_for("https://elsewhere.test/api")
     assert "secret" not in str(caught.value)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@tls:65536")
+    with pytest.raises(ValueError, match="environment's proxy: expected a port of 1"):
+        proxy_for("https://elsewhere.test/api")

@@ -9,11 +9,13 @@ A row is one stream: ids, times, tokens and cost; neither prompt nor key.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -161,30 +163,55 @@ SUMS: Final = {
 class UsageDatabase:
     """One connection; used by one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, or make it.
+    def __init__(self, path: Path, *, only_read: bool = False) -> None:
+        """Open the file, or make it; to `only_read` it, nothing is made or changed.
 
         :raises sqlite3.Error: it cannot be opened, or is another program's.
         """
-        self._path = path
+        mode = "rw" if only_read else "rwc"
         self._db = sqlite3.connect(
-            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            f"file:{quote(os.fsencode(path))}?mode={mode}",
+            uri=True,
+            timeout=BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
-            self._prepare()
+            self._check(may_be_new=not only_read)
+            if only_read:
+                self._db.execute("PRAGMA query_only = 1")
+            else:
+                self._prepare()
         except sqlite3.Error:
             self._db.close()
             raise
 
+    def _check(self, *, may_be_new: bool) -> None:
+        """Refuse what is no ledger of this version, before anything is written."""
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        tables = {
+            name
+            for (name,) in self._db.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table'"
+            )
+        }
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(streams)")}
+        got = ""
+        if tables and "uid" not in columns:
+            got = "another program's tables"
+        elif version > VERSION:
+            got = f"{version}; a newer server wrote it"
+        elif not columns >= set(_COLUMNS) and (tables or not may_be_new):
+            got = "a table of another shape" if tables else "a file without a table"
+        if got:
+            raise sqlite3.DatabaseError(
+                f"expected a ledger of version {VERSION}, got {got}:"
+                " name another LEDGER_FILE"
+            )
+
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise sqlite3.DatabaseError(
-                f"expected a ledger of version {VERSION}, got {version};"
-                " a newer server wrote it: name another LEDGER_FILE"
-            )
         self._db.executescript(_CREATE)
 
     def put(self, lines: bytes) -> None:

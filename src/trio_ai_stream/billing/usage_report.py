@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,18 +182,23 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
     parser.add_argument("--file", type=Path, help="the ledger (default: LEDGER_FILE)")
     options = parser.parse_args(argv)
-    path = options.file or load_settings().LEDGER_FILE
-    if path is None or not path.is_file():
-        print(f"usage: expected a ledger, got {path}; set LEDGER_FILE", file=sys.stderr)
-        return 2
     try:
         query = UsageQuery.parse(vars(options))
-        database = UsageDatabase(path)
-    except (UsageQueryError, sqlite3.Error) as exc:
+    except UsageQueryError as exc:
         print(f"usage: {exc}", file=sys.stderr)
         return 2
-    rows = query.rows(database)
-    database.close()
+    path = options.file or load_settings().LEDGER_FILE
+    if path is None or not path.is_file():
+        got = "none" if path is None else f"no file at {path}"
+        advice = "name it with --file, or set LEDGER_FILE as the server has it"
+        print(f"usage: expected a ledger, got {got}; {advice}", file=sys.stderr)
+        return 2
+    try:
+        with closing(UsageDatabase(path, only_read=True)) as database:
+            rows = query.rows(database)
+    except sqlite3.Error as exc:
+        print(f"usage: {path}: {exc}", file=sys.stderr)
+        return 2
     if options.format == "json":
         print(as_json(query, rows).decode())
     elif options.format == "csv":

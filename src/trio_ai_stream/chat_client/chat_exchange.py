@@ -176,10 +176,13 @@ class ChatExchange:
             ending = ChatEnding(ExitCode.FAILED, line)
         except (httpx.HTTPError, NotAStreamError) as exc:
             ending = self._failed("connection", describe(exc))
-        except BrokenPipeError:
+        except OSError as exc:  # of `show`
             with trio.move_on_after(CANCEL_S):  # it would wait for this client
                 await self._delete()
-            return ChatEnding(ExitCode.FAILED, "nobody reads the answer any more")
+            line = f"cannot write the answer: {exc.strerror}"
+            if isinstance(exc, BrokenPipeError):
+                line = "nobody reads the answer any more"
+            return ChatEnding(ExitCode.FAILED, line)
         if ending is None and not self._cancelled:
             return self._failed("connection", "it ended without a last event")
         if ending is not None and (ending.code is ExitCode.DONE or not self._cancelled):

@@ -15,7 +15,7 @@ import trio
 
 from trio_ai_stream.chat_client.chat_exchange import ChatEnding, ChatExchange, api_of
 from trio_ai_stream.chat_client.completion_chunk import decode_object
-from trio_ai_stream.chat_client.conversation import Conversation, converse
+from trio_ai_stream.chat_client.conversation import Conversation, converse, is_utf8
 from trio_ai_stream.chat_client.screen import Screen, harmless
 from trio_ai_stream.chat_client.server_client import (
     DEFAULT_URL,
@@ -51,15 +51,19 @@ def main(words: Sequence[str]) -> int:
         prompt = sys.stdin.read()
         if not prompt.strip():
             line.error("expected a prompt on stdin, got nothing")
+    for name, text in (
+        ("the prompt", prompt),
+        ("--system", options.system),
+        ("--model", options.model),
+    ):
+        if text and not is_utf8(text):
+            line.error(f"expected {name} in UTF-8, got other bytes; convert it (iconv)")
     screen = screens(options)()
     question = {"role": "user", "content": prompt}
     conversation = Conversation(options.system, options.model, [question])
     ending = trio.run(_chat, options, conversation.body(), screen)
-    try:
+    with contextlib.suppress(OSError):  # `cli.main` sees it, too
         screen.end(ending.line)
-    except BrokenPipeError:
-        # Python would flush stdout once more at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ending.code
 
 

@@ -81,6 +81,11 @@ def _listed(models: list[str], word: str) -> str:
     return "\n".join([*found[:MAX_LISTED], *rest])
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether what was read can be sent: other bytes are halves of pairs."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def converse(
     conversation: Conversation,
     read: Callable[[str], str],
@@ -111,6 +116,9 @@ def converse(
             taken_back = True
             continue
         taken_back = False
+        if not is_utf8(text):
+            say("expected a line in UTF-8, got other bytes; it was left out")
+            continue
         if text.strip() == "/quit":
             return
         if text.startswith("/"):

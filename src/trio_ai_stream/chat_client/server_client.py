@@ -25,6 +25,7 @@ def add_key_and_ca(parser: argparse.ArgumentParser) -> None:
     """Add the options that every command has which asks a server."""
     parser.add_argument(
         "--key",
+        type=_key,
         default=os.environ.get(KEY_VARIABLE, ""),
         help=f"its API key (better: ${KEY_VARIABLE})",
     )
@@ -35,6 +36,15 @@ def add_key_and_ca(parser: argparse.ArgumentParser) -> None:
         help="certificates (PEM) to trust besides those that are well known,"
         " such as the dev-ca.pem of `trio-ai-stream dev-cert`",
     )
+
+
+def _key(text: str) -> str:
+    """Return a key that fits into a header; what came is not shown."""
+    if not all("!" <= c <= "~" for c in text):
+        raise argparse.ArgumentTypeError(
+            "expected a key of visible ASCII characters without spaces, got others"
+        )
+    return text
 
 
 def _certificates(path: str) -> ssl.SSLContext:
@@ -56,7 +66,7 @@ def _certificates(path: str) -> ssl.SSLContext:
 def server_url(text: str) -> httpx.URL:
     """Return an address from the command line.
 
-    :raises argparse.ArgumentTypeError: it is no http or https address.
+    :raises argparse.ArgumentTypeError: it is no http or https address that can be.
     """
     try:
         url = httpx.URL(text)
@@ -64,6 +74,8 @@ def server_url(text: str) -> httpx.URL:
         raise argparse.ArgumentTypeError(str(exc)) from exc
     if url.scheme not in {"http", "https"} or not url.host:
         raise argparse.ArgumentTypeError(f"expected http://… or https://…, got {text}")
+    if url.port is not None and not 1 <= url.port <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port of 1 to 65535, got {text}")
     return url
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
 from _ssl import _test_decode_cert  # type: ignore[attr-defined]
@@ -29,16 +30,21 @@ def write(folder: Path) -> tuple[Path, Path]:
     `dev-ca.pem`, written next to them, is what a client must trust; its own key is
     dropped, so it is good for nothing else. The key is readable by its owner only.
 
-    :raises FileExistsError: one of the files is there already; none is overwritten.
+    :raises FileExistsError: one of the files is there already; none is written.
+    :raises OSError: they cannot be written there.
     """
     import trustme  # not at the top: a server does without it
 
     folder.mkdir(parents=True, exist_ok=True)
     certificate, key = folder / "dev-cert.pem", folder / "dev-key.pem"
+    trusted = folder / "dev-ca.pem"
+    for path in (trusted, certificate, key):  # a CA of other certificates is no help
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     authority = trustme.CA()
     issued = authority.issue_cert(*NAMES)
     chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
-    _write(folder / "dev-ca.pem", authority.cert_pem.bytes(), mode=0o644)
+    _write(trusted, authority.cert_pem.bytes(), mode=0o644)
     _write(certificate, chain, mode=0o644)
     _write(key, issued.private_key_pem.bytes(), mode=0o600)
     return certificate, key

@@ -167,6 +167,14 @@ def read_base_url(value: str) -> str:
     """Read a URL by HTTP; a slash at the end is taken off."""
     if not value.startswith(("https://", "http://")):
         raise ValueError("expected a URL that starts with https:// or http://")
+    try:
+        parts = urlsplit(value)
+        port = parts.port  # reading it checks it
+    except ValueError:
+        parts, port = None, None
+    # Of a larger port the system takes the lower 16 bits: the key would go there.
+    if parts is None or not parts.hostname or port == 0:
+        raise ValueError("expected a URL with a host and, if any, a port of 1 to 65535")
     return value.rstrip("/")
 
 

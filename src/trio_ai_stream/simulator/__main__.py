@@ -27,6 +27,19 @@ from trio_ai_stream.simulator.simulator import (
 )
 
 
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    # Of a larger number the system takes the lower 16 bits.
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port of 0 to 65535, got {text!r}")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     made = argparse.ArgumentParser(
@@ -35,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     made.add_argument(
-        "--port", type=int, default=0, help="default: one that is free, printed"
+        "--port", type=_port, default=0, help="default: one that is free, printed"
     )
     made.add_argument(
         "--model",
@@ -43,10 +56,13 @@ def parser() -> argparse.ArgumentParser:
         help="how models act that are not simulator/…; simulator/fast for no delays",
     )
     made.add_argument(
-        "--records", type=int, default=SIZE, help="ended requests to remember"
+        "--records", type=_count, default=SIZE, help="ended requests to remember"
     )
     made.add_argument(
-        "--recent-sends", type=int, default=RECENT_SENDS, help="sends kept per request"
+        "--recent-sends",
+        type=_count,
+        default=RECENT_SENDS,
+        help="sends kept per request",
     )
     made.add_argument(
         "--certificate",
@@ -54,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         help="PEM with its key: listen over TLS as well, at --tls-port",
     )
     made.add_argument(
-        "--tls-port", type=int, default=0, help="default: one that is free"
+        "--tls-port", type=_port, default=0, help="default: one that is free"
     )
     made.add_argument("--json", action="store_true", help="print the address as JSON")
     return made

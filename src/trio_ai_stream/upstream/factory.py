@@ -80,8 +80,15 @@ def proxy_for(base_url: str) -> Proxy | None:
             "the environment's proxy: expected a URL with http:// or https:// and a"
             f" host, got {url.scheme}://; NO_PROXY takes it out of the way"
         )
+    try:
+        port = url.port
+    except ValueError:
+        raise ValueError(
+            "the environment's proxy: expected a port of 1 to 65535, got another;"
+            " NO_PROXY takes it out of the way"
+        ) from None
     tls = url.scheme == "https"
-    origin = Origin(tls, url.hostname, url.port or (443 if tls else 80))
+    origin = Origin(tls, url.hostname, port or (443 if tls else 80))
     if url.username is None:
         return Proxy(origin)
     login = f"{unquote(url.username)}:{unquote(url.password or '')}"

@@ -477,12 +477,16 @@ def _ignore_abort(_abort: Callable[[], None] | None) -> None:
 def origin_of(url: httpx.URL) -> Origin:
     """Return where a request to `url` goes.
 
-    :raises httpx.UnsupportedProtocol: it is no URL of HTTP.
+    :raises httpx.UnsupportedProtocol: it is no URL of HTTP, or its port is none.
     """
     scheme = url.scheme
     if scheme not in _PORTS or not url.host:
         raise httpx.UnsupportedProtocol(
             f"expected a URL with http:// or https:// and a host, got {scheme!r}"
         )
-    host = url.raw_host.decode("ascii")
-    return Origin(scheme == "https", host, url.port or _PORTS[scheme])
+    port = _PORTS[scheme] if url.port is None else url.port
+    if not 1 <= port <= 65535:
+        # Of a larger one the system takes the lower 16 bits: the request, with its key,
+        # would go to another server.
+        raise httpx.UnsupportedProtocol(f"expected a port of 1 to 65535, got {port}")
+    return Origin(scheme == "https", url.raw_host.decode("ascii"), port)
