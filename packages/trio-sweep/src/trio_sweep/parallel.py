@@ -87,7 +87,8 @@ def _work(
             except RunFailedError as exc:
                 results.send((number, None, str(exc)))
                 break
-            except BaseException as exc:  # Ctrl-C is ignored: it is the program's own
+            # Ctrl-C is ignored here: a KeyboardInterrupt is the program's own.
+            except (Exception, KeyboardInterrupt, SystemExit) as exc:
                 why = f"{name(number)} could not be made: {exc!r}"
                 results.send((number, None, why))
                 break
