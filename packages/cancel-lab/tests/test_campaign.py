@@ -14,7 +14,7 @@ from cancel_lab.__main__ import main, make_parser
 from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.adapters.catalogue import ADAPTERS
 from cancel_lab.adapters.install import Install, InstallError
-from cancel_lab.campaign import PACKED, SHORTEST_S, Plan, publish, read_plan, run
+from cancel_lab.campaign import PACKED, SHORTEST_S, Plan, publish, ran, read_plan, run
 from cancel_lab.network import LOSSY, WHOLE
 
 PLAN = Path(__file__).parents[3] / "docs" / "data" / "cancellation" / "plan.json"
@@ -48,6 +48,15 @@ def test_a_step_without_time_is_left_out_and_said(tmp_path: Path) -> None:
     )
     (tmp_path / "into").mkdir()
     assert publish(tmp_path / "out", tmp_path / "into") == []
+
+
+def test_a_step_that_could_not_measure_is_no_success(tmp_path: Path) -> None:
+    """The exit status is 1; a step that found something (1) has measured."""
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"within_s": 60, "steps": {"bad": ["probe"]}}))
+    assert main(["campaign", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert ran("matrix: status 1, 3 s")
+    assert not ran("status 0: broken off, 3 s")
 
 
 def test_what_is_published_is_the_same_bytes_each_time(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -162,13 +163,35 @@ def test_any_server_can_be_named_on_the_command_line() -> None:
         (("probe", "--adapter", "nginx"), "expected one of"),
         (("probe", "--command", "x", "--body", "{"), "expected JSON"),
         (("matrix", "--cause", "boredom"), "no cell"),
+        (("probe", "--command", "'x"), "quotes in pairs"),
+        (("probe", "--command", " "), "expected a program"),
+        (("probe", "--mcp", "--command", "'x"), "quotes in pairs"),
+        (("probe", "--command", "x", "--header", "secret"), "NAME:VALUE"),
+        (("probe", "--command", "x", "--port", "99999"), "1 to 65535"),
+        (("probe", "--mcp", "--report-port", "99999"), "1 to 65535"),
+        (("probe", "--command", "x", "--within", "-1"), "seconds above 0"),
+        (("probe", "--command", "x", "--within", "nan"), "seconds above 0"),
+        (("probe", "--command", "x", "--watch", "soon"), "seconds above 0"),
+        (("probe", "--command", "x", "--act", "h2_goaway"), "invalid choice"),
+        (("burst", "--streams", "0"), "1 or more"),
+        (("burst", "--repeats", "0"), "1 or more"),
+        (("report", os.devnull), f"{os.devnull}: expected at least one run record"),
     ],
 )
 def test_bad_usage_ends_with_2_and_a_sentence(
-    arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...],
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The error says what was expected."""
-    assert main(arguments) == 2
+    monkeypatch.chdir(tmp_path)  # where results would go
+    try:
+        status: object = main(arguments)
+    except SystemExit as exc:  # argparse's
+        status = exc.code
+    assert status == 2
     assert problem in capsys.readouterr().err
 
 

@@ -212,6 +212,23 @@ def test_a_thread_that_does_not_return_is_found(
     assert "does not return" in report.findings[0].text
 
 
+def test_a_thread_that_is_left_is_one_finding() -> None:
+    """Python numbers threads through; the number tells no two leaks apart."""
+    ends = threading.Event()
+
+    async def body() -> None:
+        thread = threading.Thread(target=ends.wait)
+        thread.start()
+        await trio.sleep(1)
+        ends.set()
+        thread.join()
+        ends.clear()
+
+    report = sweep(body)
+    ends.set()
+    assert [one.text for one in report.findings] == ["left: Thread-… (wait)"]
+
+
 def test_real_sockets_can_be_swept() -> None:
     """With a moment for each event the clock does not jump over loopback."""
 

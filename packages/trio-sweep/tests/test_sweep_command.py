@@ -17,7 +17,7 @@ from trio_sweep.command import main
 
 PROGRAM = """
 import contextlib, os, signal, time, trio
-from trio_sweep import Cause
+from trio_sweep import Cause, Program
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
 
@@ -74,6 +74,27 @@ async def waits_for_ctrl_c():
         os.kill(os.getpid(), signal.SIGINT)
     await trio.sleep(1)
 
+async def kills_itself():
+    try:
+        await trio.sleep(1)
+    except trio.Cancelled:
+        os._exit(4)
+
+async def interrupts_itself():
+    try:
+        await trio.sleep(1)
+    except trio.Cancelled:
+        raise KeyboardInterrupt
+
+async def writes():
+    os.write(1, b"from a process of the program")
+    await trio.sleep(1)
+
+async def reads_the_clock():
+    end = time.monotonic() + 0.02
+    while time.monotonic() < end:
+        await trio.sleep(0.01)
+
 @contextlib.asynccontextmanager
 async def world():
     yield []
@@ -83,6 +104,18 @@ async def in_world(env):
 
 idle = [Cause("nothing", lambda env: False)]
 real = [Cause("bang", lambda env: env.append(1))]
+fails = [Cause("bang", lambda env: 1 / 0)]
+cannot_tell = [Cause("bang", lambda env: None, applies=lambda env: 1 / 0)]
+no_causes = ["bang"]
+one_cause = real[0]
+twins = [Cause("bang", print), Cause("bang", print)]
+program = Program(in_world, world)
+
+async def async_check(env):
+    pass
+
+def asserts(env):
+    assert env == [0], "not so"
 """
 
 
@@ -145,6 +178,9 @@ def test_what_cannot_be_ended_is_ended_and_found(tmp_path: Path) -> None:
     assert "it was ended by force" in done.stdout
 
 
+IN_WORLD = ["program.py:in_world", "--world", "world"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -176,6 +212,40 @@ def test_what_cannot_be_ended_is_ended_and_found(tmp_path: Path) -> None:
         (
             ["program.py:in_world", "--world", "world", "--causes", "idle"],
             "never met anything: nothing",
+        ),
+        (
+            [*IN_WORLD, "--causes", "no_causes"],
+            "Cause in causes; got 'bang'",
+        ),
+        ([*IN_WORLD, "--causes", "one_cause"], "a list of trio_sweep.Cause"),
+        ([*IN_WORLD, "--causes", "twins"], "two are 'bang'"),
+        (
+            [*IN_WORLD, "--causes", "fails", "--jobs", "1"],
+            "trio-sweep: run 0:0:bang: a cause of the program raised ZeroDivisionError",
+        ),
+        (
+            [*IN_WORLD, "--causes", "fails", "--jobs", "2"],
+            "trio-sweep: run 0:0:bang: a cause of the program raised ZeroDivisionError",
+        ),
+        (
+            [*IN_WORLD, "--causes", "cannot_tell"],
+            "trio-sweep: run 0: a cause of the program raised ZeroDivisionError",
+        ),
+        ([*IN_WORLD, "--check", "async_check"], "check to be a plain function"),
+        (["program.py:whole", "--settle", "-1"], "settle_s of 0 or more"),
+        (["program.py:whole", "--settle", "nan"], "settle_s of 0 or more"),
+        (["program.py:whole", "--json", "--replay", "0"], "--json without --replay"),
+        (
+            ["program.py:program", "--world", "world", "--check", "asserts"],
+            "--world and --check inside of program.py:program",
+        ),
+        (
+            ["program.py:kills_itself", "--jobs", "2"],
+            "run 0:0:cancel to end; its process ended itself with status 4",
+        ),
+        (
+            ["program.py:interrupts_itself", "--jobs", "2"],
+            "run 0:0:cancel could not be made: KeyboardInterrupt()",
         ),
     ],
 )
@@ -297,3 +367,72 @@ def test_ctrl_c_ends_the_processes_too(tmp_path: Path) -> None:
     assert "INTERRUPTED after" in text
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("x = = 1", "SyntaxError: invalid syntax"),
+        ("import gone_module", "No module named 'gone_module', raised at failing.py:1"),
+        ("raise OSError('no file')", "OSError: no file, raised at failing.py:1"),
+        ("raise SystemExit('bye')", "SystemExit: bye, raised at failing.py:1"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_no_finding(
+    tmp_path: Path, source: str, says: str
+) -> None:
+    """Status 1 would say that the sweep has found something."""
+    (tmp_path / "failing.py").write_text(f"{source}\n")
+    for target in ("failing.py:body", "failing:body"):
+        done = run(tmp_path, target)
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_file_of_a_package_is_imported_as_such(tmp_path: Path) -> None:
+    """It may import its neighbours by relative names."""
+    folder = tmp_path / "outer" / "inner"
+    folder.mkdir(parents=True)
+    (tmp_path / "outer" / "__init__.py").touch()
+    (folder / "__init__.py").touch()
+    (folder / "one.py").write_text("from ..two import body\n")
+    two = tmp_path / "outer" / "two.py"
+    two.write_text("import trio\nasync def body():\n    await trio.sleep(1)\n")
+    done = run(tmp_path, "outer/inner/one.py:body")
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_but_the_report_is_printed(tmp_path: Path) -> None:
+    """Neither what an import prints, nor what is written past Python's stream."""
+    (tmp_path / "loud.py").write_text(
+        "print('at import')\nfrom program import writes\n"
+    )
+    document = json.loads(run(tmp_path, "loud.py:writes", "--json").stdout)
+    assert document["findings"] == []
+
+
+def test_a_program_that_no_token_repeats_is_found_by_its_token(tmp_path: Path) -> None:
+    """The replay compares its run with another one, as the sweep has done."""
+    done = run(tmp_path, "program.py:reads_the_clock", "--replay", "0")
+    assert done.returncode == 1
+    assert "VIOLATED deterministic" in done.stdout
+
+
+def test_a_replay_allows_what_the_sweep_allowed(tmp_path: Path) -> None:
+    """Otherwise no mend of another finding could be seen to work."""
+    allowed = ["--allow", "not-swallowed=a reason"]
+    report = run(tmp_path, "program.py:broken", *allowed, "--check", "asserts").stdout
+    assert "--check asserts --allow 'not-swallowed=a reason' --replay" in report
+    again = run(tmp_path, "program.py:broken", *allowed, "--replay", "0:0:cancel")
+    assert again.returncode == 0
+    assert "allowed not-swallowed: it returned" in again.stdout
+
+
+def test_a_check_may_assert(tmp_path: Path) -> None:
+    """What it raises is a complaint about the state, not about the surroundings."""
+    done = run(tmp_path, *IN_WORLD, "--check", "asserts")
+    assert "VIOLATED state (9 runs): check itself raised AssertionError: not so" in (
+        done.stdout
+    )
+    assert "not-escaped" not in done.stdout

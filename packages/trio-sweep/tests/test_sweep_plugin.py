@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_a_marked_test_is_swept(pytester: pytest.Pytester) -> None:
         [
             "*VIOLATED state*: lost",
             "*the act met body at test_a_marked_test_is_swept.py:*in test_broken*",
-            "*::test_broken' --sweep-replay '0:0:cancel'",
+            "*::test_broken --sweep-replay '0:0:cancel'",
             "*expected at least one seed; got 0",
             "*test_never_waits never waits*",
         ]
@@ -84,6 +85,50 @@ def test_a_token_is_replayed(pytester: pytest.Pytester) -> None:
     result = run(pytester, "-k", "test_whole", "--sweep-replay", "0:99:cancel")
     result.stdout.fnmatch_lines(["*has only*"])
     result.assert_outcomes(failed=1, deselected=4)
+
+
+def test_the_command_that_replays_fits_the_shell_and_the_folder(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parameter may hold a quote; pytest may be called below its root."""
+    pytester.makeini("[pytest]")
+    folder = pytester.mkdir("below")
+    (folder / "test_quoted.py").write_text(
+        "import pytest, trio\n"
+        "@pytest.mark.cancel_everywhere(allow={'logged': 'not tested'})\n"
+        "@pytest.mark.parametrize('text', [\"it's\"])\n"
+        "async def test_swallows(text):\n"
+        "    try:\n"
+        "        await trio.sleep(1)\n"
+        "    except trio.Cancelled:\n"
+        "        pass\n"
+    )
+    monkeypatch.chdir(folder)
+    (line,) = [one for one in run(pytester).outlines if "once more: " in one]
+    command = shlex.split(line.partition("once more: ")[2])
+    assert command[1] == "test_quoted.py::test_swallows[it's]"
+    again = run(pytester, *command[1:])
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["VIOLATED not-swallowed: *"])
+
+
+def test_a_test_that_skips_itself_is_skipped(pytester: pytest.Pytester) -> None:
+    """Where it does so only when cancelled, that is a finding."""
+    pytester.makepyfile(
+        "import pytest, trio\n"
+        "@pytest.mark.cancel_everywhere\n"
+        "async def test_at_once():\n"
+        "    pytest.skip('no such program')\n"
+        "@pytest.mark.cancel_everywhere\n"
+        "async def test_cancelled():\n"
+        "    try:\n"
+        "        await trio.sleep(1)\n"
+        "    except trio.Cancelled:\n"
+        "        pytest.skip('cancelled')\n"
+    )
+    result = run(pytester, "-rs")
+    result.assert_outcomes(skipped=1, failed=1)
+    result.stdout.fnmatch_lines(["VIOLATED not-replaced*", "SKIPPED*no such program"])
 
 
 @pytest.mark.parametrize("trio_mode", ["true", "false"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,11 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "campaign.json").write_text(json.dumps(done, indent=2) + "\n")
     return came
+
+
+def ran(came: str) -> bool:
+    """Tell of a line of `run` whether its step measured: status 2 is a bad usage."""
+    return re.search(r": status [01], \d+ s$", came) is not None
 
 
 def _step(words: list[str], folder: Path, within_s: float) -> str:

@@ -11,15 +11,21 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from trio_sweep.engine import Plan, Sweep
-from trio_sweep.errors import MisuseError, SweepInterruptedError, TrioChangedError
+from trio_sweep.errors import (
+    MisuseError,
+    RunFailedError,
+    SweepInterruptedError,
+    TrioChangedError,
+)
 from trio_sweep.parallel import default_jobs
-from trio_sweep.program import Cause, Program
+from trio_sweep.program import Program, causes_by_name
 from trio_sweep.replay import replay
+from trio_sweep.run import Ended
 
 CLEAN: Final = 0
 VIOLATED: Final = 1
@@ -32,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(given)
     try:
         return _run(options)
-    except (MisuseError, TrioChangedError) as exc:
+    except (MisuseError, RunFailedError, TrioChangedError) as exc:
         print(f"trio-sweep: {exc}", file=sys.stderr)
     except SweepInterruptedError as exc:
         print(exc)
@@ -40,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("trio-sweep: interrupted; nothing was found out", file=sys.stderr)
     except OSError as exc:
-        print(f"trio-sweep: {exc.filename}: {exc.strerror}", file=sys.stderr)
+        where = f"{exc.filename}: " if exc.filename else ""
+        print(f"trio-sweep: {where}{exc.strerror}", file=sys.stderr)
     return MISUSED
 
 
@@ -86,15 +93,36 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if options.trace is not None and options.replay is None:
         raise MisuseError("expected --trace together with --replay: it draws one run")
-    sweep = _sweep_of(options)
     if options.replay is not None:
+        if options.json:
+            raise MisuseError("expected --json without --replay, which prints steps")
+        sweep = _sweep_of(options)
         text, holds = replay(sweep, options.replay, options.trace)
         print(text)
         return CLEAN if holds else VIOLATED
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        report = sweep.run()  # the body's own output, many times over, helps nobody
+    with _silenced():  # the body's own output, many times over, helps nobody
+        report = _sweep_of(options).run()
     print(report.to_json() if options.json else report)
     return CLEAN if report.clean else VIOLATED
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Let nothing but the report reach the standard output.
+
+    It is the descriptor that leads elsewhere, since processes of the program write
+    there too, and loggers keep the object.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _sweep_of(options: argparse.Namespace) -> Sweep:
@@ -114,6 +142,16 @@ def _sweep_of(options: argparse.Namespace) -> Sweep:
 
     body, world = find(name), find(options.world)
     if isinstance(body, Program):
+        given = [
+            f"--{name}"
+            for name in ("world", "after", "check", "causes", "settle")
+            if getattr(options, name)
+        ]
+        if given:
+            raise MisuseError(
+                f"expected {' and '.join(given)} inside of {options.target}: it is a"
+                " Program"
+            )
         return _sweep(options, body)
     if not inspect.iscoroutinefunction(body):
         raise MisuseError(f"expected an async function; {options.target} is none")
@@ -125,13 +163,12 @@ def _sweep_of(options: argparse.Namespace) -> Sweep:
     if len(required) != (world is not None):
         expected = "no argument" if world is None else "one argument, for --world"
         raise MisuseError(f"expected a function of {expected}; it takes {required}")
-    causes: list[Cause] = find(options.causes) or []
     program = Program(
         body,
         world,
         find(options.after),
         find(options.check),
-        causes={cause.name: cause for cause in causes},
+        causes=causes_by_name([] if options.causes is None else find(options.causes)),
         settle_s=options.settle,
     )
     return _sweep(options, program)
@@ -159,28 +196,44 @@ def _again(options: argparse.Namespace) -> str:
             parts += [f"--{name}", value]
     if options.settle:
         parts += ["--settle", str(options.settle)]
-    return (
-        shlex.join(parts).replace("{", "{{").replace("}", "}}") + " --replay '{token}'"
-    )
+    for one in options.allow:
+        parts += ["--allow", one]
+    return shlex.join(parts) + " --replay '{token}'"
 
 
 def _load(where: str) -> Any:
-    """Import a module by its name or its file."""
-    if not where.endswith(".py"):
-        sys.path.insert(0, str(Path.cwd()))
-        try:
-            return importlib.import_module(where)
-        except ModuleNotFoundError as exc:
-            raise MisuseError(f"expected a module; {where!r}: {exc}") from exc
-    path = Path(where)
-    if not path.is_file():
+    """Import a module by its name or its file.
+
+    :raises MisuseError: if there is none, or its own code fails.
+    """
+    path = Path(where).resolve()
+    if where.endswith(".py") and not path.is_file():
         raise MisuseError(f"expected a file; {where!r} is none")
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    try:
+        if not where.endswith(".py"):
+            sys.path.insert(0, str(Path.cwd()))
+            return importlib.import_module(where)
+        return _load_file(path)
+    except (Exception, SystemExit) as exc:
+        raise MisuseError(
+            f"expected a module; importing {where!r} raised {Ended.by(exc).text}"
+        ) from exc
+
+
+def _load_file(path: Path) -> Any:
+    """Import a file, by its dotted name if it is part of a package."""
+    folder, name = path.parent, path.stem
+    while (folder / "__init__.py").exists():
+        name = f"{folder.name}.{name}"
+        folder = folder.parent
+    sys.path.insert(0, str(folder))
+    if folder != path.parent:
+        return importlib.import_module(name.removesuffix(".__init__"))
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

@@ -32,7 +32,14 @@ from trio_sweep.interpreter import undisturbed
 from trio_sweep.invariants import INVARIANTS, Violation, violations
 from trio_sweep.parallel import spread
 from trio_sweep.places import Site
-from trio_sweep.program import CANCEL, SCOPE, Cause, Program, World
+from trio_sweep.program import (
+    CANCEL,
+    SCOPE,
+    Cause,
+    Program,
+    World,
+    causes_by_name,
+)
 from trio_sweep.report import Finding, Report, Schedule
 from trio_sweep.run import MOST_STEPS, Run, run_once
 from trio_sweep.token import MOST_ACTS, Token
@@ -145,17 +152,17 @@ def sweep(
     `packages` are those whose await sites are counted.
 
     :raises MisuseError: when the sweep would prove nothing.
+    :raises RunFailedError: when a run could not be made, as when a cause raises.
     :raises SweepInterruptedError: at Ctrl-C, with what was found until then.
     :raises TrioChangedError: on a version of Trio that is not known here.
     """
-    by_name = {cause.name: cause for cause in causes}
     program = Program(
         body,
         world,
         after,
         check,
         observe,
-        by_name,
+        causes_by_name(causes),
         shield_limit_s=shield_limit_s,
         settle_s=settle_s,
     )
@@ -330,7 +337,9 @@ class Sweep:
     def _try(self, base: Run, tokens: list[Token]) -> Iterator[Outcome]:
         """Run these tokens, count what they come to, and yield it in their order."""
         work = functools.partial(self._outcome, base, tokens)
-        results = spread(work, len(tokens), self.plan.jobs)
+        results = spread(
+            work, len(tokens), self.plan.jobs, lambda number: f"run {tokens[number]}"
+        )
         for done, outcome in enumerate(results, 1):
             self._take(outcome, base)
             self._progress(base.token.seed, done, len(tokens))
@@ -394,7 +403,7 @@ class Sweep:
     def _count(self, outcome: Outcome) -> None:
         """Sort what was found by kind, and keep the shortest token of each."""
         for found in sorted(set(outcome.found)):
-            if (key := self._allowance(found)) is not None:
+            if (key := self.allowance(found)) is not None:
                 reason, runs = self.report.allowed[key]
                 self.report.allowed[key] = reason, runs + 1
                 continue
@@ -409,7 +418,8 @@ class Sweep:
                 known.text, known.token = found.text, str(outcome.token)
                 known.place = outcome.place
 
-    def _allowance(self, found: Violation) -> str | None:
+    def allowance(self, found: Violation) -> str | None:
+        """Return the key under which this violation is allowed, if it is."""
         for key in self.plan.allow:
             invariant, colon, pattern = key.partition(":")
             if found.invariant == invariant and (
@@ -451,6 +461,7 @@ class Sweep:
         :raises TokenError: when the token means no run of this program.
         """
         _self_test()
+        self._once(Token(token.seed))  # caches fill, as in a sweep
         base = self._once(Token(token.seed))
         for _, cause in token.acts:
             if cause not in {CANCEL, *self.program.causes} and not (
@@ -476,7 +487,12 @@ class Sweep:
                     f"{act.cause} met nothing at boundary {act.k};"
                     f" scopes there: {there}"
                 )
-        return run, violations(run, self.program, base if token.acts else None)
+        found = violations(run, self.program, base if token.acts else None)
+        before = token.acts[0][0] if token.acts else None
+        if run.seen.steps[:before] != base.seen.steps[:before]:
+            text = "the run differs from the undisturbed one, and no act is the reason"
+            found.append(Violation("deterministic", text))
+        return run, found
 
     def _finish(self) -> None:
         report = self.report

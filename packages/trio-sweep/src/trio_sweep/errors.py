@@ -20,6 +20,10 @@ class TrioChangedError(RuntimeError):
     """The private parts of this version of Trio are not those that are known here."""
 
 
+class RunFailedError(RuntimeError):
+    """A run could not be made; the text says which one, and why."""
+
+
 class ViolationsError(AssertionError):
     """A sweep found something; the text is its report."""
 

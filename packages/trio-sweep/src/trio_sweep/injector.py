@@ -24,7 +24,7 @@ from trio_sweep.places import (
     sites_of,
     where,
 )
-from trio_sweep.program import CANCEL, SCOPE, Program
+from trio_sweep.program import CANCEL, SCOPE, Cause, Program
 from trio_sweep.threads import Lockstep
 from trio_sweep.token import Token
 
@@ -228,9 +228,7 @@ class Injector(trio.abc.Instrument):
         body = sum(map(self._place, tasks))
         causes = [] if internals.is_cancelled(scope) else [CANCEL]
         causes += [
-            name
-            for name, cause in self._program.causes.items()
-            if cause.applies(self.env)
+            name for name, cause in self._program.causes.items() if self._applies(cause)
         ]
         if survey.labels and body not in survey.known:
             survey.known[body] = tuple(
@@ -298,7 +296,14 @@ class Injector(trio.abc.Instrument):
             return target
         cause = self._program.causes[act.cause]
         try:
-            return cause.applies(self.env) and cause.act(self.env)
+            return self._applies(cause) and cause.act(self.env)
+        except Exception as exc:
+            self.error = exc
+            return False
+
+    def _applies(self, cause: Cause) -> bool:
+        try:
+            return cause.applies(self.env)
         except Exception as exc:
             self.error = exc
             return False

@@ -15,6 +15,7 @@ EPSILON_S: Final = 1e-6
 _ADDRESS: Final = re.compile(r"\b(0x)?(?=[0-9a-f]*\d)[0-9a-f]{8,16}\b")
 _VARYING: Final = re.compile(
     r"\d+(\.\d+)?(?= s\b)|\b\d{4,}\b|(?<=fd=)\d+|(?<=from task )<Task [^>]*>"
+    r"|(?<=FileIO name=)\d+|(?<=subprocess )\d+"
 )
 INVARIANTS: Final[dict[str, str]] = {
     "undisturbed": "the body works as long as nobody cancels it",

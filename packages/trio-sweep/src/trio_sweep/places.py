@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -28,6 +29,8 @@ _MACHINERY = (
     f"{Path(outcome.__file__).parent}{os.sep}",
     f"{Path(__file__).parent}{os.sep}",
     contextlib.__file__,
+    f"{Path(importlib.__file__).parent}{os.sep}",
+    "<frozen importlib",
 )
 _openers: WeakKeyDictionary[trio.CancelScope, CodeType] = WeakKeyDictionary()
 _ANYIO_BACKEND = f"{os.sep}anyio{os.sep}_backends{os.sep}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -40,6 +41,27 @@ class Cause:
                 "expected a cause's name without ':', '+' or spaces, other than"
                 f" {CANCEL!r}; got {self.name!r}"
             )
+        if self.within_s is not None and not self.within_s >= 0:
+            raise MisuseError(
+                f"expected within_s of {self.name} of 0 or more; got {self.within_s}"
+            )
+
+
+def causes_by_name(causes: Iterable[Cause]) -> dict[str, Cause]:
+    """Return causes by their names.
+
+    :raises MisuseError: if one is no `Cause`, or two have the same name.
+    """
+    if not isinstance(causes, Iterable):
+        raise MisuseError(f"expected a list of trio_sweep.Cause; got {causes!r}")
+    found: dict[str, Cause] = {}
+    for one in causes:
+        if not isinstance(one, Cause):
+            raise MisuseError(f"expected a trio_sweep.Cause in causes; got {one!r}")
+        if one.name in found:
+            raise MisuseError(f"expected a name for each cause; two are {one.name!r}")
+        found[one.name] = one
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +83,22 @@ class Program:
     judge: Callable[..., Iterable[str]] | None = None
     shield_limit_s: float = float("inf")
     settle_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("check", "observe", "judge"):
+            if inspect.iscoroutinefunction(getattr(self, name)):
+                raise MisuseError(
+                    f"expected {name} to be a plain function; it is async: use after"
+                )
+        if not 0 <= self.settle_s < float("inf"):
+            raise MisuseError(
+                f"expected settle_s of 0 or more seconds; got {self.settle_s}"
+            )
+        if not self.shield_limit_s >= 0:
+            raise MisuseError(
+                "expected shield_limit_s of 0 or more seconds;"
+                f" got {self.shield_limit_s}"
+            )
 
     def arguments(self, env: object) -> tuple[object, ...]:
         """Return what body, after, check and observe are called with."""

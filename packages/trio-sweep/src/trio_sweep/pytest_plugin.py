@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -84,12 +86,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if "sweep_env" in names and "world" not in options:
         pytest.fail("sweep_env is what the world yields: give world=", pytrace=False)
 
-    async def body(*env: object) -> object:
-        if "sweep_env" in names:
-            return await original(sweep_env=env[0], **fixed)
-        return await original(**fixed)
+    skipped: list[str] = []  # why; the exception itself would keep frames
 
-    failure = _failure(body, pyfuncitem, options)
+    async def body(*env: object) -> object:
+        given = {"sweep_env": env[0]} if "sweep_env" in names else {}
+        try:
+            return await original(**given, **fixed)
+        except pytest.skip.Exception as exc:
+            skipped.append(str(exc))
+            raise
+
+    failure = _failure(body, pyfuncitem, options, skipped)
     if failure is not None:
         pytest.fail(failure, pytrace=False)
     return True
@@ -99,25 +106,32 @@ def _failure(
     body: Callable[..., Awaitable[object]],
     item: pytest.Function,
     options: dict[str, Any],
+    skipped: list[str],
 ) -> str | None:
     """Sweep, or replay; return what is wrong, if anything is."""
     # Imported here, so that sessions without a swept test do not wait for Trio.
     from trio_sweep.engine import Plan, Sweep, sweep
-    from trio_sweep.errors import MisuseError
-    from trio_sweep.program import Program
+    from trio_sweep.errors import MisuseError, RunFailedError
+    from trio_sweep.program import Program, causes_by_name
     from trio_sweep.replay import replay
 
     token = item.config.getoption("sweep_replay")
     try:
         if token is None:
             report = sweep(body, name=item.name, **options)
-            report.replay = f"pytest '{item.nodeid}' --sweep-replay '{{token}}'"
+            if skipped and not report.schedules:  # undisturbed, by the test itself
+                pytest.skip(skipped[0])
+            # As seen from where pytest was called, which need not be its root.
+            file = os.path.relpath(item.path, item.config.invocation_params.dir)
+            test = shlex.quote(f"{file}::{item.nodeid.partition('::')[2]}")
+            report.replay = f"pytest {test} --sweep-replay '{{token}}'"
             return None if report.clean else str(report)
-        causes = {cause.name: cause for cause in options.get("causes", ())}
+        causes = causes_by_name(options.get("causes", ()))
         chosen = {key: options[key] for key in _OF_PROGRAM if key in options}
         program = Program(body, causes=causes, **chosen)
-        text, holds = replay(Sweep(program, Plan(), item.name), token)
+        plan = Plan(allow=options.get("allow") or {})
+        text, holds = replay(Sweep(program, plan, item.name), token)
         sys.stdout.write(text + "\n")
-    except MisuseError as exc:
+    except (MisuseError, RunFailedError) as exc:
         return str(exc)
     return None if holds else text

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from trio_sweep.engine import Sweep
 from trio_sweep.injector import Act
-from trio_sweep.invariants import Violation
 from trio_sweep.run import Run
 from trio_sweep.token import Token
 from trio_sweep.trace import Trace
@@ -26,7 +25,13 @@ def replay(sweep: Sweep, text: str, trace: Path | None = None) -> tuple[str, boo
     if drawn is not None and trace is not None:
         drawn.write(trace)
     head = f"{sweep.report.name}, {token}"
-    return "\n".join([head, *_steps(run), *_ending(run, found)]), not found
+    wrong = [one for one in found if sweep.allowance(one) is None]
+    lines = [head, *_steps(run), *_ending(run)]
+    lines += [
+        f"{'VIOLATED' if one in wrong else 'allowed'} {one.invariant}: {one.text}"
+        for one in found
+    ]
+    return "\n".join(lines if found else [*lines, "every invariant holds"]), not wrong
 
 
 def _steps(run: Run) -> list[str]:
@@ -55,13 +60,11 @@ def _act(act: Act) -> list[str]:
     return lines
 
 
-def _ending(run: Run, found: list[Violation]) -> list[str]:
+def _ending(run: Run) -> list[str]:
     how = "returned" if run.error is None else f"raised {run.error.text}"
     if run.caught:
         how = "was cancelled"
     if run.seen.hung:
         how = "had to be broken up"
     at = "" if run.left_at is None else f" at {run.left_at:.3f} s"
-    lines = [f"the body {how}{at}"]
-    lines += [f"VIOLATED {one.invariant}: {one.text}" for one in found]
-    return lines if found else [*lines, "every invariant holds"]
+    return [f"the body {how}{at}"]

@@ -18,6 +18,7 @@ from trio_sweep.injector import BrokenUp
 _DESCRIPTORS = next(
     (path for path in (Path("/proc/self/fd"), Path("/dev/fd")) if path.is_dir()), None
 )
+_NUMBERED = re.compile(r"^(Thread|Dummy|ThreadPoolExecutor)-\d+(_\d+)?")
 CAN_SEE_DESCRIPTORS = _DESCRIPTORS is not None
 
 
@@ -34,9 +35,13 @@ def descriptors() -> dict[int, str]:
 
 
 def threads() -> dict[int, str]:
-    """Return the threads of this process, without the idle ones that Trio keeps."""
+    """Return the threads of this process, without the idle ones that Trio keeps.
+
+    The numbers that Python gives to them count all threads of the process: they differ
+    from run to run, and are left out.
+    """
     return {
-        thread.ident or 0: thread.name
+        thread.ident or 0: _NUMBERED.sub(r"\1-…", thread.name)
         for thread in threading.enumerate()
         if not thread.name.startswith("Trio thread ")
     }

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 
 from trio_sweep import internals, resources
+from trio_sweep.errors import RunFailedError
 from trio_sweep.injector import Act, Injector, Seen, Survey, Tracer
 from trio_sweep.memory import DIALLED, MemoryStream
 from trio_sweep.places import Site, is_machinery, name_of, note_opener, short
@@ -128,13 +129,16 @@ def run_once(
         run.cancelled_at = injector.cancelled_at
         began = injector.scope is not None  # else the world itself failed
         if program.judge is not None and began and injector.error is None:
-            run.checked += program.judge(*program.arguments(injector.env), run)
+            arguments = (*program.arguments(injector.env), run)
+            run.checked += _complaints("judge", program.judge, arguments)
         for act in run.acts:
             act.scope = None
         error, injector.env, injector.scope = injector.error, None, None
         gc.collect()
     if error is not None:
-        raise error
+        raise RunFailedError(
+            f"run {token}: a cause of the program raised {Ended.by(error).text}"
+        ) from error
     if stopping():
         raise KeyboardInterrupt
     now = resources.descriptors()
@@ -239,7 +243,7 @@ async def _afterwards(
 ) -> None:
     """Check the state, then use the program once more."""
     if program.check is not None:
-        run.checked = list(_complaints(program.check(*arguments)))
+        run.checked = _complaints("check", program.check, arguments)
     if program.after is not None:
         try:
             with trio.fail_after(AFTER_S):
@@ -248,10 +252,19 @@ async def _afterwards(
             run.unusable = Ended.by(exc).text
 
 
-def _complaints(found: Iterable[str] | str | None) -> Iterable[str]:
-    if found is None:
-        return ()
-    return (found,) if isinstance(found, str) else found
+def _complaints(
+    name: str,
+    function: Callable[..., Iterable[str] | str | None],
+    arguments: tuple[object, ...],
+) -> list[str]:
+    """Return what a function of the program complains of, be it by raising."""
+    try:
+        found = function(*arguments)
+        if found is None:
+            return []
+        return [found] if isinstance(found, str) else [str(one) for one in found]
+    except Exception as exc:
+        return [f"{name} itself raised {Ended.by(exc).text}"]
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from cancel_lab.session import conduct, new_folder
 from cancel_lab.subcommands.shared import (
     Subparsers,
     adapters_of,
+    count,
     finished,
 )
 
@@ -22,9 +23,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--adapter", action="append", default=[], help="as for probe")
     parser.add_argument(
-        "--streams", type=int, action="append", default=[], help="repeatable"
+        "--streams", type=count, action="append", default=[], help="repeatable"
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--out", type=Path, help="a folder of its own for the results")
     parser.set_defaults(run_lab=_burst, command=None)
 

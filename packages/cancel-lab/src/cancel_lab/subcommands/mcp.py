@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from cancel_lab.records import RunRecord, Writer
 from cancel_lab.report.table import columns
 from cancel_lab.report.write import write_report
 from cancel_lab.session import MANIFEST, RESULTS, heeding_sigterm, new_folder
-from cancel_lab.subcommands.shared import UsageError
+from cancel_lab.subcommands.shared import UsageError, words_of
 from cancel_lab.trial import TrialError
 
 PATH = "/mcp"
@@ -107,7 +106,7 @@ async def _server(
         yield _place(arguments.mcp)
         return
     port = arguments.port or free_port()
-    words = shlex.split(arguments.command)
+    words = words_of(arguments.command)
     argv = [word.replace("{port}", str(port)) for word in words]
     env = {VARIABLE: reports.address, "PORT": str(port)}
     async with serving(argv, env, port=port):

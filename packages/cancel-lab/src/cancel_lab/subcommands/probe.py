@@ -10,7 +10,7 @@ import trio
 from cancel_lab import calibration, network, records
 from cancel_lab.adapters.adapter import BODY
 from cancel_lab.adapters.catalogue import ADAPTERS
-from cancel_lab.clients.acts import Act
+from cancel_lab.clients.acts import Act, Transport, impossible
 from cancel_lab.experiments.notice import WATCH_S
 from cancel_lab.probe import EXPERIMENTS, IN_A_NETWORK, PHASES, Plan, probe
 from cancel_lab.records import Status
@@ -22,6 +22,8 @@ from cancel_lab.subcommands.shared import (
     UsageError,
     adapters_of,
     finished,
+    port,
+    seconds,
 )
 
 
@@ -52,18 +54,19 @@ def add_parser(subparsers: Subparsers) -> None:
         help="variable that gets the simulator's base URL (…/api/v1)",
     )
     parser.add_argument(
-        "--port", type=int, help="where --command listens; a free port if not said"
+        "--port", type=port, help="where --command listens; a free port if not said"
     )
     parser.add_argument("--name", default="command", help="what records call it")
     parser.add_argument(
         "--within",
-        type=float,
+        type=seconds,
         default=1.0,
         metavar="SECONDS",
         help="the bound of a verdict: by then upstream, or the work, must have stopped",
     )
     parser.add_argument("--n", type=int, default=30, help="runs per cell")
-    parser.add_argument("--act", action="append", default=[], choices=list(Act))
+    acts = [act for act in Act if not impossible(act, Transport.H1)]
+    parser.add_argument("--act", action="append", default=[], choices=acts)
     parser.add_argument("--phase", action="append", default=[], choices=list(SCENES))
     parser.add_argument(
         "--experiment",
@@ -71,16 +74,16 @@ def add_parser(subparsers: Subparsers) -> None:
         default=[],
         choices=(*EXPERIMENTS, *IN_A_NETWORK),
     )
-    parser.add_argument("--stalled-for", type=float, default=20.0, metavar="SECONDS")
+    parser.add_argument("--stalled-for", type=seconds, default=20.0, metavar="SECONDS")
     parser.add_argument(
         "--watch",
-        type=float,
+        type=seconds,
         default=WATCH_S,
         metavar="SECONDS",
         help="how long a run is watched that upstream has not noticed",
     )
-    parser.add_argument("--vanished-for", type=float, default=40.0, metavar="SECONDS")
-    parser.add_argument("--shutdown-for", type=float, default=40.0, metavar="SECONDS")
+    parser.add_argument("--vanished-for", type=seconds, default=40.0, metavar="SECONDS")
+    parser.add_argument("--shutdown-for", type=seconds, default=40.0, metavar="SECONDS")
     mcp = parser.add_argument_group("a server of the Model Context Protocol")
     mcp.add_argument(
         "--mcp",
@@ -92,7 +95,7 @@ def add_parser(subparsers: Subparsers) -> None:
     mcp.add_argument("--transport", choices=["h1", "h2c"], default="h1")
     mcp.add_argument(
         "--report-port",
-        type=int,
+        type=port,
         default=0,
         metavar="N",
         help="UDP port for the tool's reports; needed with a URL",

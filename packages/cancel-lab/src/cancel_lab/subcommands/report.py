@@ -6,10 +6,12 @@ import argparse
 import json
 from pathlib import Path
 
+from cancel_lab import records
 from cancel_lab.report.write import write_report
 from cancel_lab.session import MANIFEST
 from cancel_lab.subcommands.shared import (
     Subparsers,
+    UsageError,
     finished,
 )
 
@@ -26,6 +28,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    if not any(True for _ in records.read(arguments.results)):
+        named = ", ".join(str(path) for path in arguments.results)
+        raise UsageError(f"{named}: expected at least one run record, got none")
     beside = arguments.results[0].parent / MANIFEST
     content = json.loads(beside.read_text()) if beside.exists() else None
     text = write_report(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -19,6 +21,41 @@ Subparsers = Any  # argparse keeps the type of a sub-command list to itself
 
 class UsageError(ValueError):
     """The arguments do not make sense together; the text says what would."""
+
+
+def seconds(text: str) -> float:
+    """Read a duration of the command line, which must be above 0."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)) and value > 0:
+            return value
+    raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+
+
+def count(text: str) -> int:
+    """Read a number of the command line, of which there must be one at least."""
+    with contextlib.suppress(ValueError):
+        if (value := int(text)) > 0:
+            return value
+    raise argparse.ArgumentTypeError(f"expected 1 or more, got {text!r}")
+
+
+def port(text: str) -> int:
+    """Read a port of the command line."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := int(text)) < 65_536:
+            return value
+    raise argparse.ArgumentTypeError(f"expected a port of 1 to 65535, got {text!r}")
+
+
+def words_of(command: str) -> list[str]:
+    """Split what `--command` was given, as a shell does."""
+    try:
+        words = shlex.split(command)
+    except ValueError as exc:
+        raise UsageError(f"--command: expected quotes in pairs, got {exc}") from exc
+    if not words:
+        raise UsageError(f"--command: expected a program, got {command!r}")
+    return words
 
 
 def adapters_of(arguments: argparse.Namespace) -> list[Adapter]:
@@ -45,13 +82,16 @@ def _custom(arguments: argparse.Namespace) -> Adapter:
         raise UsageError(f"--body: expected JSON, got {exc}") from exc
     headers = {"content-type": "application/json"}
     for header in arguments.header:
-        name, _, value = header.partition(":")
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            # What came is not repeated: it may hold a key.
+            raise UsageError("--header: expected NAME:VALUE, got no name or no colon")
         headers[name.strip().lower()] = value.strip()
     url = urlsplit(arguments.url or PATH)
     return Adapter(
         name=arguments.name,
         title=arguments.name,
-        argv=tuple(shlex.split(arguments.command)),
+        argv=tuple(words_of(arguments.command)),
         env=dict.fromkeys(arguments.upstream_env, "{upstream}"),
         path=url.path + (f"?{url.query}" if url.query else ""),
         body=arguments.body,
