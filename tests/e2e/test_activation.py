@@ -82,8 +82,9 @@ def test_what_is_for_another_process_is_left_alone() -> None:
     environ = {"LISTEN_FDS": "1", "LISTEN_PID": "1", "LISTEN_FDNAMES": "http"}
     assert activated(environ) == []
     assert environ == {}
-    with pytest.raises(ActivationError, match="expected a number, got 'x'"):
-        activated({"LISTEN_FDS": "x", "LISTEN_PID": str(os.getpid())})
+    for number in ("x", "\u00b2"):  # the latter is a digit to Python, but no number
+        with pytest.raises(ActivationError, match=f"expected a number, got '{number}'"):
+            activated({"LISTEN_FDS": number, "LISTEN_PID": str(os.getpid())})
 
 
 async def _refusal(sock: socket.socket) -> str:

@@ -79,6 +79,8 @@ async def test_without_a_manager_nothing_is_said() -> None:
         await Notifier({}).keep_alive()
         other = {"NOTIFY_SOCKET": "/none", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}
         await Notifier(other).keep_alive()
+        odd = {"NOTIFY_SOCKET": "/none", "WATCHDOG_USEC": "\u00b2"}
+        await Notifier(odd).keep_alive()
     assert not other
 
 

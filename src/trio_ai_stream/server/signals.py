@@ -84,7 +84,7 @@ class Notifier:
         self._address = environ.pop("NOTIFY_SOCKET", "")
         microseconds = environ.pop("WATCHDOG_USEC", "")
         meant = environ.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        alive = bool(self._address) and meant and microseconds.isdigit()
+        alive = bool(self._address) and meant and microseconds.isdecimal()
         self._watchdog_s = int(microseconds) / 1e6 if alive else 0.0
         self._stopping = False
 

@@ -97,7 +97,7 @@ def activated(environ: MutableMapping[str, str] = os.environ) -> list[str]:
     environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()):
         return []
-    if not number.isdigit():
+    if not number.isdecimal():
         raise ActivationError(f"LISTEN_FDS: expected a number, got {number!r}")
     descriptors = range(_FIRST_ACTIVATED, _FIRST_ACTIVATED + int(number))
     for descriptor in descriptors:
