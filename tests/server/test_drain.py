@@ -99,6 +99,31 @@ async def test_who_reads_slowly_has_all_of_the_terminal_events() -> None:
         await serve_while(body, limits=limits)
 
 
+async def test_who_reads_slowly_has_the_end_of_an_answer() -> None:
+    """Its last stream is over, and what it has not read lies in the kernel.
+
+    It gives credit as it reads: to a socket that is closed that means a reset, and the
+    kernel lets go of what is not read yet.
+    """
+    size = 100_000
+    windows = f.hello(INITIAL_WINDOW_SIZE=2**20) + f.credit(0, 2**20)
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port, receive_bytes=4096) as client:
+            await client.say(windows + f.request(1, b"/flood?most=%d" % size))
+            await client.read_until(lambda data: len(data) > 1000)
+            server.stop.set()
+            while not f.ended(f.parse(client.received), 1):
+                await client.stream.send_all(f.credit(1, 1))
+                client.received += await client.stream.receive_some(2000)
+                await trio.sleep(0.01)  # it reads slowly
+            assert len(f.body(f.parse(client.received), 1)) >= size
+
+    with trio.fail_after(30):
+        limits = _limits(linger_s=10, terminal_events_s=10, terminal_events_stall_s=2)
+        await serve_while(body, limits=limits)
+
+
 async def test_a_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Its records have their events' names, for the JSON log."""
     caplog.set_level("INFO", "trio_ai_stream.server")

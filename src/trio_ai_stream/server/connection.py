@@ -390,11 +390,12 @@ class Connection:
     def finish_drain(self) -> None:
         """Close if no exchange is live; otherwise its end will.
 
-        One that ends already does so in its own way: without the lingering, what its
-        client still sends could cost it the last event (RFC 9112 section 9.6).
+        One that ends already does so in its own way. One whose client has not had all
+        yet lingers: without it, what that client still sends could cost it the end of
+        an answer (RFC 9112 section 9.6).
         """
         if not self.live and not self.ending:
-            self.end(lingering=False)
+            self.end(lingering=self.transport.unacknowledged() > 0)
 
     @property
     def last_request(self) -> bool:

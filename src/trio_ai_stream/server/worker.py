@@ -329,14 +329,19 @@ class Worker:
             nursery.start_soon(self._stop_listening, listeners)
             with trio.move_on_after(limits.drain_s):
                 await first_of(self._until_quiet, self.shutdown.skipped.wait)
+            ends_at = trio.current_time() + limits.terminal_events_s
             if live := max(self._live, len(self.drainable)):
                 text = "the drain is over: %d live, which are told and ended"
                 log.info(text, live, extra={"event": "drain_over"})
                 await self._end_streams()
-                with trio.move_on_after(limits.terminal_events_s):
+                with trio.move_on_at(ends_at):
                     await first_of(self._until_quiet, self._until_nobody_reads)
             nursery.cancel_scope.cancel(reason="the drain is over")
         await self._each(_finish)
+        # Who still sends (credit of HTTP/2, say) to a socket that is closed is reset,
+        # and loses what of the answer is on its way.
+        with trio.move_on_at(ends_at):
+            await self._until_nobody_reads(live=False)
 
     async def _end_streams(self) -> None:
         """Let the application tell its streams; others have a turn in between."""
@@ -368,25 +373,28 @@ class Worker:
         for listener in listeners:
             listener.shut_down()
 
-    async def _until_nobody_reads(self) -> None:
+    async def _until_nobody_reads(self, *, live: bool = True) -> None:
         """Wait until those who are still live have acknowledged nothing for a while.
 
+        Not `live`: those whose connection ends; and not for who has acknowledged all.
         The while is counted in looks: a process that got no turn for as long has not
         looked, and what its clients have read meanwhile is not known to it.
         """
-        seen, unchanged = await self._unread(), 0
-        while unchanged * _LOOK_S < self.limits.terminal_events_stall_s:
+        seen, unchanged = await self._unread(live=live), 0
+        while (live or any(seen.values())) and (
+            unchanged * _LOOK_S < self.limits.terminal_events_stall_s
+        ):
             await trio.sleep(_LOOK_S)
-            now = await self._unread()
+            now = await self._unread(live=live)
             unchanged = unchanged + 1 if now == seen else 0
             seen = now
 
-    async def _unread(self) -> dict[Connection, int]:
-        """Return what each live client has been sent and has not acknowledged."""
+    async def _unread(self, *, live: bool) -> dict[Connection, int]:
+        """Return what each client, live or not, was sent and has not acknowledged."""
         unread: dict[Connection, int] = {}
 
         def note(connection: Connection) -> None:
-            if connection.live:
+            if bool(connection.live) is live:
                 unread[connection] = connection.transport.unacknowledged()
 
         await self._each(note)
