@@ -242,6 +242,35 @@ async def test_what_comes_while_the_ledger_is_read_is_counted_once(
             nursery.cancel_scope.cancel(reason="the test is over")
 
 
+async def test_what_is_read_at_midnight_is_of_the_new_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question waited for the ledger's thread, and the day changed meanwhile."""
+    one = ledger(tmp_path / "ledger.db")
+    totals, now, cost = LedgerTotals(one), today(), 153_000
+    held, may_go_on = threading.Event(), threading.Event()
+
+    def hold(_database: UsageDatabase) -> None:
+        held.set()
+        may_go_on.wait(10)
+
+    with trio.fail_after(10):
+        one.put(row())
+        totals.add("somebody", cost, now)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.ask, hold)  # the one thread is busy
+            await trio.to_thread.run_sync(held.wait)
+            monkeypatch.setattr(spending, "today", lambda: "2026-11-27")
+            nursery.start_soon(totals.refresh, [])
+            await wait_all_tasks_blocked()
+            monkeypatch.setattr(spending, "today", lambda: now)
+            may_go_on.set()
+        assert totals.known("somebody") == Spent(cost, cost)
+        async with trio.open_nursery() as nursery:  # to close it
+            await nursery.start(one.run, print)
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
 def test_what_was_spent_before_midnight_is_not_of_the_new_day(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

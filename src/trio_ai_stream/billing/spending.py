@@ -123,14 +123,16 @@ class LedgerTotals:
         """Read the sums, with all that this process has put into the ledger."""
         if self._ledger is None:
             return
-        day = today()
 
-        def ask(database: UsageDatabase) -> list[dict[str, int]]:
-            return [database.spent(_start(of)) for of in (day, f"{day[:7]}-01")]
+        def ask(database: UsageDatabase) -> tuple[str, list[dict[str, int]]]:
+            day = today()  # when it is read: it may have waited over midnight
+            return day, [database.spent(_start(of)) for of in (day, f"{day[:7]}-01")]
 
         async with self._reading:  # two at a time would take the same away twice
             # What is counted anew must be what was read: neither more nor less.
-            counted, sums = await self._ledger.ask_with_all(ask, self._since.copy)
+            counted, (day, sums) = await self._ledger.ask_with_all(
+                ask, self._since.copy
+            )
             self._read = {"day": (day, sums[0]), "month": (day[:7], sums[1])}
             self._since.subtract(counted)
             self._since = Counter({what: n for what, n in self._since.items() if n})
