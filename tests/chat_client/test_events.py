@@ -65,6 +65,11 @@ def test_a_byte_order_mark_takes_no_event_away() -> None:
     ]
 
 
+def test_a_byte_that_is_not_utf8_is_replaced() -> None:
+    """As SDKs read it; the answer goes on."""
+    assert EventReader().feed(b'data: {"a":"x\xffy"}\n\n') == [{"a": "x\ufffdy"}]
+
+
 def test_half_a_surrogate_pair_and_nan_are_read() -> None:
     """Servers that write what came to them in pieces send such."""
     events = EventReader().feed(b'data: {"a":"\\ud83d","b":Infinity}\n\n')

@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.odd import altered, encoded
+from trio_ai_stream.chat_client.completion_chunk import (
+    decode_object,
+    read_error,
+    read_usage,
+)
 from trio_ai_stream.chat_client.screen import Screen
 
 
@@ -118,3 +124,20 @@ def test_a_chunk_that_says_nothing_shows_nothing(choices: object) -> None:
     out = io.StringIO()
     Screen(out, io.StringIO()).event({"choices": choices})
     assert out.getvalue() == ""
+
+
+def test_no_chunk_is_too_odd_to_show() -> None:
+    """Whatever stands where, what can be shown is, and nothing is raised."""
+    call = {"index": 0, "function": {"name": "f", "arguments": "{}"}}
+    delta = {"content": "a", "reasoning": "hm", "tool_calls": [call]}
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "cost": 0.1}
+    error = {"code": 502, "message": "x", "metadata": {"error_type": "y"}}
+    choice = {"delta": delta, "finish_reason": "stop"}
+    for odd in altered({"choices": [choice], "usage": usage, "error": error}):
+        if isinstance(odd, dict):
+            chunk = decode_object(encoded(odd))
+            out = io.StringIO()
+            screen = Screen(out, io.StringIO())
+            screen.event(chunk)
+            screen.end(" ".join([*read_error(chunk), read_usage(chunk)]))
+            out.getvalue().encode()

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from trio_ai_stream.wire.record import MAX_USD
+
 
 class CompletionDelta(NamedTuple):
     """The parts of a chunk that a person may want to see."""
@@ -23,7 +25,7 @@ class CompletionDelta(NamedTuple):
 
 
 def decode_object(data: bytes) -> dict[str, Any]:
-    """Return the JSON object in `data`, also with NaN or half a surrogate pair.
+    """Return the JSON object in `data`, also with NaN or texts that are not UTF-8.
 
     :raises ValueError: it is none.
     """
@@ -32,7 +34,7 @@ def decode_object(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         pass
     try:
-        found = json.loads(data)
+        found = json.loads(data.decode("utf-8", "replace"))
     except RecursionError as exc:
         raise ValueError("expected JSON, got it nested too deeply") from exc
     return msgspec.convert(found, dict[str, Any])
@@ -85,7 +87,8 @@ def read_usage(chunk: dict[str, Any]) -> str:
     match usage:
         case {"prompt_tokens": int(prompt), "completion_tokens": int(answer)}:
             cost = usage.get("cost")
-            price = f", ${cost:.6f}" if isinstance(cost, int | float) and cost else ""
+            known = isinstance(cost, int | float) and 0 < cost < MAX_USD
+            price = f", ${cost:.6f}" if known else ""
             return f"{prompt} + {answer} tokens{price}"
     return ""
 
