@@ -11,6 +11,7 @@ from typing import Final
 
 from trio_ai_stream.wire.problems import Problem
 
+SHOULD_RETRY: Final = "X-Should-Retry"
 # OpenRouter's own request fields that a client may set (its API reference, "Headers",
 # "App Attribution", "Router Metadata" and "Response Caching").
 OPENROUTER_FIELDS: Final = frozenset(
@@ -41,7 +42,7 @@ def error_headers(problem: Problem) -> list[tuple[str, str]]:
     they should not: three of theirs for each three of ours would be nine.
     """
     again = problem.retryable and not problem.spent
-    headers = [("X-Should-Retry", "true" if again else "false")]
+    headers = [(SHOULD_RETRY, "true" if again else "false")]
     if (retry_after := problem.retry_after_header) is not None:
         headers.append(("Retry-After", retry_after))
     return headers

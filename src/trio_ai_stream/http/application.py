@@ -8,6 +8,7 @@ call: a response body is not entered when a cancel lands early.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, cast
 
@@ -23,6 +24,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from trio_ai_stream.admission.gate import FIELDS, ClusterRefusedError
 from trio_ai_stream.dialects.catalogue import DIALECTS
+from trio_ai_stream.dialects.refusals import SHOULD_RETRY
 from trio_ai_stream.http import errors
 from trio_ai_stream.http.accounts import accounts_blueprint
 from trio_ai_stream.http.admit import admit_request, is_routine
@@ -326,7 +328,8 @@ class Application(QuartTrio):
                 allow_origin=list(settings.CORS_ALLOW_ORIGINS),
                 allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
                 allow_headers="*",  # SDKs send many of their own: x-stainless-*
-                expose_headers=["X-Request-ID", *GRACE_FIELDS, *FIELDS],
+                expose_headers=["X-Request-ID", SHOULD_RETRY, *GRACE_FIELDS, *FIELDS],
+                max_age=timedelta(hours=1),  # not a preflight before each question
             )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
