@@ -35,7 +35,7 @@ def terminals(client: Client, shape: Shape) -> list[str]:
     if shape == "other":
         return []
     if shape == "document":
-        return [_document(client.body)] if client.body else []
+        return _document(client.body)
     found = []
     for data in _data(client.body):
         if data == b"[DONE]":
@@ -48,7 +48,7 @@ def terminals(client: Client, shape: Shape) -> list[str]:
             kind = str(event.get("error_type") or event["type"])
             found.append(LAST.get(kind, kind))
     if shape != "chat" and client.body[:1] == b"{":
-        found.append(_document(client.body))
+        found += _document(client.body)
     return found
 
 
@@ -71,12 +71,16 @@ def _data(body: bytes) -> list[bytes]:
     return [line[6:] for line in lines if line.startswith(b"data: ")]
 
 
-def _document(body: bytes) -> str:
-    document = json.loads(body)
+def _document(body: bytes) -> list[str]:
+    """Return what a document tells: nothing, if it was cut."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return []
     error = document.get("error")
     if error is None:
-        return str(document.get("error_type", "done"))
-    return _error_type(error)
+        return [str(document.get("error_type", "done"))]
+    return [_error_type(error)]
 
 
 def _error_type(error: dict[str, Any]) -> str:
