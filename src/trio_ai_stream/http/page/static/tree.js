@@ -18,6 +18,9 @@ const LABEL = {
   rest: "rest of the answer",
 };
 
+// States in which a stream has left the scopes that it ran in.
+const LEFT = new Set(["ending", "finishing"]);
+
 /**
  * Bring one stream's rows up to date; rebuilds only what has changed. `view` says whether it
  * is `open` and there is a column for owners (`owned`), and has toggle(id), cancel(id) and spark(id).
@@ -30,6 +33,9 @@ export function updateStream(item, stream, now, budgets, view) {
     // The button that has the focus is made anew: the focus goes with it.
     const focused = item.contains(document.activeElement) ? document.activeElement.className : null;
     item.shape = shape;
+    // A server that is slow to tell the client is seen with one scope, or none. What the
+    // stream had while it ran is kept for its ending.
+    if (!LEFT.has(item.dataset.state)) item.ran = item.querySelector(".tree");
     item.dataset.state = stream.state;
     item.replaceChildren(row(stream, view), ...(view.open ? [inside(stream, view)] : []));
     if (focused) item.getElementsByClassName(focused)[0]?.focus();
@@ -96,6 +102,7 @@ export function showEnding(item, record) {
     [time(record.ending_ms), record.told ? `the client was told; ${gone} are gone` : `${gone} are gone; the client could not be told`],
     rest == null ? null : [`~${time(rest)}`, "more for the rest of upstream's answer, which was read behind the shield; then the task is gone"],
   ].filter(Boolean);
+  if (LEFT.has(item.dataset.state) && item.ran && rest == null) item.querySelector(".tree").replaceWith(item.ran);
   item.dataset.state = "ended";
   item.querySelector(".state").textContent = record.outcome;
   item.querySelector(".state").dataset.outcome = record.outcome;
