@@ -186,7 +186,11 @@ class ChatEncoder:
         """Return the frames of what the client gets of `items`, and their number."""
         if self._include_reasoning or self._include_tool_calls:
             return self._with_more(items)
-        texts = [item for item in items if type(item) is str]
+        texts: list[str] = []
+        found = texts.append
+        for item in items:
+            if type(item) is str:
+                found(item)
         if not texts:
             return b"", 0
         try:  # all at once: a line each, and each line end is a seam

@@ -9,6 +9,7 @@ is looked at a fixed number of times, however small the pieces.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -119,7 +120,19 @@ class Decoder:
             end = len(found) - 1
             buffer += rest.lstrip(b"\n")
         if end >= 0:
-            self._events(complete, items)
+            if self._raw:
+                complete = as_utf8(complete)
+            lines: list[bytes] = []
+            if complete.startswith(b"data: ") and len(complete) <= self._max:
+                lines = complete[6:].split(b"\n\ndata: ")
+            # No other line ends: each event is one line of data, as good as always.
+            plain = complete.count(b"\n") == 2 * len(lines) - 2
+            if not plain or self._whole_events:
+                self._events(complete, items)
+            elif self._nameless:
+                self._decode(lines, items)
+            elif (odd := self._read(left := iter(lines), items, self._raw)) is not None:
+                self._take_odd(odd, left, items)
             # Mostly the last item tells.
             if items and (items[-1] is not _COMMENT or _say_something(items)):
                 self._empty = 0
@@ -138,7 +151,7 @@ class Decoder:
         rest, self._buffer, self.held = bytes(self._buffer), bytearray(), 0
         items: list[Item] = []
         if not self._over:
-            self._events(rest, items)
+            self._events(as_utf8(rest) if self._raw else rest, items)
         self._over = True
         if items and type(items[-1]) is Malformed:
             items.pop()
@@ -154,17 +167,9 @@ class Decoder:
                 self._events(b"\n\n".join(good), items)
                 self._refuse_length(items)
                 return
-        if self._raw:
-            block = as_utf8(block)
         if self._whole_events:
             self._decode(block.split(b"\n\n"), items)
             return
-        if block.startswith(b"data: "):
-            payloads = block[6:].split(b"\n\ndata: ")
-            # No other line ends: each event is one line of data, as good as always.
-            if block.count(b"\n") == 2 * len(payloads) - 2:
-                self._decode(payloads, items)
-                return
         for event in block.split(b"\n\n"):
             if self._over:
                 return
@@ -196,21 +201,26 @@ class Decoder:
         if self._nameless:
             self._name(payloads[0], items)
         left = iter(payloads)
-        while (payload := self._read(left, items, self._raw)) is not None:
-            payload = payload.strip()
-            if not payload:  # some upstreams keep a connection alive with it
-                items.append(_COMMENT)
-                continue
-            self._over = True
-            if payload.startswith(b"[DONE]"):
-                if self._whole_events:  # before it, as it passes on after the end only
-                    items.insert(-1, Done(ends=False))
-                else:
-                    items.append(_DONE)
-            else:
-                detail = "expected a chunk of JSON, got something else"
-                items.append(Malformed(MALFORMED, detail))
+        if (odd := self._read(left, items, self._raw)) is not None:
+            self._take_odd(odd, left, items)
+
+    def _take_odd(self, odd: bytes, left: Iterator[bytes], items: list[Item]) -> None:
+        """Decode a payload that is no JSON, and go on with those after it."""
+        payload: bytes | None = odd
+        # Some upstreams keep a connection alive with an empty one.
+        while payload is not None and not payload.strip():
+            items.append(_COMMENT)
+            payload = self._read(left, items, self._raw)
+        if payload is None:
             return
+        self._over = True
+        if not payload.strip().startswith(b"[DONE]"):
+            detail = "expected a chunk of JSON, got something else"
+            items.append(Malformed(MALFORMED, detail))
+        elif self._whole_events:  # before it, as it passes on after the end only
+            items.insert(-1, Done(ends=False))
+        else:
+            items.append(_DONE)
 
     def _name(self, payload: bytes, items: list[Item]) -> None:
         with contextlib.suppress(
