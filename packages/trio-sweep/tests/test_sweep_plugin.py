@@ -132,6 +132,46 @@ def test_a_test_that_skips_itself_is_skipped(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["VIOLATED not-replaced*", "SKIPPED*no such program"])
 
 
+def test_a_world_may_skip_its_test(pytester: pytest.Pytester) -> None:
+    """So may a task in a nursery, which makes a group of it; xfail is alike."""
+    pytester.makepyfile(
+        """
+        import contextlib, pytest, trio
+
+        @contextlib.asynccontextmanager
+        async def world():
+            async with trio.open_nursery():
+                await trio.sleep(1)
+                pytest.skip("no database")
+                yield
+
+        @pytest.mark.cancel_everywhere(world=world)
+        async def test_world():
+            await trio.sleep(1)
+
+        @pytest.mark.cancel_everywhere
+        async def test_nursery():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep, 9)
+                await trio.sleep(1)
+                pytest.skip("no program")
+
+        @pytest.mark.cancel_everywhere
+        async def test_known():
+            await trio.sleep(1)
+            pytest.xfail("known")
+
+        @pytest.mark.cancel_everywhere(world=lambda: None)
+        async def test_no_manager():
+            await trio.sleep(1)
+        """
+    )
+    result = run(pytester, "-rsx")
+    result.assert_outcomes(skipped=2, xfailed=1, failed=1)
+    reasons = ["SKIPPED*no database", "SKIPPED*no program", "XFAIL*known"]
+    result.stdout.fnmatch_lines(reasons)
+
+
 @pytest.mark.parametrize("trio_mode", ["true", "false"])
 @pytest.mark.skipif(not importlib.util.find_spec("pytest_trio"), reason="pytest-trio")
 def test_it_works_beside_pytest_trio(pytester: pytest.Pytester, trio_mode: str) -> None:

@@ -11,13 +11,16 @@ once and must not be async: a run of Trio of its own could not use them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
 import shlex
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, NoReturn
 
 import pytest
 
@@ -86,27 +89,76 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if "sweep_env" in names and "world" not in options:
         pytest.fail("sweep_env is what the world yields: give world=", pytrace=False)
 
-    skipped: list[str] = []  # why; the exception itself would keep frames
+    verdicts: list[Callable[[], NoReturn]] = []
 
     async def body(*env: object) -> object:
         given = {"sweep_env": env[0]} if "sweep_env" in names else {}
-        try:
+        with _noting(verdicts):
             return await original(**given, **fixed)
-        except pytest.skip.Exception as exc:
-            skipped.append(str(exc))
-            raise
 
-    failure = _failure(body, pyfuncitem, options, skipped)
+    if callable(world := options.get("world")):
+        options["world"] = lambda: _NotedWorld(world(), verdicts)
+    failure = _failure(body, pyfuncitem, options, verdicts)
     if failure is not None:
         pytest.fail(failure, pytrace=False)
     return True
+
+
+@contextlib.contextmanager
+def _noting(verdicts: list[Callable[[], NoReturn]]) -> Iterator[None]:
+    """Note a skip or an expected failure that passes; it may come in a group.
+
+    Only what makes it anew is kept: the exception itself would keep frames.
+    """
+    try:
+        yield
+    except BaseException as exc:
+        for leaf in _leaves(exc):
+            if isinstance(leaf, pytest.skip.Exception):
+                verdicts.append(functools.partial(pytest.skip, str(leaf)))
+            elif isinstance(leaf, pytest.xfail.Exception):
+                verdicts.append(functools.partial(pytest.xfail, str(leaf)))
+        raise
+
+
+class _NotedWorld:
+    """A world that may skip its test, also where its nursery makes a group of that."""
+
+    def __init__(
+        self,
+        world: AbstractAsyncContextManager[Any],
+        verdicts: list[Callable[[], NoReturn]],
+    ) -> None:
+        self._verdicts = verdicts
+        self._stack = contextlib.AsyncExitStack()
+        self._world = world
+
+    async def __aenter__(self) -> object:
+        with _noting(self._verdicts):
+            return await self._stack.enter_async_context(self._world)
+
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Awaitable[bool | None]:
+        return self._stack.__aexit__(kind, exc, traceback)
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for one in exc.exceptions:
+            yield from _leaves(one)
+    else:
+        yield exc
 
 
 def _failure(
     body: Callable[..., Awaitable[object]],
     item: pytest.Function,
     options: dict[str, Any],
-    skipped: list[str],
+    verdicts: list[Callable[[], NoReturn]],
 ) -> str | None:
     """Sweep, or replay; return what is wrong, if anything is."""
     # Imported here, so that sessions without a swept test do not wait for Trio.
@@ -119,8 +171,8 @@ def _failure(
     try:
         if token is None:
             report = sweep(body, name=item.name, **options)
-            if skipped and not report.schedules:  # undisturbed, by the test itself
-                pytest.skip(skipped[0])
+            if verdicts and not report.schedules:  # undisturbed, by the test itself
+                verdicts[0]()
             # As seen from where pytest was called, which need not be its root.
             file = os.path.relpath(item.path, item.config.invocation_params.dir)
             test = shlex.quote(f"{file}::{item.nodeid.partition('::')[2]}")
