@@ -70,6 +70,15 @@ def test_raw_events_are_lines_of_json() -> None:
     assert "é" in out.getvalue()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_raw_events_are_whole_in_any_encoding(encoding: str) -> None:
+    """What stdout cannot write is escaped, as JSON can."""
+    file = io.BytesIO()
+    out = io.TextIOWrapper(file, encoding, errors="replace")
+    Screen(out, io.StringIO(), raw=True).event(chunk(content="\ud83dé€"))
+    assert json.loads(file.getvalue()) == chunk(content="\ud83dé€")
+
+
 def test_half_a_character_is_replaced() -> None:
     """A pipe cannot be given it either, and it is sent back with the next question."""
     out = io.StringIO()

@@ -35,6 +35,7 @@ class Screen:
         self._out = out or sys.stdout
         self._err = err or sys.stderr
         self._raw = raw
+        self._unicode = (self._out.encoding or "utf-8").lower().startswith("utf")
         self._terminal = self._out.isatty()
         self._line_is_open = False
         self._reasons = False
@@ -51,7 +52,7 @@ class Screen:
             self.warned = True
             self.note("no model answers: this is the server's embedded simulator")
         if self._raw:
-            line = json.dumps(chunk, ensure_ascii=False)
+            line = json.dumps(chunk, ensure_ascii=not self._unicode)
             escaped = CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
             self._out.write(f"{escaped}\n")
             self._out.flush()
