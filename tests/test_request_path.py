@@ -133,7 +133,9 @@ async def test_the_path_is_as_short_as_it_is_said_to_be() -> None:
     added = {p: long[p] - short[p] for p in long if long[p] - short[p] >= 0.9 * events}
     said = EVENT.search(DOCUMENT)
     assert said is not None
-    assert round(sum(added.values()) / events) <= int(said[1]), added
+    # On a busy machine two events of a run may arrive together.
+    alone = added["http/http_responses.py", "EventResponder.deliver"]
+    assert round(sum(added.values()) / alone) <= int(said[1]), added
     assert len({file for file, _ in added}) <= int(said[2]), added
 
 
