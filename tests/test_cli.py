@@ -160,7 +160,10 @@ def test_a_port_that_is_none_is_refused(
         assert "expected" in capsys.readouterr().err.splitlines()[-1]
     assert main(["pstree", "http://127.0.0.1:99999"]) == 1
     assert "expected a port of 1 to 65535" in capsys.readouterr().err
-    for url in ("http://127.0.0.1:99999/v1", "http://h:0", "https://", "http://[::1"):
+    for url in (
+        *("http://127.0.0.1:99999/v1", "http://h:0", "https://", "http://[::1"),
+        *("https://h/v1?a=b", "https://h/v1#a", "https://u:p@h/v1", "https://h/v 1"),
+    ):
         monkeypatch.setenv("OPENROUTER_BASE_URL", url)
         assert main(["check-config"]) == 2
         assert "OPENROUTER_BASE_URL: expected a URL" in capsys.readouterr().err

@@ -164,7 +164,7 @@ def read_origins(text: str) -> tuple[str, ...]:
 
 
 def read_base_url(value: str) -> str:
-    """Read a URL by HTTP; a slash at the end is taken off."""
+    """Read a URL by HTTP to which paths are added; a slash at the end is taken off."""
     if not value.startswith(("https://", "http://")):
         raise ValueError("expected a URL that starts with https:// or http://")
     try:
@@ -175,6 +175,13 @@ def read_base_url(value: str) -> str:
     # Of a larger port the system takes the lower 16 bits: the key would go there.
     if parts is None or not parts.hostname or port == 0:
         raise ValueError("expected a URL with a host and, if any, a port of 1 to 65535")
+    # A path would become part of the query, and a login would not be sent at all.
+    unfit = set("?# ") & set(value) or not value.isprintable()
+    if unfit or parts.username is not None:
+        raise ValueError(
+            "expected a URL without user, query, fragment and spaces, got one with such"
+            " a part"
+        )
     return value.rstrip("/")
 
 
