@@ -164,6 +164,7 @@ async def test_a_certificate_is_read_again(tmp_path: Path) -> None:
             put("old", pair[0])
             running.process.send_signal(signal.SIGHUP)
             await running.logged("reload_failed")
+            await running.logged("reloaded", 2)  # it does not hold up the settings
             assert await _certificate(running.port) == after
             await open_one.send_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert (await open_one.receive_some()).startswith(b"HTTP/1.1 200")

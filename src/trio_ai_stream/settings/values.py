@@ -274,6 +274,11 @@ def read_path(value: str) -> Path:
     return Path(value)
 
 
+def read_absolute_path(value: str) -> Path:
+    """Read the path of a file, from the root."""
+    return read_path(value).absolute()
+
+
 def read_file(value: str) -> Path:
     """Read the path of a file that can be read; what is in it is not looked at."""
     path = read_path(value)
@@ -288,7 +293,7 @@ def read_file(value: str) -> Path:
 
 def read_ledger(value: str) -> Path:
     """Read the path of a file that can be made or written, and its journal beside."""
-    path = read_path(value).absolute()
+    path = read_absolute_path(value)
     try:
         fits = os.access(path.parent, os.W_OK | os.X_OK) and not path.is_dir()
         fits = fits and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
