@@ -245,9 +245,11 @@ def _check_config(words: Sequence[str]) -> int:
         load_settings,
         refuse_exposure,
     )
+    from trio_ai_stream.upstream.factory import egress_of
 
     settings = load_settings()
     refuse_exposure(settings)
+    egress_of(settings)
     for name, value in describe(settings).items():
         print(f"{name}={value}")
     print(f"# upstream: {settings.upstream_kind}")
