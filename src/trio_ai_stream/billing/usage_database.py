@@ -160,6 +160,15 @@ SUMS: Final = {
 }
 
 
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at a path from all others; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class UsageDatabase:
     """One connection; used by one thread at a time."""
 
