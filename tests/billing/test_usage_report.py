@@ -190,5 +190,7 @@ def test_usage_without_a_ledger_says_how_to_name_one(
     monkeypatch.delenv("LEDGER_FILE", raising=False)
     assert usage_report.main([]) == 2
     assert "expected a ledger, got none; name it with --file" in capsys.readouterr().err
+    assert usage_report.main(["--file", "x" * 300]) == 2
+    assert "expected a ledger, got File name too long at xxx" in capsys.readouterr().err
     assert usage_report.main(["--by", "colour"]) == 2
     assert "by: expected key, user" in capsys.readouterr().err

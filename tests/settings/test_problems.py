@@ -318,6 +318,15 @@ def test_what_an_env_file_may_hold(tmp_path: Path) -> None:
     assert foreign_names(tmp_path / "none") == []
 
 
+def test_an_env_file_that_cannot_be_looked_at_is_a_problem(tmp_path: Path) -> None:
+    """As where another user's home is the folder; what the system says is shown."""
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, path)
+    expected = f"{path}: expected a file that can be read: File name too long"
+    assert caught.value.problems == [expected]
+
+
 @pytest.mark.parametrize("command", ["check-config", "serve", "hypercorn"])
 def test_a_bad_env_file_ends_the_start(command: str, tmp_path: Path) -> None:
     """The words, and exit status 2 from our own commands."""

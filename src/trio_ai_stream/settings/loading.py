@@ -99,7 +99,7 @@ def load_settings(
     environ = os.environ if environ is None else environ
     problems: list[str] = []
     values: dict[str, str] = {}
-    if env_file is not None and env_file.is_file():
+    if env_file is not None:
         found, wrong = _read_env_file(env_file)
         problems += wrong
         for name, value in found.items():
@@ -126,13 +126,17 @@ def foreign_names(env_file: Path = Path(".env")) -> list[str]:
     Another program may read the file too, so they are no mistake; one that was a
     setting of another version is.
     """
-    found = _read_env_file(env_file)[0] if env_file.is_file() else {}
-    return [name for name in found if name not in SETTINGS]
+    return [name for name in _read_env_file(env_file)[0] if name not in SETTINGS]
 
 
 def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
-    """Return the file's values, and what is wrong with it; a line is never shown."""
+    """Return the file's values, and what is wrong with it; a line is never shown.
+
+    There need not be one.
+    """
     try:
+        if not path.is_file():
+            return {}, []
         data = path.read_bytes()
     except OSError as exc:
         return {}, [f"{path}: expected a file that can be read: {exc.strerror}"]
