@@ -266,8 +266,9 @@ class Supervisor:
         """Order the drain at the first signal, its end at the second."""
         async for signum in signals:
             if signum == signal.SIGHUP:
-                self._notifier.reloading()
-                self._reloading = True
+                if self._workers:  # else there is nothing to wait for
+                    self._notifier.reloading()
+                    self._reloading = True
                 try:
                     self._read_again()
                 except OSError as exc:
