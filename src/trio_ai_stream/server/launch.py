@@ -11,6 +11,7 @@ import gc
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ APPLICATION: Final = "trio_ai_stream.app:app"
 COMMAND: Final = (sys.executable, "-m", "trio_ai_stream", "serve")
 # Descriptors that a worker inherits: the listening sockets, comma-separated.
 LISTEN_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_FDS"
+# Where workers may share files: looked for once, since a place may be full later.
+SHARED_FILES_VARIABLE: Final = "TRIO_AI_STREAM_SHARED_FILES"
 # Whether the service manager goes on listening on them when we do no more.
 SHARED_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_SHARED"
 
@@ -181,6 +184,7 @@ async def _supervise(launch: Launch, config: Config, inheritance: Inheritance) -
         **os.environ,
         **inheritance.environ,
         LISTEN_VARIABLE: ",".join(map(str, descriptors)),
+        SHARED_FILES_VARIABLE: tempfile.gettempdir(),
     }
     if config.bind[0].startswith("fd://"):
         environ[SHARED_VARIABLE] = "1"
