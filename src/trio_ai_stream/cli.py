@@ -234,7 +234,37 @@ def _begin_to_supervise(settings: Settings) -> Handover:
 
     configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
     settle_collector()
+    _warn_of_shared_ports(settings)
     return Handover(settings)
+
+
+def _warn_of_shared_ports(settings: Settings) -> None:
+    """Say if another server has the ports that only our own workers should share.
+
+    The system lets it in, because each worker listens for itself.
+    """
+    from loguru import logger
+
+    from trio_ai_stream.server.side_listener import listen_tcp
+
+    binds = {
+        "METRICS_PORT": settings.management_bind,
+        "PEER_ADDRESS": settings.PEER_ADDRESS,
+    }
+    for name, bind in binds.items():
+        if bind is None:
+            continue
+        try:
+            listen_tcp(bind, setting=name, shared=False, backlog=1).close()
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:  # the workers say all else
+                logger.warning(
+                    "another server listens here as well: either answers, so stop it or"
+                    " name another port",
+                    event="port_shared",
+                    setting=name,
+                    address=f"{bind[0]}:{bind[1]}",
+                )
 
 
 def _check_config(words: Sequence[str]) -> int:
