@@ -227,7 +227,8 @@ RECORDS: Final = (
     ),
     LogRecordType(
         "log_records_dropped",
-        "the log was not read for a time, and so many records were lost",
+        "the log was not read for a time, or its disk was full, and so many records"
+        " were lost",
         {"count": int},
     ),
 )

@@ -337,6 +337,7 @@ def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
         received += source.read(1 << 20) or b""
     lines = [json.loads(line) for line in received.decode().splitlines() if line]
     assert lines[-2]["event"] == "log_records_dropped"
+    assert "was not read, or its disk is full" in lines[-2]["message"]
     assert lines[-2]["count"] == dropped
     assert lines[-1]["message"] == "after"
     assert [line["number"] for line in lines[:-2]] == list(range(2_000 - dropped))
