@@ -120,6 +120,11 @@ RECORDS: Final = (
         "management_listening", "at start: where METRICS_PORT is", {"address": str}
     ),
     LogRecordType(
+        "port_shared",
+        "at start of several workers: another server has the port of this setting, too",
+        {"setting": str, "address": str},
+    ),
+    LogRecordType(
         "descriptors_scarce",
         "at start: `MAX_CONNECTIONS` and `MAX_CONCURRENT_STREAMS` need more descriptors"
         " than are allowed",
@@ -222,7 +227,8 @@ RECORDS: Final = (
     ),
     LogRecordType(
         "log_records_dropped",
-        "the log was not read for a time, and so many records were lost",
+        "the log was not read for a time, or its disk was full, and so many records"
+        " were lost",
         {"count": int},
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -159,7 +160,28 @@ def test_a_port_that_is_none_is_refused(
         assert "expected" in capsys.readouterr().err.splitlines()[-1]
     assert main(["pstree", "http://127.0.0.1:99999"]) == 1
     assert "expected a port of 1 to 65535" in capsys.readouterr().err
-    for url in ("http://127.0.0.1:99999/v1", "http://h:0", "https://", "http://[::1"):
+    for url in (
+        *("http://127.0.0.1:99999/v1", "http://h:0", "https://", "http://[::1"),
+        *("https://h/v1?a=b", "https://h/v1#a", "https://u:p@h/v1", "https://h/v 1"),
+    ):
         monkeypatch.setenv("OPENROUTER_BASE_URL", url)
         assert main(["check-config"]) == 2
         assert "OPENROUTER_BASE_URL: expected a URL" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_command_line_is_imported_shows_no_traceback() -> None:
+    """The process ends by the signal, whatever it was about to import."""
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'trio_ai_stream.cli':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "runpy.run_module('trio_ai_stream', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

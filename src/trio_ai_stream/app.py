@@ -6,7 +6,6 @@ hardened server.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 
 from trio_ai_stream.admission.admission_factory import MissingExtraError
@@ -14,7 +13,8 @@ from trio_ai_stream.app_factory import create_app, reload_settings, server_limit
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.server.serving import install
 from trio_ai_stream.server.signals import remember_early
-from trio_ai_stream.settings import SettingsError, load_settings
+from trio_ai_stream.server.supervisor import refuse_to_start
+from trio_ai_stream.settings import SettingsError, first_settings
 from trio_ai_stream.telemetry.garbage import settle_collector
 from trio_ai_stream.telemetry.logs import configure_logging
 
@@ -22,12 +22,11 @@ from trio_ai_stream.telemetry.logs import configure_logging
 def _from_environment() -> Application:
     remember_early()
     try:
-        settings = load_settings()
+        settings = first_settings()
         configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
         application = create_app(settings)
     except (SettingsError, MissingExtraError) as exc:
-        sys.stderr.write(f"{exc}\n")
-        sys.exit(2)
+        refuse_to_start(str(exc), 2)
     install(
         server_limits(settings),
         application.services.registry,

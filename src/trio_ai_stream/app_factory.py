@@ -43,7 +43,7 @@ from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
 from trio_ai_stream.telemetry.sampling import run_sampling
 from trio_ai_stream.telemetry.traces import close_tracer, open_tracer
-from trio_ai_stream.upstream.factory import open_upstream
+from trio_ai_stream.upstream.factory import Egress, egress_of, open_upstream
 from trio_ai_stream.upstream.peer_link import PeerLink
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
@@ -53,9 +53,15 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     """Make the application of a process; its services start with the lifespan.
 
     `connect` stands for the network to upstream, if it is given: the sweep's is memory.
+
+    :raises SettingsError: what the environment says besides them, of the way to
+        upstream or of traces, cannot be used.
+    :raises MissingExtraError: a setting needs an extra that is not installed.
+    :raises PermissionError: as `join_run_directory`.
     """
     for secret in settings.secrets:
         register_secret(secret)
+    egress = egress_of(settings) if connect is None else Egress()
     run_directory = join_run_directory()
     run_folder = None if run_directory is None else run_directory.path
     metrics = Metrics(
@@ -101,7 +107,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
 
             await nursery.start(trace_process, settings.TRACE_FILE)
         await nursery.start(admission.run)
-        await start_services(services, connect, nursery)
+        await start_services(services, egress, connect, nursery)
         assert services.upstream is not None
         await nursery.start(
             services.billing.run, services.upstream.get, lambda: services.registry
@@ -203,7 +209,7 @@ def reload_settings(application: Application) -> Limits:
     :raises SettingsError: nothing has changed.
     """
     services = application.services
-    settings, changed, fixed = reloaded(services.settings, load_settings())
+    settings, changed, fixed = reloaded(services.settings, load_settings(again=True))
     for secret in settings.secrets:
         register_secret(secret)
     services.settings = settings
@@ -251,7 +257,7 @@ def server_limits(settings: Settings) -> Limits:
 
 
 async def start_services(
-    services: Services, connect: Connect | None, nursery: trio.Nursery
+    services: Services, egress: Egress, connect: Connect | None, nursery: trio.Nursery
 ) -> None:
     """Start what lives as long as the worker: upstream, simulator."""
     settings = services.settings
@@ -275,6 +281,7 @@ async def start_services(
         settings,
         nursery,
         base_url=base_url,
+        egress=egress,
         connect=connect,
         on_status=services.metrics.upstream_answered,
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from trio_ai_stream.server.signals import remember_early
 
 if TYPE_CHECKING:
-    from trio_ai_stream.settings import Settings
+    from trio_ai_stream.settings import Handover, Settings
 
 # What writing to stdout fails with that is nobody's bug: nobody reads, the disk is
 # full, the terminal is gone.
@@ -176,23 +176,22 @@ def _say_where_the_page_is(settings: Settings) -> None:
 
 def _serve(words: Sequence[str]) -> int:
     _read_flags(words)
-    from trio_ai_stream.settings import load_settings, refuse_exposure
+    from trio_ai_stream.settings import first_settings, refuse_exposure
 
-    settings = load_settings()
+    settings = first_settings()
     refuse_exposure(settings)
     from trio_ai_stream.server.launch import LISTEN_VARIABLE
     from trio_ai_stream.server.sockets import ActivationError
+    from trio_ai_stream.server.supervisor import refuse_to_start
 
     if LISTEN_VARIABLE not in os.environ:  # a worker: its parent has said it
         _say_where_the_page_is(settings)
     try:
         return serve_under(settings)
     except ActivationError as exc:
-        print(exc, file=sys.stderr)
-        return 2
+        refuse_to_start(str(exc), 2)
     except OSError as exc:  # before there was anything to serve
-        print(f"cannot start: {exc}", file=sys.stderr)
-        return 1
+        refuse_to_start(f"cannot start: {exc}", 1)
 
 
 def serve_under(settings: Settings, **program: Any) -> int:
@@ -224,13 +223,48 @@ def serve_under(settings: Settings, **program: Any) -> int:
     )
 
 
-def _begin_to_supervise(settings: Settings) -> None:
-    """Do for a parent of workers what importing the application does for a worker."""
+def _begin_to_supervise(settings: Settings) -> Handover:
+    """Do for a parent of workers what importing the application does for a worker.
+
+    Return the settings for the workers.
+    """
+    from trio_ai_stream.settings import Handover
     from trio_ai_stream.telemetry.garbage import settle_collector
     from trio_ai_stream.telemetry.logs import configure_logging
 
     configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
     settle_collector()
+    _warn_of_shared_ports(settings)
+    return Handover(settings)
+
+
+def _warn_of_shared_ports(settings: Settings) -> None:
+    """Say if another server has the ports that only our own workers should share.
+
+    The system lets it in, because each worker listens for itself.
+    """
+    from loguru import logger
+
+    from trio_ai_stream.server.side_listener import listen_tcp
+
+    binds = {
+        "METRICS_PORT": settings.management_bind,
+        "PEER_ADDRESS": settings.PEER_ADDRESS,
+    }
+    for name, bind in binds.items():
+        if bind is None:
+            continue
+        try:
+            listen_tcp(bind, setting=name, shared=False, backlog=1).close()
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:  # the workers say all else
+                logger.warning(
+                    "another server listens here as well: either answers, so stop it or"
+                    " name another port",
+                    event="port_shared",
+                    setting=name,
+                    address=f"{bind[0]}:{bind[1]}",
+                )
 
 
 def _check_config(words: Sequence[str]) -> int:
@@ -241,9 +275,11 @@ def _check_config(words: Sequence[str]) -> int:
         load_settings,
         refuse_exposure,
     )
+    from trio_ai_stream.upstream.factory import egress_of
 
     settings = load_settings()
     refuse_exposure(settings)
+    egress_of(settings)
     for name, value in describe(settings).items():
         print(f"{name}={value}")
     print(f"# upstream: {settings.upstream_kind}")

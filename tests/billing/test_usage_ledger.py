@@ -251,6 +251,44 @@ async def test_a_lost_disk_costs_no_stream_and_is_said_once(tmp_path: Path) -> N
     assert lost(metrics.render()[1].decode()) >= 2
 
 
+def move(folder: Path, to: Path | None) -> None:
+    """Move all files of a ledger, or remove them."""
+    for file in folder.glob("ledger.db*"):
+        if to is None:
+            file.unlink()
+        else:
+            file.rename(to / file.name)
+
+
+@pytest.mark.parametrize("back", [True, False])
+async def test_a_ledger_that_is_taken_away_costs_no_row(
+    tmp_path: Path, back: bool
+) -> None:
+    """It is said; rows wait for the file, or for the next start, which makes one."""
+    path, aside = tmp_path / "ledger.db", tmp_path / "aside"
+    subject = ledger(path)
+    with logged() as records, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(subject.run, lambda _: None)
+            subject.put(row())
+            assert await subject.flush()
+            aside.mkdir()
+            move(tmp_path, aside if back else None)
+            for _ in range(3):
+                subject.put(row())
+            assert not await subject.flush()
+            assert not held(path)
+            if back:
+                move(aside, tmp_path)
+                assert await subject.flush()
+            nursery.cancel_scope.cancel(reason="test")
+    said = [one["event"] for one in records if "ledger" in str(one["event"])]
+    assert said == ["ledger_failed", *["ledger_back"] * back]
+    assert "removed or replaced while it was in use" in records[0]["cause"]
+    await write(ledger(path))
+    assert total(path)["streams"] == (4 if back else 3)
+
+
 async def test_a_newer_servers_ledger_is_refused_to_the_end(tmp_path: Path) -> None:
     """It says so once, and does not call the ledger well when it is shut down."""
     path = tmp_path / "ledger.db"

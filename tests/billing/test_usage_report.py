@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -182,6 +183,29 @@ def test_usage_reads_a_ledger_that_is_written_and_survives_a_damaged_one(
     assert "malformed" in capsys.readouterr().err
 
 
+def test_usage_reads_a_ledger_that_it_may_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy on a read-only disk, or another user's: SQLite would make files there."""
+    path = tmp_path / "ledger.db"
+    with closing(UsageDatabase(path)) as ledger:
+        ledger.put(msgspec.json.encode(row()) + b"\n")
+    modes: list[str] = []
+    real = sqlite3.connect
+
+    def connect(address: str, **options: Any) -> Any:
+        modes.append(address.partition("?mode=")[2])
+        return real(address, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may do all
+    assert usage_report.main(["--file", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[1] == "1"
+    path.with_name("ledger.db-wal").touch()  # somebody writes, and has made them
+    assert usage_report.main(["--file", str(path)]) == 0
+    assert modes == ["ro&immutable=1", "rw"]
+
+
 def test_usage_without_a_ledger_says_how_to_name_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,5 +214,7 @@ def test_usage_without_a_ledger_says_how_to_name_one(
     monkeypatch.delenv("LEDGER_FILE", raising=False)
     assert usage_report.main([]) == 2
     assert "expected a ledger, got none; name it with --file" in capsys.readouterr().err
+    assert usage_report.main(["--file", "x" * 300]) == 2
+    assert "expected a ledger, got File name too long at xxx" in capsys.readouterr().err
     assert usage_report.main(["--by", "colour"]) == 2
     assert "by: expected key, user" in capsys.readouterr().err

@@ -106,6 +106,10 @@ async def test_neither_key_nor_prompt_nor_content_is_in_any_record() -> None:
         assert hidden not in log
 
 
+REAL = {"UPSTREAM": "openrouter", "OPENROUTER_API_KEY": "a-key"}
+SOCKS = {"HTTPS_PROXY": "socks5://proxy.test:1080", "NO_PROXY": "", **REAL}
+
+
 async def test_bad_settings_are_named_at_once() -> None:
     """Either launch refuses bad settings before it listens."""
     environment = {**os.environ, "RATE_LIMIT": "fast", "PORT": "x", "LOG_LEVEL": "?"}
@@ -149,6 +153,19 @@ async def test_bad_settings_are_named_at_once() -> None:
             1,
             "expected a path of 107 bytes at most, got {long}/trio-ai-stream-",
         ),
+        (
+            ["serve"],
+            {"WORKERS": "2", **SOCKS},
+            2,
+            "HTTPS_PROXY: expected a proxy's URL",
+        ),
+        (
+            ["serve"],
+            {"SSL_CERT_FILE": "none.pem", **REAL},
+            2,
+            "SSL_CERT_FILE: expected",
+        ),
+        (["check-config"], SOCKS, 2, "HTTPS_PROXY: expected a proxy"),
         (["check-config"], {"TLS_CERT_FILE": "none.pem"}, 2, "TLS_CERT_FILE: expected"),
         (["check-config"], {"HOST": "0.0.0.0"}, 2, "HOST: expected 127.0.0.1"),
         (["check-config"], {"RATE_LIMIT": "x"}, 2, "at most 1000000, got 'x'"),
@@ -161,6 +178,9 @@ async def test_bad_settings_are_named_at_once() -> None:
         "of-workers",
         "run-directory",
         "long-path",
+        "no-proxy-of-workers",
+        "nobody-to-trust",
+        "no-proxy",
         "no-certificate",
         "exposed",
         "not-a-number",

@@ -138,3 +138,18 @@ async def test_a_rejected_key_is_not_silent() -> None:
                 "upstream_key_rejected"
             ) == 1
             assert await running.stop() == 0
+
+
+async def test_a_port_that_another_server_has_is_said() -> None:
+    """The system lets several workers share it, and so another server's workers."""
+    shared = {"METRICS_PORT": str(free_port()), "WORKERS": "2"}
+    with trio.fail_after(90):
+        async with server(SERVE, **shared) as first:
+            await first.listening(2)
+            async with server(SERVE, **shared) as second:
+                await second.logged("port_shared")
+                assert await second.stop() == 0
+            assert await first.stop() == 0
+    (said,) = [r for r in second.records if r["event"] == "port_shared"]
+    assert said["setting"] == "METRICS_PORT"
+    assert not [r for r in first.records if r["event"] == "port_shared"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.process import HYPERCORN, ROOT, SERVE, server
+from tests.support.process import HYPERCORN, ROOT, SERVE, children, server
 from tests.support.server.client import Client, status_of
 from trio_ai_stream.server import certificate
 from trio_ai_stream.settings import SETTINGS
@@ -122,6 +123,41 @@ async def test_limits_of_named_keys_are_read_again(tmp_path: Path) -> None:
             assert await running.stop() == 0
 
 
+async def test_a_worker_in_anothers_place_has_the_settings_in_force(
+    tmp_path: Path,
+) -> None:
+    """Those of the start or of the last reload, not what `.env` has become since."""
+    first, second = "first-key-0123456789", "second-key-0123456789"
+    _write(tmp_path, first, RATE_LIMIT="100")
+    with trio.fail_after(90):
+        async with server(_in_folder(tmp_path, SERVE), WORKERS="2") as running:
+            await running.listening(2)
+
+            async def replace_both(listening: int) -> None:
+                for pid in children(running.process.pid):
+                    os.kill(pid, signal.SIGKILL)
+                await running.listening(listening)
+
+            _write(tmp_path, "other-key-0123456789", RATE_LIMIT="many")
+            await replace_both(4)
+            assert b"q=100" in (await _status(running.port, first))[1]
+            _write(tmp_path, second, RATE_LIMIT="50", HEARTBEAT_SECS="7")
+            running.process.send_signal(signal.SIGHUP)
+            await running.logged("restart_needed", 2)
+            (tmp_path / "keys").unlink()
+            await replace_both(6)
+            assert b"q=50" in (await _status(running.port, second))[1]
+            assert (await _status(running.port, first))[0] == 401
+            # The new ones know as well what has changed and waits for a restart.
+            _write(tmp_path, second, RATE_LIMIT="50", HEARTBEAT_SECS="7")
+            running.process.send_signal(signal.SIGHUP)
+            await running.logged("restart_needed", 4)
+            said = [r for r in running.records if r["event"] == "restart_needed"]
+            assert [r["settings"] for r in said] == [["HEARTBEAT_SECS"]] * 4
+            assert await running.stop() == 0
+    assert not any(line.startswith("bad settings") for line in running.lines)
+
+
 def test_what_is_read_again_is_documented() -> None:
     """The operator's table and the code name the same settings."""
     text = (ROOT / "docs" / "operations.md").read_text()
@@ -164,6 +200,7 @@ async def test_a_certificate_is_read_again(tmp_path: Path) -> None:
             put("old", pair[0])
             running.process.send_signal(signal.SIGHUP)
             await running.logged("reload_failed")
+            await running.logged("reloaded", 2)  # it does not hold up the settings
             assert await _certificate(running.port) == after
             await open_one.send_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert (await open_one.receive_some()).startswith(b"HTTP/1.1 200")

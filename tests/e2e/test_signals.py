@@ -54,6 +54,30 @@ def test_a_burst_of_signals_is_one_drain(command: list[str], pause_s: float) -> 
         assert process.wait(timeout=30) == 0
 
 
+EARLY = """
+import os, runpy, signal, sys
+class Early:
+    def find_spec(self, name, path=None, target=None):
+        if name == "hypercorn" and os.getpid() == starter:
+            os.kill(starter, signal.SIGHUP)
+starter = os.getpid()
+sys.meta_path.insert(0, Early())
+sys.argv[1:] = ["serve"]
+runpy.run_module("trio_ai_stream", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_while_it_starts_does_not_end_it(workers: str) -> None:
+    """It is done once the server listens; workers that begin later need none."""
+    with _running([sys.executable, "-c", EARLY], WORKERS=workers) as process:
+        assert process.stderr is not None
+        while workers == "1" and b'"reloaded"' not in process.stderr.readline():
+            assert process.poll() is None
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
 def test_a_burst_does_not_stop_hypercorns_own_parent(tmp_path: Path) -> None:
     """With `workers` of 1 its handler can block itself; the worker lets it go on."""
     for attempt in range(3):

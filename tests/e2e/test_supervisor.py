@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -104,6 +105,18 @@ async def test_a_replacement_is_a_metric() -> None:
                     await curl("--max-time", "3", url, check=False)
                 ):
                     pass
+            assert await running.stop() == 0
+
+
+async def test_workers_are_told_where_they_share_files() -> None:
+    """All the same place, also those that start when it has become full."""
+    with trio.fail_after(60):
+        async with server(SERVE, WORKERS="2") as running:
+            await running.listening(2)
+            told = f"TRIO_AI_STREAM_SHARED_FILES={tempfile.gettempdir()}".encode()
+            for pid in children(running.process.pid):
+                environ = await trio.Path(f"/proc/{pid}/environ").read_bytes()
+                assert told in environ.split(b"\0")
             assert await running.stop() == 0
 
 

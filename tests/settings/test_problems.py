@@ -17,6 +17,7 @@ from trio_ai_stream.settings import (
     load_settings,
 )
 from trio_ai_stream.settings.cross_field import RULES
+from trio_ai_stream.settings.loading import reloaded
 from trio_ai_stream.settings.values import Secret
 
 
@@ -317,6 +318,15 @@ def test_what_an_env_file_may_hold(tmp_path: Path) -> None:
     assert foreign_names(tmp_path / "none") == []
 
 
+def test_an_env_file_that_cannot_be_looked_at_is_a_problem(tmp_path: Path) -> None:
+    """As where another user's home is the folder; what the system says is shown."""
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, path)
+    expected = f"{path}: expected a file that can be read: File name too long"
+    assert caught.value.problems == [expected]
+
+
 @pytest.mark.parametrize("command", ["check-config", "serve", "hypercorn"])
 def test_a_bad_env_file_ends_the_start(command: str, tmp_path: Path) -> None:
     """The words, and exit status 2 from our own commands."""
@@ -357,3 +367,29 @@ def test_no_text_is_worse_than_a_wrong_value(name: str) -> None:
             found = exc.problems
         assert all("expected" in one for one in found)
         assert not found or ruled or any(one.startswith(f"{name}:") for one in found)
+
+
+def test_files_that_are_opened_once_hold_up_no_reload(
+    pairs: list[tuple[Path, Path]], tmp_path: Path
+) -> None:
+    """A key is revoked, whatever has become of the certificate or the ledger's disk."""
+    certificate, folder = tmp_path / "now.pem", tmp_path / "ledger"
+    certificate.write_bytes(pairs[0][0].read_bytes())
+    folder.mkdir()
+    environ = {
+        "TLS_CERT_FILE": str(certificate),
+        "TLS_KEY_FILE": str(pairs[0][1]),
+        "LEDGER_FILE": str(folder / "usage.db"),
+        "API_KEYS": "the-first-key",
+    }
+    old = load_settings(environ, None)
+    environ["API_KEYS"] = "the-second-key"
+    certificate.write_text("half writ")
+    folder.rmdir()
+    assert len(problems(**environ)) == 2
+    certificate.unlink()
+    now, changed, fixed = reloaded(old, load_settings(environ, None, again=True))
+    assert (now.api_keys, changed, fixed) == (("the-second-key",), {"API_KEYS"}, set())
+    environ["LEDGER_FILE"] = "other.db"
+    _, _, fixed = reloaded(old, load_settings(environ, None, again=True))
+    assert fixed == {"LEDGER_FILE"}

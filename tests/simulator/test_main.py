@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -61,3 +62,20 @@ def test_a_bad_model_is_said() -> None:
     )
     assert done.returncode == 2
     assert "simulator/nope" in done.stderr
+
+
+def test_what_tls_cannot_use_is_said(tmp_path: Path) -> None:
+    """A port for TLS without a certificate, and a file that is none."""
+    none, bad = tmp_path / "none.pem", tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    for options, said in (
+        (["--tls-port", "0"], "--tls-port: expected together with --certificate"),
+        (["--certificate", str(none)], f"got {none}: No such file or directory"),
+        (["--certificate", str(bad)], f"got {bad}: no such pair"),
+    ):
+        done = subprocess.run(
+            [*COMMAND, *options], capture_output=True, text=True, timeout=20
+        )
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
+from trio_ai_stream.telemetry import log_rendering
 from trio_ai_stream.telemetry.log_rendering import (
     MASK,
     forget_secrets,
@@ -204,10 +205,14 @@ def test_a_long_traceback_is_cut_in_the_middle() -> None:
     assert "characters left out" in str(record["exception"])
 
 
-@given(secret=st.text(min_size=6, max_size=40))
-def test_a_registered_secret_is_in_no_spelling_of_a_record(secret: str) -> None:
+@given(secret=st.text(min_size=6, max_size=40), others=st.sampled_from([0, 100]))
+def test_a_registered_secret_is_in_no_spelling_of_a_record(
+    secret: str, others: int
+) -> None:
     """Raw, JSON-escaped, repr'd and traced: a registered secret is replaced in all."""
     forget_secrets()
+    for number in range(others):
+        register_secret(f"\ue000another secret {number}")
     register_secret(secret)
     for fmt in ("json", "text"):
         stream = io.StringIO()
@@ -217,6 +222,35 @@ def test_a_registered_secret_is_in_no_spelling_of_a_record(secret: str) -> None:
         logger.opt(exception=ValueError(secret)).error("our bug")
         assert stream.getvalue().count(MASK) >= 2
     assert secret not in redact(f"{secret} and {secret!r}")
+
+
+@pytest.mark.parametrize("others", [0, 1000])
+def test_secrets_are_masked_whole_and_each_by_itself(
+    others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, what finds them is worked out once."""
+    forget_secrets()
+    makers: list[int] = []
+    for name in ("_by_pattern", "_by_beginnings"):
+        real = getattr(log_rendering, name)
+
+        def count(spellings: list[str], real: Any = real) -> Any:
+            makers.append(len(spellings))
+            return real(spellings)
+
+        monkeypatch.setattr(log_rendering, name, count)
+    for secret in ("secret-a", "secret-a-and-more", "a-and-more-b"):
+        register_secret(secret)
+    for number in range(others):
+        register_secret(f"key-{number:06}-of-a-client")
+    text = "secret-a-and-more-b secret-asecret-a secret-b key-000003-of-a-clien"
+    masked = f"{MASK}-b {MASK}{MASK} secret-b key-000003-of-a-clien"
+    assert redact(text) == masked
+    assert redact("key-000007-of-a-client") == (
+        MASK if others else "key-000007-of-a-client"
+    )
+    assert makers == [3 + others]
+    forget_secrets()
 
 
 def test_short_values_are_not_redacted() -> None:
@@ -303,6 +337,7 @@ def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
         received += source.read(1 << 20) or b""
     lines = [json.loads(line) for line in received.decode().splitlines() if line]
     assert lines[-2]["event"] == "log_records_dropped"
+    assert "was not read, or its disk is full" in lines[-2]["message"]
     assert lines[-2]["count"] == dropped
     assert lines[-1]["message"] == "after"
     assert [line["number"] for line in lines[:-2]] == list(range(2_000 - dropped))

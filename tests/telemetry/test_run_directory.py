@@ -56,6 +56,20 @@ def test_workers_of_our_own_launch_are_known_by_their_environment(
     joined.close()
 
 
+def test_workers_share_files_where_their_parent_found_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later worker would find another place if that one has become full."""
+    assert run_directory.BASE_VARIABLE == launch.SHARED_FILES_VARIABLE
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
+    monkeypatch.setenv(launch.LISTEN_VARIABLE, "3")
+    monkeypatch.setenv(launch.SHARED_FILES_VARIABLE, str(tmp_path))
+    joined = join_run_directory()
+    assert joined is not None
+    assert joined.path.parent == tmp_path
+    joined.close()
+
+
 def test_a_dead_servers_directory_is_removed_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from urllib.parse import unquote
+
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -10,6 +13,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.support.otlp import otlp_receiver
 from tests.support.records import ended
+from trio_ai_stream.settings import SettingsError
+from trio_ai_stream.telemetry.log_rendering import forget_secrets, redact
+from trio_ai_stream.telemetry.logs import configure_logging
 from trio_ai_stream.telemetry.otel import NO_ERROR, SCHEMA_URL, SpanTracer
 from trio_ai_stream.telemetry.traces import open_tracer
 from trio_ai_stream.wire.record import Basis, Bill, Outcome, Record
@@ -132,3 +138,37 @@ def test_spans_reach_the_configured_collector(
     assert (span.trace, span.parent) == (PARENT[3:35], PARENT[36:52])
     assert not span.failed
     assert receiver.headers[0]["x-team"] == "a"
+
+
+COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+
+
+def test_what_the_sdk_refuses_is_a_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words are said, and the start ends as with every bad setting."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")  # less than a batch
+    with pytest.raises(SettingsError, match="equal to max_queue_size"):
+        open_tracer(COLLECTOR, provider="simulator", version="1")
+
+
+@pytest.mark.parametrize(
+    "headers", ["authorization=Bearer%20sk-collector", "authorization: sk-collector"]
+)
+def test_headers_for_the_collector_are_secret(
+    monkeypatch: pytest.MonkeyPatch, headers: str
+) -> None:
+    """The SDK logs one that it cannot read, with the password that stands there."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
+    environ = {**COLLECTOR, "OTEL_EXPORTER_OTLP_HEADERS": f"x-team=a, {headers}"}
+    out = io.StringIO()
+    configure_logging(stream=out)
+    try:
+        tracer = open_tracer(environ, provider="simulator", version="1")
+        assert tracer is not None
+        tracer.close()
+        assert ("Header format invalid" in out.getvalue()) == (":" in headers)
+        assert "sk-collector" not in out.getvalue()
+        for said in headers, unquote(headers):
+            assert "sk-collector" not in redact(f"got {said}")
+    finally:
+        forget_secrets()
+        configure_logging()

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,10 +16,11 @@ import trustme
 
 from tests.upstream.transport.servers import OK, forever, serving
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
+from trio_ai_stream.settings import SettingsError, load_settings
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.upstream.factory import proxy_for
+from trio_ai_stream.upstream.factory import egress_of, proxy_for
 from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.transport import Origin, Proxy, UpstreamTransport
 from trio_ai_stream.wire.events import Done, Item
@@ -235,9 +237,42 @@ def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
     assert proxy_for("https://up.example/api") is None
     assert proxy_for("https://elsewhere.test/api") == proxy
     monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@tls")
-    with pytest.raises(ValueError, match="expected a URL with http://") as caught:
+    with pytest.raises(ValueError, match="HTTPS_PROXY: expected a proxy") as caught:
         proxy_for("https://elsewhere.test/api")
     assert "secret" not in str(caught.value)
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@tls:65536")
-    with pytest.raises(ValueError, match="environment's proxy: expected a port of 1"):
+    with pytest.raises(ValueError, match="HTTPS_PROXY: expected a proxy's port of 1"):
         proxy_for("https://elsewhere.test/api")
+
+
+def test_the_simulator_is_reached_without_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is in this process, and no proxy could reach it."""
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    url = {"OPENROUTER_BASE_URL": "http://up.test/api", "OPENROUTER_API_KEY": "a-key"}
+    settings = load_settings({**url, "UPSTREAM": "simulator"}, None)
+    assert egress_of(settings).proxy is None
+    settings = load_settings(url, None)
+    assert egress_of(settings).proxy == Proxy(Origin(False, "proxy.test", 3128))
+
+
+def test_certificates_are_read_where_tls_is_spoken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And then what is wrong with the file that the environment names is said."""
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    file = tmp_path / "trusted.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    plain = {"OPENROUTER_BASE_URL": "http://up.test/api", "OPENROUTER_API_KEY": "a-key"}
+    assert egress_of(load_settings(plain, None)).tls.get_ca_certs() == []
+    settings = load_settings({"OPENROUTER_API_KEY": "a-key"}, None)
+    for why in ("No such file or directory", "no certificates"):
+        with pytest.raises(SettingsError, match=why) as caught:
+            egress_of(settings)
+        assert caught.value.problems[0].startswith("SSL_CERT_FILE: expected")
+        file.touch()

@@ -160,6 +160,24 @@ SUMS: Final = {
 }
 
 
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at a path from all others; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _at_rest(path: Path) -> bool:
+    """Whether nobody has it open, and we may not make the files that WAL needs.
+
+    As with a copy on a read-only disk, or the ledger of another user's server.
+    """
+    ours = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return not ours and not path.with_name(f"{path.name}-wal").exists()
+
+
 class UsageDatabase:
     """One connection; used by one thread at a time."""
 
@@ -169,6 +187,8 @@ class UsageDatabase:
         :raises sqlite3.Error: it cannot be opened, or is another program's.
         """
         mode = "rw" if only_read else "rwc"
+        if only_read and _at_rest(path):
+            mode = "ro&immutable=1"
         self._db = sqlite3.connect(
             f"file:{quote(os.fsencode(path))}?mode={mode}",
             uri=True,

@@ -30,7 +30,11 @@ import msgspec
 import trio
 from loguru import logger
 
-from trio_ai_stream.billing.usage_database import LedgerRow, UsageDatabase
+from trio_ai_stream.billing.usage_database import (
+    LedgerRow,
+    UsageDatabase,
+    file_at,
+)
 from trio_ai_stream.telemetry.metrics import Metrics
 
 SUFFIX: Final = ".journal"
@@ -52,6 +56,11 @@ class _JournalFile:
         )
         fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fresh.rename(path)
+
+    @property
+    def removed(self) -> bool:
+        """Whether somebody has removed it: the next start would not find it."""
+        return not os.fstat(self.file).st_nlink
 
     def append(self, line: bytes) -> None:
         written = os.write(self.file, line)
@@ -94,7 +103,7 @@ class Journal:
 
         :raises OSError: the disk is full, or so are all files.
         """
-        if self._files[-1].size > FILE_BYTES:
+        if self._files[-1].size > FILE_BYTES or self._files[-1].removed:
             if len(self._files) == FILES:
                 raise OSError(errno.EFBIG, "the journal is as long as it may be")
             self._files.append(self._open())
@@ -175,6 +184,7 @@ class UsageLedger:
         self._retention_s = retention_s
         self._journal: Journal | None = None
         self._database: UsageDatabase | None = None
+        self._file: tuple[int, int] | None = None  # what the path led to first
         self._broken = False  # whether it was said that rows cannot be written
         self._ended = False  # whoever uses the database from now on closes it
         self._news = trio.Event()
@@ -322,8 +332,22 @@ class UsageLedger:
             database.close()
 
     def _opened(self) -> UsageDatabase:
+        """Return the database, opened if it is not.
+
+        Once it was opened, no other file takes its place: SQLite's own files beside it
+        may be those of the old one, with which other workers still work.
+
+        :raises sqlite3.Error: it cannot be used; that of `_file` is not there.
+        """
+        if self._file is not None and file_at(self._path) != self._file:
+            self._close()  # what is written there nobody will find
+            raise sqlite3.OperationalError(
+                "the file was removed or replaced while it was in use: put it back, or"
+                " restart the server; rows wait in the journal"
+            )
         if self._database is None:
             self._database = UsageDatabase(self._path)
+            self._file = file_at(self._path)
         return self._database
 
     async def _tried(self, work: Callable[[], T]) -> T | None:

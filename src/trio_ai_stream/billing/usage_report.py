@@ -188,8 +188,12 @@ def main(argv: Sequence[str]) -> int:
         print(f"usage: {exc}", file=sys.stderr)
         return 2
     path = options.file or load_settings().LEDGER_FILE
-    if path is None or not path.is_file():
-        got = "none" if path is None else f"no file at {path}"
+    try:
+        there, why = path is not None and path.is_file(), "no file"
+    except OSError as exc:  # a folder that this user may not look into
+        there, why = False, str(exc.strerror)
+    if path is None or not there:
+        got = "none" if path is None else f"{why} at {path}"
         advice = "name it with --file, or set LEDGER_FILE as the server has it"
         print(f"usage: expected a ledger, got {got}; {advice}", file=sys.stderr)
         return 2

@@ -10,7 +10,12 @@ from typing import Final
 
 import httpx
 
-from trio_ai_stream.upstream.transport import TransportLimits, UpstreamTransport
+from trio_ai_stream.upstream.transport import (
+    TransportLimits,
+    TrustError,
+    UpstreamTransport,
+    client_tls,
+)
 
 URL_VARIABLE: Final = "TRIO_AI_STREAM_URL"
 # An argument can be read by everybody on the machine; the environment cannot.
@@ -49,11 +54,11 @@ def _key(text: str) -> str:
 
 def _certificates(path: str) -> ssl.SSLContext:
     """Return what makes TLS connections and trusts `path` too."""
-    context = httpx.create_ssl_context()
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
     try:
+        context = client_tls()
         context.load_verify_locations(Path(path))
+    except TrustError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
     except ssl.SSLError as exc:
         raise argparse.ArgumentTypeError(
             f"expected certificates in PEM in {path}"
@@ -82,7 +87,16 @@ def server_url(text: str) -> httpx.URL:
 def open_client(
     url: httpx.URL | str, key: str, tls: ssl.SSLContext | None
 ) -> httpx.AsyncClient:
-    """Return a client of one server; only connecting has a time limit."""
+    """Return a client of one server; only connecting has a time limit.
+
+    :raises SettingsError: SSL_CERT_FILE names no certificates.
+    """
+    try:
+        tls = tls or client_tls()
+    except TrustError as exc:
+        from trio_ai_stream.settings import SettingsError  # most starts need none
+
+        raise SettingsError([str(exc)]) from exc
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return httpx.AsyncClient(
         transport=UpstreamTransport(ssl_context=tls, limits=NO_CIRCUIT),

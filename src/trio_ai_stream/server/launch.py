@@ -11,11 +11,12 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 from hypercorn.config import Config, Sockets
@@ -42,6 +43,8 @@ APPLICATION: Final = "trio_ai_stream.app:app"
 COMMAND: Final = (sys.executable, "-m", "trio_ai_stream", "serve")
 # Descriptors that a worker inherits: the listening sockets, comma-separated.
 LISTEN_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_FDS"
+# Where workers may share files: looked for once, since a place may be full later.
+SHARED_FILES_VARIABLE: Final = "TRIO_AI_STREAM_SHARED_FILES"
 # Whether the service manager goes on listening on them when we do no more.
 SHARED_VARIABLE: Final = "TRIO_AI_STREAM_LISTEN_SHARED"
 
@@ -78,17 +81,36 @@ class Launch:
         return config
 
 
+class Inheritance(Protocol):
+    """What each worker starts with; it may change while the server runs."""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """What tells a worker of the descriptor."""
+
+    @property
+    def descriptor(self) -> int:
+        """Where it is; the number stays."""
+
+    def read_again(self) -> None:
+        """Do what SIGHUP asks for, for workers that start from now on.
+
+        :raises OSError: nothing has changed.
+        """
+
+
 def serve(
     launch: Launch,
     *,
     check_hosts: Callable[[Sequence[str]], None],
-    on_supervise: Callable[[], None],
+    on_supervise: Callable[[], Inheritance],
 ) -> int:
     """Serve until a signal, drain, and return the exit status; then only exit.
 
     :param check_hosts: gets the addresses of sockets that the service manager has
         handed over, and raises if they must not be served.
-    :param on_supervise: called in a parent of workers, to open its log.
+    :param on_supervise: called in a parent of workers, to open its log; returns what
+        the workers inherit.
     :raises SystemExit: the address cannot be bound, or the application's startup
         failed; the message says why.
     :raises OSError: the process cannot begin, for want of descriptors for one.
@@ -102,8 +124,7 @@ def serve(
         if LISTEN_VARIABLE in os.environ:
             trio.run(_serve_as_worker, _load(config), config, launch.hang_s)
         elif launch.workers > 1:
-            on_supervise()
-            return trio.run(_supervise, launch, config)
+            return trio.run(_supervise, launch, config, on_supervise())
         else:
             trio.run(_serve_alone, _load(config), config)
     except BaseExceptionGroup as group:
@@ -153,19 +174,25 @@ async def _serve_as_worker(app: AppWrapper, config: Config, hang_s: float) -> No
             nursery.cancel_scope.cancel(reason="the worker has ended")
 
 
-async def _supervise(launch: Launch, config: Config) -> int:
+async def _supervise(launch: Launch, config: Config, inheritance: Inheritance) -> int:
     """Serve with several processes: this program again, with the sockets handed on."""
     sockets = _bound(config)
     listeners = sockets.secure_sockets + sockets.insecure_sockets
     descriptors = [sock.fileno() for sock in listeners]
     notifier = Notifier()  # takes its variables from what the workers get
-    environ = {**os.environ, LISTEN_VARIABLE: ",".join(map(str, descriptors))}
+    environ = {
+        **os.environ,
+        **inheritance.environ,
+        LISTEN_VARIABLE: ",".join(map(str, descriptors)),
+        SHARED_FILES_VARIABLE: tempfile.gettempdir(),
+    }
     if config.bind[0].startswith("fd://"):
         environ[SHARED_VARIABLE] = "1"
     supervisor = Supervisor(
         launch.command,
         environ,
-        descriptors=descriptors,
+        descriptors=[*descriptors, inheritance.descriptor],
+        read_again=inheritance.read_again,
         patience_s=launch.drain_s + 2,
         hang_s=launch.hang_s,
         notifier=notifier,

@@ -25,14 +25,17 @@ _early: list[int] = []
 
 
 def remember_early() -> None:
-    """Keep what comes before `received` waits for it, if this is process 1.
+    """Keep what comes before `received` waits for it: SIGHUP, and all to process 1.
 
-    The kernel drops signals to process 1 that it has no handler for; any other process
+    Whoever has a server reload that was only started does not mean to end it. To
+    process 1 the kernel drops signals that it has no handler for; any other process
     they simply end, and nothing has begun yet: no KeyboardInterrupt shows a person with
     Ctrl-C the inside of an import. SIGUSR1 and SIGUSR2 end nothing, here and in the
     processes that this one starts.
     """
     _ignore_the_meaningless()
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _remember)
     if os.getpid() == 1:
         for signum in ENDING:
             signal.signal(signum, _remember)

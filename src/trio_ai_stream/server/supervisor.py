@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn
 
 import trio
 
@@ -107,12 +109,14 @@ class Supervisor:
         patience_s: float,
         hang_s: float,
         notifier: Notifier | None = None,
+        read_again: Callable[[], None] = lambda: None,
     ) -> None:
         """Take what starts a worker.
 
         :param descriptors: what each worker inherits, by number.
         :param patience_s: how long workers may take to drain before they are killed.
         :param hang_s: how long a worker's loop may be blocked before it is killed.
+        :param read_again: does what SIGHUP asks for, for workers that start later.
         """
         self._command = list(command)
         self._environ = dict(environ)
@@ -120,12 +124,14 @@ class Supervisor:
         self._patience_s = patience_s
         self._hang_s = hang_s
         self._notifier = notifier or Notifier({})
+        self._read_again = read_again
         self._workers: set[_Worker] = set()
         self._draining = trio.Event()
         self._given_up = False
         self._served = False
         self._reloading = False
         self._refusal = ""
+        self._refused_with = 0
 
     @property
     def pids(self) -> list[int]:
@@ -136,9 +142,8 @@ class Supervisor:
     async def run(self, workers: int) -> int:
         """Keep so many workers alive until a signal; return the exit code.
 
-        The code is 0 after a drain, 1 if the workers would not stay alive.
-
-        :raises SystemExit: a worker refuses to start, and none has ever served.
+        The code is 0 after a drain, 1 if the workers would not stay alive. If one
+        refuses to start, and none has ever served, it is said why; the code is its own.
         """
         with received() as signals:
             async with trio.open_nursery() as nursery:
@@ -150,7 +155,7 @@ class Supervisor:
                         slots.start_soon(self._fill_slot)
                 nursery.cancel_scope.cancel(reason="all workers have ended")
         if self._refusal:
-            raise SystemExit(self._refusal)
+            refuse_to_start(self._refusal, self._refused_with)
         return 1 if self._given_up else 0
 
     async def _fill_slot(self) -> None:
@@ -207,7 +212,7 @@ class Supervisor:
             with suppress(OSError):  # what it wrote last
                 self._heard(worker, ours.recv(65_536))
             if worker.refusal and not (self._served or self._draining.is_set()):
-                self._refusal = worker.refusal
+                self._refusal, self._refused_with = worker.refusal, code
                 self._order(DRAIN)
             if not self._draining.is_set():
                 text, why = "a worker ended with code %s%s; starting another", ""
@@ -261,8 +266,14 @@ class Supervisor:
         """Order the drain at the first signal, its end at the second."""
         async for signum in signals:
             if signum == signal.SIGHUP:
-                self._notifier.reloading()
-                self._reloading = True
+                if self._workers:  # else there is nothing to wait for
+                    self._notifier.reloading()
+                    self._reloading = True
+                try:
+                    self._read_again()
+                except OSError as exc:
+                    text = "workers that start later keep the old settings: %s"
+                    log.error(text, exc, extra={"event": "reload_failed"})  # noqa: TRY400
                 for worker in self._workers:
                     worker.reloads += 1
                 self._order(RELOAD)
@@ -322,6 +333,19 @@ def say_refused(link: socket.socket, why: str) -> None:
     """Tell the supervisor why this worker cannot serve, nor another in its place."""
     with suppress(OSError):
         link.send(REFUSED + why.encode() + REFUSED)
+
+
+def refuse_to_start(why: str, status: int) -> NoReturn:
+    """End this process before it serves, and say why.
+
+    A worker tells its supervisor, which says it once, where its log is.
+    """
+    if LINK_VARIABLE in os.environ:
+        with socket.socket(fileno=os.dup(int(os.environ[LINK_VARIABLE]))) as link:
+            say_refused(link, why)
+    else:
+        sys.stderr.write(f"{why}\n")
+    sys.exit(status)
 
 
 async def _until_hung(

@@ -16,7 +16,12 @@ from dotenv.parser import parse_stream
 
 from trio_ai_stream.settings.cross_field import broken_rules
 from trio_ai_stream.settings.model import SETTINGS, Settings
-from trio_ai_stream.settings.values import Secret
+from trio_ai_stream.settings.values import (
+    Reader,
+    Secret,
+    read_absolute_path,
+    read_path,
+)
 
 KEYS: Final = {
     *("ADMIN_KEYS", "ADMIN_KEYS_FILE", "API_KEYS", "API_KEYS_FILE", "KEYS_FILE"),
@@ -42,11 +47,19 @@ RELOADED: Final = KEYS | {
 """The settings that SIGHUP reads again; the others need a restart."""
 
 
+CERTIFICATE: Final = {"TLS_CERT_FILE", "TLS_KEY_FILE"}
+# Files that are opened where they are used, by what only reads their paths.
+_OPENED_ONCE: Final[dict[str, Reader]] = {
+    **dict.fromkeys(CERTIFICATE, read_path),
+    "LEDGER_FILE": read_absolute_path,
+}
+
+
 def reloaded(old: Settings, new: Settings) -> tuple[Settings, set[str], set[str]]:
     """Return the settings from now on, and the names of what changed in them.
 
-    The last are the names of those that changed and keep their old value until a
-    restart.
+    `new` was loaded again. The last are the names of those that changed and keep their
+    old value until a restart.
 
     :raises SettingsError: with those old values the new ones cannot be.
     """
@@ -57,7 +70,7 @@ def reloaded(old: Settings, new: Settings) -> tuple[Settings, set[str], set[str]
     changed -= fixed
     settings = replace(old, **{name: getattr(new, name) for name in changed})
     # The certificate is read by itself: what is wrong with it does not hold up keys.
-    if broken := broken_rules(settings, unknown={"TLS_CERT_FILE"}):
+    if broken := broken_rules(settings, unknown=CERTIFICATE):
         kept = f"a restart is needed for {', '.join(sorted(fixed))}"
         raise SettingsError([*broken, kept] if fixed else broken)
     return settings, changed, fixed
@@ -72,16 +85,21 @@ class SettingsError(ValueError):
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")
+    environ: Mapping[str, str] | None = None,
+    env_file: Path | None = Path(".env"),
+    *,
+    again: bool = False,
 ) -> Settings:
     """Read the settings; the environment wins over the file, empty means unset.
 
+    :param again: this is for a reload, which leaves the files of `_OPENED_ONCE` alone:
+        what has become of a certificate or a disk does not hold up keys.
     :raises SettingsError: naming every bad value at once.
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
     values: dict[str, str] = {}
-    if env_file is not None and env_file.is_file():
+    if env_file is not None:
         found, wrong = _read_env_file(env_file)
         problems += wrong
         for name, value in found.items():
@@ -93,7 +111,10 @@ def load_settings(
                     f" did you mean {near[0]}?"
                 )
     values.update({name: environ[name] for name in SETTINGS if name in environ})
-    settings, bad = _validate({k: v for k, v in values.items() if v.strip()})
+    settings, bad = _validate(
+        {k: v for k, v in values.items() if v.strip()},
+        _OPENED_ONCE if again else {},
+    )
     if settings is None or problems:
         raise SettingsError(problems + bad)
     return settings
@@ -105,13 +126,17 @@ def foreign_names(env_file: Path = Path(".env")) -> list[str]:
     Another program may read the file too, so they are no mistake; one that was a
     setting of another version is.
     """
-    found = _read_env_file(env_file)[0] if env_file.is_file() else {}
-    return [name for name in found if name not in SETTINGS]
+    return [name for name in _read_env_file(env_file)[0] if name not in SETTINGS]
 
 
 def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
-    """Return the file's values, and what is wrong with it; a line is never shown."""
+    """Return the file's values, and what is wrong with it; a line is never shown.
+
+    There need not be one.
+    """
     try:
+        if not path.is_file():
+            return {}, []
         data = path.read_bytes()
     except OSError as exc:
         return {}, [f"{path}: expected a file that can be read: {exc.strerror}"]
@@ -137,22 +162,25 @@ def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
     return dotenv_values(stream=io.StringIO("".join(right))), wrong
 
 
-def _validate(values: Mapping[str, str]) -> tuple[Settings | None, list[str]]:
+def _validate(
+    values: Mapping[str, str], unopened: Mapping[str, Reader]
+) -> tuple[Settings | None, list[str]]:
     """Return the settings, or what is wrong with them.
 
     Values that are wrong by themselves are taken out, and what several settings must be
-    together is looked at without them.
+    together is looked at without them. `unopened` has other readers.
     """
     read: dict[str, Any] = {}
     wrong: dict[str, str] = {}
     for name, setting in SETTINGS.items():
         if name in values:
             try:
-                read[name] = setting.read(values[name])
+                read[name] = unopened.get(name, setting.read)(values[name])
             except ValueError as exc:
                 wrong[name] = f"{name}: {exc}"
     settings = Settings(**read)
-    found = [*wrong.values(), *broken_rules(settings, unknown=wrong)]
+    unknown = wrong.keys() | (unopened.keys() & CERTIFICATE)
+    found = [*wrong.values(), *broken_rules(settings, unknown=unknown)]
     return (None if found else settings), found
 
 

@@ -164,7 +164,7 @@ def read_origins(text: str) -> tuple[str, ...]:
 
 
 def read_base_url(value: str) -> str:
-    """Read a URL by HTTP; a slash at the end is taken off."""
+    """Read a URL by HTTP to which paths are added; a slash at the end is taken off."""
     if not value.startswith(("https://", "http://")):
         raise ValueError("expected a URL that starts with https:// or http://")
     try:
@@ -175,6 +175,13 @@ def read_base_url(value: str) -> str:
     # Of a larger port the system takes the lower 16 bits: the key would go there.
     if parts is None or not parts.hostname or port == 0:
         raise ValueError("expected a URL with a host and, if any, a port of 1 to 65535")
+    # A path would become part of the query, and a login would not be sent at all.
+    unfit = set("?# ") & set(value) or not value.isprintable()
+    if unfit or parts.username is not None:
+        raise ValueError(
+            "expected a URL without user, query, fragment and spaces, got one with such"
+            " a part"
+        )
     return value.rstrip("/")
 
 
@@ -267,6 +274,11 @@ def read_path(value: str) -> Path:
     return Path(value)
 
 
+def read_absolute_path(value: str) -> Path:
+    """Read the path of a file, from the root."""
+    return read_path(value).absolute()
+
+
 def read_file(value: str) -> Path:
     """Read the path of a file that can be read; what is in it is not looked at."""
     path = read_path(value)
@@ -281,7 +293,7 @@ def read_file(value: str) -> Path:
 
 def read_ledger(value: str) -> Path:
     """Read the path of a file that can be made or written, and its journal beside."""
-    path = read_path(value).absolute()
+    path = read_absolute_path(value)
     try:
         fits = os.access(path.parent, os.W_OK | os.X_OK) and not path.is_dir()
         fits = fits and (not path.exists() or os.access(path, os.R_OK | os.W_OK))

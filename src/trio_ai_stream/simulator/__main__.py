@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         help="PEM with its key: listen over TLS as well, at --tls-port",
     )
     made.add_argument(
-        "--tls-port", type=_port, default=0, help="default: one that is free"
+        "--tls-port", type=_port, help="with --certificate; default: one that is free"
     )
     made.add_argument("--json", action="store_true", help="print the address as JSON")
     return made
@@ -78,7 +78,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the simulator until a signal comes; return the exit status."""
-    arguments = parser().parse_args(argv)
+    made = parser()
+    arguments = made.parse_args(argv)
+    if arguments.tls_port is not None and not arguments.certificate:
+        made.error("--tls-port: expected together with --certificate, got it alone")
     ledger = Ledger(size=arguments.records, recent_sends=arguments.recent_sends)
     try:
         simulator = Simulator(default_model=arguments.model, ledger=ledger)
@@ -86,7 +89,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"--model: {exc}\n")
         return 2
     gc.freeze()  # what is loaded now lives for ever: no collection need look at it
-    run = functools.partial(run_until_signal, simulator, arguments)
+    try:
+        tls = tls_context(arguments.certificate) if arguments.certificate else None
+    except OSError as exc:
+        why = "no such pair" if isinstance(exc, ssl.SSLError) else exc.strerror
+        sys.stderr.write(
+            "--certificate: expected a file with a certificate and its private key,"
+            f" both PEM, got {arguments.certificate}: {why}\n"
+        )
+        return 2
+    run = functools.partial(run_until_signal, simulator, arguments, tls)
     try:
         trio.run(run)
     except OSError as exc:
@@ -95,29 +107,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def tls_context(file: str) -> ssl.SSLContext:
+    """Return what speaks TLS with the certificate and the key in one PEM file.
+
+    :raises OSError: it holds no such pair, or cannot be read.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    # Without a password OpenSSL would ask the terminal for that of a locked key.
+    context.load_cert_chain(file, password="")
+    return context
+
+
 async def open_listeners(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, tls: ssl.SSLContext | None
 ) -> list[trio.abc.Listener[trio.abc.Stream]]:
-    """Listen, over TLS as well if there is a certificate; OSError if that fails."""
-    host, port, tls_port = arguments.host, arguments.port, arguments.tls_port
+    """Listen, over TLS as well if it can be spoken; OSError if that fails."""
+    host, port = arguments.host, arguments.port
     listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
     listeners += await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
-    if arguments.certificate:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(arguments.certificate)
+    if tls is not None:
         # Some clients close without close_notify, as HTTP allows.
         listeners += [
-            trio.SSLListener(listener, context, https_compatible=True)
+            trio.SSLListener(listener, tls, https_compatible=True)
             for listener in await trio.open_tcp_listeners(
-                tls_port, host=host, backlog=BACKLOG
+                arguments.tls_port or 0, host=host, backlog=BACKLOG
             )
         ]
     return listeners
 
 
-async def run_until_signal(simulator: Simulator, arguments: argparse.Namespace) -> None:
+async def run_until_signal(
+    simulator: Simulator, arguments: argparse.Namespace, tls: ssl.SSLContext | None
+) -> None:
     """Serve until SIGTERM or SIGINT; OSError if the address cannot be had."""
-    listeners = await open_listeners(arguments)
+    listeners = await open_listeners(arguments, tls)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             address: Address = await nursery.start(simulator.serve, listeners)

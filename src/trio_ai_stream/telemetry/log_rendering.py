@@ -17,8 +17,9 @@ import ipaddress
 import json
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -193,8 +194,63 @@ MASK = "[redacted]"
 MINIMUM_LENGTH = 6
 """Shorter values are not replaced: they would tear holes into ordinary words."""
 
-_spellings: set[str] = set()
-_pattern: re.Pattern[str] | None = None
+_MANY = 64
+"""With more spellings than this a text is searched for what they begin with: to try all
+of them at each place takes milliseconds for a thousand keys.
+"""
+_LONGEST_BEGINNING = 16
+
+
+class _Secrets:
+    """What is replaced; how it is found is worked out once for all that was added."""
+
+    def __init__(self) -> None:
+        self._spellings: set[str] = set()
+        self._replace: Callable[[str], str] | None = None
+
+    def add(self, spellings: set[str]) -> None:
+        if not spellings <= self._spellings:
+            self._spellings |= spellings
+            self._replace = None
+
+    def mask(self, text: str) -> str:
+        if self._replace is None:
+            # The longest first, so that a secret which contains another is masked
+            # whole.
+            ordered = sorted(self._spellings, key=len, reverse=True)
+            make = _by_beginnings if len(ordered) > _MANY else _by_pattern
+            self._replace = make(ordered)
+        return self._replace(text)
+
+
+def _by_pattern(spellings: Sequence[str]) -> Callable[[str], str]:
+    if not spellings:
+        return lambda text: text
+    return partial(re.compile("|".join(map(re.escape, spellings))).sub, MASK)
+
+
+def _by_beginnings(spellings: Sequence[str]) -> Callable[[str], str]:
+    width = min(len(spellings[-1]), _LONGEST_BEGINNING)
+    known: dict[str, list[str]] = {}
+    for one in spellings:
+        known.setdefault(one[:width], []).append(one)
+
+    def replace(text: str) -> str:
+        parts: list[str] = []
+        end = 0
+        for at in range(len(text) - width + 1):
+            if (beginning := text[at : at + width]) in known and at >= end:
+                for one in known[beginning]:
+                    if text.startswith(one, at):
+                        parts += text[end:at], MASK
+                        end = at + len(one)
+                        break
+        return "".join([*parts, text[end:]])
+
+    return replace
+
+
+_secrets = _Secrets()
 
 
 def register_secret(value: str) -> None:
@@ -202,10 +258,9 @@ def register_secret(value: str) -> None:
 
     Values under `MINIMUM_LENGTH` characters are ignored.
     """
-    global _pattern
     if len(value) < MINIMUM_LENGTH:
         return
-    _spellings.update(
+    _secrets.add(
         {
             value,
             escape(value),
@@ -215,21 +270,17 @@ def register_secret(value: str) -> None:
             quote(value, safe=""),
         }
     )
-    # The longest first, so that a secret which contains another is masked whole.
-    ordered = sorted(_spellings, key=len, reverse=True)
-    _pattern = re.compile("|".join(re.escape(spelling) for spelling in ordered))
 
 
 def forget_secrets() -> None:
     """Forget all registered secrets; for tests, which share a process."""
-    global _pattern
-    _spellings.clear()
-    _pattern = None
+    global _secrets
+    _secrets = _Secrets()
 
 
 def redact(text: str) -> str:
     """Return `text` with every registered secret replaced by `MASK`."""
-    return _pattern.sub(MASK, text) if _pattern is not None else text
+    return _secrets.mask(text)
 
 
 @functools.lru_cache(maxsize=1024)

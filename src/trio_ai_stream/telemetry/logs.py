@@ -208,13 +208,15 @@ def _notice_json(count: int) -> str:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return (
         f'{{"time": "{now}", "level": "WARNING", "message": "log records dropped:'
-        f' the log was not read", "event": "log_records_dropped",'
+        f' the log was not read, or its disk is full",'
+        f' "event": "log_records_dropped",'
         f' "request_id": null, "count": {count}}}\n'
     )
 
 
 def _notice_text(count: int) -> str:
-    return f"WARNING  {count} log records dropped: the log was not read\n"
+    why = "the log was not read, or its disk is full"
+    return f"WARNING  {count} log records dropped: {why}\n"
 
 
 # They log each request at INFO; our own record says more. Their warnings stay.

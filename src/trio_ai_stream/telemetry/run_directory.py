@@ -21,6 +21,8 @@ from pathlib import Path
 
 WORKER_VARIABLE = "TRIO_AI_STREAM_LISTEN_FDS"
 """What server/launch.py gives its workers; this room stands below that one."""
+BASE_VARIABLE = "TRIO_AI_STREAM_SHARED_FILES"
+"""The same: where the directory is, for a place that is full is no longer found."""
 
 _ALIVE = "alive"
 
@@ -66,7 +68,7 @@ def join_run_directory() -> RunDirectory | None:
     parent = _parent()
     if parent is None:
         return None
-    base = Path(tempfile.gettempdir())
+    base = Path(os.environ.get(BASE_VARIABLE) or tempfile.gettempdir())
     prefix = f"trio-ai-stream-{os.getuid()}-"
     ours = base / f"{prefix}{parent}"
     for other in base.glob(f"{prefix}*"):

@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Protocol
+from urllib.parse import unquote
 
 import trio
 from loguru import logger
 
+from trio_ai_stream.settings import SettingsError
+from trio_ai_stream.telemetry.log_rendering import register_secret
 from trio_ai_stream.wire.record import Record
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 
 
 class Tracer(Protocol):
@@ -39,6 +43,8 @@ def open_tracer(
 
     `provider` names the upstream (`openrouter`, `simulator`). The batches are sent by
     the exporter's own thread, which only exists where a collector is configured.
+
+    :raises SettingsError: the SDK refuses what else the environment says to it.
     """
     wanted = any(environ.get(name) for name in _ENDPOINTS)
     disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
@@ -50,9 +56,17 @@ def open_tracer(
             event="traces_unavailable",
         )
         return None
-    from trio_ai_stream.telemetry import otel
+    for name in _HEADERS:
+        # The SDK logs what it cannot read of them, and a password stands there.
+        for header in environ.get(name, "").split(","):
+            register_secret(header.strip())
+            register_secret(unquote(header.partition("=")[2]).strip())
+    try:
+        from trio_ai_stream.telemetry import otel
 
-    return otel.SpanTracer(otel.exporting_provider(version), provider)
+        return otel.SpanTracer(otel.exporting_provider(version), provider)
+    except ValueError as exc:
+        raise SettingsError([f"OTEL_*: the OpenTelemetry SDK says: {exc}"]) from exc
 
 
 async def close_tracer(tracer: Tracer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trio_ai_stream.upstream.transport.dial import Connect, DialReport, Origin, Proxy
 from trio_ai_stream.upstream.transport.pool import TransportStatistics
 from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
+from trio_ai_stream.upstream.transport.trust import TrustError, client_tls
 from trio_ai_stream.upstream.transport.upstream_transport import (
     ConnectionInfo,
     TransportBody,
@@ -22,5 +23,7 @@ __all__ = [
     "TransportLimits",
     "TransportResponse",
     "TransportStatistics",
+    "TrustError",
     "UpstreamTransport",
+    "client_tls",
 ]

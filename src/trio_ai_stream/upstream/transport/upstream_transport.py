@@ -57,6 +57,7 @@ from trio_ai_stream.upstream.transport.transport_errors import (
     reraise,
 )
 from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
+from trio_ai_stream.upstream.transport.trust import client_tls
 
 
 class _State(enum.Enum):
@@ -244,8 +245,9 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
     caller's to judge: `httpx.ConnectError` and `ConnectTimeout` mean that the server
     has read nothing, any other error that it may have.
 
-    Making one reads the trusted certificates (tens of ms, blocking): make it at
-    start-up and share it. With `proxy` every connection is a tunnel through it.
+    Making one without `ssl_context` reads the trusted certificates (tens of ms,
+    blocking; `TrustError`): make it at start-up and share it. With `proxy` every
+    connection is a tunnel through it.
     """
 
     def __init__(
@@ -258,9 +260,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._limits = limits or TransportLimits()
         if ssl_context is None and connect is None:
-            ssl_context = httpx.create_ssl_context()
-            ssl_context.options |= ssl.OP_NO_RENEGOTIATION
-            ssl_context.set_alpn_protocols(["http/1.1"])
+            ssl_context = client_tls()
         self._dialer = Dialer(
             self._limits, connect=connect, proxy=proxy, ssl_context=ssl_context
         )
