@@ -37,7 +37,7 @@ from trio_ai_stream.stream.registry import Generations, LiveStreams, Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.garbage import CollectorPolicy
-from trio_ai_stream.telemetry.log_rendering import register_secret
+from trio_ai_stream.telemetry.log_rendering import register_secrets
 from trio_ai_stream.telemetry.logs import log_stream
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
@@ -54,8 +54,7 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
 
     `connect` stands for the network to upstream, if it is given: the sweep's is memory.
     """
-    for secret in settings.secrets:
-        register_secret(secret)
+    register_secrets(settings.secrets)
     run_directory = join_run_directory()
     run_folder = None if run_directory is None else run_directory.path
     metrics = Metrics(
@@ -204,8 +203,7 @@ def reload_settings(application: Application) -> Limits:
     """
     services = application.services
     settings, changed, fixed = reloaded(services.settings, load_settings())
-    for secret in settings.secrets:
-        register_secret(secret)
+    register_secrets(settings.secrets)
     services.settings = settings
     services.keys = key_ring(settings)
     services.billing.spending.keys = settings.named_keys

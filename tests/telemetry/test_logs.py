@@ -22,7 +22,7 @@ from trio_ai_stream.telemetry.log_rendering import (
     MASK,
     forget_secrets,
     redact,
-    register_secret,
+    register_secrets,
     shown_client,
 )
 from trio_ai_stream.telemetry.logs import (
@@ -208,7 +208,7 @@ def test_a_long_traceback_is_cut_in_the_middle() -> None:
 def test_a_registered_secret_is_in_no_spelling_of_a_record(secret: str) -> None:
     """Raw, JSON-escaped, repr'd and traced: a registered secret is replaced in all."""
     forget_secrets()
-    register_secret(secret)
+    register_secrets([secret])
     for fmt in ("json", "text"):
         stream = io.StringIO()
         configure_logging("INFO", fmt, stream)
@@ -219,9 +219,26 @@ def test_a_registered_secret_is_in_no_spelling_of_a_record(secret: str) -> None:
     assert secret not in redact(f"{secret} and {secret!r}")
 
 
+def test_many_secrets_cost_one_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each took seconds of the loop at every reload of some hundred keys."""
+    compiled: list[str] = []
+    compile_pattern = re.compile
+
+    def counting(pattern: str) -> re.Pattern[str]:
+        compiled.append(pattern)
+        return compile_pattern(pattern)
+
+    monkeypatch.setattr(re, "compile", counting)
+    keys = [f"sk-{number:08}" for number in range(300)]
+    register_secrets(keys)
+    register_secrets(keys)  # a reload
+    assert len(compiled) == 1
+    assert redact(" ".join(keys)) == " ".join([MASK] * 300)
+
+
 def test_short_values_are_not_redacted() -> None:
     """A secret too short to be one does not tear holes into the log."""
-    register_secret("a")
+    register_secrets(["a"])
     assert redact("a banana") == "a banana"
 
 

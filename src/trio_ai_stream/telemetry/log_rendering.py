@@ -17,7 +17,7 @@ import ipaddress
 import json
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -197,25 +197,29 @@ _spellings: set[str] = set()
 _pattern: re.Pattern[str] | None = None
 
 
-def register_secret(value: str) -> None:
-    """Have `value` replaced in every later log record; idempotent.
+def register_secrets(values: Iterable[str]) -> None:
+    """Have `values` replaced in every later log record; idempotent.
 
     Values under `MINIMUM_LENGTH` characters are ignored.
     """
     global _pattern
-    if len(value) < MINIMUM_LENGTH:
+    known = len(_spellings)
+    for value in values:
+        if len(value) >= MINIMUM_LENGTH:
+            _spellings.update(
+                {
+                    value,
+                    escape(value),
+                    json.dumps(value)[1:-1],
+                    as_json(value)[1:-1],
+                    repr(value)[1:-1],
+                    quote(value, safe=""),
+                }
+            )
+    if len(_spellings) == known:
         return
-    _spellings.update(
-        {
-            value,
-            escape(value),
-            json.dumps(value)[1:-1],
-            as_json(value)[1:-1],
-            repr(value)[1:-1],
-            quote(value, safe=""),
-        }
-    )
-    # The longest first, so that a secret which contains another is masked whole.
+    # Once for all, because it takes as long as there are secrets. The longest first, so
+    # that a secret which contains another is masked whole.
     ordered = sorted(_spellings, key=len, reverse=True)
     _pattern = re.compile("|".join(re.escape(spelling) for spelling in ordered))
 

@@ -46,7 +46,7 @@ from loguru import logger
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
 from trio_ai_stream.telemetry.families import GateFailure
-from trio_ai_stream.telemetry.log_rendering import register_secret
+from trio_ai_stream.telemetry.log_rendering import register_secrets
 
 _CLOSED = {
     *("EndOfStream", "ConnectionResetError", "BrokenPipeError"),
@@ -250,8 +250,7 @@ class ValkeyLink:
             self._tls["ssl_context"] = ssl.create_default_context()
         secret = urlsplit(url).password
         if secret:
-            register_secret(secret)
-            register_secret(unquote(secret))
+            register_secrets([secret, unquote(secret)])
         # Every failed probe would be a record with a traceback; we report the changes.
         logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)
 
