@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from trio_ai_stream.admission.directory import (
     answer,
 )
 from trio_ai_stream.admission.gate import Permit
+from trio_ai_stream.admission.shared import valkey_link
 from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.admission.shared.valkey_scripts import ADDRESS
@@ -164,9 +166,10 @@ async def test_a_silent_owner_is_unavailable_not_absent(
 
 
 async def test_without_valkey_only_this_process_is_known(
-    own_valkey: Server, make_gate: GateMaker
+    own_valkey: Server, make_gate: GateMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In an outage a listing is local and incomplete, and a cancel elsewhere is 503."""
+    monkeypatch.setattr(valkey_link, "RETURN_S", 0.0)
     streams = Streams("one", a="ann")
     async with joined(own_valkey.url, make_gate, streams) as (one, gate):
         own_valkey.stop()
@@ -179,6 +182,44 @@ async def test_without_valkey_only_this_process_is_known(
             await one.cancel("elsewhere", None)
         own_valkey.start()
         await until(lambda: gate.link.up)
+        assert (await one.list_streams(None)).complete
+
+
+async def test_who_is_not_back_yet_may_still_be_there(
+    own_valkey: Server, make_gate: GateMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage nothing is told to be gone until the others have had their time.
+
+    A reader was told 410, and a cancel 404, while the stream went on.
+    """
+    async with (
+        proxied(own_valkey) as proxy,
+        joined(own_valkey.url, make_gate, Streams("one")) as (one, gate),
+        joined(proxy.url, make_gate, Streams("two", c="ann"), ("10.0.0.2", 9000)) as (
+            two,
+            other,
+        ),
+    ):
+        proxy.silent = True
+        own_valkey.stop()
+        await until(lambda: not (gate.link.up or other.link.up))
+        own_valkey.start()
+        await until(lambda: gate.link.up)
+        assert not (await one.list_streams(None)).complete
+        for ask in (
+            partial(one.address_of, two.process),
+            partial(one.cancel, "c", "ann"),
+            partial(one.has_generation, "gen-c", "ann"),
+        ):
+            with pytest.raises(DirectoryUnavailableError, match="back yet"):
+                await ask()
+        proxy.silent = False
+        await until(lambda: other.link.up)
+        assert await one.address_of(two.process) == ("10.0.0.2", 9000)
+        monkeypatch.setattr(valkey_link, "RETURN_S", 0.0)
+        assert await one.address_of("abc") is None
+        assert await one.cancel("nobody's", None) is None
+        assert not await one.has_generation("gen-c", "bob")
         assert (await one.list_streams(None)).complete
 
 

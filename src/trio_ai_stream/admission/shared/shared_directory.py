@@ -12,6 +12,9 @@ says how many processes got it, so the asker knows how many answers to wait for 
 not guess. Nothing is stored: a process that is gone does not get the question, and one
 that hangs is waited for no longer than the timeout.
 
+After an outage one process is back before another. Meanwhile who is missing may still
+be there, so for some seconds nobody is told that a stream is gone.
+
 The subscription is read from the connection itself: coredis' PubSub object waits a
 second, shielded, whenever it is closed.
 """
@@ -227,12 +230,13 @@ class SharedDirectory:
         except Unavailable:
             return Listing(await self._streams.snapshot(owner), complete=False)
         entries = [entry for found in answers if found for entry in found]
-        return Listing(entries, complete)
+        return Listing(entries, complete and not self._gate.link.others_may_return)
 
     async def cancel(self, request_id: str, owner: str | None) -> Entry | None:
         """Cancel a stream and return its owner's answer; None if nobody has it.
 
-        :raises DirectoryUnavailableError: Valkey, or the owner, did not answer in time.
+        :raises DirectoryUnavailableError: Valkey, or the owner, did not answer in time;
+            or the owner may not be back yet.
         """
         here = self._streams.cancel(request_id, owner)
         if here is not None:
@@ -240,6 +244,7 @@ class SharedDirectory:
         try:
             process = await self._holder(request_id)
             if process is None:
+                self._refuse_to_say()
                 return None
             question = cancel_question(request_id, owner)
             answers, complete = await self._bus.ask(question, process)
@@ -249,8 +254,10 @@ class SharedDirectory:
         except Unavailable as exc:
             raise DirectoryUnavailableError(str(exc)) from exc
         found = next((entry for entry in answers if entry), None)
-        if found is None and not complete:
-            raise DirectoryUnavailableError("the stream's owner did not answer")
+        if found is None:
+            if not complete:
+                raise DirectoryUnavailableError("the stream's owner did not answer")
+            self._refuse_to_say()
         return found
 
     async def has_generation(self, generation_id: str, owner: str | None) -> bool:
@@ -265,14 +272,17 @@ class SharedDirectory:
             answers, complete = await self._bus.ask(question)
         except Unavailable as exc:
             raise DirectoryUnavailableError(str(exc)) from exc
-        if True not in answers and not complete:
-            raise DirectoryUnavailableError("a process did not answer")
+        if True not in answers:
+            if not complete:
+                raise DirectoryUnavailableError("a process did not answer")
+            self._refuse_to_say()
         return True in answers
 
     async def address_of(self, process: str) -> Address | None:
         """Return where readers of a process's streams ask: here, or at its host.
 
-        :raises DirectoryUnavailableError: Valkey did not answer.
+        :raises DirectoryUnavailableError: Valkey did not answer; or the process may not
+            be back yet.
         """
         here = self.address_here(process)
         if here is not None:
@@ -283,7 +293,10 @@ class SharedDirectory:
             )
         except Unavailable as exc:
             raise DirectoryUnavailableError(str(exc)) from exc
-        return None if found is None else read_address(bytes(found))
+        if found is None:
+            self._refuse_to_say()
+            return None
+        return read_address(bytes(found))
 
     def address_here(self, process: str) -> Address | None:
         """Return the socket of a worker of this host, if it has one."""
@@ -305,6 +318,14 @@ class SharedDirectory:
         while True:
             await trio.sleep(lease_s / 3)
             await self._gate.link.send(ANNOUNCE, [key], told)
+
+    def _refuse_to_say(self) -> None:
+        """Do not let anybody be told that something is gone, while it may be there.
+
+        :raises DirectoryUnavailableError: a process may not be back yet.
+        """
+        if self._gate.link.others_may_return:
+            raise DirectoryUnavailableError("other processes may not be back yet")
 
     async def _holder(self, request_id: str) -> str | None:
         """Return the process that holds the stream's permit."""

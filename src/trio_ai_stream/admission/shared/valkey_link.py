@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import random
 import re
 import socket
@@ -196,6 +197,9 @@ _BACKGROUND_PATIENCE = 4
 FIRST_ANSWER_S = 1.0
 """Until the first question of a connection has its answer."""
 
+RETURN_S = LONGEST_PAUSE_S + 2 * FIRST_ANSWER_S
+"""So much later than this process another one may be back after an outage."""
+
 
 # coredis lets the errors of its queues through when a connection has just broken.
 _LOST = (
@@ -242,6 +246,7 @@ class ValkeyLink:
         self._tried = trio.Event()
         self._reason: Unavailable | None = None
         self._known_up = False
+        self._back_at = -math.inf
         self.up = False
         # Made once, for it reads all authorities from the disk; and by us, because
         # coredis' own default for rediss:// does not check the host's name.
@@ -253,6 +258,11 @@ class ValkeyLink:
             register_secrets([secret, unquote(secret)])
         # Every failed probe would be a record with a traceback; we report the changes.
         logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)
+
+    @property
+    def others_may_return(self) -> bool:
+        """Whether what is missing may be that of a process which is not back yet."""
+        return trio.current_time() < self._back_at + RETURN_S
 
     async def call(
         self, script: LuaScript, keys: list[str], args: Sequence[Any]
@@ -384,6 +394,8 @@ class ValkeyLink:
             pass  # nothing falls back: `run` ends with it
         elif first or self._known_up is not self.up:
             self._known_up = self.up
+            if self.up and not first:
+                self._back_at = trio.current_time()
             self._on_change(reason)
         self._tried.set()
 
