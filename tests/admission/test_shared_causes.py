@@ -96,6 +96,22 @@ async def test_a_server_that_refuses(
     assert said.startswith(expected.format(port=server.port))
 
 
+async def test_a_server_without_a_place_for_all_connections_is_not_up(
+    make_gate: GateMaker, log: Log
+) -> None:
+    """Its subscription took the only place, and the first decision the link down."""
+    with running("valkey", "--maxclients", "1") as server:
+        gate = make_gate(server.url)
+        SharedDirectory(gate, Streams("one"))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(gate.run)
+            assert gate.status().mode == "fallback"
+            nursery.cancel_scope.cancel(reason="the test is over")
+    (record,) = log("gate_fallback")
+    assert "as many clients as its maxclients allows" in str(record["cause"])
+    assert log("gate_shared") == []
+
+
 async def test_the_documented_user_has_the_rights_it_needs(
     make_gate: GateMaker,
 ) -> None:

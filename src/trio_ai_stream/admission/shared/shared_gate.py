@@ -207,7 +207,7 @@ class SharedGate:
         self.link = ValkeyLink(url, timeout_s=timeout_s, on_change=self._link_changed)
         self.lease_s = lease_s
         self.leases = Leases(self.link, self.keys, lease_s=lease_s)
-        self._work: list[Work] = [refuse_cluster, self.leases.run]
+        self._work: list[Work] = [refuse_cluster]
 
     def _set_quota(self, quota: Quota) -> None:
         self._quota = self._alone.quota = quota
@@ -219,7 +219,7 @@ class SharedGate:
         self._permits.set_limits(total, per_client)
 
     def add_work(self, work: Sequence[Work]) -> None:
-        """Have more background work run on the connection; before `run`."""
+        """Have more background work run on the link; before `run`."""
         self._work += work
 
     async def admit_request(
@@ -294,7 +294,9 @@ class SharedGate:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._changes.run)
-            await nursery.start(self.link.run, self._work)
+            # The leases last: a subscription keeps its connection to itself, and only
+            # what asks after it proves that there is another one for the decisions.
+            await nursery.start(self.link.run, [*self._work, self.leases.run])
             task_status.started()
 
     async def leave(self) -> None:

@@ -40,6 +40,7 @@ from coredis.exceptions import (
     ResponseError,
     UnknownCommandError,
 )
+from coredis.exceptions import ConnectionError as RedisConnectionError
 from coredis.retry import NoRetryPolicy
 from coredis.typing import RedisError
 from loguru import logger
@@ -77,6 +78,9 @@ _ACL = (
 )
 
 
+FULL_OF_CLIENTS = "it has as many clients as its maxclients allows"
+
+
 def explain(exc: BaseException, url: str) -> Unavailable:
     """Say in our terms why Valkey did not answer."""
     place = urlsplit(url)
@@ -94,7 +98,8 @@ def explain(exc: BaseException, url: str) -> Unavailable:
             return found
     names = [type(one).__name__ for one in chain]
     if _CLOSED & set(names):
-        return Unavailable("unavailable", f"{where} closed the connection ({hint})")
+        why = f"{hint}; or {FULL_OF_CLIENTS}"
+        return Unavailable("unavailable", f"{where} closed the connection ({why})")
     if "InvalidResponse" in names:
         return Unavailable("unavailable", f"what answers at {where} is no Redis")
     return Unavailable("unavailable", names[0])
@@ -134,6 +139,8 @@ def _explain_reply(exc: BaseException) -> Unavailable | None:
             return Unavailable("acl", _ACL.format(said=said))
         case AuthenticationError():
             return Unavailable("password", "refused; check the password in REDIS_URL")
+        case RedisConnectionError() if "max number of clients" in said:
+            return Unavailable("unavailable", FULL_OF_CLIENTS)
         case ReadOnlyError():
             return Unavailable("unavailable", "a replica, which takes no writes")
         case BusyLoadingError():
