@@ -74,7 +74,8 @@ _ACL = (
     "{said}; the user needs: ACL SETUSER <user> ~{{<REDIS_PREFIX>*"
     " &<REDIS_PREFIX>:bus:* +evalsha +eval +publish +subscribe +ping +hello, and what"
     " the scripts call: +@hash +@sortedset +@set +@string +pexpire +time"
-    " (Redis 7 gives a new user no channels)"
+    " (Redis 7 gives a new user no channels), and +select if REDIS_URL names another"
+    " database than 0"
 )
 
 
