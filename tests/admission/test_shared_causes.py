@@ -276,6 +276,13 @@ def test_a_cause_is_found_in_whatever_wraps_it(error: Exception, expected: str) 
     assert str(explain(wrapped, "redis://h:1")).startswith(expected)
 
 
+def test_tls_is_not_suspected_of_ending_a_connection_that_was_up() -> None:
+    """The address was right until then."""
+    said = explain(ConnectionResetError(), "redis://h:1", was_up=True)
+    assert str(said) == "unavailable: h:1 closed the connection"
+    assert "rediss://" in str(explain(ConnectionResetError(), "redis://h:1"))
+
+
 async def test_flapping_is_one_record_with_a_count(
     autojump_clock: object, log: Log
 ) -> None:
@@ -299,6 +306,23 @@ async def test_flapping_is_one_record_with_a_count(
         nursery.cancel_scope.cancel(reason="the test is over")
     assert len(log("gate_flapping")) == 4
     assert len(log("gate_shared")) == MOST + 1
+
+
+async def test_what_keeps_the_link_down_is_told_as_well(
+    autojump_clock: object, log: Log
+) -> None:
+    """Not for a short restart, once each, and no more than some of them."""
+    changes = Changes("local")
+    assert changes.changed(Unavailable("unavailable", "closed the connection"), 2)
+    for number in range(300):
+        cause = Unavailable("refused" if number < 5 else "password", f"{number // 50}")
+        assert not changes.changed(cause, 2)
+        await trio.sleep(1)
+    told = [record["cause"] for record in log("gate_fallback")]
+    first = "unavailable: closed the connection"
+    assert told == [first, "password: 0", "password: 1", "password: 2"]
+    changes.changed(None, 2)
+    assert len(log("gate_shared")) == 1
 
 
 async def test_a_link_that_is_lost_now_and_then_does_not_flap(

@@ -59,33 +59,50 @@ MOST: Final = 3
 """Losses within one period that are logged one by one."""
 
 
+LONG_S: Final = 5.0
+"""A link that has been down for so long was not lost by a restart."""
+
+
 class Changes:
     """Logs that the shared limits were lost and are back.
 
     After `MOST` losses within a period there is one `gate_flapping` record a period,
-    with the number of losses, until a period passes without one.
+    with the number of losses, until a period passes without one. What keeps the link
+    down may be another reason than that of its loss: if it is down for long, so many
+    more are logged.
     """
 
     def __init__(self, policy: Literal["local", "open", "closed"]) -> None:
         self._policy = policy
         self._losses: deque[float] = deque()
         self._reason: Unavailable | None = None
+        self._lost_at = 0.0
+        self._told: set[str] = set()
         self._processes = 1
         self._flapping = trio.Event()
 
-    def changed(self, reason: Unavailable | None, processes: int) -> None:
-        """Log that the link was lost, for a reason, or is up, if it does not flap."""
+    def changed(self, reason: Unavailable | None, processes: int) -> bool:
+        """Log that the link was lost, for a reason, or is up, if it does not flap.
+
+        Return whether this is a loss, not another attempt that failed.
+        """
+        was_up = self._reason is None
         self._reason, self._processes = reason, processes
+        if reason is not None and not was_up:
+            self._log_reason(str(reason))
+            return False
         if reason is not None:
-            self._losses.append(trio.current_time())
-        if self._flapping.is_set():
-            return
-        self._forget_old()
-        if len(self._losses) > MOST:
-            self._log_flapping()
-            self._flapping.set()
-        else:
-            self._log_state()
+            self._lost_at = trio.current_time()
+            self._losses.append(self._lost_at)
+            self._told = {str(reason)}
+        if not self._flapping.is_set():
+            self._forget_old()
+            if len(self._losses) > MOST:
+                self._log_flapping()
+                self._flapping.set()
+            else:
+                self._log_state()
+        return reason is not None
 
     async def run(self) -> None:
         """Log once a period while the link flaps, until cancelled."""
@@ -103,6 +120,14 @@ class Changes:
         oldest = trio.current_time() - PERIOD_S
         while self._losses and self._losses[0] < oldest:
             self._losses.popleft()
+
+    def _log_reason(self, reason: str) -> None:
+        """Log why the link still is down, if that is new and it has been for long."""
+        for_long = trio.current_time() - self._lost_at >= LONG_S
+        new = reason not in self._told and len(self._told) <= MOST
+        if for_long and new and not self._flapping.is_set():
+            self._told.add(reason)
+            self._log_state()
 
     def _log_state(self) -> None:
         if self._reason is None:
@@ -348,6 +373,5 @@ class SharedGate:
 
     def _link_changed(self, reason: Unavailable | None) -> None:
         self._metrics.gate_fallback(active=reason is not None)
-        if reason is not None:
+        if self._changes.changed(reason, self.leases.fleet.processes):
             self._metrics.redis_lost()
-        self._changes.changed(reason, self.leases.fleet.processes)

@@ -82,8 +82,8 @@ _ACL = (
 FULL_OF_CLIENTS = "it has as many clients as its maxclients allows"
 
 
-def explain(exc: BaseException, url: str) -> Unavailable:
-    """Say in our terms why Valkey did not answer."""
+def explain(exc: BaseException, url: str, *, was_up: bool = False) -> Unavailable:
+    """Say in our terms why Valkey did not answer, or why it did so no longer."""
     place = urlsplit(url)
     where = f"{place.hostname}:{place.port or 6379}"
     tls = place.scheme == "rediss"
@@ -99,8 +99,8 @@ def explain(exc: BaseException, url: str) -> Unavailable:
             return found
     names = [type(one).__name__ for one in chain]
     if _CLOSED & set(names):
-        why = f"{hint}; or {FULL_OF_CLIENTS}"
-        return Unavailable("unavailable", f"{where} closed the connection ({why})")
+        why = "" if was_up else f" ({hint}; or {FULL_OF_CLIENTS})"
+        return Unavailable("unavailable", f"{where} closed the connection{why}")
     if "InvalidResponse" in names:
         return Unavailable("unavailable", f"what answers at {where} is no Redis")
     return Unavailable("unavailable", names[0])
@@ -235,7 +235,8 @@ class ValkeyLink:
     """One process's connection to Valkey.
 
     `on_change` is called in the Trio thread with None when the link comes up and with
-    the reason when it goes down, also when the very first attempt fails.
+    the reason when it goes down, also when the very first attempt fails; and while it
+    is down, with the reason of each attempt that fails.
     """
 
     def __init__(
@@ -387,7 +388,7 @@ class ValkeyLink:
                 finally:
                     self._client = None  # before its pool closes, which takes a while
         except* (Unavailable, trio.TooSlowError, *_LOST) as group:
-            self._fail(explain(group, self._url))
+            self._fail(explain(group, self._url, was_up=came_up))
         except* Exception as group:
             # Our bug, in the background work: limits fall back, streams go on.
             logger.opt(exception=group).error("the shared limits' work failed")
@@ -400,10 +401,10 @@ class ValkeyLink:
         first = not self._tried.is_set()
         if first and reason is not None and reason.cause == "cluster":
             pass  # nothing falls back: `run` ends with it
-        elif first or self._known_up is not self.up:
-            self._known_up = self.up
+        elif first or not (self._known_up and self.up):
             if self.up and not first:
                 self._back_at = trio.current_time()
+            self._known_up = self.up
             self._on_change(reason)
         self._tried.set()
 
@@ -417,7 +418,7 @@ class ValkeyLink:
 
     def _failed(self, client: Client, exc: Exception) -> Unavailable:
         """Explain a failure; it takes the link down if it is that of this session."""
-        reason = explain(exc, self._url)
+        reason = explain(exc, self._url, was_up=self.up)
         return self._fail(reason) if self._client is client else reason
 
     def _closed(self, client: Client, exc: RuntimeError) -> Exception:
