@@ -192,6 +192,38 @@ async def test_live_streams_do_not_notice_that_valkey_is_lost(
     assert changes(running) == ["gate_shared", "gate_fallback", "gate_shared"]
 
 
+async def test_closed_limits_keep_nobody_from_a_stream_that_lives(
+    own_valkey: Server,
+) -> None:
+    """Its client comes back to it and cancels it; a new one is refused."""
+    env = sharing(
+        own_valkey,
+        WORKERS="1",
+        RATE_LIMIT_FALLBACK="closed",
+        REDIS_TIMEOUT_SECS="0.25",
+    )
+    body = {"prompt": "hi", "model": ENDLESS}
+    grace = {"X-Stream-Grace": "60"}
+    with trio.fail_after(60):
+        async with (
+            server(**env) as running,
+            httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{running.port}", timeout=10
+            ) as client,
+        ):
+            async with client.stream("POST", "/chat", json=body, headers=grace) as had:
+                way = had.headers["x-stream-resume"]
+            own_valkey.stop()
+            refused = await client.post("/chat", json=body)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error_type"] == "limits_unavailable"
+            async with client.stream("GET", way) as back:
+                assert back.status_code == 200
+            (listed,) = (await client.get("/streams")).json()["streams"]
+            cancelled = await client.delete(f"/streams/{listed['id']}")
+            assert cancelled.json()["outcome"] == "cancelled"
+
+
 def changes(running: ServerProcess) -> list[str]:
     """Return the records of the gate's changes, in order."""
     return [

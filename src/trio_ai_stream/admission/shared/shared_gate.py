@@ -6,7 +6,8 @@ REDIS_TIMEOUT_SECS. Without an answer RATE_LIMIT_FALLBACK decides:
 - `local`: this process counts alone. Requests: each client has its rate here. Streams:
   this process keeps to its share of the limit, by the number of processes that the last
   heartbeat saw.
-- `open`: everything is admitted. `closed`: everything is refused with 503.
+- `open`: everything is admitted. `closed`: all that may begin a stream is refused with
+  503; what is about one that lives is counted alone, so that nobody is kept from it.
 
 How far the limits can be exceeded, with N processes:
 
@@ -329,16 +330,19 @@ class SharedGate:
         await self.leases.leave()
 
     def _admit_alone(self, client_id: str, quota: Quota) -> Decision:
-        if self._policy == "local":
-            return self._alone.admit(client_id, trio.current_time(), quota)
-        admitted = self._policy == "open"
-        return Decision(
-            allowed=admitted,
-            quota=quota,
-            remaining=quota.burst if admitted else 0,
-            reset_s=0.0,
-            retry_after_s=0.0 if admitted else CLOSED_RETRY_AFTER_S,
-            unavailable=not admitted,
+        if self._policy == "open":
+            return Decision(
+                allowed=True,
+                quota=quota,
+                remaining=quota.burst,
+                reset_s=0.0,
+                retry_after_s=0.0,
+            )
+        alone = self._alone.admit(client_id, trio.current_time(), quota)
+        if self._policy == "local" or not alone.allowed:
+            return alone
+        return replace(
+            alone, allowed=False, unavailable=True, retry_after_s=CLOSED_RETRY_AFTER_S
         )
 
     def _acquire_alone(
