@@ -149,22 +149,28 @@ class Bus:
         channels = [self._keys.channel(self._keys.process), self._keys.channel()]
         connection.send_command(b"SUBSCRIBE", *channels)
         confirmed = 0
-        async for push in connection.push_messages:
-            match push:
-                case [b"subscribe", *_]:
-                    confirmed += 1
-                    if confirmed == len(channels):
-                        task_status.started()
-                case [b"message", _, bytes(data)]:
-                    await self._received(data)
+        async with aclosing(connection.push_messages) as pushes:
+            async for push in pushes:
+                match push:
+                    case [b"subscribe", *_]:
+                        confirmed += 1
+                        if confirmed == len(channels):
+                            task_status.started()
+                    case [b"message", _, bytes(data)]:
+                        await self._received(data)
 
     async def _ping(self, connection: BaseConnection) -> None:
         while True:
             await trio.sleep(PING_EVERY_S)
-            with trio.move_on_after(self._timeout_s) as scope:
+            deadline = trio.current_time() + self._timeout_s
+            with trio.move_on_at(deadline) as scope:
                 await connection.create_request(b"PING")
             if scope.cancelled_caught:
-                raise Unavailable("timeout", "the subscription fell silent")
+                late = self._link.late(
+                    deadline, "a silent subscription", self._timeout_s
+                )
+                if not self._link.up:
+                    raise late
 
     async def _received(self, data: bytes) -> None:
         message = _decode(data)
@@ -174,7 +180,12 @@ class Bus:
             return
         if "ask" in message:
             reply = {"token": token, "answer": await self._reply(message)}
-            await self._link.publish(str(message.get("reply")), json.dumps(reply))
+            try:
+                await self._link.reply(str(message.get("reply")), json.dumps(reply))
+            except Unavailable:
+                if not self._link.up:
+                    raise
+                # This process was too busy to look; whoever asked waits no longer.
         elif (pending := self._pending.get(token)) is not None:
             pending.answers.append(message.get("answer"))
             pending.check()
@@ -317,7 +328,12 @@ class SharedDirectory:
         task_status.started()
         while True:
             await trio.sleep(lease_s / 3)
-            await self._gate.link.send(ANNOUNCE, [key], told)
+            try:
+                await self._gate.link.send(ANNOUNCE, [key], told)
+            except Unavailable:
+                if not self._gate.link.up:
+                    raise
+                # This process was too busy to look; it tells again in time.
 
     def _refuse_to_say(self) -> None:
         """Do not let anybody be told that something is gone, while it may be there.

@@ -330,9 +330,18 @@ class ValkeyLink:
 
     async def publish(self, channel: str, message: str) -> int:
         """Return how many processes the message went to; raises as `call`."""
-        client = self._client
-        if client is None or not self.up:
+        if not self.up:
             raise Unavailable("unavailable", "the link is down")
+        return await self.reply(channel, message)
+
+    async def reply(self, channel: str, message: str) -> int:
+        """Like `publish`, for the work in the background.
+
+        It may speak while the link is not up yet.
+        """
+        client = self._client
+        if client is None:
+            raise Unavailable("unavailable", "not connected")
         deadline = trio.current_time() + self.timeout_s
         with trio.move_on_at(deadline):
             try:
