@@ -16,6 +16,7 @@ import coredis
 import pytest
 import trio
 import trustme
+from coredis.exceptions import ResponseError
 
 from cancel_lab.process import free_port
 from tests.admission.gates import GateMaker, until
@@ -267,13 +268,18 @@ def test_a_server_with_a_cluster_says_one_sentence_and_ends(workers: str) -> Non
         (OSError(errno.EMFILE, "Too many open files"), "descriptors: this process has"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "unavailable: no way to h:1"),
         (Unavailable("full", "OOM"), "full: OOM"),
+        (
+            ResponseError(f"OOM no room script: {'a1' * 20}, on @user_script:31."),
+            "full: OOM no room, and",
+        ),
     ],
 )
 def test_a_cause_is_found_in_whatever_wraps_it(error: Exception, expected: str) -> None:
     """What coredis and nurseries put around a cause does not hide it."""
     wrapped = RuntimeError("connecting")
     wrapped.__cause__ = ExceptionGroup("all attempts failed", [error])
-    assert str(explain(wrapped, "redis://h:1")).startswith(expected)
+    said = f"{explain(wrapped, 'redis://h:1')}, and"
+    assert said.startswith(expected)
 
 
 def test_tls_is_not_suspected_of_ending_a_connection_that_was_up() -> None:

@@ -70,6 +70,9 @@ class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is ra
         self.detail = detail
 
 
+# Which line of which script it was: it makes two reasons of one, and helps nobody.
+_WHERE = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.$")
+
 _ACL = (
     "{said}; the user needs: ACL SETUSER <user> ~{{<REDIS_PREFIX>*"
     " &<REDIS_PREFIX>:bus:* +evalsha +eval +publish +subscribe +ping +hello, and what"
@@ -132,7 +135,7 @@ def _explain_one(exc: BaseException, where: str, hint: str) -> Unavailable | Non
 
 def _explain_reply(exc: BaseException) -> Unavailable | None:
     """Explain what the server itself answered."""
-    said = str(exc)[:160]
+    said = _WHERE.sub("", str(exc))[:160]
     match exc:
         case AskError() | ClusterCrossSlotError() | ClusterDownError():
             return Unavailable("cluster", str(ClusterRefusedError()))
