@@ -102,6 +102,16 @@ async def test_a_server_that_refuses(
     assert said.startswith(expected.format(port=server.port))
 
 
+async def test_a_server_that_does_not_answer(
+    own_valkey: Server, make_gate: GateMaker, log: Log
+) -> None:
+    """It was named by the class of our client's error."""
+    own_valkey.freeze()
+    said = await cause(own_valkey.url, make_gate, log)
+    where = f"127.0.0.1:{own_valkey.port}"
+    assert said == f"timeout: {where} accepts a connection and says nothing"
+
+
 async def test_a_server_without_a_place_for_all_connections_is_not_up(
     make_gate: GateMaker, log: Log
 ) -> None:

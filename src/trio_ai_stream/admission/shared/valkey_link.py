@@ -106,6 +106,8 @@ def explain(exc: BaseException, url: str, *, was_up: bool = False) -> Unavailabl
         return Unavailable("unavailable", f"{where} closed the connection{why}")
     if "InvalidResponse" in names:
         return Unavailable("unavailable", f"what answers at {where} is no Redis")
+    if "Cancelled" in names:  # by the time-out of a connection that stands
+        return Unavailable("timeout", f"{where} accepts a connection and says nothing")
     return Unavailable("unavailable", names[0])
 
 
