@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any, Self
 import httpx
 import trio
 
+from cancel_lab.process import free_port
 from tests.admission.gates import until
 from tests.admission.valkey import Server
 from tests.support.process import ServerProcess, server
@@ -190,6 +192,86 @@ async def test_live_streams_do_not_notice_that_valkey_is_lost(
             assert running.ended() == []
             await until(lambda: len(changes(running)) == 3)
     assert changes(running) == ["gate_shared", "gate_fallback", "gate_shared"]
+
+
+async def test_closed_limits_keep_nobody_from_a_stream_that_lives(
+    own_valkey: Server,
+) -> None:
+    """Its client comes back to it and cancels it; a new one is refused."""
+    env = sharing(
+        own_valkey,
+        WORKERS="1",
+        RATE_LIMIT_FALLBACK="closed",
+        REDIS_TIMEOUT_SECS="0.25",
+    )
+    body = {"prompt": "hi", "model": ENDLESS}
+    grace = {"X-Stream-Grace": "60"}
+    with trio.fail_after(60):
+        async with (
+            server(**env) as running,
+            httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{running.port}", timeout=10
+            ) as client,
+        ):
+            async with client.stream("POST", "/chat", json=body, headers=grace) as had:
+                way = had.headers["x-stream-resume"]
+            own_valkey.stop()
+            refused = await client.post("/chat", json=body)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error_type"] == "limits_unavailable"
+            async with client.stream("GET", way) as back:
+                assert back.status_code == 200
+            (listed,) = (await client.get("/streams")).json()["streams"]
+            cancelled = await client.delete(f"/streams/{listed['id']}")
+            assert cancelled.json()["outcome"] == "cancelled"
+
+
+async def test_a_drain_ends_no_stream_of_another_host(valkey: Server) -> None:
+    """Its reader there is cut off without a last event, and goes on elsewhere.
+
+    The log said that it was told.
+    """
+
+    def host() -> dict[str, str]:
+        peer = f"127.0.0.1:{free_port()}"
+        return {**env, "WORKERS": "1", "PEER_ADDRESS": peer}
+
+    env = sharing(valkey)
+    body, grace = {"prompt": "hi", "model": ENDLESS}, {"X-Stream-Grace": "60"}
+    had = b""
+    with trio.fail_after(60):
+        async with (
+            server(**host()) as owner,
+            server(**host()) as other,
+            httpx.AsyncClient(timeout=10) as client,
+        ):
+            url = f"http://127.0.0.1:{owner.port}/chat"
+            async with client.stream("POST", url, json=body, headers=grace) as begun:
+                way = begun.headers["x-stream-resume"]
+            reader = await trio.open_tcp_stream("127.0.0.1", other.port)
+            async with reader:
+                ask = f"GET {way} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                await reader.send_all(ask.encode())
+                while b"\nid: " not in had:
+                    had += await reader.receive_some()
+                other.process.terminate()
+                with contextlib.suppress(trio.BrokenResourceError):
+                    async for block in reader:
+                        had += block
+            await other.logged("drain_over")
+            assert b'"type":"error"' not in had
+            assert not had.endswith(b"\r\n0\r\n\r\n")
+            last = int(re.findall(rb"\nid: (\d+)\n", had)[-1])
+            reader = await trio.open_tcp_stream("127.0.0.1", owner.port)
+            async with reader:
+                ask = f"GET {way}&after={last} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                await reader.send_all(ask.encode())
+                had = b""
+                while b"\nid: " not in had:
+                    had += await reader.receive_some()
+            assert b"\nid: %d\n" % (last + 1) in had
+    (said,) = (r for r in other.records if r["event"] == "drain_over")
+    assert said["message"].endswith("1 live; streams are told, others are cut off")
 
 
 def changes(running: ServerProcess) -> list[str]:

@@ -16,16 +16,22 @@ import coredis
 import pytest
 import trio
 import trustme
+from coredis.exceptions import ResponseError
 
 from cancel_lab.process import free_port
 from tests.admission.gates import GateMaker, until
 from tests.admission.streams import Streams
 from tests.admission.valkey import BINARIES, Server, cluster_node, running
+from tests.billing.test_usage_ledger import DAY_S, row
 from tests.support.descriptors import no_descriptors
 from trio_ai_stream.admission.gate import ClusterRefusedError
 from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
 from trio_ai_stream.admission.shared.shared_gate import MOST, PERIOD_S, Changes
 from trio_ai_stream.admission.shared.valkey_link import Unavailable, explain
+from trio_ai_stream.billing.shared_totals import SharedTotals, SharedUsage
+from trio_ai_stream.billing.spending import Spent, today
+from trio_ai_stream.billing.usage_report import UsageQuery
+from trio_ai_stream.telemetry.metrics import Metrics
 
 Log = Callable[[str], list[dict[str, object]]]
 
@@ -96,17 +102,54 @@ async def test_a_server_that_refuses(
     assert said.startswith(expected.format(port=server.port))
 
 
-async def test_the_documented_user_has_the_rights_it_needs(
-    make_gate: GateMaker,
+async def test_a_server_that_does_not_answer(
+    own_valkey: Server, make_gate: GateMaker, log: Log
 ) -> None:
-    """The ACL of docs/scale.md is enough for limits, listing and cancelling."""
+    """It was named by the class of our client's error."""
+    own_valkey.freeze()
+    said = await cause(own_valkey.url, make_gate, log)
+    where = f"127.0.0.1:{own_valkey.port}"
+    assert said == f"timeout: {where} accepts a connection and says nothing"
+
+
+async def test_a_server_without_a_place_for_all_connections_is_not_up(
+    make_gate: GateMaker, log: Log
+) -> None:
+    """Its subscription took the only place, and the first decision the link down."""
+    with running("valkey", "--maxclients", "1") as server:
+        gate = make_gate(server.url)
+        SharedDirectory(gate, Streams("one"))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(gate.run)
+            assert gate.status().mode == "fallback"
+            nursery.cancel_scope.cancel(reason="the test is over")
+    (record,) = log("gate_fallback")
+    assert "as many clients as its maxclients allows" in str(record["cause"])
+    assert log("gate_shared") == []
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+@pytest.mark.parametrize("database", ["", "/2"])
+async def test_the_documented_user_has_the_rights_it_needs(
+    database: str, kind: str, make_gate: GateMaker
+) -> None:
+    """The ACL of docs/scale.md is enough for limits, listing, cancelling and sums.
+
+    Redis 7.0 did not know one of its words.
+    """
+    if BINARIES[kind] is None:
+        pytest.skip(f"no {kind}-server on this machine")
     rule = SCALE[SCALE.index("ACL SETUSER chat on >PASSWORD") :].partition("\n\n")[0]
-    words = rule.replace("\\", " ").split()[2:]
+    words = [*rule.replace("\\", " ").split()[2:], *(["+select"] if database else [])]
     prefix = "trio-ai-stream"
-    with running("valkey", "--user", *words) as server:
-        url = f"redis://chat:PASSWORD@127.0.0.1:{server.port}"
+    with running(kind, "--user", *words) as server:
+        url = f"redis://chat:PASSWORD@127.0.0.1:{server.port}{database}"
         gate = make_gate(url, prefix=prefix)
-        directory = SharedDirectory(gate, Streams("here", a="ann"))
+        here = Streams("here", a="ann")
+        directory = SharedDirectory(gate, here, peer_address=("10.0.0.2", 9000))
+        metrics = Metrics(version="1", upstream="simulator")
+        totals = SharedTotals(gate, metrics, "local", retention_s=DAY_S)
+        usage = SharedUsage(gate, retention_s=DAY_S)
         async with trio.open_nursery() as nursery:
             await nursery.start(gate.run)
             assert gate.status().mode == "shared"
@@ -114,6 +157,12 @@ async def test_the_documented_user_has_the_rights_it_needs(
             permit = await gate.acquire_stream("ann", "a")
             assert (await directory.list_streams(None)).complete
             assert await directory.cancel("elsewhere", None) is None
+            assert await directory.address_of("elsewhere") is None
+            totals.count(row(), 1)
+            totals.add("a", 5, today())
+            await totals.leave()
+            assert await totals.ask("a") == Spent(5, 5)
+            assert await usage.sums(UsageQuery.parse({"by": "key"}))
             permit.release()  # type: ignore[union-attr]
             await gate.leave()
             assert gate.link.up, gate.link._reason
@@ -229,13 +278,25 @@ def test_a_server_with_a_cluster_says_one_sentence_and_ends(workers: str) -> Non
         (OSError(errno.EMFILE, "Too many open files"), "descriptors: this process has"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "unavailable: no way to h:1"),
         (Unavailable("full", "OOM"), "full: OOM"),
+        (
+            ResponseError(f"OOM no room script: {'a1' * 20}, on @user_script:31."),
+            "full: OOM no room, and",
+        ),
     ],
 )
 def test_a_cause_is_found_in_whatever_wraps_it(error: Exception, expected: str) -> None:
     """What coredis and nurseries put around a cause does not hide it."""
     wrapped = RuntimeError("connecting")
     wrapped.__cause__ = ExceptionGroup("all attempts failed", [error])
-    assert str(explain(wrapped, "redis://h:1")).startswith(expected)
+    said = f"{explain(wrapped, 'redis://h:1')}, and"
+    assert said.startswith(expected)
+
+
+def test_tls_is_not_suspected_of_ending_a_connection_that_was_up() -> None:
+    """The address was right until then."""
+    said = explain(ConnectionResetError(), "redis://h:1", was_up=True)
+    assert str(said) == "unavailable: h:1 closed the connection"
+    assert "rediss://" in str(explain(ConnectionResetError(), "redis://h:1"))
 
 
 async def test_flapping_is_one_record_with_a_count(
@@ -261,6 +322,23 @@ async def test_flapping_is_one_record_with_a_count(
         nursery.cancel_scope.cancel(reason="the test is over")
     assert len(log("gate_flapping")) == 4
     assert len(log("gate_shared")) == MOST + 1
+
+
+async def test_what_keeps_the_link_down_is_told_as_well(
+    autojump_clock: object, log: Log
+) -> None:
+    """Not for a short restart, once each, and no more than some of them."""
+    changes = Changes("local")
+    assert changes.changed(Unavailable("unavailable", "closed the connection"), 2)
+    for number in range(300):
+        cause = Unavailable("refused" if number < 5 else "password", f"{number // 50}")
+        assert not changes.changed(cause, 2)
+        await trio.sleep(1)
+    told = [record["cause"] for record in log("gate_fallback")]
+    first = "unavailable: closed the connection"
+    assert told == [first, "password: 0", "password: 1", "password: 2"]
+    changes.changed(None, 2)
+    assert len(log("gate_shared")) == 1
 
 
 async def test_a_link_that_is_lost_now_and_then_does_not_flap(

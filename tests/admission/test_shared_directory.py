@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from tests.admission.gates import GateMaker, until
 from tests.admission.streams import Streams
@@ -14,12 +17,15 @@ from tests.admission.valkey import Proxy, Server, proxied
 from trio_ai_stream.admission.directory import (
     Address,
     DirectoryUnavailableError,
+    Entry,
     LocalDirectory,
     answer,
 )
 from trio_ai_stream.admission.gate import Permit
+from trio_ai_stream.admission.shared import valkey_link
 from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
+from trio_ai_stream.admission.shared.valkey_link import Client
 from trio_ai_stream.admission.shared.valkey_scripts import ADDRESS
 
 
@@ -164,9 +170,10 @@ async def test_a_silent_owner_is_unavailable_not_absent(
 
 
 async def test_without_valkey_only_this_process_is_known(
-    own_valkey: Server, make_gate: GateMaker
+    own_valkey: Server, make_gate: GateMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In an outage a listing is local and incomplete, and a cancel elsewhere is 503."""
+    monkeypatch.setattr(valkey_link, "RETURN_S", 0.0)
     streams = Streams("one", a="ann")
     async with joined(own_valkey.url, make_gate, streams) as (one, gate):
         own_valkey.stop()
@@ -180,6 +187,101 @@ async def test_without_valkey_only_this_process_is_known(
         own_valkey.start()
         await until(lambda: gate.link.up)
         assert (await one.list_streams(None)).complete
+
+
+async def test_who_is_not_back_yet_may_still_be_there(
+    own_valkey: Server, make_gate: GateMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage nothing is told to be gone until the others have had their time.
+
+    A reader was told 410, and a cancel 404, while the stream went on.
+    """
+    async with (
+        proxied(own_valkey) as proxy,
+        joined(own_valkey.url, make_gate, Streams("one")) as (one, gate),
+        joined(proxy.url, make_gate, Streams("two", c="ann"), ("10.0.0.2", 9000)) as (
+            two,
+            other,
+        ),
+    ):
+        proxy.silent = True
+        own_valkey.stop()
+        await until(lambda: not (gate.link.up or other.link.up))
+        own_valkey.start()
+        await until(lambda: gate.link.up)
+        assert not (await one.list_streams(None)).complete
+        for ask in (
+            partial(one.address_of, two.process),
+            partial(one.cancel, "c", "ann"),
+            partial(one.has_generation, "gen-c", "ann"),
+        ):
+            with pytest.raises(DirectoryUnavailableError, match="back yet"):
+                await ask()
+        proxy.silent = False
+        await until(lambda: other.link.up)
+        assert await one.address_of(two.process) == ("10.0.0.2", 9000)
+        monkeypatch.setattr(valkey_link, "RETURN_S", 0.0)
+        assert await one.address_of("abc") is None
+        assert await one.cancel("nobody's", None) is None
+        assert not await one.has_generation("gen-c", "bob")
+        assert (await one.list_streams(None)).complete
+
+
+async def test_a_question_does_not_keep_the_link_from_coming_up(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """Whoever listens already answers, before it has put its permits in."""
+    asked = trio.Event()
+
+    async def run(_client: Client, /, *, task_status: trio.TaskStatus[None]) -> None:
+        await asked.wait()
+        task_status.started()
+
+    async with joined(valkey.url, make_gate, Streams("one")) as (one, _):
+        gate = make_gate(valkey.url)
+        SharedDirectory(gate, Streams("two", c="ann"))
+        gate.add_work([run])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gate.run)
+            with trio.fail_after(10):
+                while len((await one.list_streams(None)).entries) < 1:
+                    pass
+            assert not gate.link.up
+            asked.set()
+            await until(lambda: gate.link.up)
+            assert not gate.link.others_may_return  # at its first attempt
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_a_busy_process_that_answers_keeps_its_link(
+    own_valkey: Server, make_gate: GateMaker
+) -> None:
+    """Its loop was held while the answer was under way; that says nothing of Valkey."""
+    busy = True
+
+    class Busy(Streams):
+        async def snapshot(self, owner: str | None) -> list[Entry]:
+            nonlocal busy
+            if busy:
+                busy = False
+                own_valkey.freeze()
+                nursery.start_soon(hold_the_loop)
+            return await super().snapshot(owner)
+
+    async def hold_the_loop() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        own_valkey.thaw()
+        time.sleep(0.6)  # noqa: ASYNC251 - the loop is held on purpose
+
+    gate = make_gate(own_valkey.url, timeout_s=0.2, lease_s=60.0)
+    directory = SharedDirectory(gate, Busy("one", a="ann"), timeout_s=3)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gate.run)
+        await directory.list_streams(None)
+        assert not busy
+        assert gate.link.up
+        assert (await directory.list_streams(None)).complete
+        nursery.cancel_scope.cancel(reason="the test is over")
 
 
 async def test_rubbish_on_the_bus_is_ignored(

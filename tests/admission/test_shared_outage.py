@@ -314,12 +314,16 @@ async def test_alone_a_process_keeps_to_its_share(
 async def test_the_policy_decides_without_valkey(
     make_gate: GateMaker, policy: str, allowed: bool
 ) -> None:
-    """`open` admits everything, `closed` refuses everything as unavailable."""
+    """`open` admits everything, `closed` refuses everything as unavailable.
+
+    What is more than a client's rate is refused for that, so that `closed` can be told
+    apart by who asks for no new stream.
+    """
     async with trio.open_nursery() as nursery:
         gate = make_gate(
             f"redis://127.0.0.1:{free_port()}",
             policy=policy,
-            quota=Quota(1, 1),
+            quota=Quota(0.01, 3),
             permits=StreamPermits(1),
         )
         await nursery.start(gate.run)
@@ -330,6 +334,8 @@ async def test_the_policy_decides_without_valkey(
             permit = await gate.acquire_stream("c", f"r{number}")
             assert isinstance(permit, Permit) is allowed
             assert allowed or permit == PermitRefusal("gate", 0, 1.0)
+        decision = await gate.admit_request("c")
+        assert (decision.allowed, decision.unavailable) == (allowed, False)
         nursery.cancel_scope.cancel(reason="the test is over")
 
 

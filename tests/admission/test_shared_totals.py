@@ -298,6 +298,45 @@ async def test_a_batch_of_yesterday_is_not_of_today(
             assert await client.hget(f"{prefix}:2026-11", "a") == b"5"
 
 
+async def test_an_answer_that_came_after_midnight_is_not_of_today(
+    valkey: Server, make_gate: GateMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks while the day ends is told what is spent on the new one."""
+    days = ["2026-11-30"]
+
+    async def over_midnight(ask: Ask, script: LuaScript, *arguments: Any) -> Any:
+        answer = await ask(script, *arguments)
+        days[0] = "2026-12-01"
+        return answer
+
+    with trio.fail_after(20):
+        async with (
+            pushing(valkey, make_gate) as (totals, _),
+            pushing(valkey, make_gate) as (other, _),
+        ):
+            monkeypatch.setattr(shared_totals, "today", lambda: days[0])
+            other.add("a", 5, "2026-11-30")
+            other.add("a", 6, "2026-12-01")  # its clock is ahead
+            await other.leave()
+            call = partial(over_midnight, totals._link.call)
+            monkeypatch.setattr(totals._link, "call", call)
+            assert await totals.ask("a") == Spent(6, 6)
+
+
+async def test_any_number_of_keys_may_have_a_budget(
+    any_server: Server, make_gate: GateMaker
+) -> None:
+    """8000 in one question were too many for Lua, which took the link down."""
+    names = [f"key-{number}" for number in range(9000)]
+    with trio.fail_after(20):
+        async with pushing(any_server, make_gate) as (totals, _):
+            totals.add(names[-1], 5, today())
+            await totals.leave()
+            totals._seen.clear()
+            await totals.refresh(names)
+            assert totals.known(names[-1]) == FIVE
+
+
 async def test_a_permit_is_held_until_others_see_what_its_stream_cost(
     own_valkey: Server, make_gate: GateMaker
 ) -> None:

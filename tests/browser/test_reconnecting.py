@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Route, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
 from tests.browser.line import Line
@@ -46,6 +46,27 @@ def test_a_lost_connection_is_said_and_the_answer_goes_on(
     record = server.ended(answer.get_attribute("data-request") or "")
     assert record["outcome"] == "completed"
     assert record["detached_ms"] > 0
+
+
+def test_a_refusal_for_now_is_not_the_end(
+    visit: Open, server: ServerProcess, line: Line
+) -> None:
+    """A proxy may not reach the server yet, nor a process the one with the stream."""
+    page = visit(line.url)
+    refusals = [502, 503]
+
+    def refuse(route: Route) -> None:
+        if refusals:
+            route.fulfill(status=refusals.pop(), body="not now")
+        else:
+            route.continue_()
+
+    page.route("**/streams/*/events?*", refuse)
+    answer = begun(ask(page, NUMBERS, SLOW))
+    line.cut()
+    line.mend()
+    assert finished(answer).locator(".body").inner_text() == NUMBERS
+    assert not refusals
 
 
 def test_a_reload_in_mid_stream_goes_on(visit: Open, server: ServerProcess) -> None:

@@ -32,22 +32,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 class Cutter:
-    """A proxy that loses its first connections after so many events each."""
+    """A proxy that loses its first connections after so many events each.
 
-    def __init__(self, port: int, events: list[int]) -> None:
+    One for which it has bytes gets those, as from a proxy that cannot reach the server.
+    """
+
+    def __init__(self, port: int, events: list[int | bytes]) -> None:
         self._port = port
         self._events = events
         self.lost = trio.Event()
 
     async def serve(self, client: trio.SocketStream) -> None:
         """Forward one connection both ways, until it is lost."""
+        most = self._events.pop(0) if self._events else None
+        if isinstance(most, bytes):
+            async with client:
+                await client.receive_some()
+                await client.send_all(most)
+            return
         async with (
             await trio.open_tcp_stream("127.0.0.1", self._port) as server,
             client,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(self._upwards, client, server)
-            await self._downwards(server, client)
+            await self._downwards(server, client, most)
             nursery.cancel_scope.cancel(reason="lost or over")
 
     async def _upwards(
@@ -58,9 +67,8 @@ class Cutter:
                 await server.send_all(data)
 
     async def _downwards(
-        self, server: trio.SocketStream, client: trio.SocketStream
+        self, server: trio.SocketStream, client: trio.SocketStream, most: int | None
     ) -> None:
-        most = self._events.pop(0) if self._events else None
         seen = 0
         with suppress(trio.BrokenResourceError):
             async for data in server:
@@ -72,7 +80,11 @@ class Cutter:
 
 
 async def answer(
-    server: ServerProcess, model: str, losses: list[int], *, cancel: bool = False
+    server: ServerProcess,
+    model: str,
+    losses: list[int | bytes],
+    *,
+    cancel: bool = False,
 ) -> tuple[int, list[dict[str, Any]], str]:
     """Ask over the proxy; return the exit code, the events and what stderr says."""
     cutter = Cutter(httpx.URL(server.url).port or 0, losses)
@@ -112,6 +124,22 @@ async def test_a_lost_connection_is_not_the_end(server: ServerProcess) -> None:
     record = server.ended(shown[0]["id"])
     assert record["outcome"] == "completed"
     assert record["resumes"] >= 1
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_who_is_told_to_try_again_does_so(
+    status: int, server: ServerProcess
+) -> None:
+    """Whoever stands in between, or is asked, may not have the stream just now.
+
+    It was given up, and its grace with it.
+    """
+    refusal = b"HTTP/1.1 %d Not Now\r\nContent-Length: 2\r\n\r\nno" % status
+    with trio.fail_after(20):
+        model = "simulator/default?chunks=12&delay_ms=50"
+        code, shown, said = await answer(server, model, [3, refusal, refusal])
+    assert (code, "trying for 15 s to come back" in said) == (0, True)
+    assert server.ended(shown[0]["id"])["outcome"] == "completed"
 
 
 async def test_ctrl_c_cancels_by_id_after_a_loss(server: ServerProcess) -> None:

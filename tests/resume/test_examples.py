@@ -48,11 +48,16 @@ def test_curl_goes_on(server: ServerProcess, tmp_path: Path) -> None:
 
 
 class _CutOnce(httpx.HTTPTransport):
-    """Loses its first response after some bytes."""
+    """Loses its first response after some bytes, and refuses the next requests."""
 
-    cut = False
+    def __init__(self, *refusals: int) -> None:
+        super().__init__()
+        self.cut = False
+        self._refusals = list(refusals)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if self.cut and self._refusals:
+            return httpx.Response(self._refusals.pop())
         response = super().handle_request(request)
         if not self.cut:
             self.cut = True
@@ -73,12 +78,20 @@ class _Torn(httpx.SyncByteStream):
 
 
 def test_python_goes_on(server: ServerProcess) -> None:
-    """The generator yields a whole answer although its first response is lost."""
+    """The generator yields a whole answer although its first response is lost.
+
+    It waits where it is told to, and gives up at what is final.
+    """
     names: dict[str, Any] = {}
     exec(example("python").replace("http://localhost:8080", server.url), names)
     answer: Callable[..., Iterator[dict[str, Any]]] = names["answer"]
-    transport = _CutOnce()
+    transport = _CutOnce(503, 502)
     with httpx.Client(transport=transport) as client:
         types = [event["type"] for event in answer(client, "hello")]
     assert transport.cut
     assert types == ["connected", *["content"] * 8, "done"]
+    with (
+        httpx.Client(transport=_CutOnce(410)) as client,
+        pytest.raises(httpx.HTTPStatusError, match="410"),
+    ):
+        list(answer(client, "hello"))

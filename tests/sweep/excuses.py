@@ -89,6 +89,7 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink.publish": (
         "no stream: see the bus"
     ),
+    "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink.reply": ("the same"),
     "trio_ai_stream/http/resumable_run.py:*": (
         "a stream with a grace: `tests.resume.pairs` acts before every step of it"
     ),

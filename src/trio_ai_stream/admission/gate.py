@@ -94,6 +94,7 @@ class Decision:
     `retry_after_s` is 0 for an admitted request, else the time until one is admitted.
     `unavailable` says that it was refused for want of an answer, not for its rate: the
     shared counters can't be reached and RATE_LIMIT_FALLBACK is `closed` (503, not 429).
+    By this process's own count it may go on, if it can begin no stream.
     """
 
     allowed: bool

@@ -135,6 +135,8 @@ BATCH_S: Final = 0.05
 AGAIN_S: Final = 1.0
 LEAVE_S: Final = 1.0
 _DAY_MS: Final = 86_400_000
+_MOST_NAMES: Final = 1000
+"""Names in one question: Lua unpacks less than 8000, and no call is to run long."""
 
 # KEYS: day, month, pushed, usage. ARGV: number, how long cells are kept (ms), how many
 # there may be, the cell of all others; then how many names, those and their amounts;
@@ -284,6 +286,10 @@ class SharedTotals:
         :raises Unavailable: there was no answer.
         """
         wanted = list(names)
+        for start in range(0, len(wanted), _MOST_NAMES):
+            await self._see_some(wanted[start : start + _MOST_NAMES])
+
+    async def _see_some(self, wanted: list[str]) -> None:
         while True:
             day, counted = today(), self._counted
             pushed, *sums = await self._link.call(SPENT, self._where(day), wanted)
@@ -292,7 +298,7 @@ class SharedTotals:
             stale = pushed < self._counted and counted != self._counted
             if self._batch is not None and pushed == self._number:
                 self._batch_counted(self._batch)
-            if not stale:
+            if not stale and day == today():  # it may be over meanwhile
                 break
         for name, *amounts in zip(wanted, *sums, strict=True):
             self._seen[name] = (day, Spent(*(int(amount or 0) for amount in amounts)))

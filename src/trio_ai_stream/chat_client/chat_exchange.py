@@ -111,6 +111,8 @@ MAX_ERROR_BYTES: Final = 65536
 # pauses before it tries again to reach a server that it cannot connect to.
 GRACE_S: Final = 15.0
 PAUSE_S: Final = 0.25
+# Who has come back may be told so by a proxy, or by a process that cannot ask another.
+_TRY_AGAIN: Final = frozenset({429, 502, 503, 504})
 
 
 class ExitCode(IntEnum):
@@ -232,9 +234,11 @@ class ChatExchange:
                 if self._last_id == before:  # all that is left is nothing
                     return ending
                 until, waits = trio.current_time() + GRACE_S, False
-            except httpx.TransportError:
+            except (httpx.TransportError, httpx.HTTPStatusError) as exc:
                 if trio.current_time() + PAUSE_S >= until:
                     lost = f"{why}; no way back to the stream in {GRACE_S:g} s"
+                    if isinstance(exc, httpx.HTTPStatusError):
+                        lost += f", the last answer was {exc.response.status_code}"
                     return self._failed("connection lost", lost)
                 if not waits:
                     waits = True
@@ -245,13 +249,18 @@ class ChatExchange:
     async def _read(
         self, method: str, url: str, headers: dict[str, str], content: bytes = b""
     ) -> ChatEnding | None:
-        """Read one response; None: it ended without a last event."""
+        """Read one response; None: it ended without a last event.
+
+        :raises httpx.HTTPStatusError: it may not come back to its stream just now.
+        """
         reader = EventReader()
         async with self._client.stream(
             method, url, content=content, headers=headers
         ) as response:
             if response.status_code == 204:
                 return None
+            if self._way_back is not None and response.status_code in _TRY_AGAIN:
+                response.raise_for_status()
             if response.status_code != 200:
                 return await self._refused(response)
             if "x-stream-grace" in response.headers:

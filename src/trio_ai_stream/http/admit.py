@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -89,6 +90,9 @@ async def _count(services: Services, context: RequestContext) -> None:
     own = None if context.limits is None else context.limits.requests_per_second
     quota = None if own is None else Quota.per_second(own)
     decision = await services.gate.admit_request(context.client_id, quota)
+    if decision.unavailable and context.method != "POST":
+        # Whoever comes back to a stream, or cancels one, asks for nothing new.
+        decision = replace(decision, allowed=True, unavailable=False, retry_after_s=0.0)
     context.decision = decision
     if not decision.allowed:
         raise Refused(_too_many(decision))

@@ -331,7 +331,9 @@ class Worker:
                 await first_of(self._until_quiet, self.shutdown.skipped.wait)
             ends_at = trio.current_time() + limits.terminal_events_s
             if live := max(self._live, len(self.drainable)):
-                text = "the drain is over: %d live, which are told and ended"
+                text = (
+                    "the drain is over: %d live; streams are told, others are cut off"
+                )
                 log.info(text, live, extra={"event": "drain_over"})
                 await self._end_streams()
                 with trio.move_on_at(ends_at):

@@ -229,7 +229,8 @@ class Settings:
     ] = None
     RATE_LIMIT_FALLBACK: Annotated[
         Literal["local", "open", "closed"],
-        "Without it each process counts alone, or admits or refuses all.",
+        "Without it each process counts alone, or admits all, or refuses all that"
+        " may begin a stream.",
     ] = "local"
     # Time
     READ_TIMEOUT_SECS: Annotated[

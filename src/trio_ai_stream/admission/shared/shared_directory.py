@@ -12,6 +12,9 @@ says how many processes got it, so the asker knows how many answers to wait for 
 not guess. Nothing is stored: a process that is gone does not get the question, and one
 that hangs is waited for no longer than the timeout.
 
+After an outage one process is back before another. Meanwhile who is missing may still
+be there, so for some seconds nobody is told that a stream is gone.
+
 The subscription is read from the connection itself: coredis' PubSub object waits a
 second, shielded, whenever it is closed.
 """
@@ -146,22 +149,28 @@ class Bus:
         channels = [self._keys.channel(self._keys.process), self._keys.channel()]
         connection.send_command(b"SUBSCRIBE", *channels)
         confirmed = 0
-        async for push in connection.push_messages:
-            match push:
-                case [b"subscribe", *_]:
-                    confirmed += 1
-                    if confirmed == len(channels):
-                        task_status.started()
-                case [b"message", _, bytes(data)]:
-                    await self._received(data)
+        async with aclosing(connection.push_messages) as pushes:
+            async for push in pushes:
+                match push:
+                    case [b"subscribe", *_]:
+                        confirmed += 1
+                        if confirmed == len(channels):
+                            task_status.started()
+                    case [b"message", _, bytes(data)]:
+                        await self._received(data)
 
     async def _ping(self, connection: BaseConnection) -> None:
         while True:
             await trio.sleep(PING_EVERY_S)
-            with trio.move_on_after(self._timeout_s) as scope:
+            deadline = trio.current_time() + self._timeout_s
+            with trio.move_on_at(deadline) as scope:
                 await connection.create_request(b"PING")
             if scope.cancelled_caught:
-                raise Unavailable("timeout", "the subscription fell silent")
+                late = self._link.late(
+                    deadline, "a silent subscription", self._timeout_s
+                )
+                if not self._link.up:
+                    raise late
 
     async def _received(self, data: bytes) -> None:
         message = _decode(data)
@@ -171,7 +180,12 @@ class Bus:
             return
         if "ask" in message:
             reply = {"token": token, "answer": await self._reply(message)}
-            await self._link.publish(str(message.get("reply")), json.dumps(reply))
+            try:
+                await self._link.reply(str(message.get("reply")), json.dumps(reply))
+            except Unavailable:
+                if not self._link.up:
+                    raise
+                # This process was too busy to look; whoever asked waits no longer.
         elif (pending := self._pending.get(token)) is not None:
             pending.answers.append(message.get("answer"))
             pending.check()
@@ -227,12 +241,13 @@ class SharedDirectory:
         except Unavailable:
             return Listing(await self._streams.snapshot(owner), complete=False)
         entries = [entry for found in answers if found for entry in found]
-        return Listing(entries, complete)
+        return Listing(entries, complete and not self._gate.link.others_may_return)
 
     async def cancel(self, request_id: str, owner: str | None) -> Entry | None:
         """Cancel a stream and return its owner's answer; None if nobody has it.
 
-        :raises DirectoryUnavailableError: Valkey, or the owner, did not answer in time.
+        :raises DirectoryUnavailableError: Valkey, or the owner, did not answer in time;
+            or the owner may not be back yet.
         """
         here = self._streams.cancel(request_id, owner)
         if here is not None:
@@ -240,6 +255,7 @@ class SharedDirectory:
         try:
             process = await self._holder(request_id)
             if process is None:
+                self._refuse_to_say()
                 return None
             question = cancel_question(request_id, owner)
             answers, complete = await self._bus.ask(question, process)
@@ -249,8 +265,10 @@ class SharedDirectory:
         except Unavailable as exc:
             raise DirectoryUnavailableError(str(exc)) from exc
         found = next((entry for entry in answers if entry), None)
-        if found is None and not complete:
-            raise DirectoryUnavailableError("the stream's owner did not answer")
+        if found is None:
+            if not complete:
+                raise DirectoryUnavailableError("the stream's owner did not answer")
+            self._refuse_to_say()
         return found
 
     async def has_generation(self, generation_id: str, owner: str | None) -> bool:
@@ -265,14 +283,17 @@ class SharedDirectory:
             answers, complete = await self._bus.ask(question)
         except Unavailable as exc:
             raise DirectoryUnavailableError(str(exc)) from exc
-        if True not in answers and not complete:
-            raise DirectoryUnavailableError("a process did not answer")
+        if True not in answers:
+            if not complete:
+                raise DirectoryUnavailableError("a process did not answer")
+            self._refuse_to_say()
         return True in answers
 
     async def address_of(self, process: str) -> Address | None:
         """Return where readers of a process's streams ask: here, or at its host.
 
-        :raises DirectoryUnavailableError: Valkey did not answer.
+        :raises DirectoryUnavailableError: Valkey did not answer; or the process may not
+            be back yet.
         """
         here = self.address_here(process)
         if here is not None:
@@ -283,7 +304,10 @@ class SharedDirectory:
             )
         except Unavailable as exc:
             raise DirectoryUnavailableError(str(exc)) from exc
-        return None if found is None else read_address(bytes(found))
+        if found is None:
+            self._refuse_to_say()
+            return None
+        return read_address(bytes(found))
 
     def address_here(self, process: str) -> Address | None:
         """Return the socket of a worker of this host, if it has one."""
@@ -304,7 +328,20 @@ class SharedDirectory:
         task_status.started()
         while True:
             await trio.sleep(lease_s / 3)
-            await self._gate.link.send(ANNOUNCE, [key], told)
+            try:
+                await self._gate.link.send(ANNOUNCE, [key], told)
+            except Unavailable:
+                if not self._gate.link.up:
+                    raise
+                # This process was too busy to look; it tells again in time.
+
+    def _refuse_to_say(self) -> None:
+        """Do not let anybody be told that something is gone, while it may be there.
+
+        :raises DirectoryUnavailableError: a process may not be back yet.
+        """
+        if self._gate.link.others_may_return:
+            raise DirectoryUnavailableError("other processes may not be back yet")
 
     async def _holder(self, request_id: str) -> str | None:
         """Return the process that holds the stream's permit."""

@@ -6,7 +6,8 @@ REDIS_TIMEOUT_SECS. Without an answer RATE_LIMIT_FALLBACK decides:
 - `local`: this process counts alone. Requests: each client has its rate here. Streams:
   this process keeps to its share of the limit, by the number of processes that the last
   heartbeat saw.
-- `open`: everything is admitted. `closed`: everything is refused with 503.
+- `open`: everything is admitted. `closed`: all that may begin a stream is refused with
+  503; what is about one that lives is counted alone, so that nobody is kept from it.
 
 How far the limits can be exceeded, with N processes:
 
@@ -59,33 +60,50 @@ MOST: Final = 3
 """Losses within one period that are logged one by one."""
 
 
+LONG_S: Final = 5.0
+"""A link that has been down for so long was not lost by a restart."""
+
+
 class Changes:
     """Logs that the shared limits were lost and are back.
 
     After `MOST` losses within a period there is one `gate_flapping` record a period,
-    with the number of losses, until a period passes without one.
+    with the number of losses, until a period passes without one. What keeps the link
+    down may be another reason than that of its loss: if it is down for long, so many
+    more are logged.
     """
 
     def __init__(self, policy: Literal["local", "open", "closed"]) -> None:
         self._policy = policy
         self._losses: deque[float] = deque()
         self._reason: Unavailable | None = None
+        self._lost_at = 0.0
+        self._told: set[str] = set()
         self._processes = 1
         self._flapping = trio.Event()
 
-    def changed(self, reason: Unavailable | None, processes: int) -> None:
-        """Log that the link was lost, for a reason, or is up, if it does not flap."""
+    def changed(self, reason: Unavailable | None, processes: int) -> bool:
+        """Log that the link was lost, for a reason, or is up, if it does not flap.
+
+        Return whether this is a loss, not another attempt that failed.
+        """
+        was_up = self._reason is None
         self._reason, self._processes = reason, processes
+        if reason is not None and not was_up:
+            self._log_reason(str(reason))
+            return False
         if reason is not None:
-            self._losses.append(trio.current_time())
-        if self._flapping.is_set():
-            return
-        self._forget_old()
-        if len(self._losses) > MOST:
-            self._log_flapping()
-            self._flapping.set()
-        else:
-            self._log_state()
+            self._lost_at = trio.current_time()
+            self._losses.append(self._lost_at)
+            self._told = {str(reason)}
+        if not self._flapping.is_set():
+            self._forget_old()
+            if len(self._losses) > MOST:
+                self._log_flapping()
+                self._flapping.set()
+            else:
+                self._log_state()
+        return reason is not None
 
     async def run(self) -> None:
         """Log once a period while the link flaps, until cancelled."""
@@ -103,6 +121,14 @@ class Changes:
         oldest = trio.current_time() - PERIOD_S
         while self._losses and self._losses[0] < oldest:
             self._losses.popleft()
+
+    def _log_reason(self, reason: str) -> None:
+        """Log why the link still is down, if that is new and it has been for long."""
+        for_long = trio.current_time() - self._lost_at >= LONG_S
+        new = reason not in self._told and len(self._told) <= MOST
+        if for_long and new and not self._flapping.is_set():
+            self._told.add(reason)
+            self._log_state()
 
     def _log_state(self) -> None:
         if self._reason is None:
@@ -207,7 +233,7 @@ class SharedGate:
         self.link = ValkeyLink(url, timeout_s=timeout_s, on_change=self._link_changed)
         self.lease_s = lease_s
         self.leases = Leases(self.link, self.keys, lease_s=lease_s)
-        self._work: list[Work] = [refuse_cluster, self.leases.run]
+        self._work: list[Work] = [refuse_cluster]
 
     def _set_quota(self, quota: Quota) -> None:
         self._quota = self._alone.quota = quota
@@ -219,7 +245,7 @@ class SharedGate:
         self._permits.set_limits(total, per_client)
 
     def add_work(self, work: Sequence[Work]) -> None:
-        """Have more background work run on the connection; before `run`."""
+        """Have more background work run on the link; before `run`."""
         self._work += work
 
     async def admit_request(
@@ -294,7 +320,9 @@ class SharedGate:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._changes.run)
-            await nursery.start(self.link.run, self._work)
+            # The leases last: a subscription keeps its connection to itself, and only
+            # what asks after it proves that there is another one for the decisions.
+            await nursery.start(self.link.run, [*self._work, self.leases.run])
             task_status.started()
 
     async def leave(self) -> None:
@@ -302,16 +330,19 @@ class SharedGate:
         await self.leases.leave()
 
     def _admit_alone(self, client_id: str, quota: Quota) -> Decision:
-        if self._policy == "local":
-            return self._alone.admit(client_id, trio.current_time(), quota)
-        admitted = self._policy == "open"
-        return Decision(
-            allowed=admitted,
-            quota=quota,
-            remaining=quota.burst if admitted else 0,
-            reset_s=0.0,
-            retry_after_s=0.0 if admitted else CLOSED_RETRY_AFTER_S,
-            unavailable=not admitted,
+        if self._policy == "open":
+            return Decision(
+                allowed=True,
+                quota=quota,
+                remaining=quota.burst,
+                reset_s=0.0,
+                retry_after_s=0.0,
+            )
+        alone = self._alone.admit(client_id, trio.current_time(), quota)
+        if self._policy == "local" or not alone.allowed:
+            return alone
+        return replace(
+            alone, allowed=False, unavailable=True, retry_after_s=CLOSED_RETRY_AFTER_S
         )
 
     def _acquire_alone(
@@ -346,6 +377,5 @@ class SharedGate:
 
     def _link_changed(self, reason: Unavailable | None) -> None:
         self._metrics.gate_fallback(active=reason is not None)
-        if reason is not None:
+        if self._changes.changed(reason, self.leases.fleet.processes):
             self._metrics.redis_lost()
-        self._changes.changed(reason, self.leases.fleet.processes)

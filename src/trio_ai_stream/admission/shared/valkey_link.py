@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import random
 import re
 import socket
@@ -39,6 +40,7 @@ from coredis.exceptions import (
     ResponseError,
     UnknownCommandError,
 )
+from coredis.exceptions import ConnectionError as RedisConnectionError
 from coredis.retry import NoRetryPolicy
 from coredis.typing import RedisError
 from loguru import logger
@@ -68,16 +70,23 @@ class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is ra
         self.detail = detail
 
 
+# Which line of which script it was: it makes two reasons of one, and helps nobody.
+_WHERE = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.$")
+
 _ACL = (
     "{said}; the user needs: ACL SETUSER <user> ~{{<REDIS_PREFIX>*"
     " &<REDIS_PREFIX>:bus:* +evalsha +eval +publish +subscribe +ping +hello, and what"
     " the scripts call: +@hash +@sortedset +@set +@string +pexpire +time"
-    " (Redis 7 gives a new user no channels)"
+    " (Redis 7 gives a new user no channels), and +select if REDIS_URL names another"
+    " database than 0"
 )
 
 
-def explain(exc: BaseException, url: str) -> Unavailable:
-    """Say in our terms why Valkey did not answer."""
+FULL_OF_CLIENTS = "it has as many clients as its maxclients allows"
+
+
+def explain(exc: BaseException, url: str, *, was_up: bool = False) -> Unavailable:
+    """Say in our terms why Valkey did not answer, or why it did so no longer."""
     place = urlsplit(url)
     where = f"{place.hostname}:{place.port or 6379}"
     tls = place.scheme == "rediss"
@@ -93,9 +102,12 @@ def explain(exc: BaseException, url: str) -> Unavailable:
             return found
     names = [type(one).__name__ for one in chain]
     if _CLOSED & set(names):
-        return Unavailable("unavailable", f"{where} closed the connection ({hint})")
+        why = "" if was_up else f" ({hint}; or {FULL_OF_CLIENTS})"
+        return Unavailable("unavailable", f"{where} closed the connection{why}")
     if "InvalidResponse" in names:
         return Unavailable("unavailable", f"what answers at {where} is no Redis")
+    if "Cancelled" in names:  # by the time-out of a connection that stands
+        return Unavailable("timeout", f"{where} accepts a connection and says nothing")
     return Unavailable("unavailable", names[0])
 
 
@@ -125,7 +137,7 @@ def _explain_one(exc: BaseException, where: str, hint: str) -> Unavailable | Non
 
 def _explain_reply(exc: BaseException) -> Unavailable | None:
     """Explain what the server itself answered."""
-    said = str(exc)[:160]
+    said = _WHERE.sub("", str(exc))[:160]
     match exc:
         case AskError() | ClusterCrossSlotError() | ClusterDownError():
             return Unavailable("cluster", str(ClusterRefusedError()))
@@ -133,6 +145,8 @@ def _explain_reply(exc: BaseException) -> Unavailable | None:
             return Unavailable("acl", _ACL.format(said=said))
         case AuthenticationError():
             return Unavailable("password", "refused; check the password in REDIS_URL")
+        case RedisConnectionError() if "max number of clients" in said:
+            return Unavailable("unavailable", FULL_OF_CLIENTS)
         case ReadOnlyError():
             return Unavailable("unavailable", "a replica, which takes no writes")
         case BusyLoadingError():
@@ -196,6 +210,9 @@ _BACKGROUND_PATIENCE = 4
 FIRST_ANSWER_S = 1.0
 """Until the first question of a connection has its answer."""
 
+RETURN_S = LONGEST_PAUSE_S + 2 * FIRST_ANSWER_S
+"""So much later than this process another one may be back after an outage."""
+
 
 # coredis lets the errors of its queues through when a connection has just broken.
 _LOST = (
@@ -223,7 +240,8 @@ class ValkeyLink:
     """One process's connection to Valkey.
 
     `on_change` is called in the Trio thread with None when the link comes up and with
-    the reason when it goes down, also when the very first attempt fails.
+    the reason when it goes down, also when the very first attempt fails; and while it
+    is down, with the reason of each attempt that fails.
     """
 
     def __init__(
@@ -242,6 +260,7 @@ class ValkeyLink:
         self._tried = trio.Event()
         self._reason: Unavailable | None = None
         self._known_up = False
+        self._back_at = -math.inf
         self.up = False
         # Made once, for it reads all authorities from the disk; and by us, because
         # coredis' own default for rediss:// does not check the host's name.
@@ -254,6 +273,11 @@ class ValkeyLink:
             register_secret(unquote(secret))
         # Every failed probe would be a record with a traceback; we report the changes.
         logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)
+
+    @property
+    def others_may_return(self) -> bool:
+        """Whether what is missing may be that of a process which is not back yet."""
+        return trio.current_time() < self._back_at + RETURN_S
 
     async def call(
         self, script: LuaScript, keys: list[str], args: Sequence[Any]
@@ -312,9 +336,18 @@ class ValkeyLink:
 
     async def publish(self, channel: str, message: str) -> int:
         """Return how many processes the message went to; raises as `call`."""
-        client = self._client
-        if client is None or not self.up:
+        if not self.up:
             raise Unavailable("unavailable", "the link is down")
+        return await self.reply(channel, message)
+
+    async def reply(self, channel: str, message: str) -> int:
+        """Like `publish`, for the work in the background.
+
+        It may speak while the link is not up yet.
+        """
+        client = self._client
+        if client is None:
+            raise Unavailable("unavailable", "not connected")
         deadline = trio.current_time() + self.timeout_s
         with trio.move_on_at(deadline):
             try:
@@ -370,7 +403,7 @@ class ValkeyLink:
                 finally:
                     self._client = None  # before its pool closes, which takes a while
         except* (Unavailable, trio.TooSlowError, *_LOST) as group:
-            self._fail(explain(group, self._url))
+            self._fail(explain(group, self._url, was_up=came_up))
         except* Exception as group:
             # Our bug, in the background work: limits fall back, streams go on.
             logger.opt(exception=group).error("the shared limits' work failed")
@@ -383,7 +416,9 @@ class ValkeyLink:
         first = not self._tried.is_set()
         if first and reason is not None and reason.cause == "cluster":
             pass  # nothing falls back: `run` ends with it
-        elif first or self._known_up is not self.up:
+        elif first or not (self._known_up and self.up):
+            if self.up and not first:
+                self._back_at = trio.current_time()
             self._known_up = self.up
             self._on_change(reason)
         self._tried.set()
@@ -398,7 +433,7 @@ class ValkeyLink:
 
     def _failed(self, client: Client, exc: Exception) -> Unavailable:
         """Explain a failure; it takes the link down if it is that of this session."""
-        reason = explain(exc, self._url)
+        reason = explain(exc, self._url, was_up=self.up)
         return self._fail(reason) if self._client is client else reason
 
     def _closed(self, client: Client, exc: RuntimeError) -> Exception:

@@ -5,7 +5,7 @@ the rate buckets are in one slot, and the buckets spread over all slots:
 
     {prefix}:processes   sorted set   process id -> when its lease ends (server, ms)
     {prefix}:streams     hash         stream id -> "process client"; its length counts
-    {prefix}:of:PROCESS  set          the stream ids of one process
+    {prefix}:of:PROCESS  set          the stream ids of one process, and an empty one
     {prefix}:clients     hash         client id -> how many streams it has
     {prefix}:at:PROCESS  string       where its streams are read (PEER_ADDRESS)
     {prefix:CLIENT}:rate string       when the client's bucket is full again (us)
@@ -15,6 +15,11 @@ one stream and for ten thousand. A stream's permit is as good as its process's l
 whoever comes next after a lease has ended takes that process's streams out, at most
 `REAPED` at a time, so that no call runs long. All writes name the stream, so repeating
 one changes nothing. Every key expires some leases after the last heartbeat.
+
+A server that is full may evict one of the keys, and a process's own can expire first.
+The others would then count streams that nobody takes out, for ever. So when one is
+missing, `processes`, `streams` and `clients` are begun anew: no process is known any
+more, and each puts its streams in again. The empty id is there to be missed.
 """
 
 from __future__ import annotations
@@ -96,19 +101,44 @@ local function put_in(id, client)
   return id
 end
 
+-- A process's own key stays longest: while others count its streams, it is needed.
+local function keep(key)
+  redis.call('SADD', key, '')
+  redis.call('PEXPIRE', key, lease * 6)
+end
+
 local function renew()
   local known = redis.call('ZADD', processes, now + lease, process) == 0
-  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, lease * 4) end
+  for index = 1, 3 do redis.call('PEXPIRE', KEYS[index], lease * 4) end
+  keep(mine)
   return known and 1 or 0
+end
+
+local function begin_anew()
+  for index = 1, 3 do redis.call('PEXPIRE', KEYS[index], -1) end
+end
+
+local function check()
+  local any = redis.call('HLEN', streams) > 0
+  if any ~= (redis.call('HLEN', clients) > 0)
+     or any and redis.call('ZCARD', processes) == 0 then
+    begin_anew()
+  end
 end
 
 local function reap()
   local dead = redis.call('ZRANGEBYSCORE', processes, '-inf', now, 'LIMIT', 0, 4)
   for _, owner in ipairs(dead) do
     if owner ~= process then  -- we are late, not dead
-      local ids = redis.call('SPOP', of .. owner, {REAPED})
+      local theirs = of .. owner
+      if redis.call('SREM', theirs, '') == 0 then return begin_anew() end
+      local ids = redis.call('SPOP', theirs, {REAPED})
       for _, id in ipairs(ids) do take_out(id, owner) end
-      if #ids < {REAPED} then redis.call('ZREM', processes, owner) end
+      if #ids < {REAPED} then
+        redis.call('ZREM', processes, owner)
+      else
+        keep(theirs)
+      end
     end
   end
 end
@@ -120,9 +150,11 @@ CHANGE = LuaScript(
     "change",
     _COMMON
     + """
+check()
 local first = 5 + tonumber(ARGV[4])
 for index = 5, first - 1 do
-  if redis.call('SREM', mine, ARGV[index]) == 1 then take_out(ARGV[index], process) end
+  redis.call('SREM', mine, ARGV[index])
+  take_out(ARGV[index], process)
 end
 reap()
 local answers = {}
@@ -138,7 +170,7 @@ for index = first, #ARGV, 4 do
     answers[#answers + 1] = 'granted ' .. put_in(id, client)
   end
 end
-return {renew(), redis.call('SCARD', mine), redis.call('ZCARD', processes),
+return {renew(), redis.call('SCARD', mine) - 1, redis.call('ZCARD', processes),
         redis.call('HLEN', streams), unpack(answers)}
 """,
 )
@@ -148,7 +180,16 @@ LEAVE = LuaScript(
     _COMMON + "return redis.call('ZADD', processes, 'XX', now - 1, process)",
 )
 
-HELD = LuaScript("held", "return redis.call('SMEMBERS', KEYS[4])")
+HELD = LuaScript(
+    "held",
+    """
+local found = {}
+for _, id in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+  if id ~= '' then found[#found + 1] = id end
+end
+return found
+""",
+)
 
 OWNER = LuaScript("owner", "return redis.call('HGET', KEYS[2], ARGV[4])")
 

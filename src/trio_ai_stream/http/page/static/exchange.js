@@ -62,7 +62,7 @@ export class Exchange {
           }
         }
       } catch (error) {
-        if (error instanceof Refusal) return this.#refused(error);
+        if (error instanceof Refusal && !this.#mayTryAgain(error)) return this.#refused(error);
       }
       if (this.#hungUp || (this.#stoppedAt !== null && this.resume === null)) return { end: "stopped", hungUp: true };
       if (this.resume === null) {
@@ -123,6 +123,11 @@ export class Exchange {
       addEventListener("online", over);
       this.#wake = over;
     });
+  }
+
+  /** Whether who has come back was refused by a proxy, or by a process that cannot ask another. */
+  #mayTryAgain({ status }) {
+    return this.resume !== null && [429, 502, 503, 504].includes(status);
   }
 
   #refused({ status, type, message }) {
