@@ -23,6 +23,7 @@ const LATER_MS = 1500;
 const RETRY_MS = 1500;
 const SAVE_MS = 1000;
 const TITLE_LENGTH = 60;
+const UNKEPT = "This chat lasts only as long as this page: the browser's storage is full, or closed to it.";
 
 const draft = choice("draft");
 const lastOpen = choice("conversation", "sessionStorage"); // of this tab, through reloads
@@ -89,16 +90,22 @@ async function ask(text) {
   if (exchange || waiting || !text.trim()) return;
   const message = { role: "user", content: text };
   conversation.messages.push(message);
-  conversation.title ||= text.replace(/[\s#*`|]+/g, " ").trim().slice(0, TITLE_LENGTH);
+  conversation.title ||= titleOf(text);
   const item = thread.addUser(message, conversation.messages.length - 1);
   save();
   await answer(item);
+}
+
+function titleOf(text) {
+  const words = text.replace(/[\s#*`|]+/g, " ").trim() || text.trim();
+  return [...words].slice(0, TITLE_LENGTH).join(""); // by whole characters
 }
 
 /** Have the last message answered; while the server is gone it waits, and says so. */
 async function answer(item) {
   let result = null;
   let shown = null;
+  const asked = conversation;
   const message = { role: "assistant", content: "", model: $("model").value };
   const at = conversation.messages.length;
   while (result === null) {
@@ -109,6 +116,7 @@ async function answer(item) {
     conversation.messages[at] = message;
     say("Answering");
     result = await follow(new Exchange(), { ...request(), messages: sent }, shown, message);
+    if (conversation !== asked) return running(null); // it was deleted
     if (result.end === "error" && result.type === "connection_lost" && !result.begun) {
       // Nothing has begun: the message waits for the server to come back.
       shown.item.remove();
@@ -243,8 +251,13 @@ async function save() {
   if (conversation.messages.length === 0) return;
   const saved = conversation;
   lastOpen.set(saved.id);
-  const apart = await conversations.save(saved);
-  if (!apart || saved !== conversation) return;
+  const { apart, kept } = await conversations.save(saved);
+  if (saved !== conversation) return;
+  if ($("unkept").hidden !== kept) {
+    $("unkept").hidden = kept;
+    $("unkept").textContent = kept ? "" : UNKEPT;
+  }
+  if (!apart) return;
   lastOpen.set(saved.id);
   say("Another tab has gone on with this conversation: this one is kept beside it");
 }
@@ -252,6 +265,7 @@ async function save() {
 function show(record) {
   conversation = conversations.take(record);
   lastOpen.set(record.id);
+  $("unkept").hidden = true;
   stopEditing();
   const focused = $("messages").contains(document.activeElement);
   const open = thread.show(record.messages);
@@ -381,12 +395,17 @@ $("history-open").addEventListener("click", async () => {
   await showHistory({
     current: conversation.id,
     async open(id) {
-      if (exchange || waiting) return;
-      show(await conversations.get(id));
+      const record = await conversations.get(id);
+      if (exchange || waiting) return "An answer runs in the chat that is open: stop it first, or let it end.";
+      if (!record) return "This chat has been deleted in another tab.";
+      show(record);
       $("history").close();
     },
-    removed(id) {
-      if (id === conversation.id && !exchange && !waiting) show(conversations.fresh());
+    removing(id) {
+      if (id !== conversation.id) return;
+      waiting?.back();
+      exchange?.stop();
+      show(conversations.fresh());
     },
   });
   $("history").showModal();

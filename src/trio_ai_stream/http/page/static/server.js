@@ -1,17 +1,19 @@
 // What the page asks of its server; the API key is added here and nowhere else.
 
 import { readEvents } from "./sse.js";
+import { choice } from "./store.js";
 
-const KEY = "trio-ai-stream key";
 // A cancel takes a few milliseconds; a server that cannot answer is hung up on.
 const CANCEL_MS = 3000;
 // How long a stream goes on without this page: a reload, a tunnel, another network.
 const GRACE_S = 30;
 const MARKDOWN_MS = 5000;
 
+const keptKey = choice("key", "sessionStorage"); // of this tab only
+
 export const key = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (value) => sessionStorage.setItem(KEY, value.trim()),
+  get: () => keptKey.get() ?? "",
+  set: (value) => keptKey.set(value.trim()),
 };
 
 /** The server said no before any stream began. */
@@ -23,8 +25,11 @@ export class Refusal extends Error {
   }
 }
 
+// A header holds bytes: what is typed goes as UTF-8, and it is the server that says whether it is a key.
+const bytesOf = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 function headers(more = {}) {
-  return key.get() ? { ...more, Authorization: `Bearer ${key.get()}` } : more;
+  return key.get() ? { ...more, Authorization: `Bearer ${bytesOf(key.get())}` } : more;
 }
 
 async function refusal(response) {
