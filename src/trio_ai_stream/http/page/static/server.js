@@ -8,6 +8,8 @@ const CANCEL_MS = 3000;
 // How long a stream goes on without this page: a reload, a tunnel, another network.
 const GRACE_S = 30;
 const MARKDOWN_MS = 5000;
+// The server parses one text at a time, and a browser has six connections for all that is asked.
+const PARSED_AT_ONCE = 3;
 
 const keptKey = choice("key", "sessionStorage"); // of this tab only
 
@@ -59,18 +61,30 @@ export async function getUsage(query) {
   return response.json();
 }
 
-/** Have the server parse Markdown: [[line, node], ...], or null where it cannot. */
+let parsing = 0;
+const toParse = []; // goes on with one that waits for its turn
+
+/**
+ * Have the server parse Markdown: [[line, node], ...], or null where it cannot. What was asked last comes first:
+ * of a long chat that is what is in view.
+ */
 export async function parseMarkdown(text) {
+  if (parsing < PARSED_AT_ONCE) parsing += 1;
+  else await new Promise((resolve) => toParse.push(resolve));
   try {
     const response = await fetch("/page/markdown", {
       method: "POST",
       headers: headers({ "Content-Type": "application/json" }),
-      body: JSON.stringify({ text }),
+      body: JSON.stringify({ text: text.toWellFormed() }),
       signal: AbortSignal.timeout(MARKDOWN_MS),
     });
     return response.ok ? await response.json() : null;
   } catch {
     return null;
+  } finally {
+    const next = toParse.pop();
+    if (next) next();
+    else parsing -= 1;
   }
 }
 
