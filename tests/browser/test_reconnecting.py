@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Route, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
 from tests.browser.line import Line
@@ -175,3 +175,26 @@ def test_what_two_tabs_write_to_one_conversation_is_all_kept(visit: Open) -> Non
         titles.nth(number).click()
         expect(first.locator(".user p")).to_have_text(asked)
     second.close()
+
+
+def test_a_proxy_without_its_server_is_waited_out(
+    visit: Open, server: ServerProcess, line: Line
+) -> None:
+    """An answer of 5xx to the return is no end: the stream may be there behind it."""
+    page = visit(line.url)
+    statuses = [502, 503, 429]
+
+    def refuse(route: Route) -> None:
+        if statuses:
+            route.fulfill(status=statuses.pop(), body="<html>")
+        else:
+            route.continue_()
+
+    page.route(re.compile("/events"), refuse)
+    answer = begun(ask(page, NUMBERS, SLOW))
+    line.cut()
+    line.mend()
+    assert finished(answer).locator(".body").inner_text() == NUMBERS
+    assert statuses == []
+    record = server.ended(answer.get_attribute("data-request") or "")
+    assert record["outcome"] == "completed"

@@ -62,7 +62,7 @@ export class Exchange {
           }
         }
       } catch (error) {
-        if (error instanceof Refusal) return this.#refused(error);
+        if (error instanceof Refusal && !this.#mayPass(error)) return this.#refused(error);
       }
       if (this.#hungUp || (this.#stoppedAt !== null && this.resume === null)) return { end: "stopped", hungUp: true };
       if (this.resume === null) {
@@ -123,6 +123,11 @@ export class Exchange {
       addEventListener("online", over);
       this.#wake = over;
     });
+  }
+
+  /** Whether the stream may be there behind this: a proxy whose server is being restarted, a worker that is slow. */
+  #mayPass({ status }) {
+    return this.resume !== null && (status >= 500 || status === 429);
   }
 
   #refused({ status, type, message }) {

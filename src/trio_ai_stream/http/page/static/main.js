@@ -228,17 +228,20 @@ function request() {
 const number = (id) => ($(id).value.trim() === "" || !$(id).checkValidity() ? null : Number($(id).value));
 
 const chosen = () => ({
-  system: $("system").value.trim(),
+  system: writable($("system").value.trim()),
   temperature: number("temperature"),
   max_tokens: number("max-tokens"),
 });
+
+// An answer may hold what the server takes in no request: half a character, a control. The chat must go on all the same.
+const writable = (text) => text.toWellFormed().replace(/[\0-\x08\x0b\x0c\x0e-\x1f]/g, "\uFFFD");
 
 /** Leave out the oldest messages beyond the server's limit; never the last. */
 function fitting() {
   const { system } = chosen();
   const messages = conversation.messages
     .filter(({ content }) => content)
-    .map(({ role, content }) => ({ role, content }));
+    .map(({ role, content }) => ({ role, content: writable(content) }));
   let room = config.max_messages_length - [...system].length;
   let from = messages.length;
   while (from > 0 && (room -= [...messages[from - 1].content].length) >= 0) from -= 1;
