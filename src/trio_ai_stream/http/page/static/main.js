@@ -29,6 +29,7 @@ const draft = choice("draft");
 const lastOpen = choice("conversation", "sessionStorage"); // of this tab, through reloads
 const options = choice("options");
 const bannerAway = choice("banner away");
+const kept = options.get() ?? {};
 
 let config = null;
 let live = null;
@@ -37,7 +38,7 @@ let waiting = null; // the message that waits for the server: {back()}
 let editing = null; // the message that the composer's text will take the place of
 let conversation = conversations.fresh();
 
-const thread = new Thread({ edit, retry, reopen, fresh, key: () => $("key").focus() });
+const thread = new Thread({ edit, retry, reopen, fresh, key: askForKey });
 new Picker($("model"), $("models"), findModels, describeModel);
 
 /** Ask for the server's configuration until it is here. */
@@ -57,6 +58,8 @@ async function begin() {
   $("key-option").hidden = !config.key_needed;
   $("key").value = key.get();
   $("model").placeholder = config.default_model;
+  // A name is one of an upstream's: the simulator's mean nothing to OpenRouter.
+  if (kept.upstream && kept.upstream !== upstream && $("model").value === kept.model) $("model").value = "";
   if (faults.length && !$("model").value) $("model").value = "simulator/default";
   for (const [model, title, prompt] of faults.length ? STARTERS : []) {
     const button = el("button", { type: "button" }, el("strong", {}, title), el("span", {}, prompt));
@@ -82,7 +85,14 @@ async function findModels() {
 function describeModel() {
   const chosen = config?.faults.find(({ model }) => model === $("model").value);
   $("hint").textContent = chosen ? `${chosen.description}.` : "Enter sends, Shift+Enter makes a line, Esc stops.";
-  options.set({ ...options.get(), model: $("model").value });
+  const upstream = config?.upstream ?? kept.upstream;
+  options.set({ ...options.get(), model: $("model").value, upstream });
+}
+
+/** Show the field for the key: the server may want one since this page was loaded. */
+function askForKey() {
+  $("key-option").hidden = false;
+  $("key").focus();
 }
 
 /** Send `text` as the conversation's next message. */
@@ -392,7 +402,11 @@ $("settings-open").addEventListener("click", () => $("settings").showModal());
 $("settings").addEventListener("input", () => {
   options.set({ ...options.get(), ...chosen() });
   const set = Object.values(chosen()).filter((value) => value !== null && value !== "").length;
-  $("settings-open").textContent = set ? `Options (${set})` : "Options";
+  const wrong = ["temperature", "max-tokens"].map($).filter((field) => !field.checkValidity());
+  const said = [set || null, wrong.length ? `${wrong.length} not sent` : null].filter(Boolean).join(", ");
+  $("settings-open").textContent = said ? `Options (${said})` : "Options";
+  const names = wrong.map((field) => `${field.labels[0].firstChild.textContent.trim()}: ${field.validationMessage}`);
+  $("settings-note").textContent = wrong.length ? `Not sent. ${names.join(" ")}` : "";
 });
 $("history-open").addEventListener("click", async () => {
   await showHistory({
@@ -419,7 +433,6 @@ const unfold = () => ($("live").open = wide.matches);
 wide.addEventListener("change", unfold);
 unfold();
 
-const kept = options.get() ?? {};
 $("model").value = kept.model ?? "";
 $("system").value = kept.system ?? "";
 $("temperature").value = kept.temperature ?? "";

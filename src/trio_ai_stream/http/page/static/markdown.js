@@ -51,10 +51,24 @@ function codeBlock(language, text) {
 
 /** Put `text` on the clipboard, and say so on the button for a moment. */
 export async function copyText(text, button) {
-  const label = button.textContent;
-  const done = await navigator.clipboard.writeText(text).then(() => true, () => false);
+  const label = (button.dataset.label ??= button.textContent);
+  const done = navigator.clipboard
+    ? await navigator.clipboard.writeText(text).then(() => true, () => false)
+    : copySelected(text, button);
   button.textContent = done ? "Copied" : "Not allowed";
   setTimeout(() => (button.textContent = label), 1500);
+}
+
+/** Put `text` on the clipboard where a page has none of its own: without TLS, on another machine. */
+function copySelected(text, button) {
+  const area = el("textarea", { class: "unseen", readonly: true });
+  area.value = text;
+  button.after(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  button.focus();
+  return done;
 }
 
 /** The body of one answer: `append` text as it comes, `finish` when it is over. */

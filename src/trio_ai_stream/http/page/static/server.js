@@ -35,7 +35,8 @@ function headers(more = {}) {
 }
 
 async function refusal(response) {
-  const body = await response.json().catch(() => ({}));
+  const said = await response.json().catch(() => ({}));
+  const body = said.error ?? said; // OpenAI's form, where the endpoint is theirs
   const type = body.error_type ?? "refused";
   return new Refusal(response.status, type, body.message ?? `HTTP ${response.status}`);
 }

@@ -112,9 +112,10 @@ export class Thread {
         if (index > message.tools.length || index >= MAX_CALLS) return;
         const call = (message.tools[index] ??= { id, name: "", arguments: "" });
         if (name) call.name = name;
-        if (call.arguments.length < MAX_SHOWN) call.arguments += more;
+        const taken = call.arguments.length < MAX_SHOWN ? more : "";
         calls[index] ??= this.#toolCall(item, call);
-        calls[index].update();
+        call.arguments += taken;
+        calls[index].grow(taken);
         this.toEnd();
       },
       lost: () => {
@@ -123,6 +124,8 @@ export class Thread {
         this.toEnd();
       },
       found: () => lost?.remove(),
+      // Laid out once they are whole: to try it with each piece would cost their square.
+      settle: () => calls.forEach((call) => call.update()),
     };
   }
 
@@ -131,6 +134,7 @@ export class Thread {
     const { item, rendering } = answer;
     const { result, record } = message;
     answer.found();
+    answer.settle();
     await rendering.finish();
     item.removeAttribute("aria-busy");
     if (result?.end === "stopped") item.append(stopCard(result, record));
@@ -162,9 +166,14 @@ export class Thread {
       name.textContent = call.name;
       text.textContent = pretty(call.arguments);
     };
+    const grow = (more) => {
+      if (name.textContent !== call.name) name.textContent = call.name;
+      text.append(more);
+      text.normalize();
+    };
     update();
     item.append(details);
-    return { update };
+    return { update, grow };
   }
 
   #elsewhere() {
