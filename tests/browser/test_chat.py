@@ -152,6 +152,16 @@ def test_no_answer_keeps_a_chat_from_going_on(visit: Open) -> None:
     assert contents == ["First.", "a \ufffd b\ufffd \ufffd", "Second\ufffd[0m."]
 
 
+def test_an_address_with_a_password_opens_the_page(
+    visit: Open, server: ServerProcess
+) -> None:
+    """What a proxy before the server may want does not keep the page from asking."""
+    url = server.url.replace("://", "://name:password@")
+    page = visit(url, locale="en-GB")  # a tab of its own
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    expect(finished(ask(page, "Hello."))).to_have_attribute("data-end", "done")
+
+
 def test_a_new_chat_forgets(visit: Open) -> None:
     """After New chat the next question stands alone."""
     page = visit()

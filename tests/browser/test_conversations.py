@@ -86,6 +86,24 @@ def test_edit_and_retry_replace_what_follows(visit: Open) -> None:
     assert asked == [["Uno."], ["Uno."]]
 
 
+def test_a_retry_ends_the_editing_of_what_it_replaces(visit: Open) -> None:
+    """The message that was edited is gone, and what was typed before is back."""
+    page = visit()
+    for text in ("One.", "Two.", "Three."):
+        finished(ask(page, text, "simulator/echo"))
+    page.locator("#prompt").fill("a draft")
+    page.locator(".user").last.get_by_role("button", name="Edit").click()
+    page.locator(".assistant").first.get_by_role("button", name="Retry").click()
+    expect(page.locator("#editing")).to_be_hidden()
+    expect(page.locator("#prompt")).to_have_value("a draft")
+    finished(page.locator(".assistant"))
+    page.locator("#prompt").press("Enter")
+    expect(page.locator(".user > p")).to_have_text(["One.", "a draft"])
+    finished(page.locator(".assistant").last)
+    page.reload()
+    expect(page.locator(".user > p")).to_have_text(["One.", "a draft"])
+
+
 def test_reasoning_is_folded_and_options_are_sent(visit: Open) -> None:
     """Thoughts open on demand; system prompt, temperature, tokens reach `/chat`."""
     page = visit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -198,3 +199,25 @@ def test_a_proxy_without_its_server_is_waited_out(
     assert statuses == []
     record = server.ended(answer.get_attribute("data-request") or "")
     assert record["outcome"] == "completed"
+
+
+def test_a_line_that_breaks_at_once_is_not_opened_without_end(
+    visit: Open, line: Line
+) -> None:
+    """A way back that opens and says nothing is tried after ever longer pauses."""
+    page = visit(line.url)
+    tried: list[float] = []
+
+    def break_off(route: Route) -> None:
+        tried.append(time.monotonic())
+        if len(tried) < 5:
+            route.fulfill(body="", content_type="text/event-stream")
+        else:
+            route.continue_()
+
+    page.route(re.compile("/events"), break_off)
+    answer = begun(ask(page, NUMBERS, SLOW))
+    line.cut()
+    line.mend()
+    assert finished(answer).locator(".body").inner_text() == NUMBERS
+    assert tried[4] - tried[0] > 1

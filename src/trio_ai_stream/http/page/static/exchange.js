@@ -54,8 +54,9 @@ export class Exchange {
       try {
         const batches = await this.#open(body);
         if (lostAt !== null) show.found();
-        [lostAt, tries] = [null, 0];
+        lostAt = null;
         for await (const events of this.#watched(batches)) {
+          tries = 0; // only now: a line that opens and says nothing is not to be opened without a pause
           for (const event of events) {
             const end = this.#take(event, show);
             if (end) return end;

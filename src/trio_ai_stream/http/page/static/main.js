@@ -313,6 +313,7 @@ function stopEditing() {
 /** Have the question before message `at` answered once more. */
 function retry(at) {
   if (exchange || waiting) return;
+  stopEditing(); // what is edited may be among what goes
   conversation.messages.length = at;
   thread.show(conversation.messages);
   const item = $("messages").lastElementChild;

@@ -34,6 +34,9 @@ function headers(more = {}) {
   return key.get() ? { ...more, Authorization: `Bearer ${bytesOf(key.get())}` } : more;
 }
 
+// Not by the page's own address: that may hold a name and a password, which `fetch` refuses.
+const ask = (path, options) => fetch(new URL(path, location.origin), options);
+
 async function refusal(response) {
   const said = await response.json().catch(() => ({}));
   const body = said.error ?? said; // OpenAI's form, where the endpoint is theirs
@@ -42,14 +45,14 @@ async function refusal(response) {
 }
 
 export async function getConfig() {
-  const response = await fetch("/page/config");
+  const response = await ask("/page/config");
   if (!response.ok) throw await refusal(response);
   return response.json();
 }
 
 /** Upstream's models as [{model, description}]. */
 export async function getModels() {
-  const response = await fetch("/v1/models", { headers: headers() });
+  const response = await ask("/v1/models", { headers: headers() });
   if (!response.ok) throw await refusal(response);
   const { data } = await response.json();
   return data.map(({ id, name }) => ({ model: id, description: name }));
@@ -57,7 +60,7 @@ export async function getModels() {
 
 /** What streams have cost: {by, key, rows, budgets}. */
 export async function getUsage(query) {
-  const response = await fetch(`/usage?${new URLSearchParams(query)}`, { headers: headers() });
+  const response = await ask(`/usage?${new URLSearchParams(query)}`, { headers: headers() });
   if (!response.ok) throw await refusal(response);
   return response.json();
 }
@@ -73,7 +76,7 @@ export async function parseMarkdown(text) {
   if (parsing < PARSED_AT_ONCE) parsing += 1;
   else await new Promise((resolve) => toParse.push(resolve));
   try {
-    const response = await fetch("/page/markdown", {
+    const response = await ask("/page/markdown", {
       method: "POST",
       headers: headers({ "Content-Type": "application/json" }),
       body: JSON.stringify({ text: text.toWellFormed() }),
@@ -97,7 +100,7 @@ export const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((
  * `way` is where it goes on after a lost connection within `grace` seconds, or null.
  */
 export async function startChat(body, id, signal) {
-  const response = await fetch("/chat", {
+  const response = await ask("/chat", {
     method: "POST",
     headers: headers({ "Content-Type": "application/json", "X-Request-ID": id, "X-Stream-Grace": GRACE_S }),
     body: JSON.stringify(body),
@@ -115,7 +118,7 @@ export async function startChat(body, id, signal) {
 
 /** Go on with a stream behind its event `after`: its events in batches. */
 export async function resumeChat(way, after, signal) {
-  const response = await fetch(way, { headers: headers({ "Last-Event-ID": after }), signal });
+  const response = await ask(way, { headers: headers({ "Last-Event-ID": after }), signal });
   if (response.status !== 200) throw await refusal(response);
   return parsed(response);
 }
@@ -131,7 +134,7 @@ export async function cancelStream(id) {
   try {
     const path = `/streams/${encodeURIComponent(id)}`;
     const signal = AbortSignal.timeout(CANCEL_MS);
-    const response = await fetch(path, { method: "DELETE", headers: headers(), signal });
+    const response = await ask(path, { method: "DELETE", headers: headers(), signal });
     return response.ok ? await response.json() : null;
   } catch {
     return null;
@@ -141,7 +144,7 @@ export async function cancelStream(id) {
 /** Watch the running streams; yields batches of {type, ...data}. `tree` is one more's id. */
 export async function* watchStreams(signal, tree) {
   const query = tree ? `?tree=${encodeURIComponent(tree)}` : "";
-  const response = await fetch(`/streams/live${query}`, { headers: headers(), signal });
+  const response = await ask(`/streams/live${query}`, { headers: headers(), signal });
   if (!response.ok) throw await refusal(response);
   for await (const events of readEvents(response)) {
     yield events.map((event) => ({ type: event.type, ...JSON.parse(event.data) }));
