@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from playwright.sync_api import Page, Request, Route, expect
+from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
 
@@ -120,6 +120,24 @@ def test_copy_works_twice_and_without_tls(visit: Open) -> None:
 PIECES = 4000
 
 
+def answer_with(page: Page, events: list[dict[str, Any]]) -> tuple[Locator, str]:
+    """Have the page get these events for an answer; return it with what was sent."""
+    common = {"request_id": "x", "content": ""}
+    said = [{**common, **one} for one in [*events, {"type": "done"}]]
+    text = "".join(f"data: {json.dumps(one)}\n\n" for one in said)
+    kind = "text/event-stream"
+    page.route("**/chat", lambda route: route.fulfill(body=text, content_type=kind))
+    answer = finished(ask(page, "Write."))
+    page.unroute("**/chat")
+    return answer, text
+
+
+def piece(index: int, arguments: str, name: str | None = None) -> dict[str, Any]:
+    """Return the event of one piece of a tool call."""
+    call = {"type": "tool_call", "index": index, "id": name, "name": name}
+    return {**call, "arguments": arguments}
+
+
 def test_a_tool_call_in_many_pieces_is_no_work(visit: Open) -> None:
     """Its arguments are laid out once, at the end; not with every piece."""
     page = visit()
@@ -130,18 +148,23 @@ def test_a_tool_call_in_many_pieces_is_no_work(visit: Open) -> None:
             JSON.parse = (text) => (window.parsed += text.length, parse(text));
         }"""
     )
-    call = {"request_id": "x", "type": "tool_call", "content": "", "index": 0}
-    first = {**call, "id": "1", "name": "write", "arguments": '{"text":"'}
-    more = [{**call, "id": None, "name": None, "arguments": "some words "}] * PIECES
-    last = {**call, "id": None, "name": None, "arguments": '"}'}
-    done = {"type": "done", "content": "", "finish_reason": "tool_calls"}
-    events = [first, *more, last, done]
-    text = "".join(f"data: {json.dumps(one)}\n\n" for one in events)
-    kind = "text/event-stream"
-    page.route("**/chat", lambda route: route.fulfill(body=text, content_type=kind))
-    answer = finished(ask(page, "Write."))
-    page.unroute("**/chat")
+    more = [piece(0, "some words ")] * PIECES
+    pieces = [piece(0, '{"text":"', "write"), *more, piece(0, '"}')]
+    answer, sent = answer_with(page, pieces)
     shown = answer.locator("details.tool pre").text_content() or ""
     assert json.loads(shown) == {"text": "some words " * PIECES}
     # All that was parsed: each event once, and the arguments.
-    assert page.evaluate("window.parsed") < 3 * len(text)
+    assert page.evaluate("window.parsed") < 3 * len(sent)
+
+
+def test_tool_calls_are_shown_however_they_are_counted(visit: Open) -> None:
+    """A provider may begin at 1, leave numbers out, and mix the pieces."""
+    page = visit()
+    pieces = [piece(1, "[1", "one"), piece(4, "[4", "four"), piece(1, "]")]
+    answer, _ = answer_with(page, [*pieces, piece(4, "]")])
+    calls = answer.locator("details.tool")
+    expect(calls.locator("summary")).to_have_text(["Tool call one", "Tool call four"])
+    assert [json.loads(one) for one in calls.locator("pre").all_text_contents()] == [
+        [1],
+        [4],
+    ]

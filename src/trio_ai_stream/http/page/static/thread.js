@@ -108,14 +108,16 @@ export class Thread {
       },
       toolCall: ({ index, id, name, arguments: more }) => {
         message.tools ??= [];
-        // Calls come in order; one that leaves some out would be a list with holes.
-        if (index > message.tools.length || index >= MAX_CALLS) return;
-        const call = (message.tools[index] ??= { id, name: "", arguments: "" });
+        // Not every provider counts from 0, and without holes.
+        let at = message.tools.findIndex((one) => one.index === index);
+        if (at < 0 && message.tools.length >= MAX_CALLS) return;
+        if (at < 0) at = message.tools.push({ index, id, name: "", arguments: "" }) - 1;
+        const call = message.tools[at];
         if (name) call.name = name;
         const taken = call.arguments.length < MAX_SHOWN ? more : "";
-        calls[index] ??= this.#toolCall(item, call);
+        calls[at] ??= this.#toolCall(item, call);
         call.arguments += taken;
-        calls[index].grow(taken);
+        calls[at].grow(taken);
         this.toEnd();
       },
       lost: () => {
