@@ -30,6 +30,11 @@ _BOM: Final = b"\xef\xbb\xbf"
 _WHICH_URL: Final = "does the URL lead to a server with OpenAI's API?"
 
 
+def _may_pass(status: int) -> bool:
+    """Whether a stream may be behind this: a proxy that waits for its server."""
+    return status >= 500 or status == 429
+
+
 class NotAStreamError(ValueError):
     """The server sent what are no completion chunks; says what was expected."""
 
@@ -232,7 +237,7 @@ class ChatExchange:
                 if self._last_id == before:  # all that is left is nothing
                     return ending
                 until, waits = trio.current_time() + GRACE_S, False
-            except httpx.TransportError:
+            except (httpx.TransportError, httpx.HTTPStatusError):
                 if trio.current_time() + PAUSE_S >= until:
                     lost = f"{why}; no way back to the stream in {GRACE_S:g} s"
                     return self._failed("connection lost", lost)
@@ -253,6 +258,8 @@ class ChatExchange:
             if response.status_code == 204:
                 return None
             if response.status_code != 200:
+                if method == "GET" and _may_pass(response.status_code):
+                    response.raise_for_status()
                 return await self._refused(response)
             if "x-stream-grace" in response.headers:
                 self._note_kin(response.headers)
