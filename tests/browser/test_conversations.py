@@ -67,6 +67,23 @@ def test_chats_are_listed_renamed_exported_and_deleted(visit: Open) -> None:
     expect(page.locator(".user > p")).to_have_text("Rivers")
 
 
+def test_an_export_says_of_an_answer_that_it_is_not_whole(visit: Open) -> None:
+    """What broke off, was cut or was a tool call is written as such."""
+    page = visit()
+    finished(ask(page, "One.", "simulator/drop"))
+    finished(ask(page, "Two.", "simulator/fast?finish=length"))
+    finished(ask(page, "Three.", "simulator/tools"))
+    finished(ask(page, "Four.", "simulator/echo"))
+    page.get_by_role("button", name="Chats").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    answers = download.value.path().read_text().split("## Answer\n")[1:]
+    assert "*This answer broke off: " in answers[0]
+    assert "*This answer was cut off at the limit" in answers[1]
+    assert "Tool call get_weather: {" in answers[2]
+    assert answers[3] == "\nFour.\n"
+
+
 def test_edit_and_retry_replace_what_follows(visit: Open) -> None:
     """An earlier message is changed and sent anew; an answer is asked for again."""
     page = visit()

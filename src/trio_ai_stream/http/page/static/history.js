@@ -1,6 +1,8 @@
 // The list of conversations that this browser keeps: open, rename, export, delete.
 
 import { $, el } from "./dom.js";
+import { MAX_SHOWN } from "./markdown.js";
+import { CUT } from "./receipt.js";
 import { conversations } from "./store.js";
 
 const small = (label, name, act) => {
@@ -71,9 +73,26 @@ function rename(item, record, acts) {
   input.focus();
 }
 
+/** Say why an answer is not a whole one; null if it is. */
+function remark({ content, result }) {
+  if (content.length >= MAX_SHOWN) return "Only the beginning of this answer was kept.";
+  if (!result) return "This answer had not ended.";
+  if (result.end === "stopped") return "This answer was stopped.";
+  if (result.end === "error") return `This answer broke off: ${result.message}`;
+  return CUT[result.finish] ? `This answer was ${CUT[result.finish]}.` : null;
+}
+
+/** Return a message as Markdown, with its tool calls, and with what it lacks. */
+function written(message) {
+  if (message.role === "user") return `## You\n\n${message.content}\n`;
+  const calls = (message.tools ?? []).map((call) => `Tool call ${call.name}: ${call.arguments}`);
+  const lacks = remark(message);
+  return [`## Answer`, message.content, ...calls, lacks && `*${lacks}*`].filter(Boolean).join("\n\n") + "\n";
+}
+
 /** Write a conversation as a Markdown file. */
 function download(record) {
-  const parts = record.messages.map(({ role, content }) => `## ${role === "user" ? "You" : "Answer"}\n\n${content}\n`);
+  const parts = record.messages.map(written);
   const file = new Blob([`# ${record.title}\n\n${parts.join("\n")}`], { type: "text/markdown" });
   const link = el("a", { href: URL.createObjectURL(file), download: `${[...record.title.replace(/[^\p{L}\p{N}]+/gu, "-")].slice(0, 40).join("")}.md` });
   link.click();
