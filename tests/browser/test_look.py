@@ -51,6 +51,14 @@ def test_nothing_scrolls_sideways(visit: Open) -> None:
         expect(page.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
 
 
+def test_with_large_letters_a_message_has_room(visit: Open) -> None:
+    """At twice the size on a phone the box is as wide as some words."""
+    page = visit(width=320)
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    assert page.locator("#prompt").evaluate("e => e.clientWidth") > 200
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
 def test_on_a_phone_the_live_view_folds_away(visit: Open) -> None:
     """On a narrow screen the running streams open on demand."""
     phone = visit(width=375)

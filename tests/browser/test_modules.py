@@ -256,3 +256,19 @@ def test_what_cannot_be_parsed_yet_is_shown_as_it_was_written(page: Page) -> Non
     assert late == text
     assert 1 <= len(asked) <= 3
     page.unroute("**/page/markdown")
+
+
+OWNER = """async (owner) => {
+    const { updateStream } = await import("/page/tree.js");
+    const row = document.createElement("tbody");
+    const stream = { id: "x", state: "waiting", outcome: null, model: "m", owner,
+        began_at: 0, events: 0, attempts: 1, task: null };
+    updateStream(row, stream, 1, {}, { open: false, owned: true, spark: () => "" });
+    return row.querySelector("td.owner").textContent;
+}"""
+
+
+@pytest.mark.parametrize("owner", ["name:ann", "key:0123", "ip:2001:db8::/64", "local"])
+def test_an_owner_is_told_by_what_tells_it_from_others(page: Page, owner: str) -> None:
+    """In a narrow column the kind of a name is all that would be seen of it."""
+    assert page.evaluate(OWNER, owner) == re.sub("^(name|key|ip):", "", owner)
