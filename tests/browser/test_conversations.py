@@ -180,8 +180,12 @@ def test_a_message_waits_for_its_server(visit: Open) -> None:
     page.locator("#prompt").fill("Taken back")
     page.keyboard.press("Enter")
     expect(page.locator(".user")).to_contain_text("Not sent")
+    for dead in ("Send", "New chat"):
+        expect(page.get_by_role("button", name=dead)).to_be_disabled()
+    expect(page.get_by_role("button", name="Edit")).to_be_hidden()
     page.get_by_role("button", name="Take back").click()
     expect(page.locator("#prompt")).to_have_value("Taken back")
+    expect(page.get_by_role("button", name="New chat")).to_be_enabled()
     page.reload()
     page.locator("#prompt").fill("Patience")
     page.keyboard.press("Enter")

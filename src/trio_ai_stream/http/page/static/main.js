@@ -202,7 +202,7 @@ async function serverIsBack(item) {
   thread.toEnd();
   say("Not sent yet: the server does not answer");
   let taken = false;
-  waiting = {
+  wait({
     back() {
       taken = true;
       const { content } = conversation.messages.pop();
@@ -211,13 +211,13 @@ async function serverIsBack(item) {
       else save();
       fill($("prompt").value ? `${content}\n${$("prompt").value}` : content);
     },
-  };
+  });
   button.addEventListener("click", () => waiting?.back());
   for (;;) {
     await pause(config === null ? 100 : RETRY_MS);
     if (taken || (config !== null && (await getConfig().then(() => true, () => false)))) break;
   }
-  waiting = null;
+  wait(null);
   note.remove();
   return !taken;
 }
@@ -334,9 +334,22 @@ function running(now) {
   const focused = [$("send"), $("stop")].includes(document.activeElement);
   $("send").hidden = now !== null;
   $("stop").hidden = now === null;
-  $("fresh").disabled = now !== null;
-  $("messages").classList.toggle("busy", now !== null);
+  occupy();
   if (focused) (now ? $("stop") : $("prompt")).focus();
+}
+
+function wait(now) {
+  waiting = now;
+  if (now && document.activeElement === $("send")) $("prompt").focus(); // before it is disabled
+  $("send").disabled = now !== null;
+  occupy();
+}
+
+/** While an answer runs, or a message waits, nothing else of the conversation can be done: its buttons say so. */
+function occupy() {
+  const occupied = exchange !== null || waiting !== null;
+  $("fresh").disabled = occupied;
+  $("messages").classList.toggle("busy", occupied);
 }
 
 const say = (text) => ($("status").textContent = text);
