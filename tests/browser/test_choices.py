@@ -9,6 +9,7 @@ from typing import Any
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
+from tests.support.serving import until
 
 
 def test_a_list_of_models_that_failed_is_asked_for_again(visit: Open) -> None:
@@ -91,17 +92,24 @@ def test_a_key_can_be_given_once_the_server_wants_one(visit: Open) -> None:
     page.unroute("**/chat")
 
 
+SAID = """(button) => {
+    window.said = [];
+    const note = (all) => window.said.push(...all.map(() => button.textContent));
+    new MutationObserver(note).observe(button, { childList: true });
+}"""
+
+
 def copied(page: Page, times: int) -> None:
     """Press Copy under the answer so often, and paste into the message box."""
-    actions = page.locator(".assistant .actions").last
-    button = actions.locator("button").first
-    for _ in range(times):
-        button.click()
-    expect(button).to_have_text("Copied")
+    button = page.locator(".assistant .actions button").first
+    button.evaluate(SAID)
+    button.click(click_count=times)
+    until(lambda: "Copied" in page.evaluate("window.said"))
     page.locator("#prompt").focus()
     page.keyboard.press("Control+V")
     expect(page.locator("#prompt")).to_have_value("Rivers and\nmountains")
     page.locator("#prompt").fill("")
+    until(lambda: len(page.evaluate("window.said")) == 2 * times)
     expect(button).to_have_text("Copy")
 
 
@@ -111,9 +119,8 @@ def test_copy_works_twice_and_without_tls(visit: Open) -> None:
     finished(ask(page, "Rivers and\nmountains", "simulator/echo"))
     copied(page, 2)
     # What a page has that came by `http` from another machine.
-    none = 'Object.defineProperty(navigator, "clipboard", { value: undefined })'
     page.evaluate("navigator.clipboard.writeText('')")
-    page.evaluate(none)
+    page.evaluate('Object.defineProperty(navigator, "clipboard", { value: undefined })')
     copied(page, 1)
 
 
