@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
 from tests.support.serving import ServerProcess, until
@@ -129,6 +130,36 @@ def test_a_long_conversation_is_sent_whole(visit: Open) -> None:
     answer = finished(ask(page, "b" * 3900, "simulator/echo"))
     assert [m["content"][0] for m in bodies[1]["messages"]] == ["a", "a", "b"]
     expect(answer).not_to_contain_text("left out")
+
+
+def test_no_answer_keeps_a_chat_from_going_on(visit: Open) -> None:
+    """What a model may write and no request may hold is replaced in the next one."""
+    page = visit()
+    bodies = sent_bodies(page)
+
+    def odd(route: Route) -> None:
+        event = {"request_id": "x", "type": "content", "content": "a \ud83d b\x00 \x1b"}
+        done = {"type": "done", "content": "", "finish_reason": "stop"}
+        text = "".join(f"data: {json.dumps(one)}\n\n" for one in (event, done))
+        route.fulfill(body=text, content_type="text/event-stream")
+
+    page.route("**/chat", odd)
+    finished(ask(page, "First."))
+    page.unroute("**/chat")
+    answer = finished(ask(page, "Second\x1b[0m.", "simulator/echo"))
+    expect(answer).to_have_attribute("data-end", "done")
+    contents = [m["content"] for m in bodies[1]["messages"]]
+    assert contents == ["First.", "a \ufffd b\ufffd \ufffd", "Second\ufffd[0m."]
+
+
+def test_an_address_with_a_password_opens_the_page(
+    visit: Open, server: ServerProcess
+) -> None:
+    """What a proxy before the server may want does not keep the page from asking."""
+    url = server.url.replace("://", "://name:password@")
+    page = visit(url, locale="en-GB")  # a tab of its own
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    expect(finished(ask(page, "Hello."))).to_have_attribute("data-end", "done")
 
 
 def test_a_new_chat_forgets(visit: Open) -> None:

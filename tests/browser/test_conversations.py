@@ -67,6 +67,23 @@ def test_chats_are_listed_renamed_exported_and_deleted(visit: Open) -> None:
     expect(page.locator(".user > p")).to_have_text("Rivers")
 
 
+def test_an_export_says_of_an_answer_that_it_is_not_whole(visit: Open) -> None:
+    """What broke off, was cut or was a tool call is written as such."""
+    page = visit()
+    finished(ask(page, "One.", "simulator/drop"))
+    finished(ask(page, "Two.", "simulator/fast?finish=length"))
+    finished(ask(page, "Three.", "simulator/tools"))
+    finished(ask(page, "Four.", "simulator/echo"))
+    page.get_by_role("button", name="Chats").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    answers = download.value.path().read_text().split("## Answer\n")[1:]
+    assert "*This answer broke off: " in answers[0]
+    assert "*This answer was cut off at the limit" in answers[1]
+    assert "Tool call get_weather: {" in answers[2]
+    assert answers[3] == "\nFour.\n"
+
+
 def test_edit_and_retry_replace_what_follows(visit: Open) -> None:
     """An earlier message is changed and sent anew; an answer is asked for again."""
     page = visit()
@@ -84,6 +101,24 @@ def test_edit_and_retry_replace_what_follows(visit: Open) -> None:
     finished(page.locator(".assistant"))
     asked = [[m["content"] for m in body["messages"]] for body in bodies[2:]]
     assert asked == [["Uno."], ["Uno."]]
+
+
+def test_a_retry_ends_the_editing_of_what_it_replaces(visit: Open) -> None:
+    """The message that was edited is gone, and what was typed before is back."""
+    page = visit()
+    for text in ("One.", "Two.", "Three."):
+        finished(ask(page, text, "simulator/echo"))
+    page.locator("#prompt").fill("a draft")
+    page.locator(".user").last.get_by_role("button", name="Edit").click()
+    page.locator(".assistant").first.get_by_role("button", name="Retry").click()
+    expect(page.locator("#editing")).to_be_hidden()
+    expect(page.locator("#prompt")).to_have_value("a draft")
+    finished(page.locator(".assistant"))
+    page.locator("#prompt").press("Enter")
+    expect(page.locator(".user > p")).to_have_text(["One.", "a draft"])
+    finished(page.locator(".assistant").last)
+    page.reload()
+    expect(page.locator(".user > p")).to_have_text(["One.", "a draft"])
 
 
 def test_reasoning_is_folded_and_options_are_sent(visit: Open) -> None:
@@ -145,8 +180,12 @@ def test_a_message_waits_for_its_server(visit: Open) -> None:
     page.locator("#prompt").fill("Taken back")
     page.keyboard.press("Enter")
     expect(page.locator(".user")).to_contain_text("Not sent")
+    for dead in ("Send", "New chat"):
+        expect(page.get_by_role("button", name=dead)).to_be_disabled()
+    expect(page.get_by_role("button", name="Edit")).to_be_hidden()
     page.get_by_role("button", name="Take back").click()
     expect(page.locator("#prompt")).to_have_value("Taken back")
+    expect(page.get_by_role("button", name="New chat")).to_be_enabled()
     page.reload()
     page.locator("#prompt").fill("Patience")
     page.keyboard.press("Enter")

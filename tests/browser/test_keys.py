@@ -39,9 +39,19 @@ def test_with_its_key_all_works_and_the_key_stays_in_the_tab(visit: Open) -> Non
     expect(page.locator("#link")).to_have_attribute("data-state", "live")
     answer = finished(ask(page, "Hello."))
     expect(answer).to_have_attribute("data-end", "done")
-    assert KEY in page.evaluate("Object.values(sessionStorage)")
+    assert KEY in page.evaluate("JSON.stringify(sessionStorage)")
     assert page.evaluate("document.cookie") == ""
     assert KEY not in page.evaluate("JSON.stringify(localStorage)")
     page.reload()
     expect(page.locator("#key")).to_have_value(KEY)
     expect(page.locator("#link")).to_have_attribute("data-state", "live")
+
+
+def test_what_can_be_no_key_is_told_by_the_server(visit: Open) -> None:
+    """A letter that no header holds is sent all the same; nobody waits for it."""
+    page = visit()
+    page.locator("#key").fill("\u043a\u043b\u044e\u0447\u200b")
+    page.locator("#key").press("Tab")
+    answer = finished(ask(page, "Hello."))
+    expect(answer.locator(".card.failed")).to_contain_text("(401)")
+    expect(page.locator("#link")).to_have_text("needs the API key")

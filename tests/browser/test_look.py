@@ -31,6 +31,7 @@ PAIRS = [
     ("bad", "bad-wash"),
     ("bad", "sunk"),
     ("bad", "sheet"),
+    ("bad", "paper"),
     ("soft", "bad-wash"),
     ("warn-ink", "warn-wash"),
 ]
@@ -50,6 +51,14 @@ def test_nothing_scrolls_sideways(visit: Open) -> None:
         expect(page.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
 
 
+def test_with_large_letters_a_message_has_room(visit: Open) -> None:
+    """At twice the size on a phone the box is as wide as some words."""
+    page = visit(width=320)
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    assert page.locator("#prompt").evaluate("e => e.clientWidth") > 200
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
 def test_on_a_phone_the_live_view_folds_away(visit: Open) -> None:
     """On a narrow screen the running streams open on demand."""
     phone = visit(width=375)
@@ -58,6 +67,30 @@ def test_on_a_phone_the_live_view_folds_away(visit: Open) -> None:
     phone.get_by_text("Running streams").click()
     expect(note).to_be_visible()
     expect(visit(width=1280).get_by_text("Nothing runs")).to_be_visible()
+
+
+def test_on_a_phone_a_stream_has_its_model(visit: Open) -> None:
+    """At 320 pixels no heading is on another one, and a model is legible."""
+    page = visit(width=320)
+    page.get_by_text("Running streams").click()
+    ask(page, "Hm?", "simulator/no-token")
+    model = page.locator("td.model")
+    expect(model).to_have_text("simulator/no-token")
+    for owned in (False, True):  # by several
+        wider = page.evaluate(
+            """(owned) => {
+                const table = document.querySelector("#live-streams");
+                table.classList.toggle("owned", owned);
+                const heads = [...table.querySelectorAll("th")];
+                const shows = { visibilityProperty: true };
+                const wide = heads.filter((one) => one.checkVisibility(shows))
+                    .filter((one) => one.scrollWidth > one.clientWidth);
+                const room = table.querySelector("td.model").clientWidth;
+                return [wide.map((one) => one.textContent), room >= 40];
+            }""",
+            owned,
+        )
+        assert wider == [[], True]
 
 
 def test_text_stands_out_from_its_ground(visit: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -154,6 +155,85 @@ def test_a_long_text_is_parsed_in_pieces(page: Page) -> None:
     assert all(line in html for line in lines)
 
 
+@pytest.mark.parametrize("cuts", [1, 5])
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_any_line_end_is_one(page: Page, end: str, cuts: int) -> None:
+    """A CR ends a line, and a CRLF that is cut in two ends one."""
+    assert page.evaluate(SHOW, [TEXT.replace("\n", end), cuts]) == page.evaluate(
+        SHOW, [TEXT, 1]
+    )
+    letters = f"a{end}{end}b"
+    html = page.evaluate(SHOW, [letters, len(letters)])
+    assert html == '<p dir="auto">a</p><p dir="auto">b</p>'
+
+
+LISTED = [f"item {n} of the list" for n in range(600)]
+TABLE = "| h |\n|---|\n" + "\n".join(f"| {one} |" for one in LISTED)
+NESTED = "\n".join(
+    f"{'   - ' if n % 2 else '1. '}{one}" for n, one in enumerate(LISTED)
+)
+
+
+@pytest.mark.parametrize("cuts", [1, 3])
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [
+        (NESTED, "li"),
+        (TABLE, "td"),
+        (f"{TABLE}\n\nEnd.", "td"),
+        (" ".join(LISTED), "p"),
+    ],
+)
+def test_a_block_is_cut_where_it_can_be(
+    page: Page, text: str, tag: str, cuts: int
+) -> None:
+    """Items, rows and words of a block that is parsed in pieces stay whole."""
+    html = page.evaluate(SHOW, [text, cuts])
+    found = [one.strip() for one in re.findall(rf"<{tag}\b[^>]*>([^<]*)", html)]
+    if tag == "p":
+        assert " ".join(found) == text
+    else:
+        assert found == LISTED
+
+
+def test_half_a_character_spoils_no_text(page: Page) -> None:
+    """A surrogate alone is shown as U+FFFD, and none is made by a cut."""
+    html = ascii(page.evaluate(SHOW, ["a \ud83d **b**", 1]))
+    assert r">a \ufffd <strong>b</strong></p>" in html
+    html = ascii(page.evaluate(SHOW, ["x" * 7999 + "\U0001f600**b**", 1]))
+    assert r">\U0001f600<strong>b</strong></p>" in html
+
+
+PARSE_MANY = """async (number) => {
+    const { parseMarkdown } = await import("/page/server.js");
+    const fetch = window.fetch;
+    const order = [];
+    let open = 0;
+    let most = 0;
+    window.fetch = async (path, { body }) => {
+        order.push(Number(JSON.parse(body).text));
+        most = Math.max(most, (open += 1));
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        open -= 1;
+        return new Response("[]");
+    };
+    try {
+        const texts = Array.from({ length: number }, (_, n) => String(n));
+        await Promise.all(texts.map(parseMarkdown));
+    } finally {
+        window.fetch = fetch;
+    }
+    return [most, order];
+}"""
+
+
+def test_a_long_chat_is_parsed_from_its_end(page: Page) -> None:
+    """Few requests at once, so that none waits too long; the newest ones first."""
+    most, order = page.evaluate(PARSE_MANY, 50)
+    assert most == 3
+    assert order == [0, 1, 2, *range(49, 2, -1)]
+
+
 def test_without_the_server_text_stays_as_it_was_written(page: Page) -> None:
     """Where nothing parses, nothing is lost."""
     page.route("**/page/markdown", lambda route: route.abort())
@@ -176,3 +256,19 @@ def test_what_cannot_be_parsed_yet_is_shown_as_it_was_written(page: Page) -> Non
     assert late == text
     assert 1 <= len(asked) <= 3
     page.unroute("**/page/markdown")
+
+
+OWNER = """async (owner) => {
+    const { updateStream } = await import("/page/tree.js");
+    const row = document.createElement("tbody");
+    const stream = { id: "x", state: "waiting", outcome: null, model: "m", owner,
+        began_at: 0, events: 0, attempts: 1, task: null };
+    updateStream(row, stream, 1, {}, { open: false, owned: true, spark: () => "" });
+    return row.querySelector("td.owner").textContent;
+}"""
+
+
+@pytest.mark.parametrize("owner", ["name:ann", "key:0123", "ip:2001:db8::/64", "local"])
+def test_an_owner_is_told_by_what_tells_it_from_others(page: Page, owner: str) -> None:
+    """In a narrow column the kind of a name is all that would be seen of it."""
+    assert page.evaluate(OWNER, owner) == re.sub("^(name|key|ip):", "", owner)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Response, Route, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
 from tests.browser.line import Line
@@ -196,3 +197,50 @@ def test_what_two_tabs_write_to_one_conversation_is_all_kept(visit: Open) -> Non
         titles.nth(number).click()
         expect(first.locator(".user p")).to_have_text(asked)
     second.close()
+
+
+def lose(page: Page, line: Line, back: Callable[[Response], bool]) -> None:
+    """Cut the line under an answer without end; wait for what brings it back."""
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    with page.expect_response(back):
+        line.cut()
+        line.mend()
+    page.keyboard.press("Escape")
+    card = finished(answer).locator(".card.stopped")
+    expect(card).to_contain_text("You stopped this answer")
+
+
+def test_a_proxy_without_its_server_is_waited_out(visit: Open, line: Line) -> None:
+    """An answer of 5xx to the return is no end: the stream may be there behind it."""
+    page = visit(line.url)
+    statuses = [502, 503, 429]
+
+    def refuse(route: Route) -> None:
+        if statuses:
+            route.fulfill(status=statuses.pop(), body="<html>")
+        else:
+            route.continue_()
+
+    page.route(re.compile("/events"), refuse)
+    lose(page, line, lambda found: "/events" in found.url and found.status == 200)
+    assert statuses == []
+
+
+def test_a_line_that_breaks_at_once_is_not_opened_without_end(
+    visit: Open, line: Line
+) -> None:
+    """A way back that opens and says nothing is tried after ever longer pauses."""
+    page = visit(line.url)
+    tried: list[float] = []
+
+    def break_off(route: Route) -> None:
+        tried.append(time.monotonic())
+        if len(tried) < 5:
+            route.fulfill(body="", content_type="text/event-stream")
+        else:
+            route.continue_()
+
+    page.route(re.compile("/events"), break_off)
+    lose(page, line, lambda found: "/events" in found.url and len(tried) >= 5)
+    assert tried[4] - tried[0] > 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.billing.test_usage_report import fill
 from tests.browser.conftest import Open
@@ -84,3 +85,21 @@ def test_the_chat_links_it(visit: Open) -> None:
     page.get_by_role("button", name="Options").click()
     link = page.get_by_role("link", name="What your streams have cost")
     expect(link).to_have_attribute("href", "/page/usage.html")
+
+
+def test_what_is_shown_is_what_was_asked_last(usage: Open) -> None:
+    """An answer that is overtaken by a later one is left out."""
+    page = usage("admin-key", "?since=90d")
+    expect(page.locator("#link")).to_have_text("4 streams")
+    held: list[Route] = []
+    page.route(re.compile(r"/usage\?by=model"), lambda route: held.append(route))
+    with page.expect_request(re.compile(r"/usage\?by=model")):
+        page.get_by_label("By", exact=True).select_option("model")
+    page.get_by_label("By", exact=True).select_option("outcome")
+    first = page.locator("#sums thead th").first
+    expect(first).to_have_text("outcome")
+    with page.expect_response(re.compile(r"/usage\?by=model")) as late:
+        held[0].continue_()
+    late.value.finished()
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    expect(first).to_have_text("outcome")

@@ -189,3 +189,37 @@ async def test_a_server_that_is_gone_is_said_and_waited_for(
     assert ending.code == 1
     assert "no way back to the stream in 15 s; 1 event in " in ending.line
     assert 14 < trio.current_time() - began < 16
+
+
+async def test_a_proxy_without_its_server_is_waited_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """An answer of 5xx to the return is no end: the stream may be there behind it."""
+    head = b"HTTP/1.1 200 OK\r\nx-stream-grace: 15\r\n"
+    event = b'id: %d\ndata: {"choices":[{"delta":{"content":"%b"}}]}\n\n'
+    refusals = [
+        b"HTTP/1.1 %d No\r\ncontent-length: 6\r\n\r\n<html>" % status
+        for status in (502, 503, 429)
+    ]
+    answers = [
+        head + b"x-stream-resume: /streams/x/events\r\n\r\n" + event % (1, b"a"),
+        *refusals,
+        head + b"\r\n" + event % (2, b"b") + b"data: [DONE]\n\n",
+    ]
+
+    async def connect(*_: object) -> trio.abc.Stream:
+        ours, theirs = trio.testing.memory_stream_pair()
+        await theirs.send_all(answers.pop(0))
+        await theirs.aclose()
+        return ours
+
+    shown: list[dict[str, Any]] = []
+    said: list[str] = []
+    transport = UpstreamTransport(connect=connect, limits=NO_CIRCUIT)
+    url = "http://server.example"
+    async with httpx.AsyncClient(transport=transport, base_url=url) as client:
+        exchange = ChatExchange(client, shown.append, said.append)
+        ending = await exchange.run({"messages": []})
+    texts = [one["choices"][0]["delta"]["content"] for one in shown]
+    assert (ending.code, texts, answers) == (0, ["a", "b"], [])
+    assert said == ["connection lost; trying for 15 s to come back"]

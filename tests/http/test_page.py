@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
+from trio_ai_stream.http.page.markdown import blocks
 from trio_ai_stream.http.page.page_routes import FOLDER, POLICY
 
 ANY_LINK = ["a", {"href": "https://h/p"}, "i"]
@@ -132,6 +133,27 @@ async def test_markdown_becomes_a_tree_without_markup() -> None:
         long = w.visit(json.dumps({"text": "x" * 8001}).encode(), "/page/markdown")
         await over(long)
         assert long.status == 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(f"{'  ' * n}- w{n}w" for n in range(30)),
+        "\n".join(f"{'>' * n} w{n}w\n" for n in range(30)),
+        "\n".join(f"{'> - ' * n} w{n}w\n" for n in range(30)),
+    ],
+)
+def test_what_is_nested_too_deep_is_text(text: str) -> None:
+    """The parser's bound on nesting leaves nothing out."""
+    shown = json.dumps(blocks(text))
+    assert [n for n in range(30) if f"w{n}w" not in shown] == []
+
+
+def test_a_table_makes_up_few_cells() -> None:
+    """Rows that are shorter than a wide head do not multiply the work."""
+    table = f"{'a|' * 500}\n{'-|' * 500}\n" + "x\n" * 3000
+    assert len(json.dumps(blocks(table))) < 50_000
+    assert blocks("a|b\n-|-\nx")[0][1][0] == "table"
 
 
 async def test_markdown_is_parsed_for_those_with_a_key() -> None:

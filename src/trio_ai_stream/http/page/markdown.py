@@ -11,13 +11,22 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from markdown_it import MarkdownIt
+    from markdown_it.rules_block import StateBlock
     from markdown_it.token import Token
+
+    Rule = Callable[[StateBlock, int, int, bool], bool]
 
 # A parser's time may grow with the square of a hostile text: 8 kB take 0.15 s at worst.
 MAX_TEXT: Final = 8000
+# What is nested deeper is text: the parser leaves out what is beyond its `maxNesting`.
+DEEPEST: Final = 18
+MAX_NESTING: Final = DEEPEST + 2  # a list is two levels
+# The parser fills up short rows to the width of the head. A table of full rows has no
+# more cells than this in so much text.
+MAX_CELLS: Final = MAX_TEXT // 2
 # The page's own headings stand above an answer's.
 HEADINGS: Final = {"h1": "h3", "h2": "h4", "h3": "h5", "h4": "h6", "h5": "h6"}
 BREAKS: Final = {"softbreak", "hardbreak"}
@@ -45,10 +54,39 @@ def blocks(text: str) -> list[tuple[int, Node]]:
 
 @functools.cache
 def _parser() -> MarkdownIt:
-    from markdown_it import MarkdownIt  # a tenth of a second, which only a page needs
+    # A tenth of a second, which only a page needs.
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_block import blockquote, list_block, table
 
-    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 20})
+    options = {"html": False, "maxNesting": MAX_NESTING}
+    parser = MarkdownIt("commonmark", options)
+    ends = ["paragraph", "reference", "blockquote"]  # what such a block may end
+    rules = parser.block.ruler
+    rules.at("blockquote", _shallow(blockquote), {"alt": [*ends, "list"]})
+    rules.at("list", _shallow(list_block), {"alt": ends})
+    rules.at("table", _small(table), {"alt": ends[:2]})
     return parser.enable(["table", "strikethrough"]).disable("image")
+
+
+def _shallow(rule: Rule) -> Rule:
+    def shallow(state: StateBlock, line: int, end: int, silent: bool) -> bool:
+        return state.level < DEEPEST and rule(state, line, end, silent)
+
+    return shallow
+
+
+def _small(table: Rule) -> Rule:
+    def small(state: StateBlock, line: int, end: int, silent: bool) -> bool:
+        if not table(state, line, end, True):
+            return False
+        first = last = line + 2
+        while last < end and not state.isEmpty(last):
+            last += 1
+        delimiter = state.getLines(line + 1, first, state.blkIndent, False)
+        fits = (delimiter.count("|") + 1) * (last - first) <= MAX_CELLS
+        return fits and (silent or table(state, line, end, False))
+
+    return small
 
 
 def _nodes(tokens: Sequence[Token]) -> list[Node]:

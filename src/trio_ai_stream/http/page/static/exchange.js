@@ -54,15 +54,16 @@ export class Exchange {
       try {
         const batches = await this.#open(body);
         if (lostAt !== null) show.found();
-        [lostAt, tries] = [null, 0];
+        lostAt = null;
         for await (const events of this.#watched(batches)) {
+          tries = 0; // only now: a line that opens and says nothing is not to be opened without a pause
           for (const event of events) {
             const end = this.#take(event, show);
             if (end) return end;
           }
         }
       } catch (error) {
-        if (error instanceof Refusal && !this.#mayTryAgain(error)) return this.#refused(error);
+        if (error instanceof Refusal && !this.#mayPass(error)) return this.#refused(error);
       }
       if (this.#hungUp || (this.#stoppedAt !== null && this.resume === null)) return { end: "stopped", hungUp: true };
       if (this.resume === null) {
@@ -125,8 +126,8 @@ export class Exchange {
     });
   }
 
-  /** Whether who has come back was refused by a proxy, or by a process that cannot ask another. */
-  #mayTryAgain({ status }) {
+  /** Whether the stream may be there behind this: a proxy whose server is being restarted, a worker that is slow. */
+  #mayPass({ status }) {
     return this.resume !== null && [429, 502, 503, 504].includes(status);
   }
 

@@ -79,7 +79,10 @@ export class LiveView {
         this.#lose("reconnecting");
       } catch (error) {
         if (signal.aborted) return;
-        if (error.status === 401) return this.#say("waiting", "needs the API key");
+        if (error.status === 401) {
+          $("key-option").hidden = false; // it may want one since this page was loaded
+          return this.#say("waiting", "needs the API key");
+        }
         this.#lose(error.status === 503 ? "live view full, trying again" : "reconnecting");
       }
       if (signal.aborted) return;

@@ -23,11 +23,13 @@ const LATER_MS = 1500;
 const RETRY_MS = 1500;
 const SAVE_MS = 1000;
 const TITLE_LENGTH = 60;
+const UNKEPT = "This chat lasts only as long as this page: the browser's storage is full, or closed to it.";
 
 const draft = choice("draft");
 const lastOpen = choice("conversation", "sessionStorage"); // of this tab, through reloads
 const options = choice("options");
 const bannerAway = choice("banner away");
+const kept = options.get() ?? {};
 
 let config = null;
 let live = null;
@@ -36,7 +38,7 @@ let waiting = null; // the message that waits for the server: {back()}
 let editing = null; // the message that the composer's text will take the place of
 let conversation = conversations.fresh();
 
-const thread = new Thread({ edit, retry, reopen, fresh, key: () => $("key").focus() });
+const thread = new Thread({ edit, retry, reopen, fresh, key: askForKey });
 new Picker($("model"), $("models"), findModels, describeModel);
 
 /** Ask for the server's configuration until it is here. */
@@ -56,6 +58,8 @@ async function begin() {
   $("key-option").hidden = !config.key_needed;
   $("key").value = key.get();
   $("model").placeholder = config.default_model;
+  // A name is one of an upstream's: the simulator's mean nothing to OpenRouter.
+  if (kept.upstream && kept.upstream !== upstream && $("model").value === kept.model) $("model").value = "";
   if (faults.length && !$("model").value) $("model").value = "simulator/default";
   for (const [model, title, prompt] of faults.length ? STARTERS : []) {
     const button = el("button", { type: "button" }, el("strong", {}, title), el("span", {}, prompt));
@@ -81,7 +85,14 @@ async function findModels() {
 function describeModel() {
   const chosen = config?.faults.find(({ model }) => model === $("model").value);
   $("hint").textContent = chosen ? `${chosen.description}.` : "Enter sends, Shift+Enter makes a line, Esc stops.";
-  options.set({ ...options.get(), model: $("model").value });
+  const upstream = config?.upstream ?? kept.upstream;
+  options.set({ ...options.get(), model: $("model").value, upstream });
+}
+
+/** Show the field for the key: the server may want one since this page was loaded. */
+function askForKey() {
+  $("key-option").hidden = false;
+  $("key").focus();
 }
 
 /** Send `text` as the conversation's next message. */
@@ -89,16 +100,22 @@ async function ask(text) {
   if (exchange || waiting || !text.trim()) return;
   const message = { role: "user", content: text };
   conversation.messages.push(message);
-  conversation.title ||= text.replace(/[\s#*`|]+/g, " ").trim().slice(0, TITLE_LENGTH);
+  conversation.title ||= titleOf(text);
   const item = thread.addUser(message, conversation.messages.length - 1);
   save();
   await answer(item);
+}
+
+function titleOf(text) {
+  const words = text.replace(/[\s#*`|]+/g, " ").trim() || text.trim();
+  return [...words].slice(0, TITLE_LENGTH).join(""); // by whole characters
 }
 
 /** Have the last message answered; while the server is gone it waits, and says so. */
 async function answer(item) {
   let result = null;
   let shown = null;
+  const asked = conversation;
   const message = { role: "assistant", content: "", model: $("model").value };
   const at = conversation.messages.length;
   while (result === null) {
@@ -109,6 +126,7 @@ async function answer(item) {
     conversation.messages[at] = message;
     say("Answering");
     result = await follow(new Exchange(), { ...request(), messages: sent }, shown, message);
+    if (conversation !== asked) return running(null); // it was deleted
     if (result.end === "error" && result.type === "connection_lost" && !result.begun) {
       // Nothing has begun: the message waits for the server to come back.
       shown.item.remove();
@@ -184,7 +202,7 @@ async function serverIsBack(item) {
   thread.toEnd();
   say("Not sent yet: the server does not answer");
   let taken = false;
-  waiting = {
+  wait({
     back() {
       taken = true;
       const { content } = conversation.messages.pop();
@@ -193,13 +211,13 @@ async function serverIsBack(item) {
       else save();
       fill($("prompt").value ? `${content}\n${$("prompt").value}` : content);
     },
-  };
+  });
   button.addEventListener("click", () => waiting?.back());
   for (;;) {
     await pause(config === null ? 100 : RETRY_MS);
     if (taken || (config !== null && (await getConfig().then(() => true, () => false)))) break;
   }
-  waiting = null;
+  wait(null);
   note.remove();
   return !taken;
 }
@@ -220,17 +238,20 @@ function request() {
 const number = (id) => ($(id).value.trim() === "" || !$(id).checkValidity() ? null : Number($(id).value));
 
 const chosen = () => ({
-  system: $("system").value.trim(),
+  system: writable($("system").value.trim()),
   temperature: number("temperature"),
   max_tokens: number("max-tokens"),
 });
+
+// An answer may hold what the server takes in no request: half a character, a control. The chat must go on all the same.
+const writable = (text) => text.toWellFormed().replace(/[\0-\x08\x0b\x0c\x0e-\x1f]/g, "\uFFFD");
 
 /** Leave out the oldest messages beyond the server's limit; never the last. */
 function fitting() {
   const { system } = chosen();
   const messages = conversation.messages
     .filter(({ content }) => content)
-    .map(({ role, content }) => ({ role, content }));
+    .map(({ role, content }) => ({ role, content: writable(content) }));
   let room = config.max_messages_length - [...system].length;
   let from = messages.length;
   while (from > 0 && (room -= [...messages[from - 1].content].length) >= 0) from -= 1;
@@ -243,8 +264,13 @@ async function save() {
   if (conversation.messages.length === 0) return;
   const saved = conversation;
   lastOpen.set(saved.id);
-  const apart = await conversations.save(saved);
-  if (!apart || saved !== conversation) return;
+  const { apart, kept } = await conversations.save(saved);
+  if (saved !== conversation) return;
+  if ($("unkept").hidden !== kept) {
+    $("unkept").hidden = kept;
+    $("unkept").textContent = kept ? "" : UNKEPT;
+  }
+  if (!apart) return;
   lastOpen.set(saved.id);
   say("Another tab has gone on with this conversation: this one is kept beside it");
 }
@@ -252,6 +278,7 @@ async function save() {
 function show(record) {
   conversation = conversations.take(record);
   lastOpen.set(record.id);
+  $("unkept").hidden = true;
   stopEditing();
   const focused = $("messages").contains(document.activeElement);
   const open = thread.show(record.messages);
@@ -286,6 +313,7 @@ function stopEditing() {
 /** Have the question before message `at` answered once more. */
 function retry(at) {
   if (exchange || waiting) return;
+  stopEditing(); // what is edited may be among what goes
   conversation.messages.length = at;
   thread.show(conversation.messages);
   const item = $("messages").lastElementChild;
@@ -306,9 +334,22 @@ function running(now) {
   const focused = [$("send"), $("stop")].includes(document.activeElement);
   $("send").hidden = now !== null;
   $("stop").hidden = now === null;
-  $("fresh").disabled = now !== null;
-  $("messages").classList.toggle("busy", now !== null);
+  occupy();
   if (focused) (now ? $("stop") : $("prompt")).focus();
+}
+
+function wait(now) {
+  waiting = now;
+  if (now && document.activeElement === $("send")) $("prompt").focus(); // before it is disabled
+  $("send").disabled = now !== null;
+  occupy();
+}
+
+/** While an answer runs, or a message waits, nothing else of the conversation can be done: its buttons say so. */
+function occupy() {
+  const occupied = exchange !== null || waiting !== null;
+  $("fresh").disabled = occupied;
+  $("messages").classList.toggle("busy", occupied);
 }
 
 const say = (text) => ($("status").textContent = text);
@@ -375,18 +416,27 @@ $("settings-open").addEventListener("click", () => $("settings").showModal());
 $("settings").addEventListener("input", () => {
   options.set({ ...options.get(), ...chosen() });
   const set = Object.values(chosen()).filter((value) => value !== null && value !== "").length;
-  $("settings-open").textContent = set ? `Options (${set})` : "Options";
+  const wrong = ["temperature", "max-tokens"].map($).filter((field) => !field.checkValidity());
+  const said = [set || null, wrong.length ? `${wrong.length} not sent` : null].filter(Boolean).join(", ");
+  $("settings-open").textContent = said ? `Options (${said})` : "Options";
+  const names = wrong.map((field) => `${field.labels[0].firstChild.textContent.trim()}: ${field.validationMessage}`);
+  $("settings-note").textContent = wrong.length ? `Not sent. ${names.join(" ")}` : "";
 });
 $("history-open").addEventListener("click", async () => {
   await showHistory({
     current: conversation.id,
     async open(id) {
-      if (exchange || waiting) return;
-      show(await conversations.get(id));
+      const record = await conversations.get(id);
+      if (exchange || waiting) return "An answer runs in the chat that is open: stop it first, or let it end.";
+      if (!record) return "This chat has been deleted in another tab.";
+      show(record);
       $("history").close();
     },
-    removed(id) {
-      if (id === conversation.id && !exchange && !waiting) show(conversations.fresh());
+    removing(id) {
+      if (id !== conversation.id) return;
+      waiting?.back();
+      exchange?.stop();
+      show(conversations.fresh());
     },
   });
   $("history").showModal();
@@ -397,7 +447,6 @@ const unfold = () => ($("live").open = wide.matches);
 wide.addEventListener("change", unfold);
 unfold();
 
-const kept = options.get() ?? {};
 $("model").value = kept.model ?? "";
 $("system").value = kept.system ?? "";
 $("temperature").value = kept.temperature ?? "";

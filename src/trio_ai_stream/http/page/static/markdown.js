@@ -19,6 +19,8 @@ const WITH_TEXT = new Set("p h3 h4 h5 h6 li th td blockquote".split(" "));
 // What has no meaning in Markdown can be shown before the server has seen it.
 const PLAIN = /^[^\n*_`[\]<>|~!#\\&:]+/;
 const FENCE = /^ {0,3}(`{3,}|~{3,})/;
+// Where a long block may be cut: before a line that is not a part of an item, a line, a word, a character.
+const CUTS = [/^[^]*\n(?=\S)/, /^[^]*\n(?=[^])/, /^[^]* (?=[^])/, /^[^]*(?=[^])/u];
 
 /** Build the element of a node: a text, or [tag, attributes, child, ...]. */
 export function build(node) {
@@ -49,10 +51,24 @@ function codeBlock(language, text) {
 
 /** Put `text` on the clipboard, and say so on the button for a moment. */
 export async function copyText(text, button) {
-  const label = button.textContent;
-  const done = await navigator.clipboard.writeText(text).then(() => true, () => false);
+  const label = (button.dataset.label ??= button.textContent);
+  const done = navigator.clipboard
+    ? await navigator.clipboard.writeText(text).then(() => true, () => false)
+    : copySelected(text, button);
   button.textContent = done ? "Copied" : "Not allowed";
   setTimeout(() => (button.textContent = label), 1500);
+}
+
+/** Put `text` on the clipboard where a page has none of its own: without TLS, on another machine. */
+function copySelected(text, button) {
+  const area = el("textarea", { class: "unseen", readonly: true });
+  area.value = text;
+  button.after(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  button.focus();
+  return done;
 }
 
 /** The body of one answer: `append` text as it comes, `finish` when it is over. */
@@ -65,6 +81,8 @@ export class Rendering {
   #plain = 0; // how far the text is on the screen
   #kept = 0; // how many elements belong to settled blocks
   #fence = null; // the mark of an open block of code, which needs no parser
+  #head = ""; // of a table that is longer than what is asked about at once
+  #return = false; // a CR was the last, which an LF may follow
   #timer = null;
   #asking = null;
   #goOn = () => {};
@@ -79,7 +97,11 @@ export class Rendering {
 
   append(text) {
     if (this.#cut) return;
-    this.text += text.replaceAll("\r\n", "\n");
+    if (text === "") return;
+    // A CRLF may be cut in two, and a CR alone ends a line for the parser as well.
+    const more = this.#return && text.startsWith("\n") ? text.slice(1) : text;
+    this.#return = text.endsWith("\r");
+    this.text += more.replace(/\r\n?/g, "\n");
     if (this.text.length > MAX_SHOWN) {
       this.#cut = true;
       this.text = this.text.slice(0, MAX_SHOWN);
@@ -128,21 +150,25 @@ export class Rendering {
       this.#growCode();
       if (this.#fence || this.#parsed === this.text.length) return true;
     }
-    const piece = this.text.slice(this.#settled, this.#settled + MAX_ASKED);
-    const blocks = await parseMarkdown(piece);
+    const head = this.#head;
+    const rest = this.text.slice(this.#settled);
+    const piece = rest.slice(0, cut(rest, MAX_ASKED - head.length));
+    const blocks = await parseMarkdown(head + piece);
     if (blocks === null) return false;
     while (this.#element.children.length > this.#kept) this.#element.lastChild.remove();
     this.#element.append(...blocks.map(([, node]) => build(node)));
     this.#parsed = this.#settled + piece.length;
-    const ends = starts(piece, blocks);
-    const more = this.#parsed < this.text.length && piece.length === MAX_ASKED;
+    const ends = starts(head + piece, blocks).map((at) => Math.max(0, at - head.length));
+    const more = piece.length < rest.length;
     this.#fence = blocks.at(-1)?.[1][0] === "pre" ? this.#openFence(this.#settled + ends.at(-1)) : null;
     if (more && blocks.length < 2 && !this.#fence) {
       this.#settled = this.#parsed;
       this.#kept = this.#element.children.length;
+      this.#head = blocks[0]?.[1][0] === "table" ? head || headOf(piece) : "";
     } else if (blocks.length > 0) {
       this.#settled += ends.at(-1);
       this.#kept = this.#element.children.length - 1;
+      if (blocks.length > 1) this.#head = "";
     }
     this.#plain = this.#parsed;
     if (this.#fence) this.#growCode();
@@ -192,6 +218,19 @@ export class Rendering {
     last.normalize();
     this.#plain += text.length;
   }
+}
+
+/** Return how much of `text` to ask about at once. */
+function cut(text, most) {
+  if (text.length <= most) return text.length;
+  const places = CUTS.map((place) => text.slice(0, most + 1).match(place)?.[0].length ?? 0);
+  return places.find((length) => length > most / 2);
+}
+
+/** Return the head of the table that `text` begins with; none, if it is most of what can be asked about. */
+function headOf(text) {
+  const [head] = text.match(/^.*\n.*\n/) ?? [""];
+  return head.length < MAX_ASKED / 2 ? head : "";
 }
 
 const closes = (mark, line) => {

@@ -4,6 +4,8 @@ import { el } from "./dom.js";
 
 const MOST = 60;
 
+const remark = (text) => el("li", { class: "quiet", role: "option", "aria-disabled": "true" }, text);
+
 /** `find()` gives all choices, as [{model, description}], when the list is first opened. */
 export class Picker {
   #input;
@@ -12,6 +14,7 @@ export class Picker {
   #all = null;
   #at = -1;
   #changed;
+  #words = null; // what was asked for last
 
   constructor(input, list, find, changed) {
     [this.#input, this.#list, this.#find, this.#changed] = [input, list, find, changed];
@@ -27,9 +30,13 @@ export class Picker {
   }
 
   async #open(words) {
-    this.#all ??= await this.#find().catch(() => []);
+    this.#words = words;
+    const all = this.#all ?? (await this.#find().catch((error) => error));
+    if (words !== this.#words) return; // more has been typed meanwhile
+    if (all instanceof Error) return this.#say(`The list cannot be had now (${all.message}). A name is sent as it stands.`);
+    this.#all = all;
     const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = this.#all.filter(({ model, description }) => {
+    const fits = all.filter(({ model, description }) => {
       const text = `${model} ${description ?? ""}`.toLowerCase();
       return wanted.every((word) => text.includes(word));
     });
@@ -44,8 +51,14 @@ export class Picker {
         ),
       ),
     );
-    if (fits.length > MOST) this.#list.append(el("li", { class: "quiet", role: "option", "aria-disabled": "true" }, `${fits.length - MOST} more: search`));
-    if (fits.length === 0) this.#list.append(el("li", { class: "quiet", role: "option", "aria-disabled": "true" }, "No such model in the list; its name is sent as it stands."));
+    if (fits.length > MOST) this.#list.append(remark(`${fits.length - MOST} more: search`));
+    if (fits.length === 0) return this.#say("No such model in the list; its name is sent as it stands.");
+    this.#show(document.activeElement === this.#input);
+  }
+
+  #say(text) {
+    this.#list.replaceChildren(remark(text));
+    this.#at = -1;
     this.#show(document.activeElement === this.#input);
   }
 
@@ -72,8 +85,10 @@ export class Picker {
     } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       if (this.#list.hidden) return this.#open("");
+      if (!options.length) return;
       const step = event.key === "ArrowDown" ? 1 : -1;
-      this.#at = (this.#at + step + options.length) % options.length;
+      const from = this.#at < 0 && step < 0 ? 0 : this.#at; // up from none is the last one
+      this.#at = (from + step + options.length) % options.length;
       options.forEach((option, at) => option.setAttribute("aria-selected", String(at === this.#at)));
       options[this.#at]?.scrollIntoView({ block: "nearest" });
       this.#input.setAttribute("aria-activedescendant", options[this.#at]?.id ?? "");

@@ -8,7 +8,7 @@ const fact = (name, value, note) => [
 ];
 
 // Why a whole answer may be no whole thought.
-const CUT = {
+export const CUT = {
   length: "cut off at the limit of tokens (Options)",
   content_filter: "cut off by the provider's filter",
 };

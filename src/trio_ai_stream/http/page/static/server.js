@@ -1,17 +1,21 @@
 // What the page asks of its server; the API key is added here and nowhere else.
 
 import { readEvents } from "./sse.js";
+import { choice } from "./store.js";
 
-const KEY = "trio-ai-stream key";
 // A cancel takes a few milliseconds; a server that cannot answer is hung up on.
 const CANCEL_MS = 3000;
 // How long a stream goes on without this page: a reload, a tunnel, another network.
 const GRACE_S = 30;
 const MARKDOWN_MS = 5000;
+// The server parses one text at a time, and a browser has six connections for all that is asked.
+const PARSED_AT_ONCE = 3;
+
+const keptKey = choice("key", "sessionStorage"); // of this tab only
 
 export const key = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (value) => sessionStorage.setItem(KEY, value.trim()),
+  get: () => keptKey.get() ?? "",
+  set: (value) => keptKey.set(value.trim()),
 };
 
 /** The server said no before any stream began. */
@@ -23,25 +27,32 @@ export class Refusal extends Error {
   }
 }
 
+// A header holds bytes: what is typed goes as UTF-8, and it is the server that says whether it is a key.
+const bytesOf = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 function headers(more = {}) {
-  return key.get() ? { ...more, Authorization: `Bearer ${key.get()}` } : more;
+  return key.get() ? { ...more, Authorization: `Bearer ${bytesOf(key.get())}` } : more;
 }
 
+// Not by the page's own address: that may hold a name and a password, which `fetch` refuses.
+const ask = (path, options) => fetch(new URL(path, location.origin), options);
+
 async function refusal(response) {
-  const body = await response.json().catch(() => ({}));
+  const said = await response.json().catch(() => ({}));
+  const body = said.error ?? said; // OpenAI's form, where the endpoint is theirs
   const type = body.error_type ?? "refused";
   return new Refusal(response.status, type, body.message ?? `HTTP ${response.status}`);
 }
 
 export async function getConfig() {
-  const response = await fetch("/page/config");
+  const response = await ask("/page/config");
   if (!response.ok) throw await refusal(response);
   return response.json();
 }
 
 /** Upstream's models as [{model, description}]. */
 export async function getModels() {
-  const response = await fetch("/v1/models", { headers: headers() });
+  const response = await ask("/v1/models", { headers: headers() });
   if (!response.ok) throw await refusal(response);
   const { data } = await response.json();
   return data.map(({ id, name }) => ({ model: id, description: name }));
@@ -49,23 +60,35 @@ export async function getModels() {
 
 /** What streams have cost: {by, key, rows, budgets}. */
 export async function getUsage(query) {
-  const response = await fetch(`/usage?${new URLSearchParams(query)}`, { headers: headers() });
+  const response = await ask(`/usage?${new URLSearchParams(query)}`, { headers: headers() });
   if (!response.ok) throw await refusal(response);
   return response.json();
 }
 
-/** Have the server parse Markdown: [[line, node], ...], or null where it cannot. */
+let parsing = 0;
+const toParse = []; // goes on with one that waits for its turn
+
+/**
+ * Have the server parse Markdown: [[line, node], ...], or null where it cannot. What was asked last comes first:
+ * of a long chat that is what is in view.
+ */
 export async function parseMarkdown(text) {
+  if (parsing < PARSED_AT_ONCE) parsing += 1;
+  else await new Promise((resolve) => toParse.push(resolve));
   try {
-    const response = await fetch("/page/markdown", {
+    const response = await ask("/page/markdown", {
       method: "POST",
       headers: headers({ "Content-Type": "application/json" }),
-      body: JSON.stringify({ text }),
+      body: JSON.stringify({ text: text.toWellFormed() }),
       signal: AbortSignal.timeout(MARKDOWN_MS),
     });
     return response.ok ? await response.json() : null;
   } catch {
     return null;
+  } finally {
+    const next = toParse.pop();
+    if (next) next();
+    else parsing -= 1;
   }
 }
 
@@ -77,7 +100,7 @@ export const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((
  * `way` is where it goes on after a lost connection within `grace` seconds, or null.
  */
 export async function startChat(body, id, signal) {
-  const response = await fetch("/chat", {
+  const response = await ask("/chat", {
     method: "POST",
     headers: headers({ "Content-Type": "application/json", "X-Request-ID": id, "X-Stream-Grace": GRACE_S }),
     body: JSON.stringify(body),
@@ -95,7 +118,7 @@ export async function startChat(body, id, signal) {
 
 /** Go on with a stream behind its event `after`: its events in batches. */
 export async function resumeChat(way, after, signal) {
-  const response = await fetch(way, { headers: headers({ "Last-Event-ID": after }), signal });
+  const response = await ask(way, { headers: headers({ "Last-Event-ID": after }), signal });
   if (response.status !== 200) throw await refusal(response);
   return parsed(response);
 }
@@ -111,7 +134,7 @@ export async function cancelStream(id) {
   try {
     const path = `/streams/${encodeURIComponent(id)}`;
     const signal = AbortSignal.timeout(CANCEL_MS);
-    const response = await fetch(path, { method: "DELETE", headers: headers(), signal });
+    const response = await ask(path, { method: "DELETE", headers: headers(), signal });
     return response.ok ? await response.json() : null;
   } catch {
     return null;
@@ -121,7 +144,7 @@ export async function cancelStream(id) {
 /** Watch the running streams; yields batches of {type, ...data}. `tree` is one more's id. */
 export async function* watchStreams(signal, tree) {
   const query = tree ? `?tree=${encodeURIComponent(tree)}` : "";
-  const response = await fetch(`/streams/live${query}`, { headers: headers(), signal });
+  const response = await ask(`/streams/live${query}`, { headers: headers(), signal });
   if (!response.ok) throw await refusal(response);
   for await (const events of readEvents(response)) {
     yield events.map((event) => ({ type: event.type, ...JSON.parse(event.data) }));

@@ -1,15 +1,20 @@
 // What this browser keeps: conversations in IndexedDB, small choices in its other storages.
-// Where a browser allows neither (private windows), things last as long as the page.
+// What a browser does not take (private windows, a full disk) lasts as long as the page.
 
 const NAME = "trio-ai-stream";
-const memory = new Map();
+const unkept = new Map(); // conversations that the database did not take, by id
+const choices = new Map(); // and choices, by name
 let opened = null;
 
 function database() {
   opened ??= new Promise((resolve, reject) => {
     const request = indexedDB.open(NAME, 1);
     request.onupgradeneeded = () => request.result.createObjectStore("conversations", { keyPath: "id" });
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      // Whoever clears the site's data closes it: the next one is a new one.
+      request.result.onclose = () => (opened = null);
+      resolve(request.result);
+    };
     request.onerror = () => reject(request.error);
   });
   return opened;
@@ -27,33 +32,44 @@ const includes = (record, stored) =>
     return same?.role === role && same.content.startsWith(content);
   });
 
-async function run(mode, act, otherwise) {
-  try {
-    const store = (await database()).transaction("conversations", mode).objectStore("conversations");
-    return await new Promise((resolve, reject) => {
-      const request = act(store);
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
-    });
-  } catch {
-    return otherwise();
-  }
+/** Return what the request of `act` finds once all of it is on the disk; throw if it cannot be. */
+async function run(mode, act) {
+  const transaction = (await database()).transaction("conversations", mode);
+  const request = act(transaction.objectStore("conversations"));
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve(request.result);
+    // An error of a request comes here, too, and so does a full disk, which no request hears of.
+    transaction.onabort = () => reject(transaction.error);
+  });
 }
+
+/** Do `write(stored)` in one transaction: no other page can write in between. */
+const change = (id, write) =>
+  run("readwrite", (store) => {
+    const looking = store.get(id);
+    looking.addEventListener("success", () => {
+      const record = write(looking.result);
+      if (record) store.put(record);
+    });
+    return looking;
+  });
 
 export const conversations = {
   /** All of them, the newest first. */
   async all() {
-    const found = await run("readonly", (store) => store.getAll(), () => [...memory.values()]);
-    return found.sort((one, other) => other.at - one.at);
+    const found = await run("readonly", (store) => store.getAll()).catch(() => []);
+    const kept = found.filter(({ id }) => !unkept.has(id));
+    return [...kept, ...unkept.values()].sort((one, other) => other.at - one.at);
   },
-  get: (id) => run("readonly", (store) => store.get(id), () => memory.get(id)),
+  get: async (id) => unkept.get(id) ?? run("readonly", (store) => store.get(id)).catch(() => undefined),
   /** A new one, which is kept once it is saved. */
   fresh: () => ({ id: identity(), title: "", at: 0, messages: [] }),
   /** Take one up: what another page writes to it from now on is not to be written over. */
   take: (record) => ({ ...record, seen: version(record) }),
   /**
    * Keep `record` as it is now. If another page has written something else to it since it was taken up, that stays,
-   * and this one is kept beside it under a new id; returns whether that was so.
+   * and this one is kept beside it under a new id. A new name that somebody has given it stays as well.
+   * Return {apart, kept}: whether it is beside another one now, and whether it outlasts this page.
    */
   async save(record) {
     const at = Date.now();
@@ -62,24 +78,30 @@ export const conversations = {
       if (stored && stored.by !== page && version(stored) !== record.seen && !includes(record, stored)) {
         record.id = identity();
         apart = true;
-      }
+      } else if (stored?.title) record.title = stored.title;
       Object.assign(record, { by: page, at });
       return structuredClone(record);
     };
-    const act = (store) => {
-      const looking = store.get(record.id);
-      // In one transaction: no other page can write in between.
-      looking.addEventListener("success", () => store.put(write(looking.result)));
-      return looking;
-    };
-    await run("readwrite", act, () => {
-      const kept = write(memory.get(record.id));
-      memory.set(kept.id, kept);
-    });
-    return apart;
+    try {
+      await change(record.id, (stored) => write(unkept.get(record.id) ?? stored));
+      unkept.delete(record.id);
+      return { apart, kept: true };
+    } catch {
+      const held = write(unkept.get(record.id));
+      unkept.set(held.id, held);
+      return { apart, kept: false };
+    }
   },
-  put: (record) => run("readwrite", (store) => store.put(record), () => memory.set(record.id, record)),
-  remove: (id) => run("readwrite", (store) => store.delete(id), () => memory.delete(id)),
+  /** Give one another name; nothing else of it changes. */
+  async rename(id, title) {
+    const held = unkept.get(id);
+    if (held) held.title = title;
+    else await change(id, (stored) => stored && { ...stored, title }).catch(() => {});
+  },
+  async remove(id) {
+    unkept.delete(id);
+    await run("readwrite", (store) => store.delete(id)).catch(() => {});
+  },
 };
 
 /** A small choice, as JSON: `choice("draft").get()`, `.set(value)`; in `sessionStorage` for this tab. */
@@ -87,17 +109,19 @@ export function choice(name, storage = "localStorage") {
   const key = `${NAME} ${name}`;
   return {
     get() {
+      if (choices.has(key)) return choices.get(key);
       try {
         return JSON.parse(window[storage].getItem(key));
       } catch {
-        return memory.get(key) ?? null;
+        return null;
       }
     },
     set(value) {
       try {
         window[storage].setItem(key, JSON.stringify(value));
+        choices.delete(key);
       } catch {
-        memory.set(key, value);
+        choices.set(key, value);
       }
     },
   };

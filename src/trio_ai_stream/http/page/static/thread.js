@@ -108,13 +108,16 @@ export class Thread {
       },
       toolCall: ({ index, id, name, arguments: more }) => {
         message.tools ??= [];
-        // Calls come in order; one that leaves some out would be a list with holes.
-        if (index > message.tools.length || index >= MAX_CALLS) return;
-        const call = (message.tools[index] ??= { id, name: "", arguments: "" });
+        // Not every provider counts from 0, and without holes.
+        let at = message.tools.findIndex((one) => one.index === index);
+        if (at < 0 && message.tools.length >= MAX_CALLS) return;
+        if (at < 0) at = message.tools.push({ index, id, name: "", arguments: "" }) - 1;
+        const call = message.tools[at];
         if (name) call.name = name;
-        if (call.arguments.length < MAX_SHOWN) call.arguments += more;
-        calls[index] ??= this.#toolCall(item, call);
-        calls[index].update();
+        const taken = call.arguments.length < MAX_SHOWN ? more : "";
+        calls[at] ??= this.#toolCall(item, call);
+        call.arguments += taken;
+        calls[at].grow(taken);
         this.toEnd();
       },
       lost: () => {
@@ -123,6 +126,8 @@ export class Thread {
         this.toEnd();
       },
       found: () => lost?.remove(),
+      // Laid out once they are whole: to try it with each piece would cost their square.
+      settle: () => calls.forEach((call) => call.update()),
     };
   }
 
@@ -131,6 +136,7 @@ export class Thread {
     const { item, rendering } = answer;
     const { result, record } = message;
     answer.found();
+    answer.settle();
     await rendering.finish();
     item.removeAttribute("aria-busy");
     if (result?.end === "stopped") item.append(stopCard(result, record));
@@ -162,9 +168,14 @@ export class Thread {
       name.textContent = call.name;
       text.textContent = pretty(call.arguments);
     };
+    const grow = (more) => {
+      if (name.textContent !== call.name) name.textContent = call.name;
+      text.append(more);
+      text.normalize();
+    };
     update();
     item.append(details);
-    return { update };
+    return { update, grow };
   }
 
   #elsewhere() {

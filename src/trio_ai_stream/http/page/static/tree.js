@@ -71,7 +71,7 @@ function row(stream, view) {
     el("td", { class: "model", title: stream.model }, stream.model),
     el("td", { class: "age" }),
     el("td", { class: "events" }),
-    el("td", { class: "owner", title: stream.owner }, stream.owner.replace(/^key:/, "")),
+    el("td", { class: "owner", title: stream.owner }, stream.owner.replace(/^(key|name|ip):/, "")),
     el("td", { class: "spark", "aria-hidden": "true" }),
     el("td", {}, cancel),
   );

@@ -82,24 +82,32 @@ function say(state, text) {
   $("link").textContent = text;
 }
 
+let asked = 0; // questions so far: an answer to an earlier one may come later
+
 async function ask() {
+  const question = (asked += 1);
   const [by, since] = CHOICES.map((name) => $(name).value);
   history.replaceState(null, "", `?${new URLSearchParams({ by, since })}`);
   say("waiting", "asking");
   try {
     // Users are in each host's own ledger only.
     const hosts = by === "user" ? { hosts: "own" } : {};
-    const asked = [by, "provider"].map((group) => getUsage({ by: group, since, ...hosts }));
-    const [answer, providers] = await Promise.all(asked);
+    const both = [by, "provider"].map((group) => getUsage({ by: group, since, ...hosts }));
+    const [answer, providers] = await Promise.all(both);
+    if (question !== asked) return;
     show(by, answer, providers);
     $("failed").hidden = true;
     $("answer").hidden = false;
   } catch (error) {
+    if (question !== asked) return;
     $("answer").hidden = true;
     $("failed").hidden = false;
     $("failed").textContent = error.message;
     say("lost", "no answer");
-    if (error.status === 401) $("key").focus();
+    if (error.status === 401) {
+      $("key-option").hidden = false;
+      $("key").focus();
+    }
   }
 }
 
