@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from trio_ai_stream.settings.loading import SettingsError, load_settings, reloaded
-from trio_ai_stream.settings.model import Settings
+from trio_ai_stream.settings.model import SETTINGS, Settings
 
 SETTINGS_VARIABLE: Final = "TRIO_AI_STREAM_SETTINGS_FD"
 """Names the descriptor to a worker."""
@@ -52,7 +52,7 @@ class Handover:
 
 
 def first_settings() -> Settings:
-    """Return what this process starts with: handed over, or else read.
+    """Return what this process starts with: handed over by the same release, or read.
 
     :raises SettingsError: as `load_settings`.
     """
@@ -60,7 +60,11 @@ def first_settings() -> Settings:
     if descriptor is None:
         return load_settings()
     size = os.fstat(int(descriptor)).st_size
-    found = pickle.loads(os.pread(int(descriptor), size, 0))  # noqa: S301 - our parent's
+    names, data = pickle.loads(os.pread(int(descriptor), size, 0))  # noqa: S301 - our parent's
+    # Another release may have been installed since the parent was started.
+    if names != list(SETTINGS):
+        return load_settings()
+    found = pickle.loads(data)  # noqa: S301
     assert isinstance(found, Settings)
     return found
 
@@ -69,7 +73,7 @@ def _in_memory(settings: Settings) -> int:
     descriptor = os.memfd_create("settings")
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            file.write(pickle.dumps(settings))
+            file.write(pickle.dumps((list(SETTINGS), pickle.dumps(settings))))
     except BaseException:
         os.close(descriptor)
         raise
