@@ -67,10 +67,14 @@ runpy.run_module("trio_ai_stream", run_name="__main__")
 """
 
 
+@pytest.mark.parametrize("behind", [[], ["nohup"]], ids=["", "nohup"])
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_reload_while_it_starts_does_not_end_it(workers: str) -> None:
+def test_a_reload_while_it_starts_does_not_end_it(
+    workers: str, behind: list[str]
+) -> None:
     """It is done once the server listens; workers that begin later need none."""
-    with _running([sys.executable, "-c", EARLY], WORKERS=workers) as process:
+    command = [*behind, sys.executable, "-c", EARLY]
+    with _running(command, WORKERS=workers) as process:
         assert process.stderr is not None
         while workers == "1" and b'"reloaded"' not in process.stderr.readline():
             assert process.poll() is None

@@ -34,7 +34,8 @@ def remember_early() -> None:
     processes that this one starts.
     """
     _ignore_the_meaningless()
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+    # Nohup has it ignored.
+    if signal.getsignal(signal.SIGHUP) in (signal.SIG_DFL, signal.SIG_IGN):
         signal.signal(signal.SIGHUP, _remember)
     if os.getpid() == 1:
         for signum in ENDING:
