@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from bench.chaos.__main__ import main
 from bench.chaos.clients import Sight
 from bench.chaos.faults import KINDS, Fault, plan
 from bench.chaos.hosts import Host, Place, Valkey
 from bench.chaos.verdict import Quiet, complaints
+from tests.support.network import own_network
+from tests.support.server.servers import ROOT
 
 GOOD = Quiet(
     0, 0, [], ['trio_ai_stream_streams_total{outcome="completed"} 1.0'], ["done"]
@@ -78,10 +81,13 @@ def test_a_seed_is_a_plan() -> None:
     assert plan(8, 300, 2) != faults
 
 
-def test_seconds_of_chaos_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+def test_seconds_of_chaos_add_up() -> None:
     """A short run with real processes leaves nothing and tells the truth."""
-    status = main(["--minutes", "0.1", "--seed", "274"])
-    printed = capsys.readouterr().out
-    assert status == 0, printed
-    assert "seed 274" in printed
-    assert "0 wrong" in printed
+    command = [sys.executable, "-m", "bench.chaos", "--minutes", "0.1", "--seed", "274"]
+    with own_network():
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "seed 274" in done.stdout
+    assert "0 wrong" in done.stdout

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,16 +28,21 @@ APP = "trio_ai_stream.app:app"
 
 @contextmanager
 def _running(command: list[str], **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server's process, once it listens."""
+    """A server, once it listens; it is killed in a minute, so that no read hangs."""
     environ = {**os.environ, "PORT": "0", "LOG_FORMAT": "json", **env}
     with subprocess.Popen(
         command, cwd=ROOT, env=environ, stderr=subprocess.PIPE
     ) as process:
         assert process.stderr is not None
-        while b"Running on" not in (line := process.stderr.readline()):
-            assert line, "it did not start"
-        yield process
-        process.kill()
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        try:
+            while b"Running on" not in (line := process.stderr.readline()):
+                assert line, "it did not start"
+            yield process
+        finally:
+            limit.cancel()
+            process.kill()
 
 
 @pytest.mark.parametrize(

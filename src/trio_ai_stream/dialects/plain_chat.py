@@ -188,7 +188,7 @@ class ChatEncoder:
             return self._with_more(items)
         texts: list[str] = []
         found = texts.append
-        for item in items:
+        for item in items:  # until Python 3.12 a comprehension is a call
             if type(item) is str:
                 found(item)
         if not texts:

@@ -125,8 +125,8 @@ class Decoder:
             lines: list[bytes] = []
             if complete.startswith(b"data: ") and len(complete) <= self._max:
                 lines = complete[6:].split(b"\n\ndata: ")
-            # No other line ends: each event is one line of data, as good as always.
-            plain = complete.count(b"\n") == 2 * len(lines) - 2
+            # As good as always each event is one line of data, and no other line ends.
+            plain = lines and complete.count(b"\n") == 2 * len(lines) - 2
             if not plain or self._whole_events:
                 self._events(complete, items)
             elif self._nameless:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 import trio
 
+from tests.support.network import own_network
 from trio_ai_stream.upstream.transport import TransportLimits, UpstreamTransport
 
 NAME = f"gone{os.getpid() % 100_000}"
@@ -46,7 +48,14 @@ def inside(*words: str) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[subprocess.Popen[str]]:
+def network() -> Iterator[None]:
+    """A network of its own for the test."""
+    with own_network():
+        yield
+
+
+@pytest.fixture
+def server(network: None) -> Iterator[subprocess.Popen[str]]:
     """Run a server on a host of its own, which can be made to vanish."""
     try:
         ip("netns", "add", NAME)
@@ -98,6 +107,14 @@ async def post(
     response = await transport.handle_async_request(request)
     await response.aread()
     return response
+
+
+def test_the_machines_own_network_stays_as_it_is(
+    server: subprocess.Popen[str],
+) -> None:
+    """A browser in another test would lose what it loads."""
+    shown = [Path(f"/proc/{who}/net/dev").read_text() for who in ("thread-self", "1")]
+    assert [NAME in text for text in shown] == [True, False]
 
 
 async def test_a_request_that_reached_nobody_is_sent_again(
