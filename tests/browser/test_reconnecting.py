@@ -244,3 +244,14 @@ def test_a_line_that_breaks_at_once_is_not_opened_without_end(
     page.route(re.compile("/events"), break_off)
     lose(page, line, lambda found: "/events" in found.url and len(tried) >= 5)
     assert tried[4] - tried[0] > 1
+
+
+def test_a_page_of_which_a_part_does_not_come_is_loaded_again(visit: Open) -> None:
+    """Once by itself, as after another network; then it says so."""
+    page = visit()
+    page.route("**/page/sse.js", lambda route: route.abort("failed"), times=1)
+    page.reload(wait_until="commit")
+    expect(page.locator("#link")).to_have_text("live")
+    page.route("**/page/sse.js", lambda route: route.abort("failed"))
+    page.reload(wait_until="commit")
+    expect(page.get_by_role("alert")).to_contain_text("did not come")
