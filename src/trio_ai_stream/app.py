@@ -11,6 +11,7 @@ from functools import partial
 from trio_ai_stream.admission.admission_factory import MissingExtraError
 from trio_ai_stream.app_factory import create_app, reload_settings, server_limits
 from trio_ai_stream.http.application import Application
+from trio_ai_stream.http.drain import Drain
 from trio_ai_stream.server.serving import install
 from trio_ai_stream.server.signals import remember_early
 from trio_ai_stream.server.supervisor import refuse_to_start
@@ -29,7 +30,7 @@ def _from_environment() -> Application:
         refuse_to_start(str(exc), 2)
     install(
         server_limits(settings),
-        application.services.registry,
+        Drain(application.services),
         partial(reload_settings, application),
     )
     settle_collector()

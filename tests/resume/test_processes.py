@@ -11,9 +11,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import httpx
@@ -71,11 +71,13 @@ class Deployment:
     """A host of two workers, whose streams are asked for, and a host of one.
 
     `kind` says which other process is asked: a worker of the same host, or the host.
+    `host` starts one more, of a name and so many workers.
     """
 
     one: ServerProcess
     two: ServerProcess
     kind: str = ""
+    host: Callable[[str, int], ServerProcess] = field(kw_only=True)
 
     def begun(
         self, model: str = SHORT, grace: str = "20", events: int = 4
@@ -147,7 +149,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
         one, two = host("one", 2), host("two", 1)
         try:
-            yield Deployment(one, two)
+            yield Deployment(one, two, host=host)
         finally:
             one.stop()
             two.stop()
@@ -309,3 +311,33 @@ def test_a_draining_host_lets_its_streams_be_read(servers: Deployment) -> None:
         "shutdown"
     ] * len(ways)
     assert servers.one._process.wait(10) == 0
+
+
+def test_a_worker_stays_for_those_who_read_a_sibling_through_it(
+    servers: Deployment,
+) -> None:
+    """Its own streams are over, or it has none; theirs ends when its owner says so.
+
+    Workers share a port for peers: about half of the readers come by the worker that
+    does not have their streams.
+    """
+    third = servers.host("third", 2)
+    try:
+        ways = [replace(servers, one=third).begun(ENDLESS)[0] for _ in range(16)]
+        mine = [way for way in ways if owner_of(way) == owner_of(ways[0])]
+        for way in set(ways) - set(mine):
+            httpx.delete(f"{third.url}/streams/{id_of(way)}").raise_for_status()
+            third.ended(id_of(way))
+        with ExitStack() as stack:
+            backs = []
+            for way in mine:
+                client = stack.enter_context(Client(servers.two.url))
+                back = stack.enter_context(client.stream("GET", way))
+                assert back.status_code == 200
+                backs.append(back)
+            third.signal(signal.SIGTERM)
+            for back in backs:
+                assert back.read().count(b'"error_type":"shutting_down"') == 1
+        assert third._process.wait(10) == 0
+    finally:
+        third.stop()

@@ -68,10 +68,10 @@ class Drainable(Protocol):
     """An application that can be drained; the calls come from the Trio thread."""
 
     def __len__(self) -> int:
-        """Return how many streams live, those that no exchange carries included."""
+        """Return how much lives, what no exchange of the worker carries included."""
 
     async def until_over(self) -> None:
-        """Wait until none does."""
+        """Wait until nothing does."""
 
     def begin_drain(self) -> None:
         """Refuse what is new from now on, with 503; what is live goes on."""
@@ -196,7 +196,7 @@ class Worker:
             self._most_requests = config.max_requests + jitter
         self._listening = 0
         self._exhausted_said = -inf
-        self._live = 0
+        self.exchanges = 0  # the live ones
         self._quiet = trio.Event()
 
     async def run(
@@ -318,9 +318,9 @@ class Worker:
         limits = self.limits
         self.draining = True
         event = {"event": "drain_began"}
-        if self._live:
+        if live := max(self.exchanges, len(self.drainable)):
             text = "draining: %d live, for at most %g s; Ctrl-C again ends them"
-            log.info(text, self._live, limits.drain_s, extra=event)
+            log.info(text, live, limits.drain_s, extra=event)
         else:
             log.info("draining: nothing is live", extra=event)
         self._contained(self.drainable.begin_drain)
@@ -330,7 +330,7 @@ class Worker:
             with trio.move_on_after(limits.drain_s):
                 await first_of(self._until_quiet, self.shutdown.skipped.wait)
             ends_at = trio.current_time() + limits.terminal_events_s
-            if live := max(self._live, len(self.drainable)):
+            if live := max(self.exchanges, len(self.drainable)):
                 text = (
                     "the drain is over: %d live; streams are told, others are cut off"
                 )
@@ -378,6 +378,7 @@ class Worker:
     async def _until_nobody_reads(self, *, live: bool = True) -> None:
         """Wait until those who are still live have acknowledged nothing for a while.
 
+        If nobody is, it ends with its scope: what lives is read at a side listener.
         Not `live`: those whose connection ends; and not for who has acknowledged all.
         The while is counted in looks: a process that got no turn for as long has not
         looked, and what its clients have read meanwhile is not known to it.
@@ -388,7 +389,7 @@ class Worker:
         ):
             await trio.sleep(_LOOK_S)
             now = await self._unread(live=live)
-            unchanged = unchanged + 1 if now == seen else 0
+            unchanged = unchanged + 1 if now == seen != {} else 0
             seen = now
 
     async def _unread(self, *, live: bool) -> dict[Connection, int]:
@@ -403,17 +404,21 @@ class Worker:
         return unread
 
     async def _until_quiet(self) -> None:
-        """Wait for the exchanges, and for streams whose clients may come back."""
-        while self._live or len(self.drainable):
-            if self._live:
+        """Wait for the exchanges, and for what the application has besides."""
+        while self.exchanges or len(self.drainable):
+            await self.until_quiet()
+            await self.drainable.until_over()
+
+    async def until_quiet(self) -> None:
+        """Wait until no exchange is live; there may be one when this returns."""
+        if self.exchanges:
+            if self._quiet.is_set():
                 self._quiet = trio.Event()
-                await self._quiet.wait()
-            else:
-                await self.drainable.until_over()
+            await self._quiet.wait()
 
     def exchange_begins(self) -> None:
         """Count an exchange in."""
-        self._live += 1
+        self.exchanges += 1
         self.tally.exchanges_live += 1
         self.tally.exchanges_total += 1
         self._requests += 1
@@ -429,9 +434,9 @@ class Worker:
 
     def exchange_ends(self) -> None:
         """Count an exchange out."""
-        self._live -= 1
+        self.exchanges -= 1
         self.tally.exchanges_live -= 1
-        if not self._live:
+        if not self.exchanges:
             self._quiet.set()
 
 
