@@ -36,6 +36,6 @@ def test_the_server_keeps_its_promises(server: ServerProcess, tmp_path: Path) ->
     command += ["--suppress-health-check", "all"]  # they are about slow machines
     command += ["--seed", "1", "--generation-database", "none", "--no-color"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
