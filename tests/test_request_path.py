@@ -122,20 +122,21 @@ async def test_the_path_is_as_short_as_it_is_said_to_be() -> None:
         runs = await traced(few, few, few, more, more, more)
     shorts, longs = ([Counter(c) for c in half] for half in (runs[:3], runs[3:]))
     # A timer that is not of the request may fall into one of them.
-    long = min(longs, key=lambda calls: calls.total())
     short = min(shorts, key=lambda calls: len({file for file, _ in calls}))
     files = {file for file, _ in short}
     said = FILES.search(DOCUMENT)
     assert said is not None
     assert len(files) <= int(said[1]), " ".join(sorted(files))
-    events = more - few
-    # Once for each event, and not what a busy machine lets fall into the longer run.
-    added = {p: long[p] - short[p] for p in long if long[p] - short[p] >= 0.9 * events}
+    # On a busy machine events arrive together, and then cost less.
+    block = ("http/http_responses.py", "EventResponder.deliver")
+    long = max(longs, key=lambda calls: calls[block])
+    assert long[block] > short[block]
+    # Once or more for each event, and not what falls into the longer run alone.
+    each = {place: round((long[place] - short[place]) / (more - few)) for place in long}
+    added = {place: calls for place, calls in each.items() if calls > 0}
     said = EVENT.search(DOCUMENT)
     assert said is not None
-    # On a busy machine two events of a run may arrive together.
-    alone = added["http/http_responses.py", "EventResponder.deliver"]
-    assert round(sum(added.values()) / alone) <= int(said[1]), added
+    assert sum(added.values()) <= int(said[1]), added
     assert len({file for file, _ in added}) <= int(said[2]), added
 
 

@@ -27,7 +27,11 @@ Log = Callable[[str], list[dict[str, object]]]
 async def test_a_partition_costs_one_timeout_and_then_nothing(
     valkey: Server, make_gate: GateMaker, log: Log
 ) -> None:
-    """A server that accepts and never answers delays requests once, by the timeout."""
+    """A server that accepts and never answers delays requests once, by the timeout.
+
+    A process that looks late by half of it was busy, and does not judge the server: on
+    a busy machine that happens, and the next request waits as well.
+    """
     async with proxied(valkey) as proxy, trio.open_nursery() as nursery:
         gate = make_gate(proxy.url, timeout_s=0.5)
         await nursery.start(gate.run)
@@ -37,8 +41,10 @@ async def test_a_partition_costs_one_timeout_and_then_nothing(
             began = trio.current_time()
             assert (await gate.admit_request("c")).allowed
             waits.append(trio.current_time() - began)
-        assert 0.5 <= waits[0] < 5
-        assert max(waits[1:]) < 0.5
+        *late, last = [wait for wait in waits if wait >= 0.5]
+        assert waits[: len(late) + 1] == [*late, last]
+        assert all(wait > 0.75 for wait in late)
+        assert last < 5
         assert gate.status().mode == "fallback"
         proxy.silent = False
         await until(lambda: gate.link.up)
