@@ -22,7 +22,7 @@ export async function showHistory(acts) {
   const again = () => showHistory(acts);
   $("history-list").replaceChildren(
     ...all.map((record) => {
-      const title = el("button", { type: "button", class: "title", "aria-current": record.id === current ? "true" : null }, record.title, el("span", { class: "quiet" }, when(record.at)));
+      const title = el("button", { type: "button", class: "title", dir: "auto", "aria-current": record.id === current ? "true" : null }, record.title, el("span", { class: "quiet" }, when(record.at)));
       title.addEventListener("click", async () => {
         const refused = await open(record.id);
         if (refused) $("history-note").textContent = refused;
