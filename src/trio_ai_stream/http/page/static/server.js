@@ -127,17 +127,17 @@ async function* parsed(response) {
   }
 }
 
-/** Ask the server to cancel a stream; its receipt, or null where it cannot. */
-export async function cancelStream(id, by) {
-  try {
-    const path = `/streams/${encodeURIComponent(id)}`;
-    const signal = AbortSignal.timeout(CANCEL_MS);
-    const response = await ask(path, { method: "DELETE", headers: headers({}, by), signal });
-    return response.ok ? await response.json() : null;
-  } catch {
-    return null;
-  }
+/** Ask the server to cancel a stream; its receipt. */
+export async function tryToCancel(id, by) {
+  const path = `/streams/${encodeURIComponent(id)}`;
+  const signal = AbortSignal.timeout(CANCEL_MS);
+  const response = await ask(path, { method: "DELETE", headers: headers({}, by), signal });
+  if (!response.ok) throw await refusal(response);
+  return response.json();
 }
+
+/** The same; null where it cannot. */
+export const cancelStream = (id, by) => tryToCancel(id, by).catch(() => null);
 
 /** Watch the running streams; yields batches of {type, ...data}. `tree` is one more's id. */
 export async function* watchStreams(signal, tree) {
