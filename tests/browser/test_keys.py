@@ -51,6 +51,17 @@ def test_with_its_key_all_works_and_the_key_stays_in_the_tab(visit: Open) -> Non
     expect(page.locator("#link")).to_have_attribute("data-state", "live")
 
 
+def test_enter_in_the_field_of_the_key_sends_nothing(visit: Open) -> None:
+    """It takes the key; what is half written in the message box stays there."""
+    page = visit()
+    page.locator("#prompt").fill("half a thought")
+    page.locator("#key").fill(KEY)
+    page.locator("#key").press("Enter")
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    expect(page.locator("#prompt")).to_have_value("half a thought")
+    expect(page.locator(".user")).to_have_count(0)
+
+
 def test_what_can_be_no_key_is_told_by_the_server(visit: Open) -> None:
     """A letter that no header holds is sent all the same; nobody waits for it."""
     page = visit()

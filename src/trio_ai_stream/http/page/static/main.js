@@ -395,7 +395,7 @@ document.addEventListener("keydown", (event) => {
 });
 $("stop").addEventListener("click", () => exchange?.stop());
 $("edit-cancel").addEventListener("click", stopEditing);
-$("key").addEventListener("change", () => {
+function takeKey() {
   key.set($("key").value);
   live?.restart();
 });
@@ -421,6 +421,12 @@ $("settings").addEventListener("input", () => {
   $("settings-open").textContent = said ? `Options (${said})` : "Options";
   const names = wrong.map((field) => `${field.labels[0].firstChild.textContent.trim()}: ${field.validationMessage}`);
   $("settings-note").textContent = wrong.length ? `Not sent. ${names.join(" ")}` : "";
+}
+$("key").addEventListener("change", takeKey);
+$("key").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault(); // it would send what stands in the message box
+  takeKey();
 });
 $("history-open").addEventListener("click", async () => {
   await showHistory({
