@@ -115,6 +115,29 @@ def test_what_is_deleted_stays_deleted(visit: Open, server: ServerProcess) -> No
     assert titles(page) == ["Next"]
 
 
+def test_what_is_deleted_in_another_tab_stays_deleted(
+    visit: Open, server: ServerProcess
+) -> None:
+    """The tab that has it open lets go of it, ends its answer, and says why."""
+    first = visit()
+    finished(ask(first, "Rivers"))
+    answer = ask(first, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    request_id = answer.get_attribute("data-request") or ""
+    second = first.context.new_page()
+    second.goto(first.url)
+    second.get_by_role("button", name="Chats").click()
+    second.get_by_role("button", name="Delete: Rivers").click()
+    expect(first.locator("#notice")).to_contain_text("deleted in another tab")
+    expect(first.locator("#messages li")).to_have_count(0)
+    assert server.ended(request_id)["outcome"] == "cancelled"
+    finished(ask(first, "Mountains"))
+    expect(first.locator("#notice")).to_be_hidden()
+    expect(first.get_by_role("status")).to_contain_text("Answer complete")
+    assert titles(first) == ["Mountains"]
+    second.close()
+
+
 def test_a_chat_that_cannot_be_opened_says_why(visit: Open) -> None:
     """While an answer runs another chat stays shut, with a reason."""
     page = visit()

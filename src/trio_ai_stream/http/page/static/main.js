@@ -201,25 +201,31 @@ async function serverIsBack(item) {
   item.append(note);
   thread.toEnd();
   say("Not sent yet: the server does not answer");
-  let taken = false;
+  let takeBack;
+  const taken = new Promise((resolve) => (takeBack = () => resolve(true)));
+  const isBack = async () => config !== null && getConfig().then(() => true, () => false);
   wait({
     back() {
-      taken = true;
+      takeBack();
       const { content } = conversation.messages.pop();
       item.remove();
-      if (conversation.messages.length === 0) conversations.remove(conversation.id);
-      else save();
+      if (conversation.messages.length === 0) {
+        conversations.remove(conversation.id);
+        show(conversations.fresh()); // with a name of its own
+      } else save();
       fill($("prompt").value ? `${content}\n${$("prompt").value}` : content);
     },
   });
   button.addEventListener("click", () => waiting?.back());
-  for (;;) {
-    await pause(config === null ? 100 : RETRY_MS);
-    if (taken || (config !== null && (await getConfig().then(() => true, () => false)))) break;
+  let back = false;
+  let mine = true;
+  while (mine && !back) {
+    mine = !(await Promise.race([taken, pause(config === null ? 100 : RETRY_MS)]));
+    if (mine) mine = !(await Promise.race([taken, isBack().then((is) => void (back = is))]));
   }
   wait(null);
   note.remove();
-  return !taken;
+  return mine;
 }
 
 /** What is chosen in the drawer, as `POST /chat` wants it. */
@@ -272,13 +278,13 @@ async function save() {
   }
   if (!apart) return;
   lastOpen.set(saved.id);
-  say("Another tab has gone on with this conversation: this one is kept beside it");
+  tell("Another tab has gone on with this conversation: this one is kept beside it.");
 }
 
 function show(record) {
   conversation = conversations.take(record);
   lastOpen.set(record.id);
-  $("unkept").hidden = true;
+  $("unkept").hidden = $("notice").hidden = true;
   stopEditing();
   const focused = $("messages").contains(document.activeElement);
   const open = thread.show(record.messages);
@@ -314,12 +320,20 @@ function stopEditing() {
 function retry(at) {
   if (exchange || waiting) return;
   stopEditing(); // what is edited may be among what goes
-  conversation.messages.length = at;
-  thread.show(conversation.messages);
-  const item = $("messages").lastElementChild;
-  item.querySelector(".waits")?.remove();
-  answer(item);
+  cutOff(at, at);
+  answer($("messages").lastElementChild);
   refocus();
+}
+
+/** Let go of message `at` and what follows. Where questions from `later` on would be lost, the chat as it was stays. */
+function cutOff(at, later) {
+  const loses = conversation.messages.slice(later).some(({ role }) => role === "user");
+  if (loses) conversation = conversations.branch(conversation, at);
+  else conversation.messages.length = at;
+  thread.show(conversation.messages);
+  $("messages").querySelector(".waits")?.remove();
+  $("notice").hidden = true;
+  if (loses) tell("The chat as it was, with all that followed, is kept under Chats.");
 }
 
 function fresh() {
@@ -353,6 +367,13 @@ function occupy() {
 }
 
 const say = (text) => ($("status").textContent = text);
+
+/** Say what all must know: until the next message is sent it stands above the composer. */
+function tell(text) {
+  $("notice").hidden = false;
+  $("notice").textContent = text;
+}
+
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function submit(event) {
@@ -360,11 +381,13 @@ function submit(event) {
   if (exchange || waiting || !$("prompt").value.trim()) return;
   const text = $("prompt").value;
   if (editing) {
-    conversation.messages.length = editing.at;
-    thread.show(conversation.messages);
-    $("messages").querySelector(".waits")?.remove();
+    const { at } = editing;
+    const named = at === 0 && conversation.title === titleOf(conversation.messages[0].content);
+    cutOff(at, at + 1);
+    if (named && conversation.title) conversations.rename(conversation.id, titleOf(text));
     stopEditing();
   } else {
+    $("notice").hidden = true;
     fill("");
   }
   ask(text);
@@ -398,6 +421,12 @@ $("edit-cancel").addEventListener("click", stopEditing);
 function takeKey() {
   key.set($("key").value);
   live?.restart();
+}
+$("key").addEventListener("change", takeKey);
+$("key").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault(); // it would send what stands in the message box
+  takeKey();
 });
 $("fresh").addEventListener("click", fresh);
 $("banner-close").addEventListener("click", () => {
@@ -421,12 +450,6 @@ $("settings").addEventListener("input", () => {
   $("settings-open").textContent = said ? `Options (${said})` : "Options";
   const names = wrong.map((field) => `${field.labels[0].firstChild.textContent.trim()}: ${field.validationMessage}`);
   $("settings-note").textContent = wrong.length ? `Not sent. ${names.join(" ")}` : "";
-}
-$("key").addEventListener("change", takeKey);
-$("key").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter") return;
-  event.preventDefault(); // it would send what stands in the message box
-  takeKey();
 });
 $("history-open").addEventListener("click", async () => {
   await showHistory({
@@ -438,14 +461,21 @@ $("history-open").addEventListener("click", async () => {
       show(record);
       $("history").close();
     },
-    removing(id) {
-      if (id !== conversation.id) return;
-      waiting?.back();
-      exchange?.stop();
-      show(conversations.fresh());
-    },
+    removing: leave,
   });
   $("history").showModal();
+});
+
+/** Let go of the chat that is open, if it is this one: it is being deleted. */
+function leave(id) {
+  if (id !== conversation.id) return false;
+  waiting?.back();
+  exchange?.stop();
+  show(conversations.fresh());
+  return true;
+}
+conversations.onRemoved((id) => {
+  if (leave(id)) tell("This chat was deleted in another tab.");
 });
 
 const wide = matchMedia("(min-width: 64rem)");
