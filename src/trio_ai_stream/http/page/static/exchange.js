@@ -13,8 +13,8 @@ const SILENCE_MS = 40_000;
 const OPEN_MS = 10_000;
 const PAUSES_MS = [0, 250, 500, 1000, 2000];
 
-// The stream of this tab that has not ended, as {id, by}: another key than the one that began it, `by`, does not
-// find it. A later page needs both, and the disk may have no key.
+// The stream of this tab that has not ended, as {id, by, firstMs}: another key than the one that began it, `by`, does
+// not find it, and the disk may have no key. This storage also keeps what a page says as it is left, which the disk may not.
 const unended = choice("open stream", "sessionStorage");
 
 // The time of day, because a stream may outlive the page that began it.
@@ -46,16 +46,21 @@ export class Exchange {
     const left = unended.get();
     this.#by = left?.id === this.id ? left.by : key.get();
     this.#facts = resume?.facts ?? { events: 0, firstMs: null, upstream: null, startedAt: now() };
+    if (left?.id === this.id) this.#facts.firstMs ??= left.firstMs;
   }
 
   async run(body, show) {
-    unended.set({ id: this.id, by: this.#by });
+    this.#note();
     const end = await this.#converse(body, show);
     const endedAt = now();
     // The answer to the cancel may come after the stream's last event.
     await this.#stopping;
     unended.set(null);
     return this.#result(end, endedAt);
+  }
+
+  #note() {
+    unended.set({ id: this.id, by: this.#by, firstMs: this.#facts.firstMs });
   }
 
   async #converse(body, show) {
@@ -100,7 +105,7 @@ export class Exchange {
     }
     const { id, way, grace, batches } = await startChat(body, this.id, this.#by, signal);
     this.id = id;
-    unended.set({ id, by: this.#by });
+    this.#note();
     if (way !== null) this.resume = { id, way, grace, after: "0", facts: this.#facts };
     return batches;
   }
@@ -183,7 +188,10 @@ export class Exchange {
         return null;
       case "content":
         facts.events += 1;
-        facts.firstMs ??= now() - facts.startedAt;
+        if (facts.firstMs === null) {
+          facts.firstMs = now() - facts.startedAt;
+          this.#note();
+        }
         show.content(event.content);
         return null;
       case "reasoning":
