@@ -256,6 +256,39 @@ def test_the_banner_can_be_put_away(visit: Open) -> None:
     expect(page.locator(".assistant .line")).to_contain_text("simulator")
 
 
+def test_keys_of_an_input_method_are_its_own(visit: Open) -> None:
+    """Enter takes a word, Escape leaves it: nothing is sent, named, chosen, stopped."""
+    page = visit()
+    finished(ask(page, "Rivers", "simulator/echo"))
+    keys = page.context.new_cdp_session(page)
+
+    def compose(key: str) -> None:
+        word = {"text": "nihon", "selectionStart": 5, "selectionEnd": 5}
+        keys.send("Input.imeSetComposition", word)
+        page.keyboard.press(key)
+
+    page.get_by_role("button", name="Chats").click()
+    page.get_by_role("button", name="Rename").click()
+    compose("Enter")
+    keys.send("Input.insertText", {"text": "\u65e5\u672c"})
+    expect(page.get_by_label("New name")).to_have_value(re.compile("\u65e5\u672c"))
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.locator("#prompt").focus()
+    compose("Enter")
+    # What Safari says of the Enter that ends a word.
+    page.locator("#prompt").dispatch_event("keydown", {"key": "Enter", "keyCode": 229})
+    expect(page.locator(".user")).to_have_count(1)
+    page.locator("#prompt").fill("")
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    compose("Escape")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    keys.send("Input.insertText", {"text": ""})
+    page.keyboard.press("Escape")
+    expect(finished(answer).locator(".card.stopped")).to_be_visible()
+
+
 def test_a_phone_in_landscape_keeps_its_chat(visit: Open) -> None:
     """At 740 by 360 the conversation has a quarter of the height at least."""
     page = visit()

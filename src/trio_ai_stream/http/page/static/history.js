@@ -1,6 +1,6 @@
 // The list of conversations that this browser keeps: open, rename, export, delete.
 
-import { $, el } from "./dom.js";
+import { $, composes, el } from "./dom.js";
 import { MAX_SHOWN } from "./markdown.js";
 import { CUT } from "./receipt.js";
 import { conversations } from "./store.js";
@@ -63,7 +63,7 @@ function rename(item, record, acts) {
   };
   input.addEventListener("keydown", (event) => {
     const act = { Enter: save, Escape: done }[event.key];
-    if (!act) return;
+    if (!act || composes(event)) return;
     event.preventDefault(); // else the rest of the key press is for the button that has the focus by then
     act();
   });

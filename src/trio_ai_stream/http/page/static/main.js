@@ -1,6 +1,6 @@
 // The page: wires the composer, the conversation, its choices and the live view.
 
-import { $, el } from "./dom.js";
+import { $, composes, el } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { showHistory } from "./history.js";
 import { LiveView } from "./live.js";
@@ -409,10 +409,10 @@ function typed() {
 $("composer").addEventListener("submit", submit);
 $("prompt").addEventListener("input", typed);
 $("prompt").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
+  if (event.key === "Enter" && !event.shiftKey && !composes(event)) submit(event);
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  if (event.key !== "Escape" || composes(event) || event.defaultPrevented || document.querySelector("dialog[open]")) return;
   if (exchange) exchange.stop();
   else if (editing) stopEditing();
 });
