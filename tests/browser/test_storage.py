@@ -98,6 +98,26 @@ def test_a_new_name_stays_and_costs_no_answer(visit: Open) -> None:
     assert titles(page) == ["Numbers"]
 
 
+def test_two_tabs_keep_what_each_has_typed(visit: Open) -> None:
+    """A draft is its tab's own, and an option that one sets costs no other."""
+    first = visit()
+    second = first.context.new_page()
+    second.goto(first.url)
+    for tab, option, value in (
+        (first, "System prompt", "Be brief."),
+        (second, "Temperature", "0.5"),
+    ):
+        tab.get_by_role("button", name="Options").click()
+        tab.get_by_label(option).fill(value)
+        tab.keyboard.press("Escape")
+        tab.locator("#prompt").fill(f"a draft beside {option}")
+    first.reload()
+    expect(first.locator("#prompt")).to_have_value("a draft beside System prompt")
+    expect(first.locator("#system")).to_have_value("Be brief.")
+    expect(first.locator("#temperature")).to_have_value("0.5")
+    second.close()
+
+
 def test_what_is_deleted_stays_deleted(visit: Open, server: ServerProcess) -> None:
     """Deleting a chat whose answer runs ends the answer, and nothing writes it anew."""
     page = visit()

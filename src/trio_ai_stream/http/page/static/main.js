@@ -25,7 +25,8 @@ const SAVE_MS = 1000;
 const TITLE_LENGTH = 60;
 const UNKEPT = "This chat lasts only as long as this page: the browser's storage is full, or closed to it.";
 
-const draft = choice("draft");
+const draft = choice("draft"); // the last one of any tab, for a new one
+const ownDraft = choice("draft", "sessionStorage");
 const lastOpen = choice("conversation", "sessionStorage"); // of this tab, through reloads
 const options = choice("options");
 const bannerAway = choice("banner away");
@@ -401,7 +402,7 @@ function fill(text) {
 
 function typed() {
   const prompt = $("prompt");
-  if (editing === null) draft.set(prompt.value);
+  if (editing === null) [draft, ownDraft].forEach((one) => one.set(prompt.value));
   prompt.style.height = "auto";
   prompt.style.height = `${Math.min(prompt.scrollHeight + 2, 200, innerHeight / 4)}px`;
 }
@@ -442,8 +443,10 @@ for (const name of ["settings", "history"]) {
   });
 }
 $("settings-open").addEventListener("click", () => $("settings").showModal());
-$("settings").addEventListener("input", () => {
-  options.set({ ...options.get(), ...chosen() });
+$("settings").addEventListener("input", ({ target }) => {
+  const name = target.id.replace("-", "_");
+  // Only this one: another tab may have changed the others since.
+  if (name in chosen()) options.set({ ...options.get(), [name]: chosen()[name] });
   const set = Object.values(chosen()).filter((value) => value !== null && value !== "").length;
   const wrong = ["temperature", "max-tokens"].map($).filter((field) => !field.checkValidity());
   const said = [set || null, wrong.length ? `${wrong.length} not sent` : null].filter(Boolean).join(", ");
@@ -489,7 +492,7 @@ $("temperature").value = kept.temperature ?? "";
 $("max-tokens").value = kept.max_tokens ?? "";
 $("settings").dispatchEvent(new Event("input"));
 // Somebody may have typed before this script was here.
-$("prompt").value = [...new Set([draft.get(), $("prompt").value])].filter(Boolean).join("\n");
+$("prompt").value = [...new Set([ownDraft.get() ?? draft.get(), $("prompt").value])].filter(Boolean).join("\n");
 typed();
 begin();
 const last = await conversations.get(lastOpen.get() ?? "");

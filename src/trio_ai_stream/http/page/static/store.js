@@ -122,9 +122,10 @@ export const conversations = {
 /** A small choice, as JSON: `choice("draft").get()`, `.set(value)`; in `sessionStorage` for this tab. */
 export function choice(name, storage = "localStorage") {
   const key = `${NAME} ${name}`;
+  const unheld = `${storage} ${key}`;
   return {
     get() {
-      if (choices.has(key)) return choices.get(key);
+      if (choices.has(unheld)) return choices.get(unheld);
       try {
         return JSON.parse(window[storage].getItem(key));
       } catch {
@@ -134,9 +135,9 @@ export function choice(name, storage = "localStorage") {
     set(value) {
       try {
         window[storage].setItem(key, JSON.stringify(value));
-        choices.delete(key);
+        choices.delete(unheld);
       } catch {
-        choices.set(key, value);
+        choices.set(unheld, value);
       }
     },
   };
