@@ -206,7 +206,8 @@ def test_what_two_tabs_write_to_one_conversation_is_all_kept(visit: Open) -> Non
     second.locator("#history-list .title").click()
     finished(ask(second, "two", "simulator/fast"))
     finished(ask(first, "three", "simulator/fast"))
-    expect(first.get_by_role("status")).to_contain_text("Answer complete")
+    expect(first.locator("#notice")).to_contain_text("kept beside it")
+    expect(first.locator("#status")).to_contain_text("Answer complete")
     for number, asked in enumerate((["one", "three"], ["one", "two"])):
         first.get_by_role("button", name="Chats").click()
         titles = first.locator("#history-list .title")

@@ -178,12 +178,13 @@ export class LiveView {
   }
 
   async #cancel(id) {
-    $("live-failed").textContent = "";
+    $("live-failed").hidden = true;
     try {
       await tryToCancel(id);
     } catch (error) {
       if (error.status === 404) return; // it has just ended
       const why = error instanceof Refusal ? error.message : "the server did not answer";
+      $("live-failed").hidden = false;
       $("live-failed").textContent = `Stream ${id.slice(0, 8)} could not be cancelled: ${why}.`;
     }
   }
