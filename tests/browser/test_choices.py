@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
@@ -175,3 +176,30 @@ def test_tool_calls_are_shown_however_they_are_counted(visit: Open) -> None:
         [1],
         [4],
     ]
+
+
+@pytest.mark.parametrize("more", [[], [{"type": "reasoning", "content": "Hm."}]])
+def test_an_answer_without_text_says_so(
+    visit: Open, more: list[dict[str, Any]]
+) -> None:
+    """A picture of a model's is nothing that the page can show; then it says that."""
+    page = visit()
+    answer, _ = answer_with(page, more)
+    for _ in range(2):
+        expect(answer).to_contain_text("This answer has no text.")
+        if more:
+            expect(answer.locator(".thoughts summary")).to_have_text("Thoughts")
+        page.reload()
+
+
+def test_a_message_that_is_too_long_can_be_edited(visit: Open) -> None:
+    """A new chat would not take it, either."""
+    page = visit()
+    finished(ask(page, "Hello."))
+    answer = finished(ask(page, "x" * 30_000))
+    expect(answer).to_contain_text("more than the server takes")
+    answer.get_by_role("button", name="Edit the message").click()
+    page.locator("#prompt").fill("x")
+    page.locator("#prompt").press("Enter")
+    expect(page.locator(".user > p")).to_have_text(["Hello.", "x"])
+    expect(finished(answer)).to_have_attribute("data-end", "done")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, Request, expect
 
 from tests.browser.conftest import Open, ask, choose, finished
@@ -101,6 +102,53 @@ def test_edit_and_retry_replace_what_follows(visit: Open) -> None:
     finished(page.locator(".assistant"))
     asked = [[m["content"] for m in body["messages"]] for body in bodies[2:]]
     assert asked == [["Uno."], ["Uno."]]
+
+
+@pytest.mark.parametrize("way", ["Retry", "Edit"])
+def test_what_others_have_followed_is_not_lost(visit: Open, way: str) -> None:
+    """What is asked anew has a chat of its own; the one as it was stays."""
+    page = visit()
+    for text in ("One.", "Two.", "Three."):
+        finished(ask(page, text, "simulator/echo"))
+    if way == "Retry":
+        page.locator(".assistant").first.get_by_role("button", name=way).click()
+        asked = ["One."]
+    else:
+        page.locator(".user").nth(1).get_by_role("button", name=way).click()
+        page.locator("#prompt").fill("Dos.")
+        page.locator("#prompt").press("Enter")
+        asked = ["One.", "Dos."]
+    expect(page.locator("#notice")).to_contain_text("kept under Chats")
+    expect(page.locator(".user > p")).to_have_text(asked)
+    finished(page.locator(".assistant").last)
+    finished(ask(page, "Four.", "simulator/echo"))
+    expect(page.locator("#notice")).to_be_hidden()
+    page.get_by_role("button", name="Chats").click()
+    page.locator("#history-list .title").last.click()
+    expect(page.locator(".user > p")).to_have_text(["One.", "Two.", "Three."])
+
+
+def test_a_chat_has_the_name_of_what_was_asked(visit: Open) -> None:
+    """What was taken back, or written otherwise, names no chat."""
+    page = visit()
+    page.route("**/chat", lambda route: route.abort())
+    choose(page, "simulator/echo")
+    page.locator("#prompt").fill("Taken back")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Take back").click()
+    expect(page.locator("#welcome")).to_be_visible()
+    expect(page.get_by_role("button", name="Send")).to_be_enabled(timeout=1000)
+    page.unroute("**/chat")
+    finished(ask(page, "Rivers", "simulator/echo"))
+    titles = page.locator("#history-list .title")
+    for name in ("Rivers", "Mountains"):
+        page.get_by_role("button", name="Chats").click()
+        expect(titles).to_have_text([re.compile(name)])
+        page.keyboard.press("Escape")
+        page.locator(".user").get_by_role("button", name="Edit").click()
+        page.locator("#prompt").fill("Mountains")
+        page.locator("#prompt").press("Enter")
+        finished(page.locator(".assistant"))
 
 
 def test_a_retry_ends_the_editing_of_what_it_replaces(visit: Open) -> None:
@@ -206,6 +254,39 @@ def test_the_banner_can_be_put_away(visit: Open) -> None:
     finished(ask(page, "Hello."))
     expect(page.get_by_role("note")).to_be_hidden()
     expect(page.locator(".assistant .line")).to_contain_text("simulator")
+
+
+def test_keys_of_an_input_method_are_its_own(visit: Open) -> None:
+    """Enter takes a word, Escape leaves it: nothing is sent, named, chosen, stopped."""
+    page = visit()
+    finished(ask(page, "Rivers", "simulator/echo"))
+    keys = page.context.new_cdp_session(page)
+
+    def compose(key: str) -> None:
+        word = {"text": "nihon", "selectionStart": 5, "selectionEnd": 5}
+        keys.send("Input.imeSetComposition", word)
+        page.keyboard.press(key)
+
+    page.get_by_role("button", name="Chats").click()
+    page.get_by_role("button", name="Rename").click()
+    compose("Enter")
+    keys.send("Input.insertText", {"text": "\u65e5\u672c"})
+    expect(page.get_by_label("New name")).to_have_value(re.compile("\u65e5\u672c"))
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.locator("#prompt").focus()
+    compose("Enter")
+    # What Safari says of the Enter that ends a word.
+    page.locator("#prompt").dispatch_event("keydown", {"key": "Enter", "keyCode": 229})
+    expect(page.locator(".user")).to_have_count(1)
+    page.locator("#prompt").fill("")
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    compose("Escape")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    keys.send("Input.insertText", {"text": ""})
+    page.keyboard.press("Escape")
+    expect(finished(answer).locator(".card.stopped")).to_be_visible()
 
 
 def test_a_phone_in_landscape_keeps_its_chat(visit: Open) -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Open, ask, finished
+from tests.browser.line import Line
 from tests.support.serving import ServerProcess
 
 KEY = "a-key-for-this-test-of-the-page"
+OTHER = "another-key-for-this-test-of-the-page"
+NUMBERS = " ".join(f"w{n}" for n in range(120))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with one key."""
+    """A server with two keys."""
     log = tmp_path_factory.mktemp("server") / "log"
-    process = ServerProcess(log, API_KEYS=KEY)
+    process = ServerProcess(log, API_KEYS=f"{KEY},{OTHER}")
     yield process
     process.stop()
 
@@ -47,6 +51,17 @@ def test_with_its_key_all_works_and_the_key_stays_in_the_tab(visit: Open) -> Non
     expect(page.locator("#link")).to_have_attribute("data-state", "live")
 
 
+def test_enter_in_the_field_of_the_key_sends_nothing(visit: Open) -> None:
+    """It takes the key; what is half written in the message box stays there."""
+    page = visit()
+    page.locator("#prompt").fill("half a thought")
+    page.locator("#key").fill(KEY)
+    page.locator("#key").press("Enter")
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    expect(page.locator("#prompt")).to_have_value("half a thought")
+    expect(page.locator(".user")).to_have_count(0)
+
+
 def test_what_can_be_no_key_is_told_by_the_server(visit: Open) -> None:
     """A letter that no header holds is sent all the same; nobody waits for it."""
     page = visit()
@@ -55,3 +70,34 @@ def test_what_can_be_no_key_is_told_by_the_server(visit: Open) -> None:
     answer = finished(ask(page, "Hello."))
     expect(answer.locator(".card.failed")).to_contain_text("(401)")
     expect(page.locator("#link")).to_have_text("needs the API key")
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_an_answer_keeps_the_key_that_it_was_asked_for_with(
+    visit: Open, server: ServerProcess, reload: bool
+) -> None:
+    """With another key in the field it still reconnects, and Stop still ends it."""
+    line = Line(server.url)
+    page = visit(line.url)
+    page.locator("#key").fill(KEY)
+    page.locator("#key").press("Tab")
+    answer = ask(page, NUMBERS, "simulator/echo?delay_ms=20")
+    expect(answer.locator(".body")).to_have_text(re.compile("w1 w2"))
+    page.locator("#key").fill(OTHER)
+    page.locator("#key").press("Tab")
+    line.cut()
+    line.mend()
+    if reload:
+        page.reload()
+    assert finished(answer).locator(".body").inner_text() == NUMBERS
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    page.locator("#key").fill(KEY)
+    page.locator("#key").press("Tab")
+    if reload:
+        page.reload()
+    page.get_by_role("button", name="Stop").click()
+    expect(finished(answer).locator(".card.stopped")).to_be_visible()
+    record = server.ended(answer.get_attribute("data-request") or "")
+    assert record["outcome"] == "cancelled"
+    line.cut()

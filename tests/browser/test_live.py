@@ -253,3 +253,27 @@ def test_who_has_never_seen_trio_finds_the_words(visit: Open) -> None:
     expect(page.locator(".legend dt")).to_have_text(
         ["task", "nursery", "scope", "shield", "gaps"]
     )
+
+
+def test_a_cancel_that_fails_is_said(visit: Open, server: ServerProcess) -> None:
+    """With the server's reason, if it gave one; and the next one may succeed."""
+    page = visit()
+    answer = ask(page, "Go on for ever.", "simulator/endless")
+    cancel = page.locator(".stream").get_by_role("button", name="Cancel")
+    error = {
+        "error_type": "streams_unavailable",
+        "message": "it did not answer in time",
+    }
+    way = re.compile("/streams/[0-9a-f]+$")
+    page.route(way, lambda route: route.fulfill(status=503, json=error))
+    cancel.click()
+    said = page.locator("#live-failed")
+    expect(said).to_contain_text("could not be cancelled: it did not answer in time.")
+    page.unroute(way)
+    page.route(way, lambda route: route.abort())
+    cancel.click()
+    expect(said).to_contain_text("could not be cancelled: the server did not answer.")
+    page.unroute(way)
+    cancel.click()
+    expect(finished(answer)).to_contain_text("Someone cancelled this answer")
+    expect(said).to_be_hidden()

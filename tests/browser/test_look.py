@@ -131,6 +131,18 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def test_a_conversation_is_printed_whole(visit: Open) -> None:
+    """On paper is all of it, and nothing that only a screen can use."""
+    page = visit()
+    finished(ask(page, "Line.\n\n" * 200, "simulator/echo"))
+    page.emulate_media(media="print")
+    tall = page.locator("#messages").evaluate("e => e.scrollHeight")
+    assert page.evaluate("document.documentElement.scrollHeight") >= tall
+    for part in ("header", "#composer", "#live", ".actions >> nth=0"):
+        expect(page.locator(part)).to_be_hidden()
+    page.emulate_media(media="null")
+
+
 def test_nothing_moves_for_those_who_asked(visit: Open) -> None:
     """With reduced motion neither cursor nor bars are animated."""
     page = visit(reduced_motion="reduce")

@@ -128,13 +128,35 @@ def test_markdown_is_what_it_says(page: Page) -> None:
         "<s>gone</s>",
         'href="https://example.org/" target="_blank" rel="noopener noreferrer"',
         '<td data-align="right" dir="auto">2</td>',
-        '<ol start="3">',
+        '<ol start="3" dir="ltr">',
         "<blockquote",
         "<code>x = 1\n\ny = 2</code>",
         "<code>```</code>",
     ):
         assert part in html, html
-    assert html.index("four") < html.index("<ul>") < html.index("inner")
+    assert html.index("four") < html.index("<ul ") < html.index("inner")
+
+
+RIGHT_TO_LEFT = """- אחד
+  - one
+
+> 1. "واحد" or one
+
+| أ | b |
+|---|---|
+"""
+
+
+def test_text_from_the_right_has_its_marks_there(page: Page) -> None:
+    """Lists, quotes and tables have the direction of their first letter."""
+    html = page.evaluate(SHOW, [RIGHT_TO_LEFT, 1])
+    assert re.findall(r"<(ul|ol|blockquote|table) dir=\"(\w+)", html) == [
+        ("ul", "rtl"),
+        ("ul", "ltr"),
+        ("blockquote", "rtl"),
+        ("ol", "rtl"),
+        ("table", "rtl"),
+    ]
 
 
 @pytest.mark.parametrize("cuts", [7, 25])

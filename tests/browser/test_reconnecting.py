@@ -84,6 +84,23 @@ def test_a_reload_in_mid_stream_goes_on(visit: Open, server: ServerProcess) -> N
     assert record["detached_ms"] > 0
 
 
+def test_a_first_word_stays_the_first(visit: Open) -> None:
+    """Also where a page that was left could not keep what it had shown."""
+    page = visit()
+    answer = ask(page, NUMBERS, "simulator/echo?first_token_ms=600&delay_ms=30")
+    page.wait_for_function(
+        """async () => {
+            const { conversations } = await import("/page/store.js");
+            return (await conversations.all())[0]?.messages.at(-1).resume;
+        }"""
+    )
+    page.evaluate("() => { IDBObjectStore.prototype.put = () => {}; }")
+    expect(answer.locator(".body")).to_have_text(re.compile("w60"))
+    page.reload()
+    line = finished(answer).locator(".line")
+    expect(line).to_have_text(re.compile(r"first word (\d+ ms|1\.\d\d s) · 120 events"))
+
+
 def test_what_ended_while_the_page_was_away_is_whole(
     visit: Open, server: ServerProcess
 ) -> None:
@@ -189,7 +206,8 @@ def test_what_two_tabs_write_to_one_conversation_is_all_kept(visit: Open) -> Non
     second.locator("#history-list .title").click()
     finished(ask(second, "two", "simulator/fast"))
     finished(ask(first, "three", "simulator/fast"))
-    expect(first.get_by_role("status")).to_contain_text("Answer complete")
+    expect(first.locator("#notice")).to_contain_text("kept beside it")
+    expect(first.locator("#status")).to_contain_text("Answer complete")
     for number, asked in enumerate((["one", "three"], ["one", "two"])):
         first.get_by_role("button", name="Chats").click()
         titles = first.locator("#history-list .title")

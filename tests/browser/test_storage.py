@@ -98,6 +98,26 @@ def test_a_new_name_stays_and_costs_no_answer(visit: Open) -> None:
     assert titles(page) == ["Numbers"]
 
 
+def test_two_tabs_keep_what_each_has_typed(visit: Open) -> None:
+    """A draft is its tab's own, and an option that one sets costs no other."""
+    first = visit()
+    second = first.context.new_page()
+    second.goto(first.url)
+    for tab, option, value in (
+        (first, "System prompt", "Be brief."),
+        (second, "Temperature", "0.5"),
+    ):
+        tab.get_by_role("button", name="Options").click()
+        tab.get_by_label(option).fill(value)
+        tab.keyboard.press("Escape")
+        tab.locator("#prompt").fill(f"a draft beside {option}")
+    first.reload()
+    expect(first.locator("#prompt")).to_have_value("a draft beside System prompt")
+    expect(first.locator("#system")).to_have_value("Be brief.")
+    expect(first.locator("#temperature")).to_have_value("0.5")
+    second.close()
+
+
 def test_what_is_deleted_stays_deleted(visit: Open, server: ServerProcess) -> None:
     """Deleting a chat whose answer runs ends the answer, and nothing writes it anew."""
     page = visit()
@@ -113,6 +133,29 @@ def test_what_is_deleted_stays_deleted(visit: Open, server: ServerProcess) -> No
     finished(ask(page, "Next"))
     expect(page.locator(".user p")).to_have_text("Next")
     assert titles(page) == ["Next"]
+
+
+def test_what_is_deleted_in_another_tab_stays_deleted(
+    visit: Open, server: ServerProcess
+) -> None:
+    """The tab that has it open lets go of it, ends its answer, and says why."""
+    first = visit()
+    finished(ask(first, "Rivers"))
+    answer = ask(first, "Go on for ever.", "simulator/endless")
+    expect(answer.locator(".body")).to_have_text(re.compile(r"\w"))
+    request_id = answer.get_attribute("data-request") or ""
+    second = first.context.new_page()
+    second.goto(first.url)
+    second.get_by_role("button", name="Chats").click()
+    second.get_by_role("button", name="Delete: Rivers").click()
+    expect(first.locator("#notice")).to_contain_text("deleted in another tab")
+    expect(first.locator("#messages li")).to_have_count(0)
+    assert server.ended(request_id)["outcome"] == "cancelled"
+    finished(ask(first, "Mountains"))
+    expect(first.locator("#notice")).to_be_hidden()
+    expect(first.get_by_role("status")).to_contain_text("Answer complete")
+    assert titles(first) == ["Mountains"]
+    second.close()
 
 
 def test_a_chat_that_cannot_be_opened_says_why(visit: Open) -> None:

@@ -13,6 +13,9 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Whether this key is for the input method, which composes a word; Safari says of its last one only that it has no code. */
+export const composes = (event) => event.isComposing || event.keyCode === 229;
+
 const digits = (value) =>
   value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 

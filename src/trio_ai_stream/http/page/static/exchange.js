@@ -1,7 +1,8 @@
 // One question and its answer: streams it into the page over as many connections as it takes,
 // stops it, says how it ended.
 
-import { cancelStream, newId, Refusal, resumeChat, startChat } from "./server.js";
+import { cancelStream, key, newId, Refusal, resumeChat, startChat } from "./server.js";
+import { choice } from "./store.js";
 
 // After a stop the server's last event is a few milliseconds away; if it is not here
 // by then, hanging up says the same.
@@ -11,6 +12,10 @@ const LAST_EVENT_MS = 2000;
 const SILENCE_MS = 40_000;
 const OPEN_MS = 10_000;
 const PAUSES_MS = [0, 250, 500, 1000, 2000];
+
+// The stream of this tab that has not ended, as {id, by, firstMs}: another key than the one that began it, `by`, does
+// not find it, and the disk may have no key. This storage also keeps what a page says as it is left, which the disk may not.
+const unended = choice("open stream", "sessionStorage");
 
 // The time of day, because a stream may outlive the page that began it.
 const now = () => performance.timeOrigin + performance.now();
@@ -25,6 +30,7 @@ const now = () => performance.timeOrigin + performance.now();
 export class Exchange {
   id;
   resume;
+  #by; // the key that it is begun with
   #line = null; // aborts the connection of now
   #hungUp = false;
   #wake = () => {};
@@ -37,15 +43,24 @@ export class Exchange {
   constructor(resume = null) {
     this.resume = resume;
     this.id = resume?.id ?? newId();
+    const left = unended.get();
+    this.#by = left?.id === this.id ? left.by : key.get();
     this.#facts = resume?.facts ?? { events: 0, firstMs: null, upstream: null, startedAt: now() };
+    if (left?.id === this.id) this.#facts.firstMs ??= left.firstMs;
   }
 
   async run(body, show) {
+    this.#note();
     const end = await this.#converse(body, show);
     const endedAt = now();
     // The answer to the cancel may come after the stream's last event.
     await this.#stopping;
+    unended.set(null);
     return this.#result(end, endedAt);
+  }
+
+  #note() {
+    unended.set({ id: this.id, by: this.#by, firstMs: this.#facts.firstMs });
   }
 
   async #converse(body, show) {
@@ -67,7 +82,7 @@ export class Exchange {
       }
       if (this.#hungUp || (this.#stoppedAt !== null && this.resume === null)) return { end: "stopped", hungUp: true };
       if (this.resume === null) {
-        cancelStream(this.id); // it may have begun without this page's knowing
+        cancelStream(this.id, this.#by); // it may have begun without this page's knowing
         return { end: "error", type: "connection_lost", message: "The connection broke before the end of the answer." };
       }
       lostAt ??= now();
@@ -86,10 +101,11 @@ export class Exchange {
     const { signal } = this.#line;
     if (this.resume !== null) {
       const timer = setTimeout(() => this.#line.abort(), OPEN_MS);
-      return resumeChat(this.resume.way, this.resume.after, signal).finally(() => clearTimeout(timer));
+      return resumeChat(this.resume.way, this.resume.after, this.#by, signal).finally(() => clearTimeout(timer));
     }
-    const { id, way, grace, batches } = await startChat(body, this.id, signal);
+    const { id, way, grace, batches } = await startChat(body, this.id, this.#by, signal);
     this.id = id;
+    this.#note();
     if (way !== null) this.resume = { id, way, grace, after: "0", facts: this.#facts };
     return batches;
   }
@@ -145,12 +161,12 @@ export class Exchange {
   }
 
   async #cancel() {
-    this.#receipt = await cancelStream(this.id);
+    this.#receipt = await cancelStream(this.id, this.#by);
     if (this.#receipt) setTimeout(() => this.#hangUp(), LAST_EVENT_MS);
     else {
       this.#hangUp();
       // The request may have been on its way when the server had not heard of it yet.
-      if (this.resume === null) this.#receipt = await cancelStream(this.id);
+      if (this.resume === null) this.#receipt = await cancelStream(this.id, this.#by);
     }
   }
 
@@ -172,7 +188,10 @@ export class Exchange {
         return null;
       case "content":
         facts.events += 1;
-        facts.firstMs ??= now() - facts.startedAt;
+        if (facts.firstMs === null) {
+          facts.firstMs = now() - facts.startedAt;
+          this.#note();
+        }
         show.content(event.content);
         return null;
       case "reasoning":

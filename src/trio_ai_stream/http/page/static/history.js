@@ -1,6 +1,6 @@
 // The list of conversations that this browser keeps: open, rename, export, delete.
 
-import { $, el } from "./dom.js";
+import { $, composes, el } from "./dom.js";
 import { MAX_SHOWN } from "./markdown.js";
 import { CUT } from "./receipt.js";
 import { conversations } from "./store.js";
@@ -22,7 +22,7 @@ export async function showHistory(acts) {
   const again = () => showHistory(acts);
   $("history-list").replaceChildren(
     ...all.map((record) => {
-      const title = el("button", { type: "button", class: "title", "aria-current": record.id === current ? "true" : null }, record.title, el("span", { class: "quiet" }, when(record.at)));
+      const title = el("button", { type: "button", class: "title", dir: "auto", "aria-current": record.id === current ? "true" : null }, record.title, el("span", { class: "quiet" }, when(record.at)));
       title.addEventListener("click", async () => {
         const refused = await open(record.id);
         if (refused) $("history-note").textContent = refused;
@@ -63,7 +63,7 @@ function rename(item, record, acts) {
   };
   input.addEventListener("keydown", (event) => {
     const act = { Enter: save, Escape: done }[event.key];
-    if (!act) return;
+    if (!act || composes(event)) return;
     event.preventDefault(); // else the rest of the key press is for the button that has the focus by then
     act();
   });

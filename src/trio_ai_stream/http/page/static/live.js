@@ -3,7 +3,7 @@
 
 import { $, count, el, time } from "./dom.js";
 import { showEnding, updateStream } from "./tree.js";
-import { cancelStream, watchStreams } from "./server.js";
+import { Refusal, tryToCancel, watchStreams } from "./server.js";
 
 const PAST = 6;
 const RETRIES_MS = [250, 500, 1000, 3000];
@@ -173,8 +173,20 @@ export class LiveView {
       owned: this.#owned,
       spark: (one) => this.#spark(one),
       toggle: (one) => this.#toggle(one),
-      cancel: cancelStream,
+      cancel: (one) => this.#cancel(one),
     };
+  }
+
+  async #cancel(id) {
+    $("live-failed").hidden = true;
+    try {
+      await tryToCancel(id);
+    } catch (error) {
+      if (error.status === 404) return; // it has just ended
+      const why = error instanceof Refusal ? error.message : "the server did not answer";
+      $("live-failed").hidden = false;
+      $("live-failed").textContent = `Stream ${id.slice(0, 8)} could not be cancelled: ${why}.`;
+    }
   }
 
   #toggle(id) {

@@ -1,6 +1,6 @@
 // The page: wires the composer, the conversation, its choices and the live view.
 
-import { $, el } from "./dom.js";
+import { $, composes, el } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { showHistory } from "./history.js";
 import { LiveView } from "./live.js";
@@ -25,7 +25,8 @@ const SAVE_MS = 1000;
 const TITLE_LENGTH = 60;
 const UNKEPT = "This chat lasts only as long as this page: the browser's storage is full, or closed to it.";
 
-const draft = choice("draft");
+const draft = choice("draft"); // the last one of any tab, for a new one
+const ownDraft = choice("draft", "sessionStorage");
 const lastOpen = choice("conversation", "sessionStorage"); // of this tab, through reloads
 const options = choice("options");
 const bannerAway = choice("banner away");
@@ -201,25 +202,31 @@ async function serverIsBack(item) {
   item.append(note);
   thread.toEnd();
   say("Not sent yet: the server does not answer");
-  let taken = false;
+  let takeBack;
+  const taken = new Promise((resolve) => (takeBack = () => resolve(true)));
+  const isBack = async () => config !== null && getConfig().then(() => true, () => false);
   wait({
     back() {
-      taken = true;
+      takeBack();
       const { content } = conversation.messages.pop();
       item.remove();
-      if (conversation.messages.length === 0) conversations.remove(conversation.id);
-      else save();
+      if (conversation.messages.length === 0) {
+        conversations.remove(conversation.id);
+        show(conversations.fresh()); // with a name of its own
+      } else save();
       fill($("prompt").value ? `${content}\n${$("prompt").value}` : content);
     },
   });
   button.addEventListener("click", () => waiting?.back());
-  for (;;) {
-    await pause(config === null ? 100 : RETRY_MS);
-    if (taken || (config !== null && (await getConfig().then(() => true, () => false)))) break;
+  let back = false;
+  let mine = true;
+  while (mine && !back) {
+    mine = !(await Promise.race([taken, pause(config === null ? 100 : RETRY_MS)]));
+    if (mine) mine = !(await Promise.race([taken, isBack().then((is) => void (back = is))]));
   }
   wait(null);
   note.remove();
-  return !taken;
+  return mine;
 }
 
 /** What is chosen in the drawer, as `POST /chat` wants it. */
@@ -272,13 +279,13 @@ async function save() {
   }
   if (!apart) return;
   lastOpen.set(saved.id);
-  say("Another tab has gone on with this conversation: this one is kept beside it");
+  tell("Another tab has gone on with this conversation: this one is kept beside it.");
 }
 
 function show(record) {
   conversation = conversations.take(record);
   lastOpen.set(record.id);
-  $("unkept").hidden = true;
+  $("unkept").hidden = $("notice").hidden = true;
   stopEditing();
   const focused = $("messages").contains(document.activeElement);
   const open = thread.show(record.messages);
@@ -314,12 +321,20 @@ function stopEditing() {
 function retry(at) {
   if (exchange || waiting) return;
   stopEditing(); // what is edited may be among what goes
-  conversation.messages.length = at;
-  thread.show(conversation.messages);
-  const item = $("messages").lastElementChild;
-  item.querySelector(".waits")?.remove();
-  answer(item);
+  cutOff(at, at);
+  answer($("messages").lastElementChild);
   refocus();
+}
+
+/** Let go of message `at` and what follows. Where questions from `later` on would be lost, the chat as it was stays. */
+function cutOff(at, later) {
+  const loses = conversation.messages.slice(later).some(({ role }) => role === "user");
+  if (loses) conversation = conversations.branch(conversation, at);
+  else conversation.messages.length = at;
+  thread.show(conversation.messages);
+  $("messages").querySelector(".waits")?.remove();
+  $("notice").hidden = true;
+  if (loses) tell("The chat as it was, with all that followed, is kept under Chats.");
 }
 
 function fresh() {
@@ -353,6 +368,13 @@ function occupy() {
 }
 
 const say = (text) => ($("status").textContent = text);
+
+/** Say what all must know: until the next message is sent it stands above the composer. */
+function tell(text) {
+  $("notice").hidden = false;
+  $("notice").textContent = text;
+}
+
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function submit(event) {
@@ -360,11 +382,13 @@ function submit(event) {
   if (exchange || waiting || !$("prompt").value.trim()) return;
   const text = $("prompt").value;
   if (editing) {
-    conversation.messages.length = editing.at;
-    thread.show(conversation.messages);
-    $("messages").querySelector(".waits")?.remove();
+    const { at } = editing;
+    const named = at === 0 && conversation.title === titleOf(conversation.messages[0].content);
+    cutOff(at, at + 1);
+    if (named && conversation.title) conversations.rename(conversation.id, titleOf(text));
     stopEditing();
   } else {
+    $("notice").hidden = true;
     fill("");
   }
   ask(text);
@@ -378,7 +402,7 @@ function fill(text) {
 
 function typed() {
   const prompt = $("prompt");
-  if (editing === null) draft.set(prompt.value);
+  if (editing === null) [draft, ownDraft].forEach((one) => one.set(prompt.value));
   prompt.style.height = "auto";
   prompt.style.height = `${Math.min(prompt.scrollHeight + 2, 200, innerHeight / 4)}px`;
 }
@@ -386,18 +410,24 @@ function typed() {
 $("composer").addEventListener("submit", submit);
 $("prompt").addEventListener("input", typed);
 $("prompt").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
+  if (event.key === "Enter" && !event.shiftKey && !composes(event)) submit(event);
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  if (event.key !== "Escape" || composes(event) || event.defaultPrevented || document.querySelector("dialog[open]")) return;
   if (exchange) exchange.stop();
   else if (editing) stopEditing();
 });
 $("stop").addEventListener("click", () => exchange?.stop());
 $("edit-cancel").addEventListener("click", stopEditing);
-$("key").addEventListener("change", () => {
+function takeKey() {
   key.set($("key").value);
   live?.restart();
+}
+$("key").addEventListener("change", takeKey);
+$("key").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault(); // it would send what stands in the message box
+  takeKey();
 });
 $("fresh").addEventListener("click", fresh);
 $("banner-close").addEventListener("click", () => {
@@ -413,8 +443,10 @@ for (const name of ["settings", "history"]) {
   });
 }
 $("settings-open").addEventListener("click", () => $("settings").showModal());
-$("settings").addEventListener("input", () => {
-  options.set({ ...options.get(), ...chosen() });
+$("settings").addEventListener("input", ({ target }) => {
+  const name = target.id.replace("-", "_");
+  // Only this one: another tab may have changed the others since.
+  if (name in chosen()) options.set({ ...options.get(), [name]: chosen()[name] });
   const set = Object.values(chosen()).filter((value) => value !== null && value !== "").length;
   const wrong = ["temperature", "max-tokens"].map($).filter((field) => !field.checkValidity());
   const said = [set || null, wrong.length ? `${wrong.length} not sent` : null].filter(Boolean).join(", ");
@@ -432,14 +464,21 @@ $("history-open").addEventListener("click", async () => {
       show(record);
       $("history").close();
     },
-    removing(id) {
-      if (id !== conversation.id) return;
-      waiting?.back();
-      exchange?.stop();
-      show(conversations.fresh());
-    },
+    removing: leave,
   });
   $("history").showModal();
+});
+
+/** Let go of the chat that is open, if it is this one: it is being deleted. */
+function leave(id) {
+  if (id !== conversation.id) return false;
+  waiting?.back();
+  exchange?.stop();
+  show(conversations.fresh());
+  return true;
+}
+conversations.onRemoved((id) => {
+  if (leave(id)) tell("This chat was deleted in another tab.");
 });
 
 const wide = matchMedia("(min-width: 64rem)");
@@ -453,7 +492,7 @@ $("temperature").value = kept.temperature ?? "";
 $("max-tokens").value = kept.max_tokens ?? "";
 $("settings").dispatchEvent(new Event("input"));
 // Somebody may have typed before this script was here.
-$("prompt").value = [...new Set([draft.get(), $("prompt").value])].filter(Boolean).join("\n");
+$("prompt").value = [...new Set([ownDraft.get() ?? draft.get(), $("prompt").value])].filter(Boolean).join("\n");
 typed();
 begin();
 const last = await conversations.get(lastOpen.get() ?? "");

@@ -15,7 +15,10 @@ const FAILED_MS = 2000;
 const TAGS = new Set(
   "p h3 h4 h5 h6 ul ol li table thead tbody tr th td blockquote pre code strong em s a hr".split(" "),
 );
-const WITH_TEXT = new Set("p h3 h4 h5 h6 li th td blockquote".split(" "));
+const WITH_TEXT = new Set("p h3 h4 h5 h6 li th td".split(" "));
+// Where their marks, bars and columns stand depends on the text, but `dir="auto"` does not look into what has a `dir` itself.
+const WITH_BLOCKS = new Set("ul ol blockquote table".split(" "));
+const FROM_THE_RIGHT = /^\P{L}*[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u;
 // What has no meaning in Markdown can be shown before the server has seen it.
 const PLAIN = /^[^\n*_`[\]<>|~!#\\&:]+/;
 const FENCE = /^ {0,3}(`{3,}|~{3,})/;
@@ -34,6 +37,7 @@ export function build(node) {
     Object.assign(attributes, { href: given.href, target: "_blank", rel: "noopener noreferrer" });
   }
   const element = el(tag, attributes, ...children.map(build));
+  if (WITH_BLOCKS.has(tag)) element.dir = FROM_THE_RIGHT.test(element.textContent) ? "rtl" : "ltr";
   return tag === "table" ? el("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "Table" }, element) : element;
 }
 

@@ -1,6 +1,6 @@
 // The choice of a model: a text field with a list that it searches (ARIA's combobox).
 
-import { el } from "./dom.js";
+import { composes, el } from "./dom.js";
 
 const MOST = 60;
 
@@ -73,6 +73,7 @@ export class Picker {
   }
 
   #key(event) {
+    if (composes(event)) return;
     const options = [...this.#list.querySelectorAll("[data-model]")];
     if (event.key === "Escape" && !this.#list.hidden) {
       event.stopPropagation();

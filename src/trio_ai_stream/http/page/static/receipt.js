@@ -70,8 +70,8 @@ const WORDS = {
   upstream_rejected: "The provider refused the request",
 };
 
-/** The card of an answer that failed; `remedy` is the button with what to do. */
-export function errorCard(result, remedy) {
+/** The card of an answer that failed; `remedies` are the buttons with what to do. */
+export function errorCard(result, remedies) {
   const status = result.status ? ` (${result.status})` : "";
   return el(
     "div",
@@ -80,7 +80,7 @@ export function errorCard(result, remedy) {
     el("p", {}, result.message ?? ""),
     el("p", { class: "quiet" }, el("code", {}, `${result.type ?? "broken"}${status}`), result.retryable ? " · may well succeed if you send it again" : ""),
     el("dl", {}, ...fact("Delivered", count(result.events, "event"), `in ${time(result.totalMs)}`)),
-    remedy,
+    ...remedies,
   );
 }
 

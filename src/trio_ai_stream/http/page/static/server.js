@@ -30,9 +30,7 @@ export class Refusal extends Error {
 // A header holds bytes: what is typed goes as UTF-8, and it is the server that says whether it is a key.
 const bytesOf = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
-function headers(more = {}) {
-  return key.get() ? { ...more, Authorization: `Bearer ${bytesOf(key.get())}` } : more;
-}
+const headers = (more = {}, by = key.get()) => (by ? { ...more, Authorization: `Bearer ${bytesOf(by)}` } : more);
 
 // Not by the page's own address: that may hold a name and a password, which `fetch` refuses.
 const ask = (path, options) => fetch(new URL(path, location.origin), options);
@@ -96,13 +94,13 @@ export async function parseMarkdown(text) {
 export const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /**
- * Start an answer: {id, way, grace, batches}. `batches` are its events, parsed, as they arrive;
+ * Start an answer with the key `by`: {id, way, grace, batches}. `batches` are its events, parsed, as they arrive;
  * `way` is where it goes on after a lost connection within `grace` seconds, or null.
  */
-export async function startChat(body, id, signal) {
+export async function startChat(body, id, by, signal) {
   const response = await ask("/chat", {
     method: "POST",
-    headers: headers({ "Content-Type": "application/json", "X-Request-ID": id, "X-Stream-Grace": GRACE_S }),
+    headers: headers({ "Content-Type": "application/json", "X-Request-ID": id, "X-Stream-Grace": GRACE_S }, by),
     body: JSON.stringify(body),
     signal,
   });
@@ -117,8 +115,8 @@ export async function startChat(body, id, signal) {
 }
 
 /** Go on with a stream behind its event `after`: its events in batches. */
-export async function resumeChat(way, after, signal) {
-  const response = await ask(way, { headers: headers({ "Last-Event-ID": after }), signal });
+export async function resumeChat(way, after, by, signal) {
+  const response = await ask(way, { headers: headers({ "Last-Event-ID": after }, by), signal });
   if (response.status !== 200) throw await refusal(response);
   return parsed(response);
 }
@@ -129,17 +127,17 @@ async function* parsed(response) {
   }
 }
 
-/** Ask the server to cancel a stream; its receipt, or null where it cannot. */
-export async function cancelStream(id) {
-  try {
-    const path = `/streams/${encodeURIComponent(id)}`;
-    const signal = AbortSignal.timeout(CANCEL_MS);
-    const response = await ask(path, { method: "DELETE", headers: headers(), signal });
-    return response.ok ? await response.json() : null;
-  } catch {
-    return null;
-  }
+/** Ask the server to cancel a stream; its receipt. */
+export async function tryToCancel(id, by) {
+  const path = `/streams/${encodeURIComponent(id)}`;
+  const signal = AbortSignal.timeout(CANCEL_MS);
+  const response = await ask(path, { method: "DELETE", headers: headers({}, by), signal });
+  if (!response.ok) throw await refusal(response);
+  return response.json();
 }
+
+/** The same; null where it cannot. */
+export const cancelStream = (id, by) => tryToCancel(id, by).catch(() => null);
 
 /** Watch the running streams; yields batches of {type, ...data}. `tree` is one more's id. */
 export async function* watchStreams(signal, tree) {

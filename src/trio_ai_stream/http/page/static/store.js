@@ -4,6 +4,7 @@
 const NAME = "trio-ai-stream";
 const unkept = new Map(); // conversations that the database did not take, by id
 const choices = new Map(); // and choices, by name
+const removals = new BroadcastChannel(`${NAME} removals`); // what one page deletes, the others are not to write again
 let opened = null;
 
 function database() {
@@ -54,6 +55,11 @@ const change = (id, write) =>
     return looking;
   });
 
+async function drop(id) {
+  unkept.delete(id);
+  await run("readwrite", (store) => store.delete(id)).catch(() => {});
+}
+
 export const conversations = {
   /** All of them, the newest first. */
   async all() {
@@ -64,6 +70,8 @@ export const conversations = {
   get: async (id) => unkept.get(id) ?? run("readonly", (store) => store.get(id)).catch(() => undefined),
   /** A new one, which is kept once it is saved. */
   fresh: () => ({ id: identity(), title: "", at: 0, messages: [] }),
+  /** The beginning of one, before its message `at`, as one of its own. */
+  branch: ({ title, messages }, at) => ({ id: identity(), title: at > 0 ? title : "", at: 0, messages: messages.slice(0, at) }),
   /** Take one up: what another page writes to it from now on is not to be written over. */
   take: (record) => ({ ...record, seen: version(record) }),
   /**
@@ -99,17 +107,25 @@ export const conversations = {
     else await change(id, (stored) => stored && { ...stored, title }).catch(() => {});
   },
   async remove(id) {
-    unkept.delete(id);
-    await run("readwrite", (store) => store.delete(id)).catch(() => {});
+    await drop(id);
+    removals.postMessage(id);
+  },
+  /** Call `hear(id)` when another page has deleted one; from then on nothing of it may be saved. */
+  onRemoved(hear) {
+    removals.onmessage = async ({ data }) => {
+      hear(data);
+      await drop(data); // this page may have saved it after the deletion, before it heard of that
+    };
   },
 };
 
 /** A small choice, as JSON: `choice("draft").get()`, `.set(value)`; in `sessionStorage` for this tab. */
 export function choice(name, storage = "localStorage") {
   const key = `${NAME} ${name}`;
+  const unheld = `${storage} ${key}`;
   return {
     get() {
-      if (choices.has(key)) return choices.get(key);
+      if (choices.has(unheld)) return choices.get(unheld);
       try {
         return JSON.parse(window[storage].getItem(key));
       } catch {
@@ -119,9 +135,9 @@ export function choice(name, storage = "localStorage") {
     set(value) {
       try {
         window[storage].setItem(key, JSON.stringify(value));
-        choices.delete(key);
+        choices.delete(unheld);
       } catch {
-        choices.set(key, value);
+        choices.set(unheld, value);
       }
     },
   };

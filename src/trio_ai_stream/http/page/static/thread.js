@@ -11,6 +11,7 @@ const action = (label, act) => {
 };
 
 const MAX_CALLS = 128;
+const NO_TEXT = "This answer has no text. Images and sound of a model cannot be shown here.";
 
 /** Lay out JSON that is whole; else as it is. */
 function pretty(text) {
@@ -83,6 +84,7 @@ export class Thread {
       thoughts.lastChild.append(message.thoughts);
       item.insertBefore(thoughts, body);
     }
+    const thought = () => thoughts?.querySelector("summary").replaceChildren("Thoughts");
     const calls = (message.tools ?? []).map((call) => this.#toolCall(item, call));
     if (message.content) rendering.append(message.content);
     if (message.id) item.dataset.request = message.id;
@@ -95,7 +97,7 @@ export class Thread {
       },
       content: (text) => {
         if (message.content.length < MAX_SHOWN) message.content += text;
-        thoughts?.querySelector("summary").replaceChildren("Thoughts");
+        thought();
         rendering.append(text);
       },
       reasoning: (text) => {
@@ -126,8 +128,11 @@ export class Thread {
         this.toEnd();
       },
       found: () => lost?.remove(),
-      // Laid out once they are whole: to try it with each piece would cost their square.
-      settle: () => calls.forEach((call) => call.update()),
+      settle: () => {
+        thought(); // there may be no word after the thoughts
+        // Laid out once they are whole: to try it with each piece would cost their square.
+        calls.forEach((call) => call.update());
+      },
     };
   }
 
@@ -139,10 +144,11 @@ export class Thread {
     answer.settle();
     await rendering.finish();
     item.removeAttribute("aria-busy");
+    if (result?.end === "done" && !message.content && !message.tools) item.append(el("p", { class: "line waits" }, NO_TEXT));
     if (result?.end === "stopped") item.append(stopCard(result, record));
     else if (result?.end === "elsewhere") item.append(this.#elsewhere());
     else if (result?.end === "done") item.append(doneLine(result));
-    else if (result) item.append(errorCard(result, this.#remedy(result, at)));
+    else if (result) item.append(errorCard(result, this.#remedies(result, at)));
     else item.append(el("p", { class: "line" }, "The page was closed before this answer had ended."));
     const actions = el("div", { class: "actions" });
     if (message.content) actions.append(action("Copy", (button) => copyText(message.content, button)));
@@ -187,11 +193,12 @@ export class Thread {
     return el("details", { class: "thoughts" }, el("summary", {}, title), el("p", { dir: "auto" }));
   }
 
-  #remedy(result, at) {
-    if (result.status === 401) return action("Enter a key", () => this.#acts.key());
-    if (result.status === 404) return action("Choose another model", () => $("model").focus());
-    if (result.status === 413) return action("New chat", () => this.#acts.fresh());
-    return action("Try again", () => this.#acts.retry(at));
+  #remedies(result, at) {
+    if (result.status === 401) return [action("Enter a key", () => this.#acts.key())];
+    if (result.status === 404) return [action("Choose another model", () => $("model").focus())];
+    // Older messages are left out by themselves: mostly it is the last one that is too long.
+    if (result.status === 413) return [action("Edit the message", () => this.#acts.edit(at - 1)), action("New chat", () => this.#acts.fresh())];
+    return [action("Try again", () => this.#acts.retry(at))];
   }
 
   /** Keep the end in view, unless the reader has scrolled away from it. */
