@@ -191,6 +191,11 @@ return found
 """,
 )
 
+LIVING = LuaScript(
+    "living",
+    _COMMON + "return redis.call('ZRANGEBYSCORE', processes, '(' .. now, '+inf')",
+)
+
 OWNER = LuaScript("owner", "return redis.call('HGET', KEYS[2], ARGV[4])")
 
 # KEYS: at:PROCESS. ARGV: the address, the lease in ms.
