@@ -103,6 +103,20 @@ async def test_a_process_is_found_while_its_lease_lasts(
                 await trio.sleep(0.05)
 
 
+async def test_a_process_that_ends_is_looked_for_no_longer(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """Its address stood there for one lease more, and may be nobody's by then."""
+    async with joined(valkey.url, make_gate, Streams("one")) as (one, gate):
+        async with joined(
+            valkey.url, make_gate, Streams("two"), ("10.0.0.2", 9000), lease_s=60.0
+        ) as (two, ending):
+            await ending.leave()
+            key = gate.keys.at(two.process)
+            assert await gate.link.send(ADDRESS, [key], []) is None
+        assert await one.address_of(two.process) is None
+
+
 async def test_without_valkey_nobody_can_say_where(make_gate: GateMaker) -> None:
     """That is 503 and not 404 or 410."""
     directory = SharedDirectory(make_gate("redis://127.0.0.1:1"), Streams("x"))

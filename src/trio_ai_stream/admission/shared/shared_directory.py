@@ -341,7 +341,7 @@ class SharedDirectory:
     async def _announce(
         self, _client: Client, /, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Tell where this process's streams are read, until cancelled.
+        """Tell where this process's streams are read, until it leaves.
 
         :raises Unavailable: Valkey did not answer.
         """
@@ -351,6 +351,8 @@ class SharedDirectory:
         task_status.started()
         while True:
             await trio.sleep(lease_s / 3)
+            if self._gate.leases.left:
+                return
             try:
                 await self._gate.link.send(ANNOUNCE, [key], told)
             except Unavailable:
