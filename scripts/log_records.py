@@ -223,7 +223,7 @@ RECORDS: Final = (
     ),
     LogRecordType("bus_rubbish", "a message on the bus of Valkey was not ours"),
     LogRecordType(
-        "peer_lost", "another process was lost while its stream was read", CAUSE
+        "peer_lost", "another process gave a reader no answer, or was lost", CAUSE
     ),
     LogRecordType(
         "log_records_dropped",

@@ -325,6 +325,8 @@ async def count(services: Services, run_directory: RunDirectory | None) -> None:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_sampling, metrics, sample)
+            if run_directory is not None:
+                nursery.start_soon(run_directory.keep_young)
             await services.registry.draining.wait()
             metrics.draining(active=True)
             sample()

@@ -30,7 +30,7 @@ ACTS = st.one_of(
     st.tuples(
         st.just("change"), st.sampled_from(PROCESSES), st.lists(NAMES, max_size=3), ASKS
     ),
-    st.tuples(st.sampled_from(["leave", "held"]), st.sampled_from(PROCESSES)),
+    st.tuples(st.sampled_from(["leave", "held", "living"]), st.sampled_from(PROCESSES)),
     st.tuples(st.just("owner"), st.just("one"), NAMES),
 )
 
@@ -66,9 +66,10 @@ def test_memory_and_valkey_agree(valkey: Server, acts: list[Any]) -> None:
                 else:
                     args += rest
                 script = next(one for one in BY_SHA.values() if one.name == name)
-                real = plain(await client.eval(script.text, keys.permits, args))
-                ours = memory.run(name, keys.permits, args)
-                if name == "held":
+                named = keys.leaving if name == "leave" else keys.permits
+                real = plain(await client.eval(script.text, named, args))
+                ours = memory.run(name, named, args)
+                if name in {"held", "living"}:
                     real, ours = sorted(real), sorted(ours)
                 if name != "leave":
                     assert ours == real, (name, process, rest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -93,13 +93,55 @@ async def test_a_worker_that_hangs_makes_the_answer_incomplete(tmp_path: Path) -
     with socket.socket(socket.AF_UNIX) as hanging:
         hanging.bind(str(tmp_path / "peer-1-abc.sock"))
         hanging.listen()
-        async with running(tmp_path, Streams("one", a="ann")) as worker:
-            with trio.fail_after(30):
-                assert not (await worker.list_streams(None)).complete
-                with pytest.raises(DirectoryUnavailableError):
-                    await worker.cancel("x", None)
-                with pytest.raises(DirectoryUnavailableError):
-                    await worker.has_generation("gen-x", "ann")
+        await _is_not_heard(tmp_path)
+
+
+async def test_a_hung_worker_with_a_full_queue_is_not_taken_for_a_dead_one(
+    tmp_path: Path,
+) -> None:
+    """Its listing said that it was complete, and a cancel of its stream 404."""
+    with ExitStack() as stack:
+        hanging = stack.enter_context(socket.socket(socket.AF_UNIX))
+        hanging.bind(str(tmp_path / "peer-1-abc.sock"))
+        hanging.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(hanging.getsockname())
+        await _is_not_heard(tmp_path)
+
+
+@pytest.mark.parametrize("said", [b"", b'[{"id"', b"{\n"])
+async def test_a_worker_that_breaks_off_has_not_answered(
+    said: bytes, tmp_path: Path
+) -> None:
+    """Whoever had no time to say it all, and whoever says something else."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(said)
+
+    with trio.socket.socket(trio.socket.AF_UNIX) as sock:
+        await sock.bind(str(tmp_path / "peer-1-abc.sock"))
+        sock.listen()
+        async with trio.open_nursery() as nursery:
+            listener = trio.SocketListener(sock)
+            await nursery.start(trio.serve_listeners, serve, [listener])
+            await _is_not_heard(tmp_path)
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def _is_not_heard(folder: Path) -> None:
+    """Look for the streams of a worker that cannot say them."""
+    async with running(folder, Streams("one", a="ann")) as worker:
+        with trio.fail_after(30):
+            assert not (await worker.list_streams(None)).complete
+            with pytest.raises(DirectoryUnavailableError):
+                await worker.cancel("x", None)
+            with pytest.raises(DirectoryUnavailableError):
+                await worker.has_generation("gen-x", "ann")
 
 
 async def test_rubbish_on_a_workers_socket_does_it_no_harm(tmp_path: Path) -> None:

@@ -80,6 +80,30 @@ async def test_our_own_lack_of_descriptors_is_named(
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
+async def test_a_key_of_another_program_is_named(
+    any_server: Server, make_gate: GateMaker, log: Log
+) -> None:
+    """With what to do; a client's name, which may be its address, is not said."""
+    gate = make_gate(any_server.url)
+    with trio.fail_after(20):
+        async with coredis.Redis.from_url(any_server.url) as client:
+            await client.set(gate.keys.permits[2], "foreign")
+            async with trio.open_nursery() as nursery:
+                await nursery.start(gate.run)
+                (record,) = log("gate_fallback")
+                said = str(record["cause"])
+                assert said.startswith("unavailable: a key of ours holds what another")
+                assert "delete it, or set another REDIS_PREFIX: one of " in said
+                assert gate.keys.permits[2] in said
+                await client.delete([gate.keys.permits[2]])
+                await until(lambda: gate.link.up)
+                await client.lpush(gate.keys.rate("ip:10.0.0.1"), ["foreign"])
+                await gate.admit_request("ip:10.0.0.1")
+                said = str(log("gate_fallback")[-1]["cause"])
+                assert said.endswith(f"one of {{{gate.keys.prefix}:<client>}}:rate")
+                nursery.cancel_scope.cancel(reason="the test is over")
+
+
 @pytest.mark.parametrize(
     ("arguments", "scheme", "expected"),
     [

@@ -6,7 +6,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
+import coredis
 import pytest
 import trio
 import trio.testing
@@ -31,10 +33,14 @@ from trio_ai_stream.admission.shared.valkey_scripts import ADDRESS
 
 @asynccontextmanager
 async def joined(
-    url: str, make: GateMaker, streams: Streams, address: Address | None = None
+    url: str,
+    make: GateMaker,
+    streams: Streams,
+    address: Address | None = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[SharedDirectory, SharedGate]]:
     """Run a gate with a directory, its streams holding their permits, for a block."""
-    gate = make(url)
+    gate = make(url, **options)
     directory = SharedDirectory(gate, streams, peer_address=address, timeout_s=1)
     async with trio.open_nursery() as nursery:
         await nursery.start(gate.run)
@@ -97,6 +103,20 @@ async def test_a_process_is_found_while_its_lease_lasts(
                 await trio.sleep(0.05)
 
 
+async def test_a_process_that_ends_is_looked_for_no_longer(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """Its address stood there for one lease more, and may be nobody's by then."""
+    async with joined(valkey.url, make_gate, Streams("one")) as (one, gate):
+        async with joined(
+            valkey.url, make_gate, Streams("two"), ("10.0.0.2", 9000), lease_s=60.0
+        ) as (two, ending):
+            await ending.leave()
+            key = gate.keys.at(two.process)
+            assert await gate.link.send(ADDRESS, [key], []) is None
+        assert await one.address_of(two.process) is None
+
+
 async def test_without_valkey_nobody_can_say_where(make_gate: GateMaker) -> None:
     """That is 503 and not 404 or 410."""
     directory = SharedDirectory(make_gate("redis://127.0.0.1:1"), Streams("x"))
@@ -152,7 +172,7 @@ async def test_a_silent_owner_is_unavailable_not_absent(
     async def silenced() -> AsyncIterator[Proxy]:
         async with (
             proxied(valkey) as proxy,
-            joined(proxy.url, make_gate, Streams("two", c="ann")),
+            joined(proxy.url, make_gate, Streams("two", c="ann"), lease_s=60.0),
         ):
             proxy.silent = True
             yield proxy
@@ -167,6 +187,71 @@ async def test_a_silent_owner_is_unavailable_not_absent(
             listing = await one.list_streams(None)
         assert [entry["id"] for entry in listing.entries] == ["a"]
         assert not listing.complete
+
+
+async def test_what_valkey_has_lost_is_asked_for(
+    own_valkey: Server, make_gate: GateMaker
+) -> None:
+    """Emptied while it runs, it knows nobody; those who live still answer.
+
+    A reader was told 410, and a cancel 404, until the next heartbeats, while the stream
+    went on.
+    """
+    long = 60.0  # no heartbeat puts anything in again meanwhile
+    two = Streams("two", c="ann")
+    there = ("10.0.0.2", 9000)
+    async with (
+        coredis.Redis.from_url(own_valkey.url) as client,
+        joined(own_valkey.url, make_gate, Streams("one"), lease_s=long) as (one, _),
+        joined(own_valkey.url, make_gate, two, there, lease_s=long) as (other, _),
+    ):
+        await client.flushall()
+        assert await one.address_of(other.process) == there
+        assert await other.address_of(one.process) is None  # lives, and has none
+        assert await one.address_of("0123456789ab") is None
+        assert await one.cancel("nobody's", "ann") is None
+        assert await one.cancel("c", "ann") == {"id": "c", "cancelled_at": "two"}
+
+
+async def test_one_id_at_two_hosts_is_cancelled_twice(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """The index has the id for the first of them only, and then for none."""
+    first, second = Streams("one", same="ann"), Streams("two", same="ann")
+    async with (
+        joined(valkey.url, make_gate, Streams("asker")) as (asker, gate),
+        joined(valkey.url, make_gate, first) as (_, owner),
+        joined(valkey.url, make_gate, second),
+    ):
+        assert await asker.cancel("same", "ann") == {
+            "id": "same",
+            "cancelled_at": "one",
+        }
+        for lease in list(owner.leases._leases):
+            owner.leases.release(lease)
+        await until(lambda: owner.leases.settled)
+        assert gate.link.up
+        assert await asker.cancel("same", "ann") == {
+            "id": "same",
+            "cancelled_at": "two",
+        }
+
+
+async def test_a_host_without_power_is_waited_for_no_longer_than_its_lease(
+    valkey: Server, make_gate: GateMaker
+) -> None:
+    """Valkey holds its connection for minutes; what is not elsewhere is gone."""
+    async with (
+        joined(valkey.url, make_gate, Streams("one", a="ann")) as (one, gate),
+        coredis.Redis.from_url(valkey.url) as client,
+    ):
+        dead = gate.keys.channel("0123456789ab")
+        async with client.pubsub(channels=[gate.keys.channel(), dead]) as silent:
+            assert silent.subscribed
+            assert (await one.list_streams(None)).complete
+            assert not await one.has_generation("gen-x", "ann")
+            assert await one.cancel("x", "ann") is None
+            assert await one.address_of("0123456789ab") is None
 
 
 async def test_without_valkey_only_this_process_is_known(

@@ -23,6 +23,7 @@ from trio_ai_stream.admission.shared.shared_gate import Policy
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
 from trio_ai_stream.billing import shared_totals
 from trio_ai_stream.billing.shared_totals import (
+    LEAVE_S,
     PUSH,
     SharedTotals,
     SharedUsage,
@@ -31,6 +32,7 @@ from trio_ai_stream.billing.shared_totals import (
 from trio_ai_stream.billing.spending import Spent, today
 from trio_ai_stream.billing.usage_batch import MAX_CELLS, day_of
 from trio_ai_stream.billing.usage_report import UsageQuery, UsageQueryError
+from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.wire.record import Basis, Bill, Outcome
 
@@ -96,6 +98,26 @@ async def test_what_is_left_is_handed_over_at_shutdown(
             await first.leave()
         async with pushing(valkey, make_gate) as (second, _):
             assert await second.ask("a") == Spent(11, 11)
+
+
+async def test_a_link_that_is_back_in_time_takes_what_is_left(
+    own_valkey: Server, make_gate: GateMaker
+) -> None:
+    """A process that stopped meanwhile gave up at once."""
+    with trio.fail_after(20):
+        async with pushing(own_valkey, make_gate) as (first, _):
+            own_valkey.stop()
+            await until(lambda: not first._link.up)
+            first.add("a", 5, today())
+            own_valkey.start()
+            await first.leave()
+        async with pushing(own_valkey, make_gate) as (second, _):
+            assert await second.ask("a") == Spent(5, 5)
+
+
+def test_what_is_lost_is_said_before_the_server_ends() -> None:
+    """It was cut off while it still waited, and said nothing."""
+    assert Limits().app_shutdown_s > LEAVE_S
 
 
 async def test_a_batch_that_came_twice_counts_once(

@@ -59,6 +59,20 @@ def workers(expected: int, alive: int, ready: int, draining: int) -> dict[str, s
 
 
 DAY = 86_400
+
+
+def shared(
+    lost: str = "0x120", failures: str = "0x120", fallback: str = "0x120"
+) -> dict[str, str]:
+    """The shared limits of a host with four workers."""
+    return {
+        T + "workers_expected": "4x120",
+        T + "redis_lost_total": lost,
+        T + 'gate_failures_total{kind="timeout"}': failures,
+        T + "gate_fallback": fallback,
+    }
+
+
 CASES = {
     "TargetDown": Case({"up": "0x120"}, {"up": "1x120"}),
     "NotReady": Case(workers(4, 4, 3, 0), workers(4, 4, 3, 1)),
@@ -165,16 +179,7 @@ CASES = {
     "SharedLimitsLost": Case(
         {T + "gate_fallback": "1x120"}, {T + "gate_fallback": "0x120"}
     ),
-    "SharedLimitsFlap": Case(
-        {
-            T + "redis_lost_total": "0x90 0+1x30",
-            T + 'gate_failures_total{kind="timeout"}': "0x120",
-        },
-        {
-            T + "redis_lost_total": "0x90 1x30",
-            T + 'gate_failures_total{kind="timeout"}': "0x90 3x30",
-        },
-    ),
+    "SharedLimitsFlap": Case(shared(lost="0x90 0+2x30"), shared(lost="0x90 4x30")),
     "DrainTakesLong": Case(
         {T + "draining": "0x100 1x20"}, {T + "draining": "1 1 1 0x112 1 1 1"}
     ),
@@ -218,6 +223,21 @@ def play(name: str, samples: dict[str, str], firing: int) -> dict[str, object]:
     }
 
 
+# Of `SharedLimitsFlap`: whether it fires.
+SHARED = {
+    "decisions that fail while the link works": (1, shared(failures="0x90 0+10x30")),
+    "an outage that lasts": (
+        0,
+        shared(lost="0x90 4x30", failures="0x90 0+10x30", fallback="0x90 4x30"),
+    ),
+    "an outage that is over": (
+        0,
+        shared(
+            lost="0x90 4x30", failures="0x90 0+10x10 100x20", fallback="0x90 4x10 0x20"
+        ),
+    ),
+}
+
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None,
     reason="there is no promtool: apt-get install prometheus",
@@ -236,7 +256,20 @@ def promtool(*words: str) -> None:
 def test_an_alert_fires_when_it_should_and_only_then(name: str, tmp_path: Path) -> None:
     """Prometheus' own evaluation, over half an hour of each of two histories."""
     case = CASES[name]
-    tests = [play(name, case.fires, 1), play(name, case.rests, 0)]
+    evaluate(name, [play(name, case.fires, 1), play(name, case.rests, 0)], tmp_path)
+
+
+@needs_promtool
+@pytest.mark.parametrize("history", SHARED)
+def test_one_outage_is_one_alert(history: str, tmp_path: Path) -> None:
+    """It is no link that comes and goes, however many workers have lost it."""
+    fires, samples = SHARED[history]
+    name = "SharedLimitsFlap"
+    evaluate(name, [play(name, samples, fires)], tmp_path)
+
+
+def evaluate(name: str, tests: list[dict[str, object]], tmp_path: Path) -> None:
+    """Have Prometheus play the tests of one alert."""
     rules = tmp_path / "rules.yml"  # of this alert alone: promtool evaluates them all
     (group,) = yaml.safe_load(ALERTS.read_text())["groups"]
     group["rules"] = [one for one in group["rules"] if one["alert"] == name]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,8 @@ from trio_ai_stream.admission.directory import Address, LocalDirectory, read_add
 from trio_ai_stream.http import peer_reader
 from trio_ai_stream.http.peer_routes import peer_app
 from trio_ai_stream.stream.registry import LiveStreams
-from trio_ai_stream.upstream.peer_link import PeerGoneError, PeerLink
+from trio_ai_stream.upstream import peer_link
+from trio_ai_stream.upstream.peer_link import PeerGoneError, PeerLink, PeerLostError
 
 WAY = f"/streams/mine/events?token=0123456789ab.{32 * 'A'}"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
@@ -76,6 +78,40 @@ async def test_a_peer_that_hangs_is_not_waited_for(
         visit = look(w, WAY)
         await over(visit)
         assert visit.status == 503
+
+
+async def test_only_who_refuses_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A host to which the way is broken is 503: its streams may live.
+
+    The kernel drops who knocks where the queue is full, as a broken network does.
+    """
+    monkeypatch.setattr(peer_link, "CONNECT_S", 0.1)
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                client.connect(full.getsockname())
+        async with world() as w:
+            w.services.directory = Directory(w, full.getsockname())
+            with logged() as records:
+                visit = look(w, WAY)
+                await over(visit)
+            assert visit.status == 503
+            (lost,) = [one for one in records if one["event"] == "peer_lost"]
+            assert lost["cause"].startswith("timeout: ")
+            full.close()
+            for _ in range(8):  # and is refused each time, not by us in the end
+                visit = look(w, WAY)
+                await over(visit)
+                assert visit.status == 410
+    with pytest.raises(PeerGoneError):  # a worker that has ended
+        await PeerLink(tmp_path).ask(("x.sock", 0), "GET", "/", [], silent_s=1)
 
 
 async def test_a_peer_that_falls_silent_is_left(
@@ -176,6 +212,6 @@ async def test_an_address_of_a_host_is_no_file(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     path.write_bytes(b"")
     for host in ("kept", "kept.unix"):
-        with pytest.raises(PeerGoneError):
+        with pytest.raises(PeerLostError):  # as a name it is nobody's
             await PeerLink(tmp_path).ask((host, 1), "GET", "/", [], silent_s=1)
     assert path.exists()

@@ -30,6 +30,7 @@ BY_SHA: Final = {
         scripts.CHANGE,
         scripts.LEAVE,
         scripts.HELD,
+        scripts.LIVING,
         scripts.OWNER,
         shared_totals.PUSH,
         shared_totals.SPENT,
@@ -101,6 +102,10 @@ class Counts:
 
     def _held(self, _keys: Sequence[str], args: Sequence[str]) -> list[str]:
         return list(self.of.get(args[1], {}))
+
+    def _living(self, _keys: Sequence[str], _args: Sequence[str]) -> list[str]:
+        now = self._now_s()
+        return [process for process, end in self.leases.items() if end > now]
 
     def _owner(self, _keys: Sequence[str], args: Sequence[str]) -> str | None:
         found = self.streams.get(args[3])

@@ -8,7 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from tests.support.world import world
+from trio_ai_stream.app_factory import count
 from trio_ai_stream.server import launch
 from trio_ai_stream.telemetry import run_directory
 from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_directory
@@ -41,6 +45,23 @@ def test_workers_of_one_parent_share_a_private_directory(
     assert second.path.is_dir()
     second.close()
     assert not second.path.exists()
+
+
+async def test_files_in_use_do_not_grow_old(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or systemd-tmpfiles removes them: workers lost each other after ten days."""
+    monkeypatch.setattr(run_directory, "TOUCH_S", 10.0)
+    shared = RunDirectory(tmp_path / "shared")
+    paths = [shared.path / name for name in ("alive", "metrics-1.bin", "peer-1.sock")]
+    for path in paths:
+        path.touch()
+        os.utime(path, (0, 0))
+    async with world() as w, trio.open_nursery() as nursery:
+        nursery.start_soon(count, w.services, shared)
+        await trio.sleep(11)
+        assert all(path.stat().st_mtime > 0 for path in paths)
+        nursery.cancel_scope.cancel(reason="the worker ends")
 
 
 def test_workers_of_our_own_launch_are_known_by_their_environment(

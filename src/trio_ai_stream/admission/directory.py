@@ -301,7 +301,7 @@ class PeerDirectory:
         unanswered = set(others)
 
         async def ask(path: Path) -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError, trio.BrokenResourceError):
                 answers.append(await _ask(path, question))
                 unanswered.discard(path)
 
@@ -316,6 +316,9 @@ async def _ask(path: Path, question: Entry) -> Any:
     """Return one sibling's answer; None from one that has died.
 
     :raises OSError: it may be alive, but can't be asked (no descriptors left).
+    :raises trio.BrokenResourceError: so may it, and the connection broke. That is also
+        how a full queue of connections shows, for Trio takes it for a connection.
+    :raises ValueError: what it said is no answer, or too long.
     """
     try:
         stream = await trio.open_unix_socket(path)
@@ -325,11 +328,8 @@ async def _ask(path: Path, question: Entry) -> Any:
         _remove(path)
         return None
     async with stream:
-        try:
-            await stream.send_all(json.dumps(question).encode() + b"\n")
-            return json.loads(await _read_line(stream))
-        except (ValueError, trio.BrokenResourceError):
-            return None
+        await stream.send_all(json.dumps(question).encode() + b"\n")
+        return json.loads(await _read_line(stream))
 
 
 def _remove(path: Path) -> None:

@@ -133,7 +133,8 @@ def _add(
 
 BATCH_S: Final = 0.05
 AGAIN_S: Final = 1.0
-LEAVE_S: Final = 1.0
+LEAVE_S: Final = 0.35
+"""Less than the server's `app_shutdown_s`, or nobody would be told what was lost."""
 _DAY_MS: Final = 86_400_000
 _MOST_NAMES: Final = 1000
 """Names in one question: Lua unpacks less than 8000, and no call is to run long."""
@@ -317,10 +318,14 @@ class SharedTotals:
             await trio.sleep(BATCH_S if pushed else AGAIN_S)
 
     async def leave(self) -> None:
-        """Push what is left, within a second; what cannot be pushed is said."""
+        """Push what is left, within `LEAVE_S`; what cannot be pushed is said.
+
+        A link that has just been lost may be back in time.
+        """
         with trio.move_on_after(LEAVE_S):
-            while (self._batch or self._new) and await self._push():
-                pass
+            while self._batch or self._new:
+                if not (self._link.up and await self._push()):
+                    await trio.sleep(BATCH_S)
         for batch in self._unpushed():
             batch.over()
         if self._batch or self._new:

@@ -32,8 +32,7 @@ from trio_ai_stream.wire.record import Outcome
 OWNER_GONE: Final = Problem(
     410,
     "stream_gone",
-    "the process that had this stream has ended, or cannot be reached from here;"
-    " send the request again",
+    "the process that had this stream has ended; send the request again",
 )
 # An error's document is there at once; a stream of events is of any length.
 _LONGEST: Final = 65_536
@@ -90,6 +89,11 @@ async def read_at(
     except PeerGoneError as exc:
         raise Refused(OWNER_GONE) from exc
     except PeerLostError as exc:
+        logger.warning(
+            "the process that has a stream did not answer its reader",
+            event="peer_lost",
+            cause=str(exc),
+        )
         raise Refused(STREAMS_UNAVAILABLE) from exc
     context.stream = reader = PeerReader(response)
     kind = response.field(b"content-type").partition(";")[0]

@@ -6,6 +6,9 @@ starts this program again with `WORKER_VARIABLE` in its environment.
 
 Each holds a shared lock on the directory's `alive` file; a directory whose file can be
 locked exclusively belongs to a server that is gone, and the next start removes it.
+
+What clears old files away (systemd-tmpfiles after ten days, by default) looks at their
+times, not at locks. So each worker makes them young from time to time.
 """
 
 from __future__ import annotations
@@ -18,12 +21,16 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
+from typing import Final
+
+import trio
 
 WORKER_VARIABLE = "TRIO_AI_STREAM_LISTEN_FDS"
 """What server/launch.py gives its workers; this room stands below that one."""
 BASE_VARIABLE = "TRIO_AI_STREAM_SHARED_FILES"
 """The same: where the directory is, for a place that is full is no longer found."""
 
+TOUCH_S: Final = 3600.0
 _ALIVE = "alive"
 
 
@@ -49,6 +56,14 @@ class RunDirectory:
                 if os.fstat(alive).st_nlink:
                     return alive
                 os.close(alive)
+
+    async def keep_young(self) -> None:
+        """Show until cancelled, now and then, that the files are in use."""
+        while True:
+            await trio.sleep(TOUCH_S)
+            for path in self.path.glob("*"):
+                with contextlib.suppress(FileNotFoundError):  # its worker has ended
+                    os.utime(path)
 
     def close(self) -> None:
         """Stop keeping the directory alive; the last one to leave removes it."""

@@ -6,6 +6,8 @@ socket, and nothing is read ahead of a block. Each request has its own connectio
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,7 +16,11 @@ import httpx
 import trio
 
 from trio_ai_stream.upstream.transport.dial import watch_peer
-from trio_ai_stream.upstream.transport.transport_errors import cause_of
+from trio_ai_stream.upstream.transport.transport_errors import (
+    REFUSED,
+    cause_of,
+    describe,
+)
 from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
 from trio_ai_stream.upstream.transport.upstream_transport import (
     TransportResponse,
@@ -24,11 +30,13 @@ from trio_ai_stream.upstream.transport.upstream_transport import (
 CONNECT_S: Final = 2.0
 """To a process of this host, or of one beside it."""
 
-_LIMITS: Final = TransportLimits(max_idle=0)
+# No circuit: a process that is back at the address of one that had died is asked at
+# once, and a dead one is known after the first refusal.
+_LIMITS: Final = TransportLimits(max_idle=0, circuit_failures=sys.maxsize)
 
 
 class PeerGoneError(Exception):
-    """Nobody is there: the process has ended, or cannot be reached."""
+    """Nobody listens there: the process has ended."""
 
 
 class PeerLostError(Exception):
@@ -104,11 +112,11 @@ class PeerLink:
         )
         try:
             return PeerResponse(await transport.exchange(request))
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            kind = PeerLostError if cause_of(exc).ours else PeerGoneError
-            raise kind(str(exc)) from exc
         except httpx.TransportError as exc:
-            raise PeerLostError(str(exc)) from exc
+            # Only its own host can say that nobody is there: without an answer the way
+            # to it may be broken, and the process lives.
+            refused = isinstance(exc, httpx.ConnectError) and cause_of(exc) is REFUSED
+            raise (PeerGoneError if refused else PeerLostError)(describe(exc)) from exc
 
     async def _connect_here(
         self, name: str, _port: int, _tls: bool
@@ -120,12 +128,27 @@ class PeerLink:
         except ConnectionRefusedError:  # its process was killed
             _remove(path)
             raise
+        except FileNotFoundError as exc:  # it has ended, and removed its socket
+            raise ConnectionRefusedError(errno.ECONNREFUSED, str(exc)) from exc
 
 
 async def _connect_there(host: str, port: int, _tls: bool) -> trio.SocketStream:
-    stream = await trio.open_tcp_stream(host, port)
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except OSError as exc:
+        raise _reason(exc) from exc
     watch_peer(stream.socket, _LIMITS.peer_timeout_s)
     return stream
+
+
+def _reason(exc: OSError) -> OSError:
+    """Return what an address said: no refusal, if another said something else."""
+    group = exc.__cause__
+    if not isinstance(group, ExceptionGroup):
+        return exc
+    said = [one for one in group.exceptions if isinstance(one, OSError)]
+    other = (one for one in said if not isinstance(one, ConnectionRefusedError))
+    return next(other, said[0])
 
 
 def _remove(path: Path) -> None:

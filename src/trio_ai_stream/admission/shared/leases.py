@@ -86,6 +86,11 @@ class Leases:
         return len(self._leases)
 
     @property
+    def left(self) -> bool:
+        """Whether this process has said, or is saying, that it ends."""
+        return self._left is not None
+
+    @property
     def settled(self) -> bool:
         """Whether Valkey has been told everything."""
         busy = self._asked or self._to_release or self._resync or self._changing
@@ -134,6 +139,8 @@ class Leases:
     async def leave(self) -> None:
         """End the lease now: whatever is still held counts no longer.
 
+        Nor is the process looked for at its address any more.
+
         Waits one timeout at most; if Valkey did not answer, the lease runs out by
         itself.
         """
@@ -179,7 +186,7 @@ class Leases:
                     if beat:
                         next_beat = trio.current_time() + self._beat_s
                 elif self._left is not None:
-                    await self._link.send(LEAVE, self._keys.permits, self._common)
+                    await self._link.send(LEAVE, self._keys.leaving, self._common)
                     self._left.set()
                     return
             except Unavailable:

@@ -2,15 +2,20 @@
 
 A listing asks every process. A cancel asks the one process that holds the stream's
 permit, which the permits' own index names; so it costs two round trips and one answer,
-however large the fleet. A stream that nobody holds is a 404 after one round trip.
-Where a process's streams are read is a key with an expiry, if it has a PEER_ADDRESS:
-one key for each process, and nothing for each stream.
+however large the fleet. Where a process's streams are read is a key with an expiry, if
+it has a PEER_ADDRESS: one key for each process, and nothing for each stream.
+
+Valkey may have been emptied, or have evicted a key. So what is not found there is not
+gone yet: whoever may have it is asked. For a cancel that is everybody, for an address
+the process itself.
 
 The questions go over Valkey's publish and subscribe. Each process listens on a channel
 of its own and on one that all share. A question names the channel to answer on; PUBLISH
 says how many processes got it, so the asker knows how many answers to wait for and need
 not guess. Nothing is stored: a process that is gone does not get the question, and one
-that hangs is waited for no longer than the timeout.
+that hangs is waited for no longer than the timeout. Valkey may hold the connection of a
+host that has lost its power for a quarter of an hour. So whoever has not answered
+counts only while its lease lasts.
 
 After an outage one process is back before another. Meanwhile who is missing may still
 be there, so for some seconds nobody is told that a stream is gone.
@@ -26,10 +31,9 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 from coredis.connection import BaseConnection
@@ -55,9 +59,12 @@ from trio_ai_stream.admission.shared.valkey_link import Client, Unavailable, Val
 from trio_ai_stream.admission.shared.valkey_scripts import (
     ADDRESS,
     ANNOUNCE,
+    LIVING,
     OWNER,
     Keys,
 )
+
+_ADDRESS_QUESTION: Final[Entry] = {"ask": "address"}
 
 PING_EVERY_S = 5.0
 """A subscription that fell silent for good is noticed after this and one timeout."""
@@ -65,9 +72,10 @@ PING_EVERY_S = 5.0
 
 @dataclass(slots=True)
 class _Pending:
-    """A question of ours: the answers so far, and how many there will be."""
+    """A question of ours: the answers so far, whose, and how many there will be."""
 
     answers: list[Any] = field(default_factory=list)
+    processes: set[str] = field(default_factory=set)
     expected: int | None = None
     complete: trio.Event = field(default_factory=trio.Event)
 
@@ -99,7 +107,8 @@ class Bus:
     ) -> tuple[list[Any], bool]:
         """Ask one process, or all: the answers, and whether everybody answered.
 
-        This process is among all: it answers itself like the others.
+        This process is among all: it answers itself like the others. Everybody is who
+        has a lease, if somebody else does not answer.
         :raises Unavailable: the question could not be sent.
         """
         token = next(self._tokens)
@@ -118,7 +127,17 @@ class Bus:
                 await pending.complete.wait()
         finally:
             del self._pending[token]
-        return pending.answers, pending.complete.is_set()
+        complete = pending.complete.is_set()
+        if not complete and pending.expected is not None:
+            complete = not await self._living(process) - pending.processes
+        return pending.answers, complete
+
+    async def _living(self, process: str | None) -> set[str]:
+        """Return the processes that have a lease, or of them the one that was asked."""
+        arguments = [self._keys.of, self._keys.process, 0]
+        found = await self._link.call(LIVING, self._keys.permits, arguments)
+        living = {bytes(name).decode() for name in found}
+        return living if process is None else living & {process}
 
     async def run(
         self, client: Client, /, *, task_status: trio.TaskStatus[None]
@@ -179,7 +198,11 @@ class Bus:
             logger.warning("a message on the bus was not ours", event="bus_rubbish")
             return
         if "ask" in message:
-            reply = {"token": token, "answer": await self._reply(message)}
+            reply = {
+                "token": token,
+                "answer": await self._reply(message),
+                "process": self._keys.process,
+            }
             try:
                 await self._link.reply(str(message.get("reply")), json.dumps(reply))
             except Unavailable:
@@ -188,6 +211,7 @@ class Bus:
                 # This process was too busy to look; whoever asked waits no longer.
         elif (pending := self._pending.get(token)) is not None:
             pending.answers.append(message.get("answer"))
+            pending.processes.add(str(message.get("process")))
             pending.check()
 
 
@@ -225,8 +249,7 @@ class SharedDirectory:
         self._streams = streams
         self._run_folder = run_folder
         self._peer_address = peer_address
-        reply = partial(answer, streams)
-        self._bus = Bus(gate.link, gate.keys, reply, timeout_s=timeout_s)
+        self._bus = Bus(gate.link, gate.keys, self._answer, timeout_s=timeout_s)
         gate.add_work([self._bus.run])
         if peer_address is not None:
             gate.add_work([self._announce])
@@ -254,12 +277,9 @@ class SharedDirectory:
             return here
         try:
             process = await self._holder(request_id)
-            if process is None:
-                self._refuse_to_say()
-                return None
             question = cancel_question(request_id, owner)
             answers, complete = await self._bus.ask(question, process)
-            if complete and not any(answers):
+            if process is not None and complete and not any(answers):
                 # Another client's stream has that id too, or its owner has just gone.
                 answers, complete = await self._bus.ask(question)
         except Unavailable as exc:
@@ -302,12 +322,17 @@ class SharedDirectory:
             found = await self._gate.link.call(
                 ADDRESS, [self._gate.keys.at(process)], []
             )
+            if found is not None:
+                return read_address(bytes(found))
+            answers, complete = await self._bus.ask(_ADDRESS_QUESTION, process)
         except Unavailable as exc:
             raise DirectoryUnavailableError(str(exc)) from exc
-        if found is None:
+        if not answers:
+            if not complete:
+                raise DirectoryUnavailableError("the process did not answer")
             self._refuse_to_say()
-            return None
-        return read_address(bytes(found))
+        told = next((one for one in answers if isinstance(one, str)), None)
+        return None if told is None else read_address(told.encode())
 
     def address_here(self, process: str) -> Address | None:
         """Return the socket of a worker of this host, if it has one."""
@@ -316,24 +341,38 @@ class SharedDirectory:
     async def _announce(
         self, _client: Client, /, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Tell where this process's streams are read, until cancelled.
+        """Tell where this process's streams are read, until it leaves.
 
         :raises Unavailable: Valkey did not answer.
         """
-        assert self._peer_address is not None
-        host, port = self._peer_address
         key, lease_s = self._gate.keys.at(self.process), self._gate.lease_s
-        told = [f"{host} {port}", int(1000 * lease_s)]
+        told = [self._told_address, int(1000 * lease_s)]
         await self._gate.link.send(ANNOUNCE, [key], told)
         task_status.started()
         while True:
             await trio.sleep(lease_s / 3)
+            if self._gate.leases.left:
+                return
             try:
                 await self._gate.link.send(ANNOUNCE, [key], told)
             except Unavailable:
                 if not self._gate.link.up:
                     raise
                 # This process was too busy to look; it tells again in time.
+
+    @property
+    def _told_address(self) -> str | None:
+        """Where other hosts read this process's streams, as they are told."""
+        if self._peer_address is None:
+            return None
+        host, port = self._peer_address
+        return f"{host} {port}"
+
+    async def _answer(self, question: Entry) -> Any:
+        """Answer another process's question about this one."""
+        if question.get("ask") == _ADDRESS_QUESTION["ask"]:
+            return self._told_address
+        return await answer(self._streams, question)
 
     def _refuse_to_say(self) -> None:
         """Do not let anybody be told that something is gone, while it may be there.

@@ -39,6 +39,7 @@ from coredis.exceptions import (
     ReadOnlyError,
     ResponseError,
     UnknownCommandError,
+    WrongTypeError,
 )
 from coredis.exceptions import ConnectionError as RedisConnectionError
 from coredis.retry import NoRetryPolicy
@@ -82,6 +83,10 @@ _ACL = (
 )
 
 
+_FOREIGN = (
+    "a key of ours holds what another program has put there; delete it, or set another"
+    " REDIS_PREFIX"
+)
 FULL_OF_CLIENTS = "it has as many clients as its maxclients allows"
 
 
@@ -153,6 +158,10 @@ def _explain_reply(exc: BaseException) -> Unavailable | None:
             return Unavailable("unavailable", "the server is loading its data")
         case ProtocolError() | UnknownCommandError():
             return Unavailable("unavailable", f"expected Redis 6 or newer: {said}")
+        case WrongTypeError():
+            return Unavailable("unavailable", _FOREIGN)
+        case ResponseError() if "WRONGTYPE" in said:  # from inside a script of Redis 6
+            return Unavailable("unavailable", _FOREIGN)
         case ResponseError() if said.startswith("OOM"):
             return Unavailable("full", said)
         case ResponseError() if "NOPERM" in said or "permission" in said.lower():
@@ -165,6 +174,12 @@ def _explain_reply(exc: BaseException) -> Unavailable | None:
         case ResponseError():
             return Unavailable("unavailable", said)
     return None
+
+
+def _one_of(keys: Sequence[str]) -> str:
+    """Name the keys of a script; that of a rate has the name of a client."""
+    shown = (re.sub(r":.*}:rate$", ":<client>}:rate", key) for key in keys)
+    return "one of " + ", ".join(shown)
 
 
 def _certificate(exc: ssl.SSLCertVerificationError, where: str) -> str:
@@ -316,7 +331,7 @@ class ValkeyLink:
                 except NoScriptError:
                     return await client.eval(script.text, keys=keys, args=args)
             except _LOST as exc:
-                raise self._failed(client, exc) from exc
+                raise self._failed(client, exc, keys) from exc
             except RuntimeError as exc:
                 raise self._closed(client, exc) from exc
         if self._client is not client:
@@ -431,9 +446,13 @@ class ValkeyLink:
         self._lost.set()
         return reason
 
-    def _failed(self, client: Client, exc: Exception) -> Unavailable:
+    def _failed(
+        self, client: Client, exc: Exception, keys: Sequence[str] = ()
+    ) -> Unavailable:
         """Explain a failure; it takes the link down if it is that of this session."""
         reason = explain(exc, self._url, was_up=self.up)
+        if reason.detail == _FOREIGN:  # the server does not say which
+            reason = Unavailable(reason.cause, f"{_FOREIGN}: {_one_of(keys)}")
         return self._fail(reason) if self._client is client else reason
 
     def _closed(self, client: Client, exc: RuntimeError) -> Exception:

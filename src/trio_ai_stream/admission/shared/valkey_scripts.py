@@ -175,9 +175,14 @@ return {renew(), redis.call('SCARD', mine) - 1, redis.call('ZCARD', processes),
 """,
 )
 
+# KEYS: also at:PROCESS.
 LEAVE = LuaScript(
     "leave",
-    _COMMON + "return redis.call('ZADD', processes, 'XX', now - 1, process)",
+    _COMMON
+    + """
+redis.call('PEXPIRE', KEYS[5], -1)
+return redis.call('ZADD', processes, 'XX', now - 1, process)
+""",
 )
 
 HELD = LuaScript(
@@ -189,6 +194,11 @@ for _, id in ipairs(redis.call('SMEMBERS', KEYS[4])) do
 end
 return found
 """,
+)
+
+LIVING = LuaScript(
+    "living",
+    _COMMON + "return redis.call('ZRANGEBYSCORE', processes, '(' .. now, '+inf')",
 )
 
 OWNER = LuaScript("owner", "return redis.call('HGET', KEYS[2], ARGV[4])")
@@ -224,6 +234,11 @@ class Keys:
     def at(self, process: str) -> str:
         """Return the key of where a process's streams are read."""
         return f"{{{self.prefix}}}:at:{process}"
+
+    @property
+    def leaving(self) -> list[str]:
+        """The keys of `LEAVE`."""
+        return [*self.permits, self.at(self.process)]
 
     @property
     def permits(self) -> list[str]:
