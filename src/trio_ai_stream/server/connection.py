@@ -337,8 +337,6 @@ class Connection:
         self.requests += 1
         self.worker.exchange_begins()
         self.nursery.start_soon(exchange.run, name=_EXCHANGE)
-        if self._gone:  # found by the write of "100 Continue", just before
-            exchange.disconnect(stalled=self.transport.stalled)
 
     def exchange_ends(self, exchange: LiveExchange) -> None:
         """Take note that the application's call has ended."""

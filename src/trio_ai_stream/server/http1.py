@@ -129,10 +129,14 @@ class HTTP1:
         if isinstance(head, int):
             self._refuse(head)
             return
+        self.stream = stream = HTTPStream(self.owner, self)
         if request.expects_continue:
-            self.owner.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.stream = HTTPStream(self.owner, self)
-        self.stream.begin(head, request.version)
+            stream.inbox.on_asked = self._go_on
+        stream.begin(head, request.version)
+
+    def _go_on(self) -> None:
+        """Ask for the body, which the application wants."""
+        self.owner.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _refuse(self, status: int) -> None:
         """Answer with `status` if a response may still begin; end the connection."""

@@ -213,14 +213,19 @@ class HTTP2:
             self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
             return False
         if event.stream_ended is not None and length:
+    def _go_on(self, stream: HTTP2Stream) -> None:
+        """Ask for the body, which the application wants."""
+        with suppress(ProtocolError):  # the connection has ended
+            self.connection.send_headers(stream.stream_id, [(b":status", b"100")])
+            self.flush()
+
             self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
             return False
         stream = HTTP2Stream(self, stream_id)
         stream.missing_bytes = length
         self.open[stream_id] = stream
         if event.stream_ended is None and expects_continue(head.headers):
-            with suppress(ProtocolError):  # reset by what came right behind it
-                self.connection.send_headers(stream_id, [(b":status", b"100")])
+            stream.inbox.on_asked = partial(self._go_on, stream)
         stream.begin(head, "2")
         if self.owner.last_request:
             self.go_away(ErrorCodes.NO_ERROR)
