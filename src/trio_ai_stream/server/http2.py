@@ -488,7 +488,9 @@ class HTTP2:
             return
         self.forget(stream.stream_id)
         if not stream.finished:
-            self.reset(stream.stream_id, ErrorCodes.INTERNAL_ERROR)
+            # Without a failure it was given up: its client takes nothing.
+            failed = ErrorCodes.INTERNAL_ERROR if stream.failed else ErrorCodes.CANCEL
+            self.reset(stream.stream_id, failed)
         elif not stream.request_ended:
             self.discarding[stream.stream_id] = RequestRest(stream.missing_bytes)
         self.update_deadline()

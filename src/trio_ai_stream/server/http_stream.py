@@ -290,6 +290,7 @@ class HTTPStream:
         "closed",
         "connection",
         "exchange",
+        "failed",
         "finished",
         "inbox",
         "method",
@@ -313,6 +314,8 @@ class HTTPStream:
         # Whether the response's head is out, and whether the whole response is.
         self.begun = False
         self.finished = False
+        # Whether the application has raised.
+        self.failed = False
         # The short way for the pieces of a body, from the head on.
         self.write: Callable[[bytes], Awaitable[None]] | None = None
         # Whether the request's end has come; the protocol's to set.
@@ -361,6 +364,7 @@ class HTTPStream:
             try:
                 await self._call()
             except* Exception as group:
+                self.failed = True
                 self._failed("the application failed on %s", "application_error", group)
             if not self.closed:
                 await self._finish()

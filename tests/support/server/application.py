@@ -125,6 +125,12 @@ class Application:
             await self._flood(send, float(query.get("most", "inf")))
         elif path == "/torn":
             await self._tear(send)
+        elif path == "/told":
+            await self._tell_at_the_end(send)
+        elif path == "/given-up":
+            await _head(send)
+            with trio.move_on_after(0.1):
+                await send(_body(BLOCK))
         elif path == "/cut-head":
             with trio.CancelScope() as scope:
                 scope.cancel(reason="a budget that ends with the head")
