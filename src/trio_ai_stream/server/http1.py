@@ -159,6 +159,13 @@ class HTTP1:
         self._answer(408)
         self.owner.end(lingering=True)
 
+    def refuse_late(self) -> None:
+        """Answer a request whose end has not come: there is no time for it any more."""
+        stream = self.stream
+        if stream is not None and not (stream.request_ended or self._begun):
+            self._answer(503)
+            self.owner.end(lingering=True)
+
     def begin_drain(self) -> None:
         """Do nothing yet: the next response says that it is the last."""
 

@@ -453,11 +453,11 @@ class HTTPStream:
         """
         self.begun = True
         self.write = write
+        self.inbox.on_asked = None  # "100 Continue" would come too late
 
     async def _end(self, data: bytes) -> None:
         await self.writer.send_end(self, data)
         self.finished = True
-        self.inbox.on_asked = None  # "100 Continue" would come too late
         if self._logged is not None:
             response: Any = {"status": self._status, "headers": ()}
             await self.connection.config.log.access(

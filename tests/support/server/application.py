@@ -187,6 +187,22 @@ class Application:
         self._change()
         await _finish(send, b"the end")
 
+    async def _tell_at_the_end(self, send: Send) -> None:
+        """Send blocks until `end_streams`, which cancels the send that waits; tell."""
+        await _head(send)
+        async with trio.open_nursery() as nursery:
+
+            async def end() -> None:
+                await self.ending.wait()
+                nursery.cancel_scope.cancel(reason="the drain is over")
+
+            nursery.start_soon(end)
+            while not self.ending.is_set():
+                await send(_body(BLOCK))
+                self.produced_bytes += len(BLOCK)
+                self._change()
+        await _finish(send, b"the end")
+
     async def _stream(self, send: Send, count: int, every_s: float) -> None:
         """Send `count` events; on `end_streams` a terminal one instead of the rest."""
         await _head(send)
