@@ -70,12 +70,15 @@ async def test_the_deadline_is_a_true_status(autojump_clock: MockClock) -> None:
         w.assert_clean()
 
 
-BROKEN = ["drop", "reset", "truncated", "bad-json", "error", "error-bare"]
+FAILED = ["drop", "reset", "truncated", "bad-json", "error"]
+BROKEN = [(model, Outcome.UPSTREAM_FAILED) for model in FAILED]
 
 
-@pytest.mark.parametrize("model", BROKEN)
+@pytest.mark.parametrize(
+    ("model", "outcome"), [*BROKEN, ("error-bare", Outcome.UPSTREAM_REJECTED)]
+)
 async def test_half_a_document_is_no_document(
-    model: str, autojump_clock: MockClock
+    model: str, outcome: Outcome, autojump_clock: MockClock
 ) -> None:
     """Nothing of a broken answer is written: the client gets an error with a status."""
     async with world() as w:
@@ -83,7 +86,7 @@ async def test_half_a_document_is_no_document(
         await over(visit)
         assert visit.status in {500, 502}
         assert error_of(visit)["type"] == "server_error"
-        assert w.record.outcome is Outcome.UPSTREAM_FAILED
+        assert w.record.outcome is outcome
         assert w.record.bytes_out == 0
         w.assert_clean()
 
