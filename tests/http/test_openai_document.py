@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from tests.support.completions import ask, error_of, over
-from tests.support.world import BUDGETS, world
+from tests.support.world import BUDGETS, World, world
+from trio_ai_stream.admission.directory import LocalDirectory
 from trio_ai_stream.dialects.completions import COMPLETIONS
 from trio_ai_stream.http.http_responses import DocumentResponder
 from trio_ai_stream.http.request import RequestContext
@@ -68,12 +70,15 @@ async def test_the_deadline_is_a_true_status(autojump_clock: MockClock) -> None:
         w.assert_clean()
 
 
-BROKEN = ["drop", "reset", "truncated", "bad-json", "error", "error-bare"]
+FAILED = ["drop", "reset", "truncated", "bad-json", "error"]
+BROKEN = [(model, Outcome.UPSTREAM_FAILED) for model in FAILED]
 
 
-@pytest.mark.parametrize("model", BROKEN)
+@pytest.mark.parametrize(
+    ("model", "outcome"), [*BROKEN, ("error-bare", Outcome.UPSTREAM_REJECTED)]
+)
 async def test_half_a_document_is_no_document(
-    model: str, autojump_clock: MockClock
+    model: str, outcome: Outcome, autojump_clock: MockClock
 ) -> None:
     """Nothing of a broken answer is written: the client gets an error with a status."""
     async with world() as w:
@@ -81,7 +86,7 @@ async def test_half_a_document_is_no_document(
         await over(visit)
         assert visit.status in {500, 502}
         assert error_of(visit)["type"] == "server_error"
-        assert w.record.outcome is Outcome.UPSTREAM_FAILED
+        assert w.record.outcome is outcome
         assert w.record.bytes_out == 0
         w.assert_clean()
 
@@ -111,6 +116,55 @@ async def test_shutdown_is_told(autojump_clock: MockClock) -> None:
         assert error_of(visit)["metadata"]["error_type"] == "shutting_down"
         assert visit.headers["retry-after"] == "1"
         assert visit.headers["x-should-retry"] == "true"
+        w.assert_clean()
+
+
+def _cancelled(w: World) -> None:
+    directory = cast("LocalDirectory", w.services.directory)
+    (stream,) = w.services.registry
+    said = directory._streams.cancel(stream.request_id, None)
+    assert said is not None
+    assert said["outcome"] == "completed"
+
+
+def _drained(w: World) -> None:
+    w.services.registry.begin_drain()
+    assert not w.services.registry.end_streams()
+
+
+@pytest.mark.parametrize("cause", [_cancelled, _drained, None])
+async def test_a_document_on_its_way_is_how_its_request_ends(
+    cause: Callable[[World], None] | None, autojump_clock: MockClock
+) -> None:
+    """No cancel, drain or deadline is told, nor recorded, of who has the answer."""
+    async with world() as w:
+        visit = ask(w, stream=False, max_tokens=7)
+        visit.reading = trio.Event()
+        await trio.sleep(BUDGETS.deadline_s - 1)
+        if cause is None:
+            await trio.sleep(2)
+        else:
+            cause(w)
+        visit.reading.set()
+        await over(visit)
+        assert visit.json()["usage"]["completion_tokens"] == 7
+        assert w.record.outcome is Outcome.COMPLETED
+        assert w.record.told
+        w.assert_clean()
+
+
+async def test_who_leaves_a_document_on_its_way_has_left(
+    autojump_clock: MockClock,
+) -> None:
+    """Nobody got the answer, so that is no completed stream."""
+    async with world() as w:
+        visit = ask(w, stream=False)
+        visit.reading = trio.Event()
+        await trio.sleep(1)
+        visit.leave()
+        visit.reading.set()
+        await over(visit)
+        assert w.record.outcome is Outcome.CLIENT_DISCONNECTED
         w.assert_clean()
 
 

@@ -22,7 +22,7 @@ from tests.support.completions import (
 from tests.support.world import BUDGETS, world
 from trio_ai_stream.dialects.completions import frames
 from trio_ai_stream.wire.events import Comment, Raw
-from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.record import Basis, Outcome
 
 
 async def test_chunks_pass_through_and_done_is_last(autojump_clock: MockClock) -> None:
@@ -181,12 +181,28 @@ async def test_our_key_refused_is_not_the_callers(
 async def test_an_error_document_under_200_is_an_error(
     stream: bool, autojump_clock: MockClock
 ) -> None:
-    """Upstream's JSON error under status 200 has the status that its code names."""
+    """Upstream's JSON error under status 200 has the status that its code names.
+
+    It is a refusal, whatever was asked for, as it were under that status.
+    """
     async with world() as w:
         visit = ask(w, "simulator/error-200-json", stream=stream)
         await over(visit)
         assert visit.status == 502
         assert error_of(visit)["metadata"]["error_type"] == "upstream_unavailable"
+        assert w.record.outcome is Outcome.UPSTREAM_REJECTED
+        w.assert_clean()
+
+
+async def test_an_error_event_before_any_output_is_a_refusal(
+    autojump_clock: MockClock,
+) -> None:
+    """It says the same as the status or the document would; nothing was generated."""
+    async with world() as w:
+        visit = ask(w, "simulator/error-first?code=402")
+        await over(visit)
+        assert w.record.outcome is Outcome.UPSTREAM_REJECTED
+        assert w.record.bill.basis is Basis.NONE
         w.assert_clean()
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.server import frames as f
 from tests.support.server.client import Client, events_of, get, status_of
-from tests.support.server.servers import LocalServer, serve_while
+from tests.support.server.servers import LocalServer, serve_while, tls_config
 from trio_ai_stream.server.limits import Limits
 
 
@@ -122,6 +124,91 @@ async def test_who_reads_slowly_has_the_end_of_an_answer() -> None:
     with trio.fail_after(30):
         limits = _limits(linger_s=10, terminal_events_s=10, terminal_events_stall_s=2)
         await serve_while(body, limits=limits)
+
+
+async def test_who_is_slow_has_the_end_when_the_server_is_gone(
+    tmp_path: Path,
+) -> None:
+    """The kernel has all of it by then, for clients with TLS and without."""
+    limits = _limits(drain_s=0.1, terminal_events_s=0.5, terminal_events_stall_s=0.2)
+    config, trusting = tls_config(tmp_path)
+    clients: list[trio.abc.Stream] = []
+
+    async def connected(server: LocalServer) -> trio.SocketStream:
+        client = await Client.connect(server.port, receive_bytes=4096)
+        return client.stream
+
+    async def plain(server: LocalServer) -> None:
+        stream = await connected(server)
+        await stream.send_all(get("/told"))
+        clients.append(stream)
+        await server.application.produced(1)
+
+    async def secure(server: LocalServer) -> None:
+        stream = trio.SSLStream(
+            await connected(server), trusting, server_hostname="localhost"
+        )
+        await stream.send_all(get("/told"))
+        clients.append(stream)
+        await server.application.produced(1)
+
+    with trio.fail_after(60):
+        await serve_while(plain, limits=limits)
+        await serve_while(secure, limits=limits, config=config)
+        for client in clients:
+            last = b""
+            while not last.endswith(b"the end\r\n0\r\n\r\n"):
+                data = await client.receive_some(8192)
+                assert data, "the connection ended before the answer"
+                last = last[-100:] + data
+            await trio.aclose_forcefully(client)
+
+
+@pytest.mark.parametrize("sends_on", [True, False])
+async def test_a_request_that_comes_too_late_is_answered(sends_on: bool) -> None:
+    """Its body is still on its way when the drain is over: 503, not a reset."""
+
+    async def body(server: LocalServer) -> None:
+        length = "Content-Length: 9000"
+        async with await Client.connect(server.port) as client:
+            await client.say(get("/echo", length) + b"x")
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            server.stop.set()
+            async with trio.open_nursery() as nursery:
+
+                async def send_on() -> None:
+                    while not client.ended:
+                        await client.say(b"x")
+                        await trio.sleep(0.01)
+
+                if sends_on:
+                    nursery.start_soon(send_on)
+                answer = await client.read_to_end()
+            assert status_of(answer) == 503
+            assert b"connection: close" in answer
+
+    with trio.fail_after(30):
+        await serve_while(body, limits=_limits(drain_s=0.2))
+
+
+async def test_a_request_over_http2_that_comes_too_late_is_answered() -> None:
+    """Its neighbour, which is complete, says its last words."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(f.hello() + f.request(1, b"/echo", end=False))
+            await client.say(f.data(1, b"x") + f.request(3, b"/stream?n=2&every=60"))
+            await client.frames_until(lambda seen: b"data: 0" in f.body(seen, 3))
+            server.stop.set()
+            await client.read_to_end()
+            seen = f.parse(client.received)
+            assert f.status(seen, 1) == 503
+            assert f.ended(seen, 1)
+            assert f.body(seen, 3).endswith(b"data: shutting_down\n\n")
+        assert "bad_request" not in server.hardened.tally.interventions
+
+    with trio.fail_after(30):
+        await serve_while(body, limits=_limits(drain_s=0.2))
 
 
 async def test_a_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:

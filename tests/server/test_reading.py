@@ -140,6 +140,50 @@ async def test_an_exchange_begun_after_the_end_is_told(tmp_path: Path) -> None:
         await serve_while(body, limits=_limits(), config=config)
 
 
+async def test_a_body_is_asked_for_by_who_wants_it() -> None:
+    """`Expect: 100-continue`: who refuses the head alone saves its client the body."""
+    length = b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(b"POST /unread HTTP/1.1\r\nHost: t\r\n" + length)
+            answer = await client.read_to_end()
+            assert answer.startswith(b"HTTP/1.1 413 ")
+        async with await Client.connect(server.port) as client:
+            await client.say(b"POST /echo HTTP/1.1\r\nHost: t\r\n" + length)
+            await client.read_until(lambda data: data.endswith(b"\r\n\r\n"))
+            assert client.received == b"HTTP/1.1 100 Continue\r\n\r\n"
+            await client.say(b"hi")
+            await client.read_until(lambda data: data.endswith(b"hi"))
+            assert b"HTTP/1.1 200 OK" in client.received
+
+    with trio.fail_after(30):
+        await serve_while(body, limits=_limits())
+
+
+async def test_a_body_over_http2_is_asked_for_by_who_wants_it() -> None:
+    """The same, with the informational response as HEADERS."""
+    expect = ((b"expect", b"100-continue"),)
+
+    def post(stream: int, path: bytes) -> bytes:
+        return f.request(stream, path, method=b"POST", extra=expect, end=False)
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(f.hello() + post(1, b"/unread"))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 1))
+            assert f.status(seen, 1) == 413
+            await client.say(post(3, b"/echo"))
+            seen = await client.frames_until(lambda seen: bool(f.status(seen, 3)))
+            assert f.status(seen, 3) == 100
+            await client.say(f.data(3, b"hi", end=True))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 3))
+            assert f.body(seen, 3) == b"hi"
+
+    with trio.fail_after(30):
+        await serve_while(body, limits=_limits())
+
+
 async def test_pipelined_requests_are_answered_in_order() -> None:
     """What was read ahead during a stream is served after it."""
 

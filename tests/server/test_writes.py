@@ -107,6 +107,24 @@ async def test_a_closed_window_ends_its_stream_not_its_neighbour() -> None:
         await serve_while(body, limits=_limits(write_stall_s=0.3))
 
 
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [(b"/given-up", 8), (b"/boom-midway", 2)],
+    ids=["given up", "failed"],
+)
+async def test_a_reset_says_whose_doing_it_was(path: bytes, code: int) -> None:
+    """CANCEL if the client took nothing, INTERNAL_ERROR if the application failed."""
+
+    async def body(server: LocalServer) -> None:
+        async with await Client.connect(server.port) as client:
+            await client.say(CLOSED_WINDOW + f.request(1, path) + f.credit(1, 99))
+            seen = await client.frames_until(lambda seen: f.ended(seen, 1))
+            assert f.Seen("reset", 1, code) in seen
+
+    with trio.fail_after(30):
+        await serve_while(body, limits=_limits(write_stall_s=9))
+
+
 async def test_connection_credit_alone_buys_no_time() -> None:
     """A stream that may not send is stalled, however often other credit comes."""
 

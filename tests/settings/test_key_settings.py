@@ -96,3 +96,34 @@ def test_serve_ends_with_2_rather_than_be_exposed(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "HOST: expected 127.0.0.1" in done.stderr
     assert "ALLOW_ANONYMOUS=1" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["API_KEYS_FILE", "KEYS_FILE", "TLS_CERT_FILE"])
+def test_no_start_waits_for_the_writer_of_a_pipe(name: str, tmp_path: Path) -> None:
+    """Neither a pipe nor a device without an end is a file of keys."""
+    pipe = tmp_path / "keys"
+    os.mkfifo(pipe)
+    for path in (str(pipe), "/dev/zero"):
+        done = _check_config(tmp_path, **{name: path})
+        expected = f"{name}: expected a file that can be read, got {path}: a pipe"
+        assert (done.returncode, expected in done.stderr) == (2, True)
+
+
+def test_an_env_file_that_is_a_pipe_is_named(tmp_path: Path) -> None:
+    """It was passed over in silence, with all the settings that were meant."""
+    os.mkfifo(tmp_path / ".env")
+    done = _check_config(tmp_path)
+    assert done.returncode == 2
+    assert ".env: expected a regular file, got a pipe" in done.stderr
+
+
+def _check_config(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "trio_ai_stream", "check-config"],
+        env={**os.environ, **env},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support.scripted import LAST_CHUNK, chunked, head, scripted
 from tests.support.world import BUDGETS, Visit, World, world
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.record import Outcome, Record
@@ -226,6 +227,24 @@ async def test_the_first_cause_wins(autojump_clock: MockClock) -> None:
         visit.leave()
         await end(visit)
         assert w.record.outcome is Outcome.CANCELLED
+        w.assert_clean()
+
+
+async def test_the_deadline_makes_no_failure_of_a_whole_answer(
+    autojump_clock: MockClock,
+) -> None:
+    """All of it has come in time; its client only reads slowly."""
+    said = b'{"choices":[{"delta":{"content":"all"},"finish_reason":"stop"}]}'
+    events = chunked(b"data: %b\n\ndata: [DONE]\n\n" % said)
+    async with scripted(head(), 1.0, events + LAST_CHUNK) as (w, _):
+        visit = w.chat()
+        await trio.sleep(0.5)
+        visit.reading = trio.Event()
+        await trio.sleep(BUDGETS.deadline_s + 1)
+        visit.reading.set()
+        await end(visit)
+        assert visit.types == ["connected", "content", "done"]
+        assert w.record.outcome is Outcome.COMPLETED
         w.assert_clean()
 
 

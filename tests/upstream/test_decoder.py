@@ -312,6 +312,10 @@ def test_an_error_may_say_what_it_cost() -> None:
     usage, failure = Decoder().feed(b"data: " + chunk + b"\n\n")
     assert usage == Usage({"cost": 1}, final=True)
     assert isinstance(failure, Failure)
+    chunk = chunk.replace(b"[]", b'[{"delta":{"content":"half"}}]')
+    text, usage, failure = Decoder().feed(b"data: " + chunk + b"\n\n")
+    assert (text, usage) == ("half", Usage({"cost": 1}, final=True))
+    assert isinstance(failure, Failure)
 
 
 def test_a_document_that_is_not_utf8_is_an_answer() -> None:

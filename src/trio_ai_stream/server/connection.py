@@ -110,6 +110,9 @@ class HTTPProtocol(Protocol):
     def begin_drain(self) -> None:
         """Tell the client that no more requests are served, as far as HTTP can."""
 
+    def refuse_late(self) -> None:
+        """Answer those whose request has not arrived, instead of cutting them off."""
+
     def timed_out(self) -> None:
         """End what should have arrived by now."""
 
@@ -337,8 +340,6 @@ class Connection:
         self.requests += 1
         self.worker.exchange_begins()
         self.nursery.start_soon(exchange.run, name=_EXCHANGE)
-        if self._gone:  # found by the write of "100 Continue", just before
-            exchange.disconnect(stalled=self.transport.stalled)
 
     def exchange_ends(self, exchange: LiveExchange) -> None:
         """Take note that the application's call has ended."""
@@ -386,6 +387,12 @@ class Connection:
         """Let live exchanges go on and refuse what is new."""
         if self.http is not None:
             self.http.begin_drain()
+
+    def end_drain(self) -> None:
+        """Let the client have what it can still be sent: the drain's time is over."""
+        self.transport.leave_to_kernel()
+        if self.http is not None and not self.ending:
+            self.http.refuse_late()
 
     def finish_drain(self) -> None:
         """Close if no exchange is live; otherwise its end will.

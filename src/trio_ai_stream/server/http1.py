@@ -129,10 +129,14 @@ class HTTP1:
         if isinstance(head, int):
             self._refuse(head)
             return
+        self.stream = stream = HTTPStream(self.owner, self)
         if request.expects_continue:
-            self.owner.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.stream = HTTPStream(self.owner, self)
-        self.stream.begin(head, request.version)
+            stream.inbox.on_asked = self._go_on
+        stream.begin(head, request.version)
+
+    def _go_on(self) -> None:
+        """Ask for the body, which the application wants."""
+        self.owner.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _refuse(self, status: int) -> None:
         """Answer with `status` if a response may still begin; end the connection."""
@@ -154,6 +158,13 @@ class HTTP1:
         """Say that a request took too long to arrive, and end the connection."""
         self._answer(408)
         self.owner.end(lingering=True)
+
+    def refuse_late(self) -> None:
+        """Answer a request whose end has not come: there is no time for it any more."""
+        stream = self.stream
+        if stream is not None and not (stream.request_ended or self._begun):
+            self._answer(503)
+            self.owner.end(lingering=True)
 
     def begin_drain(self) -> None:
         """Do nothing yet: the next response says that it is the last."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from math import inf
@@ -30,6 +29,7 @@ from hyperframe.frame import GoAwayFrame
 from trio_ai_stream.server.connection import Connection, Phase
 from trio_ai_stream.server.http2_head import (
     CountedFrames,
+    RequestRest,
     StreamError,
     announced_length,
     expects_continue,
@@ -64,18 +64,6 @@ class HTTP2Stream(HTTPStream):
         self.rest = bytearray()
         # Set when the client may have opened a window.
         self.window: trio.Event | None = None
-
-
-@dataclass(slots=True)
-class RequestRest:
-    """What comes of a request behind its response, and is dropped.
-
-    :param missing_bytes: what of the announced length has not come yet; None: none was
-        announced.
-    """
-
-    missing_bytes: int | None = None
-    dropped_bytes: int = 0
 
 
 class HTTP2:
@@ -219,12 +207,17 @@ class HTTP2:
         stream.missing_bytes = length
         self.open[stream_id] = stream
         if event.stream_ended is None and expects_continue(head.headers):
-            with suppress(ProtocolError):  # reset by what came right behind it
-                self.connection.send_headers(stream_id, [(b":status", b"100")])
+            stream.inbox.on_asked = partial(self._go_on, stream)
         stream.begin(head, "2")
         if self.owner.last_request:
             self.go_away(ErrorCodes.NO_ERROR)
         return True
+
+    def _go_on(self, stream: HTTP2Stream) -> None:
+        """Ask for the body, which the application wants."""
+        with suppress(ProtocolError):  # the connection has ended
+            self.connection.send_headers(stream.stream_id, [(b":status", b"100")])
+            self.flush()
 
     def _refuse(self, stream_id: int, status: int) -> None:
         """Answer a bad head with `status`; the connection and its streams go on.
@@ -233,13 +226,17 @@ class HTTP2:
         """
         self.owner.intervened("bad_request")
         self.count(self._resets)
+        self._answer(stream_id, status)
+        if status == HTTPStatus.BAD_REQUEST:
+            self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+
+    def _answer(self, stream_id: int, status: int) -> None:
+        """Answer with `status` alone; what still comes of the request is dropped."""
         headers = [(b":status", b"%d" % status), (b"content-length", b"0")]
         headers += self.config.response_headers("h2")
         with suppress(ProtocolError):  # reset by what came right behind it
             self.connection.send_headers(stream_id, headers, end_stream=True)
             self.discarding[stream_id] = RequestRest()
-        if status == HTTPStatus.BAD_REQUEST:
-            self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
 
     def _malformed(self, stream_id: int, status: int) -> None:
         """End a stream whose request is malformed behind its head."""
@@ -319,10 +316,18 @@ class HTTP2:
         self.flush()
         self.update_deadline()
 
+    def refuse_late(self) -> None:
+        """Answer requests whose end has not come: there is no time for them."""
+        for stream_id, stream in list(self.open.items()):
+            if not (stream.request_ended or stream.begun):
+                self.forget(stream_id)
+                self._answer(stream_id, HTTPStatus.SERVICE_UNAVAILABLE)
+        self.flush()
+        self.update_deadline()
+
     def flush(self) -> None:
         """Hand what h2 has queued to the transport."""
-        data = self.connection.data_to_send()
-        if data:
+        if data := self.connection.data_to_send():
             self.owner.transport.write(data)
 
     def go_away(self, code: ErrorCodes) -> None:
@@ -331,9 +336,8 @@ class HTTP2:
             return
         self.goaway_sent = True
         self.flush()
-        frame = GoAwayFrame(0)
-        frame.last_stream_id = self.connection.highest_inbound_stream_id
-        frame.error_code = code
+        last = self.connection.highest_inbound_stream_id
+        frame = GoAwayFrame(last_stream_id=last, error_code=code)
         self.owner.transport.write(frame.serialize())
 
     def begin_drain(self) -> None:
@@ -452,8 +456,7 @@ class HTTP2:
                 self.flush()
                 await self.owner.transport.drain()
                 deadline = trio.current_time() + self.limits.write_stall_s
-        except ProtocolError:
-            # The stream or the connection has ended while this was under way.
+        except ProtocolError:  # the stream or the connection has ended meanwhile
             self.forget(stream_id)
         finally:
             if view and not stream.closed:
@@ -483,7 +486,9 @@ class HTTP2:
             return
         self.forget(stream.stream_id)
         if not stream.finished:
-            self.reset(stream.stream_id, ErrorCodes.INTERNAL_ERROR)
+            # Without a failure it was given up: its client takes nothing.
+            failed = ErrorCodes.INTERNAL_ERROR if stream.failed else ErrorCodes.CANCEL
+            self.reset(stream.stream_id, failed)
         elif not stream.request_ended:
             self.discarding[stream.stream_id] = RequestRest(stream.missing_bytes)
         self.update_deadline()

@@ -55,6 +55,18 @@ _HEAD_BYTES: Final = 9
 _NO_RESERVED_BIT: Final = 0x7FFF_FFFF
 
 
+@dataclass(slots=True)
+class RequestRest:
+    """What comes of a request behind its response, and is dropped.
+
+    :param missing_bytes: what of the announced length has not come yet; None: none was
+        announced.
+    """
+
+    missing_bytes: int | None = None
+    dropped_bytes: int = 0
+
+
 @dataclass
 class StreamError(Event):
     """A frame was an error of its stream, and of nothing else (RFC 9113 5.4.2)."""

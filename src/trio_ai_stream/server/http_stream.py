@@ -151,6 +151,7 @@ class Inbox:
         "_messages",
         "_reader",
         "_room",
+        "on_asked",
         "on_taken",
         "queued_bytes",
     )
@@ -158,6 +159,8 @@ class Inbox:
     def __init__(self, capacity_bytes: int) -> None:
         self._messages: list[Message] = []  # a few; a deque would be six times as big
         self.queued_bytes = 0
+        # Called once, when the application asks for the body before it answers.
+        self.on_asked: Callable[[], None] | None = None
         # Called when the application has taken a message or takes no more.
         self.on_taken: Callable[[], None] | None = None
         self._capacity = capacity_bytes
@@ -202,7 +205,7 @@ class Inbox:
     def close(self) -> None:
         """Take note that the application has ended; idempotent."""
         self._ended = True
-        self.on_taken = None
+        self.on_asked = self.on_taken = None
         self._messages.clear()
         self.queued_bytes = 0
         self._make_room()
@@ -215,6 +218,9 @@ class Inbox:
 
         :raises trio.BusyResourceError: another task waits for a message already.
         """
+        if self.on_asked is not None:
+            on_asked, self.on_asked = self.on_asked, None
+            on_asked()
         if self._messages:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
@@ -284,6 +290,7 @@ class HTTPStream:
         "closed",
         "connection",
         "exchange",
+        "failed",
         "finished",
         "inbox",
         "method",
@@ -307,6 +314,8 @@ class HTTPStream:
         # Whether the response's head is out, and whether the whole response is.
         self.begun = False
         self.finished = False
+        # Whether the application has raised.
+        self.failed = False
         # The short way for the pieces of a body, from the head on.
         self.write: Callable[[bytes], Awaitable[None]] | None = None
         # Whether the request's end has come; the protocol's to set.
@@ -355,6 +364,7 @@ class HTTPStream:
             try:
                 await self._call()
             except* Exception as group:
+                self.failed = True
                 self._failed("the application failed on %s", "application_error", group)
             if not self.closed:
                 await self._finish()
@@ -443,6 +453,7 @@ class HTTPStream:
         """
         self.begun = True
         self.write = write
+        self.inbox.on_asked = None  # "100 Continue" would come too late
 
     async def _end(self, data: bytes) -> None:
         await self.writer.send_end(self, data)
@@ -471,6 +482,6 @@ class HTTPStream:
         self.closed = True
         self.write = None
         self.inbox.disconnect()
-        self.inbox.on_taken = None
+        self.inbox.on_asked = self.inbox.on_taken = None
         if not self.finished:
             self.exchange.disconnect(stalled=stalled)

@@ -30,6 +30,7 @@ _DEAD: Final = {errno.EINVAL, errno.EBADF, errno.ENOTSOCK}
 # some tens of milliseconds.
 RECEIVE_BYTES: Final = 16_384
 _SIOCOUTQ: Final = 0x5411  # linux/sockios.h: bytes not yet acknowledged by the peer
+_NO_BOUND: Final = 2**31 - 1
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 # So many sends that go through at once, then the other tasks get their turn.
 _SENDS_A_TURN: Final = 16
@@ -290,6 +291,18 @@ class ClientTransport:
             if not self.unacknowledged() < before:
                 self.stalled = True
                 self._break()
+
+    def leave_to_kernel(self) -> None:
+        """Have the kernel take what waits here, as far as it has room.
+
+        It goes on to send that when this process has ended: so who reads slowly has the
+        end of its answer as well.
+        """
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+            if option is not None:
+                with suppress(OSError):  # the peer has gone
+                    self.sock.setsockopt(socket.IPPROTO_TCP, option, _NO_BOUND)
 
     def unacknowledged(self) -> int:
         """Return the bytes that the peer has not acknowledged; 0 if unknown."""

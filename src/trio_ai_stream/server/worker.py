@@ -336,6 +336,7 @@ class Worker:
                 )
                 log.info(text, live, extra={"event": "drain_over"})
                 await self._end_streams()
+                await self._each(Connection.end_drain)
                 with trio.move_on_at(ends_at):
                     await first_of(self._until_quiet, self._until_nobody_reads)
             nursery.cancel_scope.cancel(reason="the drain is over")

@@ -135,6 +135,8 @@ def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
     There need not be one.
     """
     try:
+        if path.is_fifo():  # a start would wait for its writer, and each reload, too
+            return {}, [f"{path}: expected a regular file, got a pipe"]
         if not path.is_file():
             return {}, []
         data = path.read_bytes()

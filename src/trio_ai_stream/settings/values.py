@@ -10,11 +10,21 @@ import dataclasses
 import ipaddress
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    TextIO,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 from urllib.parse import urlsplit
 
 Reader = Callable[[str], object]
@@ -256,12 +266,11 @@ def _keys(keys: tuple[str, ...]) -> tuple[Secret, ...]:
 
 def read_key_file(value: str) -> tuple[Secret, ...]:
     """Read a file of keys, one a line; blank lines and `#` comments do not count."""
-    path = read_file(value)
     try:
-        text = path.read_text("utf-8")
+        text = _text_of(value)
     except UnicodeDecodeError as exc:
         raise ValueError(
-            f"expected a text file (UTF-8), got {path}: {exc.reason}"
+            f"expected a text file (UTF-8), got {value}: {exc.reason}"
         ) from exc
     lines = [line.strip() for line in text.splitlines()]
     return _keys(tuple(line for line in lines if line and not line.startswith("#")))
@@ -281,22 +290,54 @@ def read_absolute_path(value: str) -> Path:
 
 def read_file(value: str) -> Path:
     """Read the path of a file that can be read; what is in it is not looked at."""
+    _opened(value).close()
+    return read_path(value)
+
+
+def _text_of(value: str) -> str:
+    """Return what is in a text file.
+
+    :raises UnicodeDecodeError: it is not in UTF-8.
+    """
+    try:
+        with _opened(value) as file:
+            return file.read()
+    except OSError as exc:
+        raise ValueError(_unreadable(value, str(exc.strerror))) from exc
+
+
+def _opened(value: str) -> TextIO:
+    """Open a regular file.
+
+    The start would wait for whoever writes into a pipe, and a reload would find it
+    empty; a device may have no end.
+    """
     path = read_path(value)
     try:
-        path.open("rb").close()
+        file = open(path, encoding="utf-8", opener=_not_waiting)  # noqa: SIM115
     except OSError as exc:
-        raise ValueError(
-            f"expected a file that can be read, got {path}: {exc.strerror}"
-        ) from exc
-    return path
+        raise ValueError(_unreadable(value, str(exc.strerror))) from exc
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise ValueError(_unreadable(value, "a pipe or a device; name a regular file"))
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _unreadable(value: str, why: str) -> str:
+    return f"expected a file that can be read, got {read_path(value)}: {why}"
 
 
 def read_ledger(value: str) -> Path:
     """Read the path of a file that can be made or written, and its journal beside."""
     path = read_absolute_path(value)
     try:
-        fits = os.access(path.parent, os.W_OK | os.X_OK) and not path.is_dir()
-        fits = fits and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
+        fits = os.access(path.parent, os.W_OK | os.X_OK)
+        if path.exists():
+            fits = fits and path.is_file() and os.access(path, os.R_OK | os.W_OK)
     except OSError:  # a name too long, for one
         fits = False
     if not fits:
@@ -373,9 +414,9 @@ _OF_A_KEY: Final = readers(NamedKey)
 
 def read_named_keys(value: str) -> tuple[NamedKey, ...]:
     """Read a TOML file of `[[key]]` tables; what is wrong is named by its number."""
-    path = read_file(value)
+    path = read_path(value)
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(_text_of(value))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         # The decoder's words quote no value, but for a single character.
         raise ValueError(f"expected TOML in {path}, got {exc}") from exc

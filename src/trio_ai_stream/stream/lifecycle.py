@@ -161,7 +161,7 @@ RULES: Final[dict[Outcome, Rule]] = {
     ),
     Outcome.UPSTREAM_REJECTED: Rule(
         Event.FAILED,
-        "upstream answered 4xx or 5xx",
+        "upstream answered 4xx or 5xx, or with an error and nothing else",
         "`error` with mapped code (`/v1`: true status)",
         "read, bounded",
         _gateway(502, Outcome.UPSTREAM_REJECTED, "upstream refused the request"),

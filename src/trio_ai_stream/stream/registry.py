@@ -79,7 +79,8 @@ class Registry:
 
         Return whether there are more: one turn of the loop must not tell thousands.
         """
-        untold = (stream for stream in self._live.values() if stream.ending is None)
+        live = self._live.values()
+        untold = (one for one in live if one.ending is None and not one.sealed)
         some = list(islice(untold, SLICE))
         for stream in some:
             stream.stop(Outcome.SHUTDOWN)
@@ -129,7 +130,8 @@ class LiveStreams:
     def cancel(self, request_id: str, owner: str | None) -> dict[str, Any] | None:
         """Cancel a stream; return the `Cancellation`, None if it is not here.
 
-        A stream that is ending already keeps its outcome.
+        A stream that is ending already keeps its outcome; one whose document is on its
+        way to the client is as good as completed.
         """
         stream = self._registry.get(request_id)
         if stream is None or owner not in {None, stream.owner}:
@@ -137,12 +139,12 @@ class LiveStreams:
         state = stream.shown_state
         stream.stop(Outcome.CANCELLED, detail="DELETE /streams")
         ending, latency = stream.ending, stream.cancel_latency_s
-        assert ending is not None
+        outcome = Outcome.COMPLETED if ending is None else ending.outcome
         closed_ms = None if latency is None else round(1000 * latency, 3)
         result: dict[str, Any] = msgspec.to_builtins(
             Cancellation(
                 id=stream.request_id,
-                outcome=ending.outcome.value,
+                outcome=outcome.value,
                 state=state,
                 events=stream.events,
                 upstream_closed_ms=closed_ms,

@@ -133,7 +133,9 @@ class _Conversation:
                 stream.end(Outcome.COMPLETED)
             if whole.cancelled_caught:
                 stream.end(
-                    Outcome.COMPLETED if self.graced else Outcome.DEADLINE_EXCEEDED
+                    Outcome.COMPLETED
+                    if self.graced or self.transcript.complete
+                    else Outcome.DEADLINE_EXCEEDED
                 )
         except EndStream as exc:
             stream.end(exc.outcome, problem=exc.problem, detail=exc.detail)
@@ -286,6 +288,11 @@ class _Conversation:
         if items:
             if timers.heartbeat_done is not None:
                 await timers.writable()
+            if stream.request.whole and transcript.complete:
+                # Behind the head of a document nothing else can be told. So what has
+                # ended the stream by now does so before it.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                stream.seal()
             events, size = await self.responder.deliver(items)
             if size:
                 stream.blocks += 1

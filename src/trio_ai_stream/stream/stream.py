@@ -8,6 +8,7 @@ because a response body may never be entered (facts: 14 of 72 cancellation point
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -56,6 +57,7 @@ class Stream:
         "rest_task",
         "resumes",
         "scopes",
+        "sealed",
         "state",
         "stop_scope",
         "timers",
@@ -89,6 +91,8 @@ class Stream:
         self.response: UpstreamResponse | None = None
         self._abort: Callable[[], None] | None = None  # while there is no response yet
         self.stop_scope = trio.CancelScope()
+        # Whether nothing but its answer can be told any more: a document goes out.
+        self.sealed = False
         self.first_content_at: float | None = None
         self.upstream_closed_at: float | None = None
         self.attempts = 0
@@ -177,11 +181,19 @@ class Stream:
     def stop(
         self, outcome: Outcome, *, problem: Problem | None = None, detail: str = ""
     ) -> bool:
-        """End the stream from outside; its client is still told."""
-        if not self.end(outcome, problem=problem, detail=detail):
+        """End the stream from outside; its client is still told.
+
+        Not one that is sealed: its client gets the answer, so that is how it ends.
+        """
+        if self.sealed or not self.end(outcome, problem=problem, detail=detail):
             return False
         self.stop_scope.cancel(reason=outcome.value)
         return True
+
+    def seal(self) -> None:
+        """Let nothing but the loss of its client end the stream before its answer."""
+        self.sealed = True
+        self.scopes["deadline"].deadline = math.inf
 
     def attach_abort(self, abort: Callable[[], None] | None) -> None:
         """Take what closes the connection on which upstream is asked; None: let go."""

@@ -145,10 +145,13 @@ class Transcript:
         if self.failure is None:
             detail = "[DONE] before the end of the answer"
             raise EndStream(Outcome.UPSTREAM_FAILED, detail=detail)
+        outcome = Outcome.UPSTREAM_FAILED
         if not self.begun and type(self.failure) is Failure:
             self.answer.asked = False  # refused, under 200: it costs nothing
+            if not self.answer.usage:
+                outcome = Outcome.UPSTREAM_REJECTED
         raise EndStream(
-            Outcome.UPSTREAM_FAILED,
+            outcome,
             problem=self.failure.problem,
             detail=self.failure.detail,
         )

@@ -82,11 +82,13 @@ def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
     failure = failure_in(chunk)
     if failure is None:
         return [Raw(payload), *items] if raw else items
-    if all(isinstance(item, Choice | Finish | Usage) for item in items):
-        return [*_final_usage(chunk), failure]
+    items = [item for item in items if not isinstance(item, Usage)]
+    usage = _final_usage(chunk)
+    if all(isinstance(item, Choice | Finish) for item in items):
+        return [*usage, failure]
     if raw:
         items.insert(0, Raw(encode(_without_error(chunk))))
-    return [*items, failure]
+    return [*items, *usage, failure]
 
 
 def chunks_of_answer(document: dict[str, Any]) -> list[bytes]:

@@ -125,6 +125,12 @@ class Application:
             await self._flood(send, float(query.get("most", "inf")))
         elif path == "/torn":
             await self._tear(send)
+        elif path == "/told":
+            await self._tell_at_the_end(send)
+        elif path == "/given-up":
+            await _head(send)
+            with trio.move_on_after(0.1):
+                await send(_body(BLOCK))
         elif path == "/cut-head":
             with trio.CancelScope() as scope:
                 scope.cancel(reason="a budget that ends with the head")
@@ -179,6 +185,22 @@ class Application:
                 await send(_body(BLOCK))
             self.torn += scope.cancelled_caught
         self._change()
+        await _finish(send, b"the end")
+
+    async def _tell_at_the_end(self, send: Send) -> None:
+        """Send blocks until `end_streams`, which cancels the send that waits; tell."""
+        await _head(send)
+        async with trio.open_nursery() as nursery:
+
+            async def end() -> None:
+                await self.ending.wait()
+                nursery.cancel_scope.cancel(reason="the drain is over")
+
+            nursery.start_soon(end)
+            while not self.ending.is_set():
+                await send(_body(BLOCK))
+                self.produced_bytes += len(BLOCK)
+                self._change()
         await _finish(send, b"the end")
 
     async def _stream(self, send: Send, count: int, every_s: float) -> None:
