@@ -209,7 +209,7 @@ def reload_settings(application: Application) -> Limits:
     :raises SettingsError: nothing has changed.
     """
     services = application.services
-    settings, changed, fixed = reloaded(services.settings, load_settings(again=True))
+    settings, changed, fixed = reloaded(services.settings, load_settings(unopened=True))
     for secret in settings.secrets:
         register_secret(secret)
     services.settings = settings

@@ -22,6 +22,7 @@ from trio_ai_stream.billing import usage_report
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.billing.usage_report import UsageQuery, UsageQueryError
 from trio_ai_stream.http.auth import key_id
+from trio_ai_stream.settings import SettingsError, load_settings
 from trio_ai_stream.wire.record import Basis, Bill, Outcome
 
 KEYS = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
@@ -204,6 +205,21 @@ def test_usage_reads_a_ledger_that_it_may_not_write(
     path.with_name("ledger.db-wal").touch()  # somebody writes, and has made them
     assert usage_report.main(["--file", str(path)]) == 0
     assert modes == ["ro&immutable=1", "rw"]
+
+
+def test_usage_reads_a_ledger_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LEDGER_FILE may be a copy on a disk for reading; the server needs to write."""
+    path = tmp_path / "ledger.db"
+    UsageDatabase(path).close()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEDGER_FILE", str(path))
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+    with pytest.raises(SettingsError, match="expected a file that can be written"):
+        load_settings()
+    assert usage_report.main([]) == 0
+    assert capsys.readouterr().out.startswith("day ")
 
 
 def test_usage_without_a_ledger_says_how_to_name_one(

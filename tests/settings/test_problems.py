@@ -388,8 +388,8 @@ def test_files_that_are_opened_once_hold_up_no_reload(
     folder.rmdir()
     assert len(problems(**environ)) == 2
     certificate.unlink()
-    now, changed, fixed = reloaded(old, load_settings(environ, None, again=True))
+    now, changed, fixed = reloaded(old, load_settings(environ, None, unopened=True))
     assert (now.api_keys, changed, fixed) == (("the-second-key",), {"API_KEYS"}, set())
     environ["LEDGER_FILE"] = "other.db"
-    _, _, fixed = reloaded(old, load_settings(environ, None, again=True))
+    _, _, fixed = reloaded(old, load_settings(environ, None, unopened=True))
     assert fixed == {"LEDGER_FILE"}

@@ -205,7 +205,12 @@ _ALL: Final = (
         "reset", _reset_upstream, Outcome.UPSTREAM_FAILED, _is_in_memory, upstream=True
     ),
     Cause(
-        "error", _error_upstream, Outcome.UPSTREAM_FAILED, _is_answering, upstream=True
+        "error",
+        _error_upstream,
+        Outcome.UPSTREAM_FAILED,
+        _is_answering,
+        upstream=True,
+        also=frozenset({Outcome.UPSTREAM_REJECTED}),  # before any output
     ),
 )
 CAUSES: Final[dict[str, Cause]] = {cause.name: cause for cause in _ALL}

@@ -146,7 +146,7 @@ _ALL: Final = (
         "retry-open",
         "upstream answers 200 and then an error before any content, once",
         upstream=f"simulator/error-first?code=429&fail_times=1&chunks=1&{PACE}",
-        fails=Outcome.UPSTREAM_FAILED,
+        fails=Outcome.UPSTREAM_REJECTED,
     ),
     Scenario(
         "rejected",

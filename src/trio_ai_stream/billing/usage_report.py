@@ -187,7 +187,8 @@ def main(argv: Sequence[str]) -> int:
     except UsageQueryError as exc:
         print(f"usage: {exc}", file=sys.stderr)
         return 2
-    path = options.file or load_settings().LEDGER_FILE
+    # It is only read, maybe from a copy or a disk that nobody can write to.
+    path = options.file or load_settings(unopened=True).LEDGER_FILE
     try:
         there, why = path is not None and path.is_file(), "no file"
     except OSError as exc:  # a folder that this user may not look into

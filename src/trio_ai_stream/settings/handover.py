@@ -42,7 +42,7 @@ class Handover:
         :raises OSError: as `__init__`; nothing has changed.
         """
         with suppress(SettingsError):
-            settings, _, _ = reloaded(self._settings, load_settings(again=True))
+            settings, _, _ = reloaded(self._settings, load_settings(unopened=True))
             fresh = _in_memory(settings)
             # The number stays; whoever was started before still has the old ones, and
             # is told to reload.

@@ -88,12 +88,12 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     env_file: Path | None = Path(".env"),
     *,
-    again: bool = False,
+    unopened: bool = False,
 ) -> Settings:
     """Read the settings; the environment wins over the file, empty means unset.
 
-    :param again: this is for a reload, which leaves the files of `_OPENED_ONCE` alone:
-        what has become of a certificate or a disk does not hold up keys.
+    :param unopened: leave the files of `_OPENED_ONCE` alone: what has become of a
+        certificate or a disk holds up neither a reload of keys nor a look at the bills.
     :raises SettingsError: naming every bad value at once.
     """
     environ = os.environ if environ is None else environ
@@ -113,7 +113,7 @@ def load_settings(
     values.update({name: environ[name] for name in SETTINGS if name in environ})
     settings, bad = _validate(
         {k: v for k, v in values.items() if v.strip()},
-        _OPENED_ONCE if again else {},
+        _OPENED_ONCE if unopened else {},
     )
     if settings is None or problems:
         raise SettingsError(problems + bad)
