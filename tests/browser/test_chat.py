@@ -35,6 +35,32 @@ def test_a_whole_answer_says_how_it_went(visit: Open) -> None:
     )
 
 
+LEFT = "e => e.scrollHeight - e.scrollTop - e.clientHeight"
+
+
+def test_who_reads_is_left_in_peace(visit: Open) -> None:
+    """The end stays in view, also in another window, until somebody scrolls up."""
+    page = visit()
+    lines = " ".join(f"w{n}\n\n" for n in range(900))
+    answer = ask(page, lines, "simulator/echo?delay_ms=5")
+    scroll = page.locator("#scroll")
+    expect(answer.locator(".body")).to_have_text(re.compile("w100"))
+    assert scroll.evaluate(LEFT) < 60
+    box = scroll.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    for _ in range(60):  # a finger that moves slowly
+        page.mouse.wheel(0, -12)
+    until(lambda: scroll.evaluate(LEFT) > 500)
+    scroll.evaluate("e => e.scrollTop = e.scrollHeight")
+    until(lambda: scroll.evaluate(LEFT) < 60)
+    page.keyboard.press("Escape")
+    finished(answer)
+    scroll.evaluate("e => e.scrollTop = e.scrollHeight")
+    page.set_viewport_size({"width": 500, "height": 500})
+    until(lambda: scroll.evaluate(LEFT) < 4)
+
+
 def test_stop_shows_what_the_server_did(visit: Open, server: ServerProcess) -> None:
     """Stop cancels by id; outcome, time to upstream's close and events are shown."""
     page = visit()

@@ -265,6 +265,7 @@ def test_keys_of_an_input_method_are_its_own(visit: Open) -> None:
     def compose(key: str) -> None:
         word = {"text": "nihon", "selectionStart": 5, "selectionEnd": 5}
         keys.send("Input.imeSetComposition", word)
+        expect(page.locator(":focus")).to_have_value(re.compile("nihon"))
         page.keyboard.press(key)
 
     page.get_by_role("button", name="Chats").click()
@@ -273,7 +274,9 @@ def test_keys_of_an_input_method_are_its_own(visit: Open) -> None:
     keys.send("Input.insertText", {"text": "\u65e5\u672c"})
     expect(page.get_by_label("New name")).to_have_value(re.compile("\u65e5\u672c"))
     page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Rename")).to_be_focused()
     page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Chats")).to_be_focused()
     page.locator("#prompt").focus()
     compose("Enter")
     # What Safari says of the Enter that ends a word.

@@ -26,13 +26,27 @@ function pretty(text) {
 export class Thread {
   #acts;
   #following = true;
+  #top = 0; // how far it was scrolled at the last look
 
   constructor(acts) {
     this.#acts = acts;
-    $("scroll").addEventListener("scroll", () => {
-      const { scrollHeight, scrollTop, clientHeight } = $("scroll");
-      this.#following = scrollHeight - scrollTop - clientHeight < 60;
-    });
+    $("scroll").addEventListener("scroll", () => this.#look());
+    new ResizeObserver(() => this.#follow()).observe($("scroll"));
+  }
+
+  /** The smallest step up leaves the end: a finger that moves slowly would be thrown back with each piece. */
+  #look() {
+    const { scrollHeight, scrollTop, clientHeight } = $("scroll");
+    const left = scrollHeight - scrollTop - clientHeight;
+    if (scrollTop < this.#top) this.#following = left < 4; // unless the text has become shorter
+    else if (left < 60) this.#following = true;
+    this.#top = scrollTop;
+  }
+
+  #follow() {
+    const scroll = $("scroll");
+    if (this.#following) scroll.scrollTop = scroll.scrollHeight;
+    this.#top = scroll.scrollTop;
   }
 
   /** Show all of a conversation anew; return the last answer if it may go on, as `addAnswer`. */
@@ -203,8 +217,8 @@ export class Thread {
 
   /** Keep the end in view, unless the reader has scrolled away from it. */
   toEnd(always = false) {
-    const scroll = $("scroll");
+    this.#look(); // its event may be still to come
     if (always) this.#following = true;
-    if (this.#following) scroll.scrollTop = scroll.scrollHeight;
+    this.#follow();
   }
 }
