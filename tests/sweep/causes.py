@@ -286,7 +286,7 @@ class Met:
     at: float
     hit: Hit
     phase: str = ""
-    decided: bool = False  # the stream's ending was decided before
+    decided: bool = False  # the stream's ending was decided before, as far as it acts
     begun: bool = False  # content had been delivered, and upstream was not done
     sent: bool = False  # upstream had said its finish_reason
     finished: bool = False  # and the relay had read it
@@ -305,6 +305,11 @@ def _is_on_its_way(stream: Stream | None, wires: Sequence[Wire]) -> bool:
     return any(_FINISH.search(wire.answered) for wire in memory)
 
 
+def _is_decided(stream: Stream, cause: Cause) -> bool:
+    """Whether the cause comes too late; a drain leaves a document that goes out."""
+    return stream.ending is not None or (cause.name == "drain" and stream.sealed)
+
+
 def carry_out(cause: Cause, world: World) -> Hit:
     """Act, and note what was met."""
     stream = world.look_for_stream()
@@ -316,7 +321,7 @@ def carry_out(cause: Cause, world: World) -> Hit:
         trio.current_time(),
         hit=False,
         phase="admission" if stream is None else stream.state.value,
-        decided=stream is not None and stream.ending is not None,
+        decided=stream is not None and _is_decided(stream, cause),
         begun=stream is not None and stream.events > 0 and not done,
         sent=_is_on_its_way(stream, wires),
         finished=stream is not None and stream.answer.finish_reason is not None,

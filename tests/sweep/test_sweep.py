@@ -85,6 +85,7 @@ def test_cancels_meet_tasks_in_every_state(findings):
         ("flood", 0, 24, "error"),  # a retry of an answer that had begun unseen
         ("document-refused", 1, 16, "disconnect"),  # a closed connection, kept
         ("document", 0, 26, "cancel"),  # all but the last byte, which the end takes
+        ("document", 0, 23, "drain"),  # leaves an answer that goes out as it is
     ],
 )
 def test_what_the_sweep_found_stays_mended(scenario, seed, k, cause):
