@@ -339,5 +339,7 @@ def test_a_worker_stays_for_those_who_read_a_sibling_through_it(
             for back in backs:
                 assert back.read().count(b'"error_type":"shutting_down"') == 1
         assert third._process.wait(10) == 0
+        # No client of its own reads them; so it was said that nothing is live.
+        assert f"draining: {len(mine)} live" in third.log
     finally:
         third.stop()
