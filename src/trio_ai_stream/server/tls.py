@@ -8,25 +8,49 @@ from __future__ import annotations
 
 import socket
 import ssl
-from contextlib import suppress
 
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.sockets import RECEIVE_BYTES, ClientTransport
 from trio_ai_stream.server.turns import Turns
 
 
+class RecordBuffers:
+    """What OpenSSL reads TLS records from, and writes them to.
+
+    All connections of a worker share one pair, for OpenSSL never lets go of the memory
+    that the records of a handshake took. Both buffers are empty between two calls of a
+    connection: a byte that stayed would be another client's.
+    """
+
+    __slots__ = ("incoming", "outgoing")
+
+    def __init__(self) -> None:
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+
+
 class TLSTransport(ClientTransport):
     """An accepted connection whose bytes are encrypted."""
 
+    __slots__ = ("_arrived", "_buffers", "_ended", "_tls", "alpn")
     tls = True
 
     def __init__(
-        self, sock: socket.socket, limits: Limits, turns: Turns, context: ssl.SSLContext
+        self,
+        sock: socket.socket,
+        limits: Limits,
+        turns: Turns,
+        context: ssl.SSLContext,
+        buffers: RecordBuffers,
     ) -> None:
         super().__init__(sock, limits, turns)
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.alpn = None
+        self._buffers = buffers
+        self._tls = context.wrap_bio(
+            buffers.incoming, buffers.outgoing, server_side=True
+        )
+        self._arrived = b""  # encrypted, behind the handshake
+        self._ended = False
 
     async def handshake(self) -> None:
         """Complete the handshake.
@@ -35,13 +59,14 @@ class TLSTransport(ClientTransport):
         :raises OSError: the client went away.
         """
         while not self._shake_hands():
-            await self._feed()
-            if self._incoming.eof:
+            self._arrived = await super().receive()
+            if not self._arrived:
                 raise ConnectionResetError("closed during the handshake")
         self.alpn = self._tls.selected_alpn_protocol()
 
     def _shake_hands(self) -> bool:
         """Go one step on; False if the client's part must come first."""
+        self._buffers.incoming.write(self._arrived)
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -49,6 +74,7 @@ class TLSTransport(ClientTransport):
         else:
             return True
         finally:
+            self._arrived = self._buffers.incoming.read()
             self._write_encrypted()  # on failure the alert that tells the client why
 
     def write(self, data: bytes) -> None:
@@ -61,41 +87,52 @@ class TLSTransport(ClientTransport):
                 view = view[self._tls.write(view) :]
         except ssl.SSLError:
             self._break()
-            return
-        self._write_encrypted()
+        finally:
+            self._write_encrypted()
 
     async def receive(self) -> bytes:
         """Return what has arrived, decrypted; `b""` at the end or after a failure."""
-        while True:
-            try:
-                return self._tls.read(RECEIVE_BYTES)
-            except ssl.SSLWantReadError:
-                self._write_encrypted()
-                if self._incoming.eof:
-                    return b""
+        while not self._ended:
+            data, self._arrived = self._arrived, b""
+            if not data:
                 if self.pending and await self.hung_up_before(self.flushed):
-                    return b""
-                await self._feed()
-            except ssl.SSLError:
-                # Also the end of the connection, with or without close_notify.
-                self._write_encrypted()
-                return b""
+                    break
+                data = await super().receive()
+                if not data:
+                    break
+            plain = self._decrypt(data)
+            if plain:
+                return plain
+        return b""
+
+    def _decrypt(self, data: bytes) -> bytes:
+        """Return what the records up to here hold; OpenSSL keeps a partial one."""
+        pieces = []
+        self._buffers.incoming.write(data)
+        try:
+            while piece := self._tls.read(RECEIVE_BYTES):
+                pieces.append(piece)
+            self._ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            self._ended = True  # also by close_notify
+        finally:
+            self._buffers.incoming.read()  # what came behind the end
+            self._write_encrypted()
+        return b"".join(pieces)
 
     def finish_writing(self) -> None:
         """Send close_notify, then end the TCP stream."""
-        with suppress(ssl.SSLError):
+        try:
             self._tls.unwrap()
-        self._write_encrypted()
+        except ssl.SSLError:
+            pass  # the client's close_notify is not waited for
+        finally:
+            self._write_encrypted()
         super().finish_writing()
 
-    async def _feed(self) -> None:
-        data = await super().receive()
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-
     def _write_encrypted(self) -> None:
-        data = self._outgoing.read()
+        data = self._buffers.outgoing.read()
         if data:
             super().write(data)

@@ -35,7 +35,7 @@ from trio_ai_stream.server.sockets import (
     ListenerClosedError,
     Reserve,
 )
-from trio_ai_stream.server.tls import TLSTransport
+from trio_ai_stream.server.tls import RecordBuffers, TLSTransport
 from trio_ai_stream.server.turns import Turns
 
 log: Final = logging.getLogger("trio_ai_stream.server")
@@ -189,6 +189,7 @@ class Worker:
         self.tls: ssl.SSLContext | None = None
         self.reserve = Reserve(_RESERVED)
         self.turns = Turns()
+        self._records = RecordBuffers()
         self._requests = 0
         self._most_requests = inf
         if config.max_requests is not None:
@@ -287,7 +288,7 @@ class Worker:
                 return
             with suppress(OSError):  # gone before it was looked at
                 transport = (
-                    TLSTransport(sock, self.limits, self.turns, self.tls)
+                    TLSTransport(sock, self.limits, self.turns, self.tls, self._records)
                     if secure and self.tls is not None
                     else ClientTransport(sock, self.limits, self.turns)
                 )

@@ -114,6 +114,23 @@ async def test_plain_http_where_tls_was_meant() -> None:
     assert cause_of(exc) is transport_errors.PLAINTEXT
 
 
+async def test_a_server_that_goes_in_the_handshake() -> None:
+    """It accepts, reads our hello and closes: its TLS is broken, or a proxy's is."""
+
+    async def go(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, go, [listener])
+        port = listener.socket.getsockname()[1]
+        exc = await failure(f"https://127.0.0.1:{port}/", UpstreamTransport())
+        nursery.cancel_scope.cancel(reason="test over")
+    assert cause_of(exc) is transport_errors.TLS
+    assert "the server has closed" in describe(exc)
+
+
 async def test_tls_where_plain_http_was_meant() -> None:
     """A TLS server answers plain HTTP with an alert (RFC 8446, section 6)."""
 

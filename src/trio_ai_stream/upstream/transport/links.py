@@ -103,13 +103,19 @@ Wait = Callable[[], Awaitable[None]]
 
 
 class Buffers:
-    """The two buffers that every link of one transport reads through."""
+    """What every link of one transport reads through, and TLS writes through.
 
-    __slots__ = ("plain", "wire")
+    All of it is empty between two calls of a link. OpenSSL never lets go of the memory
+    that a handshake took in its two, `incoming` and `outgoing`, so links share these.
+    """
+
+    __slots__ = ("incoming", "outgoing", "plain", "wire")
 
     def __init__(self) -> None:
         self.wire = memoryview(bytearray(BLOCK_BYTES))
         self.plain = memoryview(bytearray(BLOCK_BYTES))
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
 
 
 class ByteLink(Protocol):
@@ -289,7 +295,18 @@ class TlsLink:
     told apart.
     """
 
-    __slots__ = ("_incoming", "_link", "_more", "_outgoing", "_plain", "_tls", "wait")
+    __slots__ = (
+        "_arrived",
+        "_asked",
+        "_ended",
+        "_incoming",
+        "_link",
+        "_more",
+        "_outgoing",
+        "_plain",
+        "_tls",
+        "wait",
+    )
     wait: Wait
 
     def __init__(
@@ -301,13 +318,16 @@ class TlsLink:
         server_hostname: str,
     ) -> None:
         self._link = link
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
+        self._incoming = buffers.incoming
+        self._outgoing = buffers.outgoing
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
         self._plain = buffers.plain
+        self._arrived = b""  # encrypted, not given to OpenSSL yet
+        self._ended = False
         self._more = False
+        self._asked = False
         self.wait = link.wait
 
     @property
@@ -324,31 +344,65 @@ class TlsLink:
         it is of no use any more.
         """
         while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await self._send_outgoing()
-                await self._link.wait()
-                self._fill()
-            else:
-                await self._send_outgoing()
-                return
+            done, answer = self._shake_hands()
+            if answer and not self._link.push(answer):
+                await self._link.flush()
+            if done:
+                break
+            await self._link.wait()
+            data = self._link.take()
+            if data is not None and not data:
+                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the server has closed")
+            self._arrived = bytes(data or b"")
+        if self._arrived:
+            self.wait = trio.lowlevel.checkpoint
+
+    def _shake_hands(self) -> tuple[bool, bytes]:
+        """Go one step on; whether it was the last one, and what the server is told."""
+        self._incoming.write(self._arrived)
+        done = False
+        try:
+            self._tls.do_handshake()
+            done = True
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            self._arrived = self._incoming.read()
+            answer = self._outgoing.read()
+        return done, answer
 
     def take(self) -> memoryview | None:
-        if not self._more:
-            self._fill()
-        size = self._decrypt()
-        if self._outgoing.pending:  # an answer to a key update (RFC 8446, 4.6.3)
-            self._link.push(self._outgoing.read())
+        if self._arrived:
+            self._incoming.write(self._arrived)
+            self._arrived = b""
+        elif not self._more:
+            data = self._link.take()
+            if data:
+                self._incoming.write(data)
+            elif data is not None:
+                self._ended = True
+        try:
+            size = self._decrypt()
+        finally:
+            if self._incoming.pending:
+                self._arrived = self._incoming.read()
+            # An answer to a key update (RFC 8446, 4.6.3), or an alert.
+            answer = self._outgoing.read() if self._outgoing.pending else b""
+        if answer:
+            self._link.push(answer)
         self._more = size == BLOCK_BYTES
         self.wait = trio.lowlevel.checkpoint if self._more else self._link.wait
         return None if size is None else self._plain[:size]
 
     def push(self, data: bytes) -> bool:
         left = memoryview(data)
-        while left:  # OpenSSL may take one record at a time
-            left = left[self._tls.write(left) :]
-        return self._link.push(self._outgoing.read())
+        try:
+            while left:  # OpenSSL may take one record at a time
+                left = left[self._tls.write(left) :]
+        finally:
+            records = self._outgoing.read()
+        self._asked = True
+        return self._link.push(records)
 
     async def flush(self) -> None:
         await self._link.flush()
@@ -366,22 +420,13 @@ class TlsLink:
         self._link.close()
         self.wait = self._link.wait
 
-    async def _send_outgoing(self) -> None:
-        if self._outgoing.pending and not self._link.push(self._outgoing.read()):
-            await self._link.flush()
-
-    def _fill(self) -> None:
-        """Move what has arrived on the socket into OpenSSL's input."""
-        data = self._link.take()
-        if data is None:
-            return
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-
     def _decrypt(self) -> int | None:
-        """Decrypt into the shared buffer; 0 at the end, None if a record is partial."""
+        """Decrypt into the shared buffer; 0 at the end, None if a record is partial.
+
+        With the first answer, or before it, come session tickets (RFC 8446, 4.6.1). For
+        one OpenSSL takes 16 kB to answer in, which it gives back after a write. Writing
+        nothing sends nothing (SSL_write_ex(3)).
+        """
         tls, incoming, plain = self._tls, self._incoming, self._plain
         filled = 0
         try:
@@ -392,9 +437,11 @@ class TlsLink:
                     return filled
                 filled += size
                 if not incoming.pending and not tls.pending():
-                    return filled
+                    break
         except ssl.SSLWantReadError:
-            return filled or None
-        except ssl.SSLEOFError:
-            return filled
+            if not filled:
+                return 0 if self._ended else None
+        if self._asked:
+            self._asked = False
+            tls.write(b"")
         return filled

@@ -191,7 +191,9 @@ def _cause(exc: BaseException) -> Cause | None:
             if code in _OTHER_NAME:
                 return WRONG_NAME
             return EXPIRED if code in _NOT_VALID_NOW else UNTRUSTED
-        case ssl.SSLError(reason=reason):
+        case ssl.SSLError():
+            # One that OpenSSL did not raise has none.
+            reason = getattr(exc, "reason", None)
             return PLAINTEXT if reason in _NO_TLS else TLS
         case socket.gaierror():
             # The C library says the same if it finds no descriptor for its question.
