@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -66,10 +67,25 @@ def test_the_gate_runs_the_readmes_test_command_verbatim() -> None:
     assert command in (ROOT / ".ci" / "run").read_text()
 
 
+def documents() -> list[Path]:
+    """Return every Markdown file that is read by people."""
+    packages = (ROOT / "packages").glob("*/*.md")
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *packages]
+
+
+def test_every_table_has_a_header() -> None:
+    """An empty line within one makes plain text of all rows behind it."""
+    for document in documents():
+        text = re.sub(r"(?ms)^```.*?^```", "", document.read_text())
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            second = table.splitlines()[1:2]
+            assert second, f"{document}: {table[:80]}"
+            assert re.fullmatch(r"[|: -]+", second[0]), f"{document}: {table[:80]}"
+
+
 def test_every_link_into_the_project_leads_somewhere() -> None:
     """No document links to a file that is not there."""
-    packages = (ROOT / "packages").glob("*/*.md")
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *packages]:
+    for document in documents():
         for part in document.read_text().split("](")[1:]:
             target = part.split(")")[0].split("#")[0].split(" ")[0]
             if target and "://" not in target:
