@@ -15,7 +15,6 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/upstream/transport/links.py:TlsLink.handshake": (
         "its own request of a few hundred bytes never waits to be sent"
     ),
-    "trio_ai_stream/upstream/transport/links.py:TlsLink._send_outgoing": ("the same"),
     "trio_ai_stream/upstream/transport/dial.py:Resolver.resolve": (
         "DNS runs in a thread"
     ),
