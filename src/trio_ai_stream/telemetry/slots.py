@@ -92,7 +92,7 @@ class Slots:
             return
         own = os.fstat(self._file.fileno()).st_ino
         for path in sorted(self._directory.glob(_PATTERN)):
-            with path.open("r+b") as file:
+            with path.open("rb") as file:  # the disk may have become read-only
                 if os.fstat(file.fileno()).st_ino == own:
                     continue
                 content = file.read(self._file_size)
