@@ -300,11 +300,15 @@ class UsageDatabase:
         names = [*by, *SUMS]
         return [dict(zip(names, values, strict=True)) for values in found]
 
-    def spent(self, since: float) -> dict[str, int]:
-        """Return what each key has spent since then, in billionths of a dollar."""
+    def spent(self, since: float, until: float) -> dict[str, int]:
+        """Return what each key has spent in [since, until), in billionths of a dollar.
+
+        There may be later rows: of a time when the clock was wrong.
+        """
         found = self._db.execute(
-            "SELECT key, sum(cost_nusd) FROM streams WHERE ended_at >= ? GROUP BY key",
-            (since,),
+            "SELECT key, sum(cost_nusd) FROM streams"
+            " WHERE ended_at >= ? AND ended_at < ? GROUP BY key",
+            (since, until),
         )
         return {key: cost or 0 for key, cost in found}
 
