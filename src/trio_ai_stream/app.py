@@ -27,6 +27,8 @@ def _from_environment() -> Application:
         application = create_app(settings)
     except SettingsError as exc:
         refuse_to_start(str(exc), 2)
+    except OSError as exc:  # where its workers share files
+        refuse_to_start(f"cannot start: {exc}", 1)
     install(
         server_limits(settings),
         Drain(application.services),
