@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from trio_ai_stream.admission import admission_factory
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.cli import main
 
@@ -62,6 +63,23 @@ def test_check_config_lists_names_that_are_no_settings(
     assert main(["check-config"]) == 0
     said = "# in .env, and no settings of this server: COMPLETIONS_HEARTBEAT"
     assert capsys.readouterr().out.splitlines()[-1] == said
+
+
+def test_check_config_refuses_what_serve_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also what the SDK of traces does not take, and an extra that is missing."""
+    with monkeypatch.context() as environ:
+        environ.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+        assert main(["check-config"]) == 0
+        environ.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+        assert main(["check-config"]) == 2
+        assert "OTEL_*: the OpenTelemetry SDK says" in capsys.readouterr().err
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1")
+    assert main(["check-config"]) == 0
+    monkeypatch.setattr(admission_factory, "find_spec", lambda _name: None)
+    assert main(["check-config"]) == 2
+    assert "install trio-ai-stream[redis]" in capsys.readouterr().err
 
 
 def run(words: str, shell: str = "", **env: str) -> subprocess.CompletedProcess[str]:

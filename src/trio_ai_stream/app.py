@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from trio_ai_stream.admission.admission_factory import MissingExtraError
 from trio_ai_stream.app_factory import create_app, reload_settings, server_limits
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.http.drain import Drain
@@ -26,8 +25,10 @@ def _from_environment() -> Application:
         settings = first_settings()
         configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
         application = create_app(settings)
-    except (SettingsError, MissingExtraError) as exc:
+    except SettingsError as exc:
         refuse_to_start(str(exc), 2)
+    except OSError as exc:  # where its workers share files
+        refuse_to_start(f"cannot start: {exc}", 1)
     install(
         server_limits(settings),
         Drain(application.services),

@@ -55,8 +55,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     `connect` stands for the network to upstream, if it is given: the sweep's is memory.
 
     :raises SettingsError: what the environment says besides them, of the way to
-        upstream or of traces, cannot be used.
-    :raises MissingExtraError: a setting needs an extra that is not installed.
+        upstream or of traces, cannot be used, or they need an extra that is not
+        installed.
     :raises PermissionError: as `join_run_directory`.
     """
     for secret in settings.secrets:

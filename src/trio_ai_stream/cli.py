@@ -269,17 +269,23 @@ def _warn_of_shared_ports(settings: Settings) -> None:
 
 def _check_config(words: Sequence[str]) -> int:
     _arguments("check-config", words)
+    from trio_ai_stream.admission.admission_factory import require_extra
     from trio_ai_stream.settings import (
         describe,
         foreign_names,
         load_settings,
         refuse_exposure,
     )
+    from trio_ai_stream.telemetry.traces import open_tracer
     from trio_ai_stream.upstream.factory import egress_of
 
     settings = load_settings()
     refuse_exposure(settings)
     egress_of(settings)
+    require_extra(settings)
+    tracer = open_tracer(os.environ, provider=settings.upstream_kind, version="")
+    if tracer is not None:
+        tracer.close()  # it only had to be made
     for name, value in describe(settings).items():
         print(f"{name}={value}")
     print(f"# upstream: {settings.upstream_kind}")

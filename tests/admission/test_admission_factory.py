@@ -12,13 +12,9 @@ import trio
 from tests.admission.streams import Streams
 from tests.admission.valkey import Server
 from trio_ai_stream.admission import admission_factory
-from trio_ai_stream.admission.admission_factory import (
-    Admission,
-    MissingExtraError,
-    open_admission,
-)
+from trio_ai_stream.admission.admission_factory import Admission, open_admission
 from trio_ai_stream.admission.gate import Permit
-from trio_ai_stream.settings import load_settings
+from trio_ai_stream.settings import SettingsError, load_settings
 from trio_ai_stream.telemetry.metrics import Metrics
 
 
@@ -69,5 +65,5 @@ def test_nothing_is_imported_that_is_not_used() -> None:
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """REDIS_URL without the extra `redis` is an error that says what to install."""
     monkeypatch.setattr(admission_factory, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtraError, match=r"trio-ai-stream\[redis\]"):
+    with pytest.raises(SettingsError, match=r"trio-ai-stream\[redis\]"):
         opened(REDIS_URL="redis://127.0.0.1:1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,22 @@ async def test_the_ledger_knows_what_others_have_spent(tmp_path: Path) -> None:
                 await over(visit)
                 status = visit.status
             assert status == 402
+
+
+async def test_what_was_spent_under_a_wrong_clock_counts_on_its_own_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that was ahead for a while, and was put right, takes no budget away."""
+    monkeypatch.setattr(spending, "today", lambda: "2026-11-15")
+    database = UsageDatabase(tmp_path / "ledger.db")
+    noon = datetime(2026, 11, 15, 12, tzinfo=UTC)
+    for ahead in (0, 1, 40):
+        one = row(ended_at=(noon + timedelta(days=ahead)).timestamp())
+        database.put(msgspec.json.encode(one) + b"\n")
+    database.close()
+    totals = LedgerTotals(ledger(tmp_path / "ledger.db"))
+    await totals.refresh(["somebody"])
+    assert totals.known("somebody") == Spent(153_000, 2 * 153_000)
 
 
 async def test_what_is_spent_is_counted_once(tmp_path: Path) -> None:

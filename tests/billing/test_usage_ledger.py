@@ -163,6 +163,47 @@ async def test_open_bills_are_handed_to_the_next_start(tmp_path: Path) -> None:
     assert (sums["streams"], sums["reconciled"], sums["cost_nusd"]) == (1, 1, 10**7)
 
 
+async def test_what_the_dead_left_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that cannot put it into the database does so later, by itself."""
+    monkeypatch.setattr(usage_ledger, "BATCH_S", 0.01)
+    path = tmp_path / "ledger.db"
+    path.mkdir()  # nobody can open that
+    theirs, left = Journal(path, "dead"), row(Basis.ESTIMATED)
+    theirs.append(msgspec.json.encode(left) + b"\n")
+    theirs.close()
+    opened: list[LedgerRow] = []
+    found = trio.Event()
+
+    def on_open(one: LedgerRow) -> None:
+        opened.append(one)
+        found.set()
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(ledger(path).run, on_open)
+            assert not opened
+            path.rmdir()
+            await found.wait()
+            nursery.cancel_scope.cancel(reason="test")
+    assert [one.uid for one in opened] == [left.uid]
+    assert total(path)["streams"] == 1
+    assert not journals(tmp_path)
+
+
+def test_a_workers_own_open_bills_are_not_taken_over(tmp_path: Path) -> None:
+    """It looks them up already; those of the dead it gets once."""
+    database = UsageDatabase(tmp_path / "ledger.db")
+    own = msgspec.structs.replace(row(Basis.ESTIMATED), worker="me")
+    left = row(Basis.ESTIMATED)
+    lines = [msgspec.json.encode(one) + b"\n" for one in (own, left)]
+    database.put(b"".join(lines))
+    assert [one.uid for one in database.take_open("me", {"other"})] == [left.uid]
+    assert database.take_open("me", {"other"}) == []
+    database.close()
+
+
 def test_sums_are_by_whatever_is_asked(tmp_path: Path) -> None:
     """Grouped, filtered, and between two times; the dearest first; the old are gone."""
     database = UsageDatabase(tmp_path / "ledger.db")
@@ -172,7 +213,7 @@ def test_sums_are_by_whatever_is_asked(tmp_path: Path) -> None:
     assert [(r["model"], r["streams"]) for r in by_model] == [("m/1", 3), ("m/0", 2)]
     days = database.sums(["day"], since=DAY_S * 4, equal={"model": "m/0"})
     assert [(r["day"], r["streams"]) for r in days] == [("1970-01-05", 1)]
-    assert database.spent(DAY_S * 5) == {"somebody": 153_000}
+    assert database.spent(DAY_S * 3, DAY_S * 4) == {"somebody": 153_000}
     database.forget(DAY_S * 3)
     assert [r["streams"] for r in database.sums()] == [3]
     database.close()

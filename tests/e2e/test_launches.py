@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.process import HYPERCORN, SERVE, curl, server
+from tests.support.process import HYPERCORN, ROOT, SERVE, curl, server
 from trio_ai_stream.cli import FLAGS
 from trio_ai_stream.simulator.simulator import Simulator
 
@@ -216,6 +216,27 @@ async def test_an_operators_mistake_is_a_sentence(
     text = done.stderr.decode()
     assert (done.returncode, "Traceback" in text) == (status, False)
     assert text.count(said.format(**names)) == 1
+
+
+async def test_hypercorn_says_in_a_sentence_that_workers_cannot_share(
+    tmp_path: Path,
+) -> None:
+    """As `serve` does: where they share files is somebody else's, or is full."""
+    shared = tmp_path / f"trio-ai-stream-{os.getuid()}-{os.getpid()}"
+    shared.mkdir()
+    shared.chmod(0o777)
+    worker = {"TRIO_AI_STREAM_LISTEN_FDS": "0", "TMPDIR": str(tmp_path)}
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            [*HYPERCORN, "-w", "0", "-b", "127.0.0.1:0", APP],
+            cwd=ROOT,
+            env={**os.environ, **worker},
+            capture_stderr=True,
+            check=False,
+        )
+    text = done.stderr.decode()
+    assert (done.returncode, "Traceback" in text) == (1, False)
+    assert text.startswith(f"cannot start: expected {shared} to be a directory")
 
 
 async def test_serves_flags_are_settings() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import trio
@@ -35,6 +37,39 @@ async def stream(url: str, lines: list[str]) -> None:
     words += ["-H", "authorization: Bearer a-client-key"]
     done = await trio.run_process(words, capture_stdout=True, check=False)
     lines += done.stdout.decode().splitlines()
+
+
+def may_unshare() -> bool:
+    """Whether a process may have mounts of its own here."""
+    try:
+        done = subprocess.run(
+            ["unshare", "-rm", "true"], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        return False
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(not may_unshare(), reason="needs a mount namespace")
+async def test_a_disk_that_becomes_read_only_ends_nothing() -> None:
+    """Where the workers share files; they are scraped, and shut down in peace."""
+    port = free_port()
+    settings = {"WORKERS": "2", "METRICS_PORT": str(port)}
+    # The path of a test's own is too long for a socket in it.
+    with trio.fail_after(60), TemporaryDirectory(prefix="ro-") as shared:
+        settings["TMPDIR"] = shared
+        async with server(["unshare", "-rm", *SERVE], **settings) as running:
+            await running.listening(2)
+            where = f"--target={running.process.pid}"
+            enter = ["nsenter", where, "-U", "--preserve-credentials", "-m"]
+            for options in (["--bind"], ["-o", "remount,bind,ro"]):
+                command = [*enter, "mount", *options, shared, shared]
+                await trio.run_process(command)
+            metrics = await curl(f"http://127.0.0.1:{port}/metrics")
+            assert metrics.startswith("HTTP/1.1 200")
+            assert "\ntrio_ai_stream_workers 2.0" in metrics
+            assert await running.stop() == 0
+    assert not [record for record in running.records if record["level"] == "ERROR"]
 
 
 @pytest.mark.parametrize("name", ["serve-1", "serve-2", "hypercorn-1", "hypercorn-2"])

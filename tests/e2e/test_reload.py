@@ -202,6 +202,12 @@ async def test_a_certificate_is_read_again(tmp_path: Path) -> None:
             await running.logged("reload_failed")
             await running.logged("reloaded", 2)  # it does not hold up the settings
             assert await _certificate(running.port) == after
+            (tmp_path / "now" / pair[0]).unlink()
+            os.mkfifo(tmp_path / "now" / pair[0])  # nobody will write into it
+            running.process.send_signal(signal.SIGHUP)
+            await running.logged("reload_failed", 2)
+            await running.logged("reloaded", 3)
+            assert await _certificate(running.port) == after
             await open_one.send_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert (await open_one.receive_some()).startswith(b"HTTP/1.1 200")
             await trio.aclose_forcefully(open_one)

@@ -343,6 +343,40 @@ def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
     assert [line["number"] for line in lines[:-2]] == list(range(2_000 - dropped))
 
 
+def test_a_terminal_that_nobody_reads_never_blocks() -> None:
+    """A terminal with less room than a record takes what fits, and nobody waits."""
+    screen, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stream:
+        configure_logging("INFO", "json", stream)
+
+        def fill() -> None:
+            for number in range(2_000):
+                logger.info("filling", number=number, pad="x" * 100)
+
+        thread = threading.Thread(target=fill, daemon=True)
+        thread.start()
+        thread.join(10)
+        ended, dropped = not thread.is_alive(), dropped_records()
+        os.close(screen)  # lets go whoever waits
+        thread.join()
+        configure_logging(stream=io.StringIO())
+    assert ended
+    assert 0 < dropped < 2_000
+
+
+def test_the_log_leaves_a_shared_pipe_as_it_is() -> None:
+    """Nobody else's writes fail for want of room, and no descriptor is left."""
+    reader, writer = os.pipe()
+    before = len(os.listdir("/proc/self/fd"))
+    with os.fdopen(reader, "rb"), os.fdopen(writer, "w") as stream:
+        configure_logging("INFO", "json", stream)
+        configure_logging("INFO", "json", stream)
+        assert os.get_blocking(writer)
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        configure_logging(stream=io.StringIO())
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_long_record_that_was_cut_short_does_not_spoil_the_next() -> None:
     """A record longer than the pipe's room ends its line before the next begins."""
     reader, writer = os.pipe()

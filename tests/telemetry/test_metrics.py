@@ -323,6 +323,26 @@ def test_a_new_worker_adopts_a_dead_ones_file(tmp_path: Path) -> None:
     subject.close()
 
 
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+"""
+
+
+def test_a_file_that_does_not_fit_is_named_and_not_left(tmp_path: Path) -> None:
+    """A disk with room for a part of it; its next try finds the same room."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL + WORKER, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("OSError: [Errno 28] No space left on device: '")
+    assert str(tmp_path) in last
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_closed_worker_counts_on_alone(tmp_path: Path) -> None:
     """After `close` late observations reach nobody's sum and do no harm."""
     first, second = metrics(tmp_path), metrics(tmp_path)

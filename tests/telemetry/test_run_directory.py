@@ -54,6 +54,7 @@ async def test_files_in_use_do_not_grow_old(
     monkeypatch.setattr(run_directory, "TOUCH_S", 10.0)
     shared = RunDirectory(tmp_path / "shared")
     paths = [shared.path / name for name in ("alive", "metrics-1.bin", "peer-1.sock")]
+    (shared.path / "a").symlink_to("a")  # one that cannot be touched ends nothing
     for path in paths:
         path.touch()
         os.utime(path, (0, 0))

@@ -21,18 +21,8 @@ from trio_ai_stream.admission.directory import (
     StreamDirectory,
 )
 from trio_ai_stream.admission.gate import Gate, LocalGate, Quota, StreamPermits
-from trio_ai_stream.settings import Settings
+from trio_ai_stream.settings import Settings, SettingsError
 from trio_ai_stream.telemetry.metrics import Metrics
-
-
-class MissingExtraError(RuntimeError):
-    """REDIS_URL is set, but what speaks to Redis is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "REDIS_URL: expected the extra `redis` to be installed, got none;"
-            " install trio-ai-stream[redis], or unset REDIS_URL"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +43,20 @@ class Admission:
             task_status.started()
 
 
+def require_extra(settings: Settings) -> None:
+    """Refuse settings for which something has to be installed.
+
+    :raises SettingsError: REDIS_URL without what speaks to Redis.
+    """
+    if settings.REDIS_URL is not None and find_spec("coredis") is None:
+        raise SettingsError(
+            [
+                "REDIS_URL: expected the extra `redis` to be installed, got none;"
+                " install trio-ai-stream[redis], or unset REDIS_URL"
+            ]
+        )
+
+
 def open_admission(
     settings: Settings,
     streams: LocalStreams,
@@ -64,15 +68,14 @@ def open_admission(
     `run_folder` is the directory of the workers of one server, None if there is one
     process only.
 
-    :raises MissingExtraError: REDIS_URL without the extra `redis`.
+    :raises SettingsError: as `require_extra`.
     """
+    require_extra(settings)
     quota = Quota.per_second(settings.RATE_LIMIT)
     permits = StreamPermits(
         settings.MAX_CONCURRENT_STREAMS, settings.MAX_STREAMS_PER_CLIENT
     )
     if settings.REDIS_URL is not None:
-        if find_spec("coredis") is None:
-            raise MissingExtraError
         from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
         from trio_ai_stream.admission.shared.shared_gate import SharedGate
 

@@ -333,7 +333,8 @@ async def _ask(path: Path, question: Entry) -> Any:
 
 
 def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # gone, or on a disk that has become read-only
+        path.unlink()
 
 
 async def _read_line(stream: trio.SocketStream) -> bytes:

@@ -126,7 +126,7 @@ class LedgerTotals:
 
         def ask(database: UsageDatabase) -> tuple[str, list[dict[str, int]]]:
             day = today()  # when it is read: it may have waited over midnight
-            return day, [database.spent(_start(of)) for of in (day, f"{day[:7]}-01")]
+            return day, [database.spent(*_span(of)) for of in (day, day[:7])]
 
         async with self._reading:  # two at a time would take the same away twice
             # What is counted anew must be what was read: neither more nor less.
@@ -302,9 +302,17 @@ def today() -> str:
     return day_of(time.time())
 
 
-def _start(day: str) -> float:
-    """Return when a day, written as 2026-11-26, begins in UTC."""
-    return datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+def _span(period: str) -> tuple[float, float]:
+    """Return when a day (2026-11-26) or a month (2026-11) begins and ends in UTC."""
+    whole = len(period) == len("2026-11")
+    day = period + "-01" if whole else period
+    start = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
+    end = _month_after(start) if whole else start + timedelta(days=1)
+    return start.timestamp(), end.timestamp()
+
+
+def _month_after(midnight: datetime) -> datetime:
+    return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def _periods(
@@ -312,8 +320,7 @@ def _periods(
 ) -> list[tuple[str, float | None, int, datetime]]:
     now = datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    next_month = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
     return [
         ("day", key.usd_per_day, spent.day, midnight + timedelta(days=1)),
-        ("month", key.usd_per_month, spent.month, next_month),
+        ("month", key.usd_per_month, spent.month, _month_after(midnight)),
     ]

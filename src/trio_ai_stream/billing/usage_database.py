@@ -244,19 +244,22 @@ class UsageDatabase:
             self._db.executemany(_PUT, rows)
 
     def take_open(self, worker: str, live: Iterable[str]) -> list[LedgerRow]:
-        """Make the open rows of all workers that are gone this worker's own."""
-        others = sorted(set(live) - {worker})
-        marks = ", ".join("?" * len(others))
+        """Make the open rows of all workers that are gone this worker's own.
+
+        Return these; what is its own already is known to it.
+        """
+        alive = sorted({worker, *live})
+        gone = f"open AND worker NOT IN ({', '.join('?' * len(alive))})"
         with self._transaction():
-            self._db.execute(
-                f"UPDATE streams SET worker = ? WHERE open AND worker NOT IN ({marks})",  # noqa: S608
-                (worker, *others),
-            )
             found = self._db.execute(
                 f"SELECT {', '.join(_COLUMNS)} FROM streams"  # noqa: S608
-                " WHERE open AND worker = ? ORDER BY ended_at",
-                (worker,),
+                f" WHERE {gone} ORDER BY ended_at",
+                alive,
             ).fetchall()
+            self._db.execute(
+                f"UPDATE streams SET worker = ? WHERE {gone}",  # noqa: S608
+                (worker, *alive),
+            )
         named = [dict(zip(_COLUMNS, values, strict=True)) for values in found]
         return [msgspec.convert(row, LedgerRow, strict=False) for row in named]
 
@@ -297,11 +300,15 @@ class UsageDatabase:
         names = [*by, *SUMS]
         return [dict(zip(names, values, strict=True)) for values in found]
 
-    def spent(self, since: float) -> dict[str, int]:
-        """Return what each key has spent since then, in billionths of a dollar."""
+    def spent(self, since: float, until: float) -> dict[str, int]:
+        """Return what each key has spent in [since, until), in billionths of a dollar.
+
+        There may be later rows: of a time when the clock was wrong.
+        """
         found = self._db.execute(
-            "SELECT key, sum(cost_nusd) FROM streams WHERE ended_at >= ? GROUP BY key",
-            (since,),
+            "SELECT key, sum(cost_nusd) FROM streams"
+            " WHERE ended_at >= ? AND ended_at < ? GROUP BY key",
+            (since, until),
         )
         return {key: cost or 0 for key, cost in found}
 

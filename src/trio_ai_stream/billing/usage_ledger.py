@@ -208,14 +208,22 @@ class UsageLedger:
     ) -> None:
         """Write rows until cancelled; then write what is left, within a second.
 
-        Started once what dead workers left is in the database. `on_open` is given each
-        row whose bill they had not settled.
+        Started once what dead workers left is in the database, or could not be put
+        there: then that is tried again. `on_open` is given each row whose bill they had
+        not settled.
         """
         try:
-            for row in await self._start() or ():
+            try:
+                self._opened_journal()  # it also says that this worker is alive
+            except OSError as exc:
+                self._failed("journal", exc)
+            left = await self._tried(self._take_over)
+            for row in left or ():
                 on_open(row)
             task_status.started()
             async with trio.open_nursery() as nursery:
+                if left is None:
+                    nursery.start_soon(self._take_over_late, on_open)
                 nursery.start_soon(self._forget_old, name="ledger retention")
                 await self._write()
         finally:
@@ -262,19 +270,23 @@ class UsageLedger:
                     raise LedgerUnavailableError("rows cannot be written")
             return note(), await self.ask(question)
 
-    async def _start(self) -> list[LedgerRow] | None:
-        def start() -> list[LedgerRow]:
-            database = self._opened()
-            for path, lines in left_journals(self._path):
-                database.put(lines)
-                path.unlink(missing_ok=True)
-            return database.take_open(self.worker, live_workers(self._path))
+    def _take_over(self) -> list[LedgerRow]:
+        """Put into the database what dead workers left; return their open rows."""
+        database = self._opened()
+        for path, lines in left_journals(self._path):
+            database.put(lines)
+            path.unlink(missing_ok=True)
+        return database.take_open(self.worker, live_workers(self._path))
 
-        try:
-            self._opened_journal()  # it also says that this worker is alive
-        except OSError as exc:
-            self._failed("journal", exc)
-        return await self._tried(start)
+    async def _take_over_late(self, on_open: Callable[[LedgerRow], object]) -> None:
+        """Take over what dead workers left as soon as that can be done."""
+        left, pause = None, BATCH_S
+        while left is None:
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            left = await self._tried(self._take_over)
+        for row in left:
+            on_open(row)
 
     def _opened_journal(self) -> Journal:
         """Return the journal; only the loop's thread makes it."""

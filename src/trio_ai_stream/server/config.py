@@ -6,6 +6,7 @@ import difflib
 import enum
 import logging
 import ssl
+from pathlib import Path
 from typing import Final
 
 from hypercorn.config import Config
@@ -78,6 +79,7 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     """
     if not config.ssl_enabled:
         return None
+    _refuse_pipes(config)
     if config.ca_certs is not None:
         try:
             ssl.create_default_context(cafile=config.ca_certs)
@@ -100,6 +102,21 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     assert context is not None  # TLS is configured
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
+
+
+def _refuse_pipes(config: Config) -> None:
+    """Refuse files that are read by waiting for their writer, for good perhaps.
+
+    :raises TLSError: naming one.
+    """
+    for key in ("certfile", "keyfile", "ca_certs"):
+        path = getattr(config, key)
+        if path is None or not Path(path).exists() or Path(path).is_dir():
+            continue  # opened as usual, which says what is wrong
+        if not Path(path).is_file():
+            raise TLSError(
+                f"{key}: expected a regular file, got a pipe or a device: {path}"
+            )
 
 
 def _read_names(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,7 +80,8 @@ async def serve_beside(
 
 def _remove_path(sock: socket.socket) -> None:
     if sock.family == socket.AF_UNIX:
-        Path(sock.getsockname()).unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or on a disk that has become read-only
+            Path(sock.getsockname()).unlink()
 
 
 def listen_tcp(

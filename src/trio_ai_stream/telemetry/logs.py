@@ -19,10 +19,12 @@ descriptor has room, in pieces that fit into that room (PIPE_BUF); otherwise the
 is dropped and counted, and the next record that gets through is preceded by one which
 says how many were lost.
 
-O_NONBLOCK would be shorter, but it belongs to the open file, not to the descriptor: it
-would change the stderr of every process that shares it, and the shell's after us.
-What is left: two processes that write to one pipe may both find room for one piece.
-Then one of them waits until the reader takes one more piece.
+O_NONBLOCK on the descriptor that was handed to us would change the stderr of every
+process that shares it, and the shell's after us: it belongs to the open file, not to
+the descriptor. So a pipe or a terminal is opened once more, for us alone. Without that
+a terminal that says it has room may have less than the piece needs, and two processes
+may both find room for one piece. Where it cannot be opened (another user's) that is
+left: the write then waits until somebody reads.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import io
 import logging
 import os
 import select
+import stat
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -65,7 +68,9 @@ class LogSink:
     def __init__(self, stream: TextIO, notice: Callable[[int], str]) -> None:
         self._stream = stream
         self._notice = notice
-        self._descriptor = _descriptor_of(stream)
+        shared = _descriptor_of(stream)
+        self._own = None if shared is None else _opened_again(shared)
+        self._descriptor = shared if self._own is None else self._own
         self._poll = None if self._descriptor is None else _poll_for(self._descriptor)
         self._torn = False
         self._unreported = 0
@@ -83,6 +88,11 @@ class LogSink:
         if self._unreported or not self._send(text):
             self.dropped += 1
             self._unreported += 1
+
+    def close(self) -> None:
+        """Let go of what was opened here; no record may come after it."""
+        if self._own is not None:
+            os.close(self._own)
 
     def _send(self, text: str) -> bool:
         # A record that was cut short is closed by a newline before the next one.
@@ -118,6 +128,18 @@ def _descriptor_of(stream: TextIO) -> int | None:
         return stream.fileno()
     except (AttributeError, OSError, ValueError, io.UnsupportedOperation):
         return None
+
+
+def _opened_again(descriptor: int) -> int | None:
+    """Open a pipe or a terminal for us alone, never to wait; None for all else.
+
+    A file is not: its place, and whether it is appended to, are shared.
+    """
+    path, flags = f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode) or os.isatty(descriptor):
+            return os.open(path, flags | os.O_NOCTTY)
+    return None
 
 
 def _poll_for(descriptor: int) -> select.poll:
@@ -168,6 +190,8 @@ def configure_logging(
         enqueue=False,
         catch=True,  # `write` does not raise; were it to, the caller must not feel it
     )
+    if _Log.sink is not None:
+        _Log.sink.close()
     _Log.sink = sink
     logger.configure(patcher=_add_request_id)
     intercept_stdlib(level)

@@ -62,7 +62,8 @@ class RunDirectory:
         while True:
             await trio.sleep(TOUCH_S)
             for path in self.path.glob("*"):
-                with contextlib.suppress(FileNotFoundError):  # its worker has ended
+                # Its worker has ended, or the disk has become read-only.
+                with contextlib.suppress(OSError):
                     os.utime(path)
 
     def close(self) -> None:

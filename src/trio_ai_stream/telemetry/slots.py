@@ -14,6 +14,7 @@ stored and read whole on the processors that CPython runs on.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -34,6 +35,10 @@ class Slots:
     """One process's numbers, and the sum over all processes of its directory."""
 
     def __init__(self, layout: Layout, directory: Path | None = None) -> None:
+        """Take the file of a dead worker in `directory`, or make one.
+
+        :raises OSError: it cannot be made; no part of it is left.
+        """
         self._layout = layout
         self._directory = directory
         self._file: BinaryIO | None = None
@@ -92,7 +97,7 @@ class Slots:
             return
         own = os.fstat(self._file.fileno()).st_ino
         for path in sorted(self._directory.glob(_PATTERN)):
-            with path.open("r+b") as file:
+            with path.open("rb") as file:  # the disk may have become read-only
                 if os.fstat(file.fileno()).st_ino == own:
                     continue
                 content = file.read(self._file_size)
@@ -116,9 +121,16 @@ class Slots:
         assert self._directory is not None
         # The name is only unique: who owns a file is told by its lock.
         path = self._directory / f"metrics-{os.getpid()}-{os.urandom(4).hex()}.bin"
-        file = path.open("x+b", buffering=0)
-        _try_lock(file, fcntl.LOCK_EX)
-        file.write(self._layout.fingerprint + bytes(8 * self._layout.size))
+        fresh = path.with_suffix(".new")  # until it is whole
+        file = fresh.open("x+b", buffering=0)
+        try:
+            _try_lock(file, fcntl.LOCK_EX)
+            _write_whole(file, self._layout.fingerprint + bytes(8 * self._layout.size))
+            fresh.rename(path)
+        except OSError as exc:
+            file.close()
+            fresh.unlink()
+            raise OSError(exc.errno, exc.strerror, str(path)) from exc
         return file
 
     def _is_ours(self, content: bytes) -> bool:
@@ -130,6 +142,11 @@ class Slots:
 
 def _as_floats(buffer: bytearray | memoryview) -> memoryview[float]:
     return memoryview(buffer).cast("d")
+
+
+def _write_whole(file: BinaryIO, content: bytes) -> None:
+    if file.write(content) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _try_lock(file: BinaryIO, kind: int) -> bool:
