@@ -343,3 +343,21 @@ def test_a_worker_stays_for_those_who_read_a_sibling_through_it(
         assert f"draining: {len(mine)} live" in third.log
     finally:
         third.stop()
+
+
+def test_a_worker_that_hangs_holds_no_reader_of_its_sibling(
+    servers: Deployment,
+) -> None:
+    """Whoever is free takes the next connection of the port that they share."""
+    third = servers.host("hung", 2)
+    until(lambda: third.log.count("Running on") == 2)
+    hung = children(third.pid)[0]
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        way, _ = replace(servers, one=third).begun(ENDLESS)
+        for _ in range(8):
+            with Client(servers.two.url) as client, client.stream("GET", way) as back:
+                assert next(back.iter_raw()).startswith(b"id: 1\n")
+    finally:
+        os.kill(hung, signal.SIGCONT)
+        third.stop()
