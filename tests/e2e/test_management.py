@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,8 @@ async def test_a_worker_that_hangs_holds_no_probe() -> None:
                     health = await curl(f"http://127.0.0.1:{port}/health")
                     assert health.startswith("HTTP/1.1 200")
             finally:
-                os.kill(hung, signal.SIGCONT)
+                with suppress(ProcessLookupError):  # its supervisor has killed it
+                    os.kill(hung, signal.SIGCONT)
             assert await running.stop() == 0
 
 
