@@ -214,6 +214,7 @@ def serve_under(settings: Settings, **program: Any) -> int:
         log_level=settings.LOG_LEVEL.replace("TRACE", "DEBUG"),
         drain_s=settings.DRAIN_TIMEOUT_SECS,
         hang_s=settings.WATCHDOG_TIMEOUT_SECS,
+        beside=_beside(settings),
         **program,
     )
     return serve(
@@ -238,24 +239,27 @@ def _begin_to_supervise(settings: Settings) -> Handover:
     return Handover(settings)
 
 
-def _warn_of_shared_ports(settings: Settings) -> None:
-    """Say if another server has the ports that only our own workers should share.
-
-    The system lets it in, because each worker listens for itself.
-    """
-    from loguru import logger
-
-    from trio_ai_stream.server.side_listener import listen_tcp
-
+def _beside(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Return the ports beside the first, by setting."""
     binds = {
         "METRICS_PORT": settings.management_bind,
         "PEER_ADDRESS": settings.PEER_ADDRESS,
     }
-    for name, bind in binds.items():
-        if bind is None:
-            continue
+    return {name: bind for name, bind in binds.items() if bind is not None}
+
+
+def _warn_of_shared_ports(settings: Settings) -> None:
+    """Say if another server has the ports that only our own workers should share.
+
+    The system lets it in: a server that drains has them while the next one starts.
+    """
+    from loguru import logger
+
+    from trio_ai_stream.server.side_listener import bind_tcp
+
+    for name, bind in _beside(settings).items():
         try:
-            listen_tcp(bind, setting=name, shared=False, backlog=1).close()
+            bind_tcp(bind, setting=name, shared=False).close()
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:  # the workers say all else
                 logger.warning(

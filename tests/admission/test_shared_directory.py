@@ -24,7 +24,7 @@ from trio_ai_stream.admission.directory import (
     answer,
 )
 from trio_ai_stream.admission.gate import Permit
-from trio_ai_stream.admission.shared import valkey_link
+from trio_ai_stream.admission.shared import shared_directory, valkey_link
 from trio_ai_stream.admission.shared.shared_directory import SharedDirectory
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.admission.shared.valkey_link import Client
@@ -259,6 +259,7 @@ async def test_without_valkey_only_this_process_is_known(
 ) -> None:
     """In an outage a listing is local and incomplete, and a cancel elsewhere is 503."""
     monkeypatch.setattr(valkey_link, "RETURN_S", 0.0)
+    monkeypatch.setattr(shared_directory, "RETURN_S", 0.001)
     streams = Streams("one", a="ann")
     async with joined(own_valkey.url, make_gate, streams) as (one, gate):
         own_valkey.stop()
@@ -279,9 +280,11 @@ async def test_who_is_not_back_yet_may_still_be_there(
 ) -> None:
     """After an outage nothing is told to be gone until the others have had their time.
 
-    A reader was told 410, and a cancel 404, while the stream went on.
+    A reader was told 410, and a cancel 404, while the stream went on. So it was at a
+    process that had not been there before the outage.
     """
     async with (
+        coredis.Redis.from_url(own_valkey.url) as client,
         proxied(own_valkey) as proxy,
         joined(own_valkey.url, make_gate, Streams("one")) as (one, gate),
         joined(proxy.url, make_gate, Streams("two", c="ann"), ("10.0.0.2", 9000)) as (
@@ -294,18 +297,21 @@ async def test_who_is_not_back_yet_may_still_be_there(
         await until(lambda: not (gate.link.up or other.link.up))
         own_valkey.start()
         await until(lambda: gate.link.up)
-        assert not (await one.list_streams(None)).complete
-        for ask in (
-            partial(one.address_of, two.process),
-            partial(one.cancel, "c", "ann"),
-            partial(one.has_generation, "gen-c", "ann"),
-        ):
-            with pytest.raises(DirectoryUnavailableError, match="back yet"):
-                await ask()
+        async with joined(own_valkey.url, make_gate, Streams("new")) as (new, _):
+            for asked in (one, new):
+                assert not (await asked.list_streams(None)).complete
+                for ask in (
+                    partial(asked.address_of, two.process),
+                    partial(asked.cancel, "c", "ann"),
+                    partial(asked.has_generation, "gen-c", "ann"),
+                ):
+                    with pytest.raises(DirectoryUnavailableError, match="back yet"):
+                        await ask()
         proxy.silent = False
         await until(lambda: other.link.up)
         assert await one.address_of(two.process) == ("10.0.0.2", 9000)
         monkeypatch.setattr(valkey_link, "RETURN_S", 0.0)
+        assert await client.delete([gate.keys.back]) == 1
         assert await one.address_of("abc") is None
         assert await one.cancel("nobody's", None) is None
         assert not await one.has_generation("gen-c", "bob")

@@ -67,6 +67,15 @@ def test_a_snapshot_is_drawn_as_a_tree() -> None:
     ]
 
 
+def test_a_snapshot_that_is_not_complete_says_so() -> None:
+    """A server of before says nothing of it."""
+    nothing = {"now": 10.0, "total": 0, "more": 0, "streams": []}
+    said = "Not all processes answered: there may be streams that are not listed."
+    assert list(lines({**nothing, "complete": False})) == ["0 live streams", said]
+    assert list(lines({**nothing, "complete": True})) == ["0 live streams"]
+    assert list(lines(nothing)) == ["0 live streams"]
+
+
 async def test_a_servers_streams_are_shown_by_url_and_by_process_id() -> None:
     """The process of a server stands for where it listens; others say what to do."""
     async with server(UPSTREAM="simulator") as s, trio.open_nursery() as nursery:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +17,7 @@ import trio
 from cryptography import x509
 
 from cancel_lab.process import free_port
-from tests.support.process import HYPERCORN, SERVE, curl, server
+from tests.support.process import HYPERCORN, SERVE, children, curl, server
 from trio_ai_stream.server.certificate import write
 
 APP = "trio_ai_stream.app:app"
@@ -172,6 +175,24 @@ async def test_a_rejected_key_is_not_silent() -> None:
             assert [r["event"] for r in running.records].count(
                 "upstream_key_rejected"
             ) == 1
+            assert await running.stop() == 0
+
+
+async def test_a_worker_that_hangs_holds_no_probe() -> None:
+    """Whoever is free takes the next connection of the port that they share."""
+    port = free_port()
+    with trio.fail_after(60):
+        async with server(SERVE, METRICS_PORT=str(port), WORKERS="2") as running:
+            await running.listening(2)
+            hung = children(running.process.pid)[0]
+            os.kill(hung, signal.SIGSTOP)
+            try:
+                for _ in range(8):
+                    health = await curl(f"http://127.0.0.1:{port}/health")
+                    assert health.startswith("HTTP/1.1 200")
+            finally:
+                with suppress(ProcessLookupError):  # its supervisor has killed it
+                    os.kill(hung, signal.SIGCONT)
             assert await running.stop() == 0
 
 

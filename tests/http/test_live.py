@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from tests.support.completions import over
 from tests.support.world import Visit, World, world
-from trio_ai_stream.http.live_view import LiveView
+from trio_ai_stream.http.live_view import Heard, LiveView
 from trio_ai_stream.http.services import MAX_SUBSCRIBERS, Subscriber, Subscribers
 from trio_ai_stream.wire.record import Outcome
 
@@ -180,7 +180,7 @@ async def test_a_look_at_many_streams_lets_others_run(
         view = LiveView(w.services, Subscriber(lambda _: True), None)  # type: ignore[arg-type]
         steps = Steps(trio.lowlevel.current_task())
         trio.lowlevel.add_instrument(steps)
-        assert b'"total":101' in await view.changes([])
+        assert b'"total":101' in await view.changes(Heard(complete=True))
         trio.lowlevel.remove_instrument(steps)
         assert steps.count == 2
         for chat in chats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.http.test_live import snapshots, watch
 from tests.support.completions import over
@@ -53,6 +53,50 @@ async def test_a_sibling_workers_stream_is_listed_without_its_tasks(
                 await over(visit)
 
 
+async def test_it_is_said_that_another_process_does_not_answer(tmp_path: Path) -> None:
+    """Its streams may run, so what is listed is not all; and so until it does."""
+    with trio.fail_after(20):
+        async with world() as here:
+            await sibling(here, tmp_path)
+            hung = tmp_path / "peer-hung.sock"
+            with trio.socket.socket(trio.socket.AF_UNIX) as listening:
+                await listening.bind(str(hung))
+                listening.listen()
+                subscriber = watch(here)
+                while not subscriber.body:
+                    await subscriber.news.wait()
+                assert snapshots(subscriber)[-1]["complete"] is False
+            while not snapshots(subscriber)[-1]["complete"]:  # it is gone
+                await subscriber.news.wait()
+            assert snapshots(subscriber)[-1]["total"] == 0
+            subscriber.leave()
+            await over(subscriber)
+
+
+async def test_who_asks_meanwhile_is_not_told_that_nothing_runs(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Another subscriber has asked, and has no answer yet."""
+    async with world() as w:
+        listing = trio.Event()
+
+        class Slow(Counting):
+            async def list_streams(self, owner: str | None) -> Listing:
+                await listing.wait()
+                return await super().list_streams(owner)
+
+        directory = Slow(
+            tmp_path, LiveStreams(w.services.registry, w.services.generations)
+        )
+        elsewhere = RemoteStreams(directory, lambda _id: False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(elsewhere.streams, None)
+            await wait_all_tasks_blocked()
+            assert not (await elsewhere.streams(None)).complete
+            listing.set()
+        assert (await elsewhere.streams(None)).complete
+
+
 class Counting(PeerDirectory):
     """A directory that counts how often it is asked."""
 
@@ -75,7 +119,7 @@ async def test_the_others_are_asked_once_a_second_for_each_owner(
         elsewhere = RemoteStreams(directory, lambda _id: False)
         for _ in range(40):
             for owner in ("a", "b", None):
-                assert await elsewhere.streams(owner) == []
+                assert not (await elsewhere.streams(owner)).streams
             await trio.sleep(ASK_S / 4)
         assert directory.asked == 3 * 10
 
@@ -99,4 +143,5 @@ async def test_a_process_that_is_alone_asks_nobody() -> None:
     async with world() as w:
         streams = LiveStreams(w.services.registry, w.services.generations)
         elsewhere = RemoteStreams(LocalDirectory(streams), lambda _id: False)
-        assert await elsewhere.streams(None) == []
+        heard = await elsewhere.streams(None)
+        assert (heard.streams, heard.complete) == ((), True)

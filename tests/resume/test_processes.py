@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -342,4 +342,23 @@ def test_a_worker_stays_for_those_who_read_a_sibling_through_it(
         # No client of its own reads them; so it was said that nothing is live.
         assert f"draining: {len(mine)} live" in third.log
     finally:
+        third.stop()
+
+
+def test_a_worker_that_hangs_holds_no_reader_of_its_sibling(
+    servers: Deployment,
+) -> None:
+    """Whoever is free takes the next connection of the port that they share."""
+    third = servers.host("hung", 2)
+    until(lambda: third.log.count("Running on") == 2)
+    hung = children(third.pid)[0]
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        way, _ = replace(servers, one=third).begun(ENDLESS)
+        for _ in range(8):
+            with Client(servers.two.url) as client, client.stream("GET", way) as back:
+                assert next(back.iter_raw()).startswith(b"id: 1\n")
+    finally:
+        with suppress(ProcessLookupError):  # its supervisor has killed it
+            os.kill(hung, signal.SIGCONT)
         third.stop()

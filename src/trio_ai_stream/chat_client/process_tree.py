@@ -101,6 +101,8 @@ def lines(view: dict[str, Any]) -> Iterator[str]:
             yield line.removesuffix(f" {stream['id']}")
     if view["more"]:
         yield f"└─ and {view['more']} more"
+    if not view.get("complete", True):
+        yield "Not all processes answered: there may be streams that are not listed."
 
 
 Branch = tuple[str, list[Any]]

@@ -8,6 +8,7 @@ the streams that the caller may cancel, the oldest first: forty with their tasks
 two hundred without, as are those of other processes; `total` and `states` count them
 all. `?tree=ID` asks for the tasks of one more. A stream that has ended is listed last,
 and not counted, while a task of it reads the rest of upstream's answer (`finishing`).
+`complete` is false while other processes may have streams that are not heard of.
 
 Streams of other processes are heard of, not looked into. A directory asks every process
 for its streams, which costs each of them something. So all subscribers of one owner
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -46,9 +47,12 @@ MAX_OWNERS: Final = 64
 
 
 @dataclass(slots=True)
-class _Heard:
-    asked_at: float
-    streams: Sequence[StreamView] = field(default_factory=list)
+class Heard:
+    """What other processes have said; not `complete` if one has not answered yet."""
+
+    asked_at: float = 0.0
+    streams: Sequence[StreamView] = ()
+    complete: bool = False
 
 
 class RemoteStreams:
@@ -59,23 +63,23 @@ class RemoteStreams:
     ) -> None:
         self._directory = directory
         self._is_here = is_here
-        self._heard: dict[str | None, _Heard] = {}
+        self._heard: dict[str | None, Heard] = {}
 
-    async def streams(self, owner: str | None) -> Sequence[StreamView]:
+    async def streams(self, owner: str | None) -> Heard:
         """Return them, asking first if it is time; the directory bounds its answer.
 
         *Cancellation:* what was heard before stands.
         """
         if isinstance(self._directory, LocalDirectory):
-            return []
+            return Heard(complete=True)
         now = trio.current_time()
         heard = self._heard.get(owner)
         if heard is not None and now - heard.asked_at < ASK_S:
-            return heard.streams
+            return heard
         if heard is None:
             while len(self._heard) >= MAX_OWNERS:
                 del self._heard[next(iter(self._heard))]
-            heard = self._heard[owner] = _Heard(now)
+            heard = self._heard[owner] = Heard()
         heard.asked_at = now  # so that other subscribers take the old answer until then
         listing = await self._directory.list_streams(owner)
         heard.streams = [
@@ -83,7 +87,8 @@ class RemoteStreams:
             for entry in listing.entries
             if not self._is_here(entry["id"])
         ]
-        return heard.streams
+        heard.complete = listing.complete
+        return heard
 
 
 def view(entry: Entry, now: float) -> StreamView:
@@ -157,7 +162,7 @@ class LiveView:
         self._tree = tree
         self._last = b""
 
-    async def run(self, remote: Callable[[], Awaitable[Sequence[StreamView]]]) -> None:
+    async def run(self, remote: Callable[[], Awaitable[Heard]]) -> None:
         """Write until the last stream of a server that drains has ended.
 
         `remote` gives other processes' streams. *Cancellation:* the client went away;
@@ -176,16 +181,17 @@ class LiveView:
             draining = registry.draining.is_set()
             with trio.move_on_after(LOOK_S):
                 await (registry.until_over if draining else registry.draining.wait)()
-        last = await self.changes([])
+        last = await self.changes(Heard(complete=True))
         await writer.write(last + _frame("bye", {"reason": "draining"}))
         await writer.finish()
 
-    async def changes(self, remote: Sequence[StreamView]) -> bytes:
+    async def changes(self, heard: Heard) -> bytes:
         """Return the frames of what differs from the last look; empty if nothing.
 
         Other tasks run meanwhile: one turn of the loop looks at a hundred streams.
         """
         shown: list[Stream] = []
+        remote = heard.streams
         total = len(remote)
         states = Counter(s.state for s in remote)
         for number, one in enumerate(self._services.registry):
@@ -210,6 +216,7 @@ class LiveView:
             "more": more,
             "total": total,
             "states": states,
+            "complete": heard.complete,
             "draining": self._services.registry.draining.is_set(),
         }
         frames = [

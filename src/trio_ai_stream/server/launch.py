@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
@@ -24,6 +24,7 @@ from hypercorn.typing import AppWrapper
 from hypercorn.utils import load_application
 
 from trio_ai_stream.server.serving import CannotListenError, installed, leaves
+from trio_ai_stream.server.side_listener import bind_tcp, hand_on
 from trio_ai_stream.server.signals import Notifier
 from trio_ai_stream.server.sockets import activated
 from trio_ai_stream.server.supervisor import (
@@ -61,6 +62,8 @@ class Launch:
     # How long workers drain, and how long one's loop may be blocked.
     drain_s: float
     hang_s: float
+    # Where workers listen beside, by the setting that names it.
+    beside: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     # Where Hypercorn finds the application, as `module:name`.
     application: str = APPLICATION
     # Starts this very program again, as a worker.
@@ -177,12 +180,17 @@ async def _serve_as_worker(app: AppWrapper, config: Config, hang_s: float) -> No
 async def _supervise(launch: Launch, config: Config, inheritance: Inheritance) -> int:
     """Serve with several processes: this program again, with the sockets handed on."""
     sockets = _bound(config)
+    beside = {
+        setting: bind_tcp(bind, setting=setting, shared=True)
+        for setting, bind in launch.beside.items()
+    }
     listeners = sockets.secure_sockets + sockets.insecure_sockets
     descriptors = [sock.fileno() for sock in listeners]
     notifier = Notifier()  # takes its variables from what the workers get
     environ = {
         **os.environ,
         **inheritance.environ,
+        **hand_on(beside),
         LISTEN_VARIABLE: ",".join(map(str, descriptors)),
         SHARED_FILES_VARIABLE: tempfile.gettempdir(),
     }
@@ -191,7 +199,11 @@ async def _supervise(launch: Launch, config: Config, inheritance: Inheritance) -
     supervisor = Supervisor(
         launch.command,
         environ,
-        descriptors=[*descriptors, inheritance.descriptor],
+        descriptors=[
+            *descriptors,
+            *(sock.fileno() for sock in beside.values()),
+            inheritance.descriptor,
+        ],
         read_again=inheritance.read_again,
         patience_s=launch.drain_s + 2,
         hang_s=launch.hang_s,
@@ -200,7 +212,7 @@ async def _supervise(launch: Launch, config: Config, inheritance: Inheritance) -
     try:
         return await supervisor.run(launch.workers)
     finally:
-        for sock in listeners:
+        for sock in (*listeners, *beside.values()):
             sock.close()
 
 

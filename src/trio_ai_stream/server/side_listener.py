@@ -2,13 +2,19 @@
 
 They answer until the process exits, the drain included, when the first port is closed
 already. Each has connections and bounds of its own, so that clients cannot crowd it
-out. Several workers share a port by SO_REUSEPORT.
+out.
+
+Workers under our supervisor have one listening socket, which it has bound: whoever is
+free takes the next connection. Under plain Hypercorn each binds its own
+(SO_REUSEPORT), and the kernel gives each a part of the connections, also one that
+hangs.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +33,8 @@ from trio_ai_stream.server.worker import Shutdown, Worker
 MANAGEMENT_LIMITS: Final = Limits(
     connections=64, backlog=64, head_read_s=2, newest_first=True
 )
+# Descriptors that a worker inherits: `METRICS_PORT=7,PEER_ADDRESS=8`.
+BESIDE_VARIABLE: Final = "TRIO_AI_STREAM_BESIDE_FDS"
 # Bytes of a Unix socket's path (unix(7)).
 LONGEST_PATH: Final = 107
 
@@ -78,19 +86,32 @@ async def serve_beside(
             _remove_path(sock)
 
 
+def hand_on(socks: Mapping[str, socket.socket]) -> dict[str, str]:
+    """Return what tells a worker of the sockets that it inherits, by setting."""
+    found = ",".join(f"{setting}={sock.fileno()}" for setting, sock in socks.items())
+    return {BESIDE_VARIABLE: found} if found else {}
+
+
+def _inherited(setting: str) -> socket.socket | None:
+    """Return the socket that the supervisor has bound for a setting, if it has."""
+    for one in os.environ.get(BESIDE_VARIABLE, "").split(","):
+        name, _, descriptor = one.partition("=")
+        if name == setting:
+            return socket.socket(fileno=int(descriptor))
+    return None
+
+
 def _remove_path(sock: socket.socket) -> None:
     if sock.family == socket.AF_UNIX:
         with suppress(OSError):  # gone, or on a disk that has become read-only
             Path(sock.getsockname()).unlink()
 
 
-def listen_tcp(
-    bind: tuple[str, int], *, setting: str, shared: bool, backlog: int
-) -> socket.socket:
-    """Return a socket that listens on an address.
+def bind_tcp(bind: tuple[str, int], *, setting: str, shared: bool) -> socket.socket:
+    """Return a socket that is bound to an address, and does not listen yet.
 
     :param setting: the one that names the address.
-    :param shared: other workers of this server listen on the same port.
+    :param shared: other sockets may have the same port.
     :raises OSError: it cannot be bound; the text names the setting.
     """
     host, port = bind
@@ -101,12 +122,31 @@ def listen_tcp(
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
+    except OSError as exc:
+        sock.close()
+        raise _cannot_listen(bind, setting, exc) from exc
+    return sock
+
+
+def listen_tcp(
+    bind: tuple[str, int], *, setting: str, shared: bool, backlog: int
+) -> socket.socket:
+    """Return a socket that listens: the one of the supervisor, or a new one.
+
+    :raises OSError: as `bind_tcp`.
+    """
+    sock = _inherited(setting) or bind_tcp(bind, setting=setting, shared=shared)
+    try:
         sock.listen(backlog)
     except OSError as exc:
         sock.close()
-        text = f"{setting}: cannot listen on {host}:{port}: {exc.strerror}"
-        raise OSError(exc.errno, text) from exc
+        raise _cannot_listen(bind, setting, exc) from exc
     return sock
+
+
+def _cannot_listen(bind: tuple[str, int], setting: str, exc: OSError) -> OSError:
+    text = f"{setting}: cannot listen on {bind[0]}:{bind[1]}: {exc.strerror}"
+    return OSError(exc.errno, text)
 
 
 def listen_unix(path: Path, *, backlog: int) -> socket.socket:

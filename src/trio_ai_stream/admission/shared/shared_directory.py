@@ -18,7 +18,8 @@ host that has lost its power for a quarter of an hour. So whoever has not answer
 counts only while its lease lasts.
 
 After an outage one process is back before another. Meanwhile who is missing may still
-be there, so for some seconds nobody is told that a stream is gone.
+be there, so for some seconds nobody is told that a stream is gone. Who was not there
+before the outage learns of it from a key that those who return set.
 
 The subscription is read from the connection itself: coredis' PubSub object waits a
 second, shielded, whenever it is closed.
@@ -55,12 +56,19 @@ from trio_ai_stream.admission.directory import (
     socket_of,
 )
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
-from trio_ai_stream.admission.shared.valkey_link import Client, Unavailable, ValkeyLink
+from trio_ai_stream.admission.shared.valkey_link import (
+    RETURN_S,
+    Client,
+    Unavailable,
+    ValkeyLink,
+)
 from trio_ai_stream.admission.shared.valkey_scripts import (
     ADDRESS,
     ANNOUNCE,
     LIVING,
     OWNER,
+    RETURN,
+    RETURNING,
     Keys,
 )
 
@@ -249,8 +257,9 @@ class SharedDirectory:
         self._streams = streams
         self._run_folder = run_folder
         self._peer_address = peer_address
+        self._was_connected = False
         self._bus = Bus(gate.link, gate.keys, self._answer, timeout_s=timeout_s)
-        gate.add_work([self._bus.run])
+        gate.add_work([self._say_returned, self._bus.run])
         if peer_address is not None:
             gate.add_work([self._announce])
 
@@ -261,10 +270,11 @@ class SharedDirectory:
         """
         try:
             answers, complete = await self._bus.ask(list_question(owner))
+            complete = complete and not await self._others_may_return()
         except Unavailable:
             return Listing(await self._streams.snapshot(owner), complete=False)
         entries = [entry for found in answers if found for entry in found]
-        return Listing(entries, complete and not self._gate.link.others_may_return)
+        return Listing(entries, complete)
 
     async def cancel(self, request_id: str, owner: str | None) -> Entry | None:
         """Cancel a stream and return its owner's answer; None if nobody has it.
@@ -288,7 +298,7 @@ class SharedDirectory:
         if found is None:
             if not complete:
                 raise DirectoryUnavailableError("the stream's owner did not answer")
-            self._refuse_to_say()
+            await self._refuse_to_say()
         return found
 
     async def has_generation(self, generation_id: str, owner: str | None) -> bool:
@@ -306,7 +316,7 @@ class SharedDirectory:
         if True not in answers:
             if not complete:
                 raise DirectoryUnavailableError("a process did not answer")
-            self._refuse_to_say()
+            await self._refuse_to_say()
         return True in answers
 
     async def address_of(self, process: str) -> Address | None:
@@ -330,7 +340,7 @@ class SharedDirectory:
         if not answers:
             if not complete:
                 raise DirectoryUnavailableError("the process did not answer")
-            self._refuse_to_say()
+            await self._refuse_to_say()
         told = next((one for one in answers if isinstance(one, str)), None)
         return None if told is None else read_address(told.encode())
 
@@ -374,12 +384,39 @@ class SharedDirectory:
             return self._told_address
         return await answer(self._streams, question)
 
-    def _refuse_to_say(self) -> None:
+    async def _say_returned(
+        self, _client: Client, /, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Let those who were not there know that Valkey was lost, if it was.
+
+        :raises Unavailable: Valkey did not answer.
+        """
+        if self._was_connected:
+            told = [int(1000 * RETURN_S)]
+            await self._gate.link.send(RETURN, [self._gate.keys.back], told)
+        self._was_connected = True
+        task_status.started()
+
+    async def _others_may_return(self) -> bool:
+        """Whether what is missing may be that of a process which is not back yet.
+
+        :raises Unavailable: Valkey did not answer.
+        """
+        if self._gate.link.others_may_return:
+            return True
+        found = await self._gate.link.call(RETURNING, [self._gate.keys.back], [])
+        return found is not None
+
+    async def _refuse_to_say(self) -> None:
         """Do not let anybody be told that something is gone, while it may be there.
 
         :raises DirectoryUnavailableError: a process may not be back yet.
         """
-        if self._gate.link.others_may_return:
+        try:
+            may_return = await self._others_may_return()
+        except Unavailable as exc:
+            raise DirectoryUnavailableError(str(exc)) from exc
+        if may_return:
             raise DirectoryUnavailableError("other processes may not be back yet")
 
     async def _holder(self, request_id: str) -> str | None:

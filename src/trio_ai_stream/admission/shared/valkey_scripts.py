@@ -1,6 +1,6 @@
 """The decisions, as Lua scripts: each is atomic, one round trip, on the server's clock.
 
-Six keys hold everything; `{prefix}` is their hash tag, so that in a cluster all but
+Seven keys hold everything; `{prefix}` is their hash tag, so that in a cluster all but
 the rate buckets are in one slot, and the buckets spread over all slots:
 
     {prefix}:processes   sorted set   process id -> when its lease ends (server, ms)
@@ -8,6 +8,7 @@ the rate buckets are in one slot, and the buckets spread over all slots:
     {prefix}:of:PROCESS  set          the stream ids of one process, and an empty one
     {prefix}:clients     hash         client id -> how many streams it has
     {prefix}:at:PROCESS  string       where its streams are read (PEER_ADDRESS)
+    {prefix}:back        string       for a while after a process has lost Valkey
     {prefix:CLIENT}:rate string       when the client's bucket is full again (us)
 
 The lease belongs to the process, not to the stream, so a heartbeat costs the same for
@@ -210,6 +211,10 @@ ANNOUNCE = LuaScript(
 
 ADDRESS = LuaScript("address", "return redis.call('GET', KEYS[1])")
 
+# KEYS: back. ARGV: how long others may take to be back as well, in ms.
+RETURN = LuaScript("return", "return redis.call('SET', KEYS[1], 1, 'PX', ARGV[1])")
+RETURNING = LuaScript("returning", "return redis.call('GET', KEYS[1])")
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -234,6 +239,11 @@ class Keys:
     def at(self, process: str) -> str:
         """Return the key of where a process's streams are read."""
         return f"{{{self.prefix}}}:at:{process}"
+
+    @property
+    def back(self) -> str:
+        """The key that says that processes return after an outage."""
+        return f"{{{self.prefix}}}:back"
 
     @property
     def leaving(self) -> list[str]:

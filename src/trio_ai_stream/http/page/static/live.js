@@ -135,13 +135,14 @@ export class LiveView {
     }
   }
 
-  #note({ total, more, states, streams }) {
+  #note({ total, more, states, streams, complete = true }) {
     const by = Object.entries(states).map(([state, number]) => `${number.toLocaleString("en")} ${state}`);
     const parts = total > ALL_OPEN ? [by.join(", ")] : [];
     if (more) parts.push(`${count(more, "stream")} not listed`);
     const rests = streams.filter(({ state }) => state === "finishing").length;
     if (rests) parts.push(`${count(rests, "stream")} over, the rest of upstream's answer is being read`);
-    else if (total === 0) parts.push("Nothing runs: no task, no nursery, no deadline");
+    else if (total === 0 && complete) parts.push("Nothing runs: no task, no nursery, no deadline");
+    if (!complete) parts.push("not all processes answer: there may be streams that are not listed");
     if (this.#draining) parts.push("the server drains: it takes no new stream");
     const said = parts.filter(Boolean).join("; ");
     $("live-note").textContent = said && `${said[0].toUpperCase()}${said.slice(1)}.`;
