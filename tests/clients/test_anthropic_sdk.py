@@ -77,6 +77,43 @@ def test_thinking_and_tools(client: anthropic.Anthropic) -> None:
     assert after.stop_reason == "end_turn"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_its_tool_runner_sends_the_whole_conversation(
+    client: anthropic.Anthropic, stream: bool
+) -> None:
+    """It asks for a kept one, is refused, and goes on without."""
+    from anthropic import BadRequestError, beta_tool
+
+    @beta_tool
+    def weather(city: str) -> str:
+        """Tell the weather."""
+        return f"sunny in {city}"
+
+    runner: Any = client.beta.messages.tool_runner(
+        **asked(), tools=[weather], stream=stream
+    )
+    last: Any = runner.until_done()
+    assert last.stop_reason == "end_turn"
+    assert last.content[0].text.startswith("You asked about “hello”")
+    with pytest.raises(BadRequestError, match="no conversation is kept"):
+        client.beta.messages.thread(**asked()).send({"role": "user", "content": "x"})
+
+
+def test_each_answer_has_its_request_id(client: anthropic.Anthropic) -> None:
+    """Where the SDK looks for it: the name under which the server records it."""
+    raw = client.messages.with_raw_response.create(**asked())
+    request_id = raw.headers["X-Request-ID"]
+    assert raw.parse()._request_id == request_id
+    with client.messages.stream(**asked()) as stream:
+        assert stream.request_id == stream.response.headers["X-Request-ID"]
+    assert client.messages.count_tokens(model="m", messages=HELLO)._request_id
+    from anthropic import NotFoundError
+
+    with pytest.raises(NotFoundError) as caught:
+        client.messages.batches.list()
+    assert caught.value.request_id == caught.value.response.headers["X-Request-ID"]
+
+
 def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
     """`messages.count_tokens` has its answer."""
     counted = client.messages.count_tokens(model="simulator/fast", messages=HELLO)

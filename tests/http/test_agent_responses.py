@@ -144,11 +144,12 @@ async def test_an_answer_that_says_it_failed_is_not_told_twice(
         )
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", PATH])
 async def test_a_failed_document_costs_what_it_says(
-    autojump_clock: MockClock, path: str
+    autojump_clock: MockClock, path: str, stream: bool
 ) -> None:
-    """The model has worked, and upstream says for how much."""
+    """The model has worked, and upstream says for how much; also to a stream."""
     error = {"code": 502, "message": "x"}
     choice = {"message": {"content": "a"}, "finish_reason": "error", "error": error}
     usage = {"prompt_tokens": 4, "completion_tokens": 9}
@@ -158,14 +159,14 @@ async def test_a_failed_document_costs_what_it_says(
         document = {"object": "response", "status": "failed", "error": error}
         document |= {"output": [], "usage": usage}
     body = json.dumps(document).encode()
-    async with scripted(head("application/json"), chunked(body), LAST_CHUNK) as (w, _):
-        message = {"role": "user", "content": "x"}
-        visit = w.visit(
-            {"model": "a/b", "input": "x", "messages": [message], "stream": False}, path
-        )
+    begin = head("application/json", X_Generation_Id="gen-0")
+    async with scripted(begin, chunked(body), LAST_CHUNK) as (w, _):
+        asked = {"model": "a/b", "input": "x", "stream": stream}
+        visit = w.visit({**asked, "messages": [{"role": "user", "content": "x"}]}, path)
         await over(visit)
         assert (visit.status or 0) >= 500
         assert w.record.outcome is Outcome.UPSTREAM_FAILED
+        assert w.record.generation_id == "gen-0"
         bill = w.record.bill
         assert (bill.basis, bill.prompt_tokens, bill.completion_tokens) == (
             Basis.EXACT,

@@ -138,6 +138,14 @@ def test_errors_are_the_sdks(shape: str) -> None:
     assert last["type"] == ("response.failed" if shape == "choice" else "error")
 
 
+def called(chat: SimulatedChat) -> list[str]:
+    """Return the names of the tools that a single answer calls."""
+    whole = document(chat)
+    kinds = {"tool_use", "function_call"}
+    parts = whole["content" if "content" in whole else "output"]
+    return [part["name"] for part in parts if part["type"] in kinds]
+
+
 def test_a_tool_is_called_until_it_has_answered() -> None:
     """The tool that the model's name asks for, else the first of the client's own."""
     schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
@@ -150,12 +158,37 @@ def test_a_tool_is_called_until_it_has_answered() -> None:
     ]
     assert starts == ["a", "b"]
     result = {"role": "user", "content": [{"type": "tool_result", "content": "4"}]}
-    assert not message("fast", tools=tools, messages=[result]).tools
     output = {"type": "function_call_output", "call_id": "c", "output": "4"}
     flat = [{"type": "function", "name": "a", "parameters": schema}]
-    assert response("fast", tools=flat).tools
-    assert not response("fast", tools=flat, input=[output]).tools
+    assert called(response("fast", tools=flat)) == ["a"]
+    assert called(response("agent", tools=flat)) == ["a", "a"]
     assert not response("fast", tools=flat, tool_choice="none").tools
+    for model in ("fast", "tools", "agent"):  # so that the loop of an agent ends
+        assert called(message(model, tools=tools, messages=[result])) == []
+        assert called(response(model, tools=flat, input=[output])) == []
+
+
+def test_what_a_tool_answered_is_not_the_question() -> None:
+    """The text answered to is that of the last turn in which the user wrote one."""
+    asked = {"role": "user", "content": "add 2 and 2"}
+    result = {"role": "user", "content": [{"type": "tool_result", "content": "4"}]}
+    assert message("fast", messages=[asked, result]).prompt == "add 2 and 2"
+
+
+@pytest.mark.parametrize("ask", ["message", "response"])
+def test_a_damaged_document(ask: str) -> None:
+    """A single answer can be cut JSON, bad UTF-8, or giant, as a completion can."""
+    chats = {
+        kind: (message if ask == "message" else response)(
+            f"fast?corrupt={kind}&size=5000"
+        )
+        for kind in ("json", "utf8", "giant")
+    }
+    with pytest.raises(json.JSONDecodeError):
+        document(chats["json"])
+    with pytest.raises(UnicodeDecodeError):
+        document(chats["utf8"])
+    assert "x" * 5000 in json.dumps(document(chats["giant"]))
 
 
 def test_what_is_needed_and_missing_is_refused() -> None:

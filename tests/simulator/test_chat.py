@@ -132,7 +132,9 @@ def test_tools_are_called_once() -> None:
     assert (call.name, json.loads(call.arguments)) == ("f", {"n": 1})
     assert "".join(call.fragments()) == call.arguments
     answered = [*HELLO, {"role": "tool", "content": "1", "tool_call_id": "x"}]
-    assert compose(chat(tools=tools, messages=answered)).tool_calls == ()
+    for model in (DEFAULT, "simulator/tools", "simulator/agent"):
+        again = chat(model=model, tools=tools, messages=answered)
+        assert compose(again).tool_calls == ()
     assert compose(chat(tools=tools, tool_choice="none")).tool_calls == ()
 
 

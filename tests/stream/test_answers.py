@@ -51,6 +51,7 @@ STOP = event({}, "stop")
 USAGE = b'data: {"id":"gen-7","choices":[],"usage":{"total_tokens":3}}\n\n'
 MARKER = b"data: [DONE]\n\n"
 MEMBERS = b"".join(gzip.compress(one, mtime=0) for one in (HELLO, STOP, MARKER))
+BARE = zlib.compress(HELLO + STOP + MARKER, wbits=-zlib.MAX_WBITS)
 WHOLE = {
     "id": "gen-8",
     "object": "chat.completion",
@@ -174,6 +175,15 @@ CASES = [
               Content_Encoding="gzip")),
     Case("deflate", body("text/event-stream", zlib.compress(HELLO + STOP + MARKER),
                          Content_Encoding="deflate")),
+    Case("deflate without zlib's frame, in single bytes",
+         [head(Content_Encoding="deflate"),
+          *(chunked(bytes([byte])) for byte in BARE), LAST_CHUNK]),
+    Case("deflate that is cut",
+         body("text/event-stream", BARE[:-9], Content_Encoding="deflate"),
+         error="upstream_failed"),
+    Case("one byte of deflate",
+         body("text/event-stream", BARE[:1], Content_Encoding="deflate"), text="",
+         error="upstream_failed"),
     Case("br", body("text/event-stream", brotli.compress(HELLO + STOP + MARKER),
                     Content_Encoding="br")),
     Case("gzip, each event by itself",

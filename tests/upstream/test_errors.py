@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import zlib
 from email.utils import formatdate
 from typing import Any
 
@@ -204,6 +205,9 @@ BOMB = gzip.compress(b" " * 10_000_000 + b'{"message":"bomb"}', mtime=0)
             "GZIP",
             "packed",
         ),
+        (zlib.compress(b'{"message":"packed"}'), "deflate", "packed"),
+        (zlib.compress(b'{"message":"bare"}', wbits=-15), "deflate", "bare"),
+        (b'{"message":"plain"}', "zstd", "plain"),
         (b"no gzip", "gzip", ""),
         (BOMB, "gzip", ""),
         (brotli.compress(b'{"error":{"message":"packed"}}'), "br", "packed"),

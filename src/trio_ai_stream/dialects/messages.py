@@ -47,7 +47,11 @@ from trio_ai_stream.wire.events import (
     Stopped,
     Usage,
 )
-from trio_ai_stream.wire.model_requests import MessagesRequest, request_parser
+from trio_ai_stream.wire.model_requests import (
+    UNTHREADED,
+    MessagesRequest,
+    request_parser,
+)
 from trio_ai_stream.wire.problems import Problem
 
 _PROGRESS: Final = Progress()
@@ -253,19 +257,21 @@ def error_document(problem: Problem) -> dict[str, Any]:
     """Return a problem in Anthropic's shape, and our own name for it beside."""
     status = status_of(problem)
     kind = "api_error" if status >= 500 else "invalid_request_error"
-    error = {
+    error: dict[str, Any] = {
         "type": _TYPES.get(status, kind),
         "message": problem.message,
         "metadata": {"error_type": problem.error_type},
     }
+    if problem.error_type == UNTHREADED:
+        # With these words the tool runner of Anthropic's SDKs goes on without a thread.
+        error["details"] = {"error_code": UNTHREADED, "unsupported": ["thread"]}
     return {"type": "error", "error": error}
 
 
 def error_response(problem: Problem, request_id: str) -> ErrorResponse:
     """Return a refusal in Anthropic's shape."""
     body = msgspec.json.encode({**error_document(problem), "request_id": request_id})
-    headers = [*error_headers(problem), ("Request-Id", request_id)]
-    return ErrorResponse(status_of(problem), headers, body)
+    return ErrorResponse(status_of(problem), error_headers(problem), body)
 
 
 MESSAGES: Final = Dialect(

@@ -328,7 +328,13 @@ class Application(QuartTrio):
                 allow_origin=list(settings.CORS_ALLOW_ORIGINS),
                 allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
                 allow_headers="*",  # SDKs send many of their own: x-stainless-*
-                expose_headers=["X-Request-ID", SHOULD_RETRY, *GRACE_FIELDS, *FIELDS],
+                expose_headers=[
+                    "X-Request-ID",
+                    "Request-Id",
+                    SHOULD_RETRY,
+                    *GRACE_FIELDS,
+                    *FIELDS,
+                ],
                 max_age=timedelta(hours=1),  # not a preflight before each question
             )
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 from quart import Response
 
+from trio_ai_stream.dialects.messages import MESSAGES
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.stream.lifecycle import Ending
 from trio_ai_stream.wire.dialect import CONTENT_TYPE, Dialect, EventEncoder
@@ -51,7 +52,10 @@ def complete_headers(headers: Headers, context: RequestContext) -> None:
         headers.append((b"cache-control", b"no-store"))
     if context.varies_by_origin and b"vary" not in present:
         headers.append((b"vary", b"Origin"))
-    headers.append((b"x-request-id", context.request_id.encode("ascii")))
+    request_id = context.request_id.encode("ascii")
+    headers.append((b"x-request-id", request_id))
+    if context.path.startswith(MESSAGES.path):  # where Anthropic's SDKs look for it
+        headers.append((b"request-id", request_id))
     if context.decision is not None:
         for name, value in context.decision.headers():
             if (key := _name(name)) not in present:

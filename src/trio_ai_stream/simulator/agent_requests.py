@@ -148,24 +148,26 @@ def _chat(
 ) -> SimulatedChat:
     model = asked.model or (asked.models or [default_model])[0]
     users = [turn for turn in turns if turn.get("role") == "user"]
+    # A turn of a user's may hold nothing but what tools have answered.
+    users = [turn for turn in users if text_in(turn.get("content"))] or users
     choice = asked.tool_choice
     wanted = choice if isinstance(choice, dict) else {"type": choice}
     tools = _tools(asked.tools or [])
     named = [tool for tool in tools if tool["name"] == wanted.get("name")]
-    none = answered or wanted.get("type") == "none"
     return SimulatedChat(
         model=ALIASES.get(model, model),
         prompt=text_in((users or turns or [{}])[-1].get("content")),
         faults=faults_of(model, default_model),
         stream=bool(asked.stream),
-        tools=() if none else tuple(named) or tools,
+        tools=() if wanted.get("type") == "none" else tuple(named) or tools,
+        answered=answered,
         session_id=asked.session_id,
         dialect=dialect,
     )
 
 
 def _holds(content: Any, kind: str) -> bool:
-    """Whether a tool has answered, so that loops end."""
+    """Whether a part of a content, or an item, is of this kind."""
     parts = content if isinstance(content, list) else []
     return any(isinstance(part, dict) and part.get("type") == kind for part in parts)
 

@@ -278,7 +278,7 @@ class Faults:
     stamp: bool = _key(False, _flag, "each event's content is its monotonic_ns")
     reasoning: int = _key(0, _count(100_000), "reasoning events before content")
     refusal: bool = _key(False, _flag, "the model refuses")
-    tool_calls: int = _key(0, _count(16), "tool calls, whether or not it has tools")
+    tool_calls: int = _key(0, _count(16), "tool calls, until one was answered")
     preface: int = _key(0, _count(100_000), "words before the tool calls")
     tool: str | None = _key(None, _word, "which of the request's tools is called")
     finish: str | None = _key(None, _word, "finish_reason in place of the true one")

@@ -11,12 +11,14 @@ was complete, so a late write does not make the next one later.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import itertools
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -321,6 +323,8 @@ def whole_body(
 ) -> bytes:
     """Return the JSON of a single answer, or of the error in its place."""
     faults = chat.faults
+    if faults.corrupt == "giant":
+        answer = dataclasses.replace(answer, words=("x" * faults.size,), count=1)
     encoder = encoder_of(chat, generation)
     if isinstance(encoder, BlockEncoder):
         if faults.end != "error":
@@ -334,8 +338,6 @@ def whole_body(
         content = clean("".join(answer.words))
     elif answer.preface:
         content = clean("".join(answer.preface))
-    if faults.corrupt == "giant":
-        content = "x" * faults.size
     choice: dict[str, Any] = {
         "logprobs": None,
         "finish_reason": answer.finish_reason,
@@ -380,11 +382,15 @@ def _message(answer: SimulatedAnswer, content: str | None) -> dict[str, Any]:
     return message
 
 
+# Where the text of a whole answer begins: a message's, or one in a part of it.
+_TEXT: Final = re.compile(rb'"(?:content|text)":"')
+
+
 def _damaged(body: bytes, faults: Faults) -> bytes:
     if faults.corrupt == "json":
         return body[:-20]
     if faults.corrupt == "utf8":
-        return body.replace(b'"content":"', b'"content":"\xc3\x28', 1)
+        return _TEXT.sub(b"\\g<0>\xc3(", body, 1)
     return body
 
 

@@ -173,6 +173,8 @@ def _worded(answer: SimulatedAnswer, chat: SimulatedChat, seed: int) -> Simulate
 
 
 def _tool_calls(chat: SimulatedChat, seed: int) -> tuple[ToolCall, ...]:
+    if chat.answered:
+        return ()
     wanted = chat.faults.tool_calls or bool(chat.tools)
     named = [tool for tool in chat.tools if tool.get("name") == chat.faults.tool]
     tools = (

@@ -35,6 +35,7 @@ class ChatError(ValueError):
 class SimulatedChat:
     """The fields of a chat request that change the simulator's answer.
 
+    `answered`: a tool has answered last, so no other is called, and loops end.
     `repeated` are those that its answer says again.
     """
 
@@ -46,6 +47,7 @@ class SimulatedChat:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    answered: bool = False
     schema: Any = None
     session_id: str | None = None
     debug: bool = False
@@ -104,6 +106,7 @@ def parse_chat(body: bytes, default_model: str) -> SimulatedChat:
         stop=tuple(stop),
         seed=asked.seed,
         tools=_tools(asked),
+        answered=asked.messages[-1].role == "tool",
         schema=_schema(asked.response_format),
         session_id=asked.session_id,
         debug=bool((asked.debug or {}).get("echo_upstream_body")),
@@ -131,8 +134,8 @@ def text_in(content: Any) -> str:
 
 
 def _tools(asked: _Body) -> tuple[Mapping[str, Any], ...]:
-    """Return the functions to call: none once a tool has answered, so loops end."""
-    if asked.tool_choice == "none" or asked.messages[-1].role == "tool":
+    """Return the functions that may be called."""
+    if asked.tool_choice == "none":
         return ()
     functions = [t.get("function") for t in asked.tools or () if isinstance(t, dict)]
     return tuple(function for function in functions if isinstance(function, dict))

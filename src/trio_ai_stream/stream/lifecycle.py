@@ -10,10 +10,12 @@ ending, nothing but its end may follow. The README's diagram is made from the ta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from trio_ai_stream.wire.events import Item
 from trio_ai_stream.wire.problems import INTERNAL, SHUTTING_DOWN, Fault, Problem
 from trio_ai_stream.wire.record import Outcome
 
@@ -215,12 +217,21 @@ class Ending:
 
 
 class EndStream(Exception):  # noqa: N818  it carries an ending, good or bad
-    """Raised inside the relay: the stream ends with this outcome."""
+    """Raised inside the relay: the stream ends with this outcome.
+
+    `said` is what upstream told of its answer, where it failed before it was open.
+    """
 
     def __init__(
-        self, outcome: Outcome, *, problem: Problem | None = None, detail: str = ""
+        self,
+        outcome: Outcome,
+        *,
+        problem: Problem | None = None,
+        detail: str = "",
+        said: Sequence[Item] = (),
     ) -> None:
         super().__init__(detail or outcome.value)
         self.outcome = outcome
         self.problem = problem
         self.detail = detail
+        self.said = said

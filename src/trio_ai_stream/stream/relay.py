@@ -210,9 +210,13 @@ class _Conversation:
             stream.step(Event.RETRY)
         stream.attempts += 1
         stream.answer.asked = True
-        response = await self.upstream.open(
-            stream.request, self._accept, stream.attach_abort
-        )
+        try:
+            response = await self.upstream.open(
+                stream.request, self._accept, stream.attach_abort
+            )
+        except EndStream as exc:
+            self.transcript.note(exc.said)
+            raise
         stream.attach_response(response)
         if stream.ending is not None:  # it came while this answer was on its way here
             raise EndStream(stream.ending.outcome)

@@ -6,14 +6,17 @@ Upstream is asked for no compression; one that compresses all the same is decode
 
 from __future__ import annotations
 
-import zlib
 from typing import Final, Protocol
 
-import brotli  # type: ignore[import-untyped]
 import httpx
 import trio
 
 from trio_ai_stream.stream.lifecycle import EndStream
+from trio_ai_stream.upstream.content_codings import (
+    DAMAGED,
+    Decompressor,
+    decompressor_of,
+)
 from trio_ai_stream.upstream.upstream_errors import MALFORMED, transport_error
 from trio_ai_stream.wire.problems import Fault, Problem
 from trio_ai_stream.wire.record import Outcome
@@ -157,83 +160,14 @@ async def read_error(body: ResponseBody) -> bytes:
     return b"".join(parts)
 
 
-# One block decoded: compressed bytes may hold a thousand times their length.
-MAX_BLOCK_BYTES: Final = 64 * 1024
-
-
-_MEMBER: Final = b"\x1f"  # how each member of gzip begins
-
-
-class _Gzip:
-    """`gzip` and `deflate`, which zlib tells apart by their first bytes.
-
-    `finished`: the end of the compressed data has come. `hungry`: there is nothing more
-    to return before new data comes. `feed` returns a block at most. What follows the
-    end is no part of the body, unless it is one more member of gzip (RFC 1952, section
-    2.2): some servers compress each event by itself.
-    """
-
-    def __init__(self) -> None:
-        self._inner = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-        self.hungry = True
-
-    @property
-    def finished(self) -> bool:
-        return self._inner.eof
-
-    def feed(self, data: bytes) -> bytes:
-        data = self._inner.unconsumed_tail + self._inner.unused_data + data
-        if self._inner.eof:
-            if data[:1] != _MEMBER:
-                self.hungry = True
-                return b""
-            self._inner = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        block = self._inner.decompress(data, MAX_BLOCK_BYTES)
-        more = self._inner.unused_data[:1] == _MEMBER
-        self.hungry = len(block) < MAX_BLOCK_BYTES and not more
-        return block
-
-
-class _Brotli:
-    """`br`, in the same way."""
-
-    def __init__(self) -> None:
-        self._inner = brotli.Decompressor()
-
-    @property
-    def finished(self) -> bool:
-        return bool(self._inner.is_finished())
-
-    @property
-    def hungry(self) -> bool:
-        return bool(self._inner.can_accept_more_data())
-
-    def feed(self, data: bytes) -> bytes:
-        if self.finished and self.hungry:  # nothing belongs to it any more
-            return b""
-        return bytes(self._inner.process(data, output_buffer_limit=MAX_BLOCK_BYTES))
-
-
-_KINDS: Final[dict[str, type[_Gzip | _Brotli]]] = {
-    "gzip": _Gzip,
-    "x-gzip": _Gzip,
-    "deflate": _Gzip,
-    "br": _Brotli,
-}
-
-
 def decoded(body: ResponseBody, coding: str) -> ResponseBody:
     """Return `body`, decoded if `coding` (`Content-Encoding`) says that it needs it.
 
     :raises LookupError: when the coding is not known here.
     """
-    coding = coding.strip().lower()
-    if coding in {"", "identity"}:
+    if coding.strip().lower() in {"", "identity"}:
         return body
-    if coding not in _KINDS:
-        known = ", ".join(sorted(_KINDS))
-        raise LookupError(f"expected a content coding out of {known}")
-    return _DecodedBody(body, _KINDS[coding]())
+    return _DecodedBody(body, decompressor_of(coding))
 
 
 class _DecodedBody:
@@ -241,7 +175,7 @@ class _DecodedBody:
 
     __slots__ = ("_body", "_decompressor")
 
-    def __init__(self, body: ResponseBody, decompressor: _Gzip | _Brotli) -> None:
+    def __init__(self, body: ResponseBody, decompressor: Decompressor) -> None:
         self._body = body
         self._decompressor = decompressor
 
@@ -268,7 +202,7 @@ class _DecodedBody:
                 await trio.lowlevel.checkpoint()
             try:
                 block = decompressor.feed(data)
-            except (zlib.error, brotli.error) as exc:
+            except DAMAGED as exc:
                 self.abort()
                 raise httpx.DecodingError("the compressed body is damaged") from exc
             if block:

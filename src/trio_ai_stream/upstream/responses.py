@@ -22,7 +22,7 @@ from trio_ai_stream.upstream.upstream_errors import (
     transport_error,
 )
 from trio_ai_stream.wire.dialect import Dialect, ReadDocument
-from trio_ai_stream.wire.events import Failure, Item
+from trio_ai_stream.wire.events import Failure, Identity, Item, Usage
 from trio_ai_stream.wire.record import Outcome
 
 # Blanks and a byte order mark, which may stand before a document.
@@ -161,10 +161,15 @@ class DocumentResponse:
         items = read_answer(document, self._read)
         failure = items[-1]
         if isinstance(failure, Failure):
+            said = items[:-1]
+            worked = any(isinstance(item, Usage) for item in said)
+            if self.generation_id is not None:
+                said.insert(0, Identity(self.generation_id))
             raise EndStream(
-                Outcome.UPSTREAM_REJECTED,
+                Outcome.UPSTREAM_FAILED if worked else Outcome.UPSTREAM_REJECTED,
                 problem=failure.problem,
                 detail=failure.detail,
+                said=said,
             )
         self._items = items
 

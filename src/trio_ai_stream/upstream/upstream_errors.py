@@ -16,17 +16,16 @@ import json
 import math
 import re
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import brotli  # type: ignore[import-untyped]
 import httpx
 
 from trio_ai_stream.stream.lifecycle import EndStream
+from trio_ai_stream.upstream.content_codings import DAMAGED, decompressor_of
 from trio_ai_stream.upstream.transport.circuit import CircuitOpenError
 from trio_ai_stream.upstream.transport.transport_errors import cause_of, describe
 from trio_ai_stream.wire.events import Failure
@@ -333,8 +332,6 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 MAX_TEXT: Final = 300
-# A compressed body may say in a kilobyte what fills a megabyte.
-MAX_DECODED: Final = 64 * 1024
 _MESSAGE: Final = re.compile(r'"(?:message|detail)"\s*:\s*"((?:[^"\\]|\\.)*)')
 _TEXTS: Final = ("message", "msg", "error_message", "error", "detail")
 # They join the parts of an emoji, and letters in Persian and Hindi.
@@ -399,17 +396,12 @@ def document_of(body: bytes, encoding: str = "") -> dict[str, Any] | None:
 
 
 def _decoded(body: bytes, encoding: str) -> bytes:
-    if encoding.strip().lower() == "br":
-        try:
-            decompressor = brotli.Decompressor()
-            return bytes(decompressor.process(body, output_buffer_limit=MAX_DECODED))
-        except brotli.error:
-            return b""
-    if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
-        return body
+    """Return a block of it: a reason stands at the beginning."""
     try:
-        return zlib.decompressobj(wbits=47).decompress(body, MAX_DECODED)
-    except zlib.error:
+        return decompressor_of(encoding).feed(body)
+    except LookupError:  # it is not compressed, or it is not known how
+        return body
+    except DAMAGED:
         return b""
 
 

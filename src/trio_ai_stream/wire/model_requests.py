@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from trio_ai_stream.wire.dialect import ParsedRequest, RequestLimits
-from trio_ai_stream.wire.problems import invalid
+from trio_ai_stream.wire.problems import Problem, Refused, invalid
 from trio_ai_stream.wire.validation import (
     ModelName,
     check_length,
@@ -24,6 +24,7 @@ from trio_ai_stream.wire.validation import (
     without_bom,
 )
 
+UNTHREADED = "thread_unsupported_request"
 # Where the texts of a message are, of its parts, and of what tools answered.
 _TEXTS = ("text", "content", "output", "thinking")
 _DEPTH = 8
@@ -139,6 +140,20 @@ class MessagesRequest(ModelRequest, frozen=True, kw_only=True):
     messages: Annotated[list[AgentMessage], Meta(min_length=1)]
     system: str | list[dict[str, Any]] | None = None
     metadata: Any = None
+    thread: Annotated[Any, Meta(extra_json_schema={"type": "null"})] = None
+
+    def check(self) -> None:
+        """Refuse a request for a conversation that is kept.
+
+        An upstream that passes over the field answers the first turn, and Anthropic's
+        SDKs send nothing of that turn with the next.
+        """
+        if self.thread is not None:
+            message = (
+                "thread: no conversation is kept, neither here nor by OpenRouter; "
+                "leave it out and send all messages each time"
+            )
+            raise Refused(Problem(400, UNTHREADED, message, field="thread"))
 
     def for_whom(self) -> str | None:
         """Return the name of the caller's own user, which is `metadata.user_id`."""
