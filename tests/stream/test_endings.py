@@ -173,6 +173,10 @@ async def stall(_w: World, visit: Visit) -> None:
     visit.leave(stalled=True)
 
 
+async def cut_off(_w: World, visit: Visit) -> None:
+    visit.leave(drained=True)
+
+
 async def cancel_by_id(w: World, _visit: Visit) -> None:
     (stream,) = w.services.registry
     assert stream.stop(Outcome.CANCELLED)
@@ -186,6 +190,7 @@ async def drain(w: World, _visit: Visit) -> None:
 CAUSES: list[tuple[Any, Outcome, str | None]] = [
     (leave, Outcome.CLIENT_DISCONNECTED, None),
     (stall, Outcome.CLIENT_STALLED, None),
+    (cut_off, Outcome.SHUTDOWN, None),
     (cancel_by_id, Outcome.CANCELLED, "cancelled"),
     (drain, Outcome.SHUTDOWN, "shutting_down"),
 ]

@@ -131,13 +131,13 @@ class Visit:
         if not message["more_body"]:
             self.ended.set()
 
-    def leave(self, *, stalled: bool = False) -> None:
-        """Go away, or be found not to read."""
+    def leave(self, *, stalled: bool = False, drained: bool = False) -> None:
+        """Go away, or be found not to read, or be cut off by the end of a drain."""
         self._to_app.send_nowait({"type": "http.disconnect"})
         if self.exchange.reports_disconnect:
-            self.exchange.disconnect(stalled=stalled)
+            self.exchange.disconnect(stalled=stalled, drained=drained)
         else:
-            self.exchange.stalled = stalled
+            self.exchange.stalled, self.exchange.drained = stalled, drained
 
     @property
     def events(self) -> list[dict[str, Any]]:

@@ -122,8 +122,12 @@ class RequestContext:
         The connection to upstream is closed before this returns, whether upstream has
         answered or not; one that is being made is given up as the cancel reaches it.
         """
-        stalled = self.exchange.stalled
-        outcome = Outcome.CLIENT_STALLED if stalled else Outcome.CLIENT_DISCONNECTED
+        if self.exchange.stalled:
+            outcome = Outcome.CLIENT_STALLED
+        elif self.exchange.drained:
+            outcome = Outcome.SHUTDOWN
+        else:
+            outcome = Outcome.CLIENT_DISCONNECTED
         self.left = outcome
         if self.stream is not None:
             self.stream.end(outcome)

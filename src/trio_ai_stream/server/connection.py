@@ -126,7 +126,7 @@ class LiveExchange(Protocol):
     async def run(self) -> None:
         """Call the application; contains whatever it raises."""
 
-    def disconnect(self, *, stalled: bool = False) -> None:
+    def disconnect(self, *, stalled: bool = False, drained: bool = False) -> None:
         """Tell the application that the client is gone; idempotent."""
 
 
@@ -365,10 +365,10 @@ class Connection:
         if self.transport.broken:
             self.transport.abort()
 
-    def _tell_exchanges(self) -> None:
+    def _tell_exchanges(self, *, drained: bool = False) -> None:
         for exchange in list(self.live):
             try:
-                exchange.disconnect(stalled=self.transport.stalled)
+                exchange.disconnect(stalled=self.transport.stalled, drained=drained)
             except Exception:  # the neighbours must be told as well
                 self.intervened("application_error")
                 log.exception("a callback failed", extra={"event": "callback_error"})
@@ -395,13 +395,16 @@ class Connection:
             self.http.refuse_late()
 
     def finish_drain(self) -> None:
-        """Close if no exchange is live; otherwise its end will.
+        """Cut off what is live, and close.
 
         One that ends already does so in its own way. One whose client has not had all
         yet lingers: without it, what that client still sends could cost it the end of
         an answer (RFC 9112 section 9.6).
         """
-        if not self.live and not self.ending:
+        if self.live:
+            self._tell_exchanges(drained=True)
+            self.abort()
+        elif not self.ending:
             self.end(lingering=self.transport.unacknowledged() > 0)
 
     @property

@@ -40,6 +40,7 @@ class Exchange:
     `delivered`: whether the kernel has taken the whole response, with nothing of it
     left here or lost with the connection; None: the server does not say.
     `stalled`: the client is gone because its writes made no progress.
+    `drained`: it is not gone; the server has cut it off at the end of its drain.
     `body_follows`: set by the application when the head that it is about to send may
     wait for the first piece of the body: one write instead of two.
     """
@@ -49,6 +50,7 @@ class Exchange:
         "_on_disconnect",
         "body_follows",
         "delivered",
+        "drained",
         "limits_body_time",
         "probes_only",
         "reports_disconnect",
@@ -68,6 +70,7 @@ class Exchange:
         self.body_follows = False
         self.delivered: bool | None = None
         self.stalled = False
+        self.drained = False
         self._disconnected = False
         self._on_disconnect: Callable[[], None] | None = None
 
@@ -81,10 +84,11 @@ class Exchange:
         """Call nothing any more."""
         self._on_disconnect = None
 
-    def disconnect(self, *, stalled: bool = False) -> None:
+    def disconnect(self, *, stalled: bool = False, drained: bool = False) -> None:
         """Take note that the client is gone, and report it; idempotent."""
         self.stalled = self.stalled or stalled
         if not self._disconnected:
+            self.drained = drained
             self._disconnected = True
             if self._on_disconnect is not None:
                 self._on_disconnect()
@@ -474,7 +478,7 @@ class HTTPStream:
         await transport.drain()
         exchange.delivered |= not (lost or transport.broken)
 
-    def disconnect(self, *, stalled: bool = False) -> None:
+    def disconnect(self, *, stalled: bool = False, drained: bool = False) -> None:
         """Tell the application that the client is gone; idempotent.
 
         After a whole response there is nobody to tell: the exchange is over.
@@ -484,4 +488,4 @@ class HTTPStream:
         self.inbox.disconnect()
         self.inbox.on_asked = self.inbox.on_taken = None
         if not self.finished:
-            self.exchange.disconnect(stalled=stalled)
+            self.exchange.disconnect(stalled=stalled, drained=drained)

@@ -341,7 +341,7 @@ class Worker:
                 with trio.move_on_at(ends_at):
                     await first_of(self._until_quiet, self._until_nobody_reads)
             nursery.cancel_scope.cancel(reason="the drain is over")
-        await self._each(_finish)
+        await self._each(Connection.finish_drain)
         # Who still sends (credit of HTTP/2, say) to a socket that is closed is reset,
         # and loses what of the answer is on its way.
         with trio.move_on_at(ends_at):
@@ -455,13 +455,6 @@ def _direct(app: AppWrapper) -> AppWrapper:
         return inner(scope, receive, send)
 
     return cast("AppWrapper", call)
-
-
-def _finish(connection: Connection) -> None:
-    """Close what the drain has left."""
-    if connection.live:
-        connection.abort()
-    connection.finish_drain()
 
 
 def _make_protocol(connection: Connection, http2: bool) -> HTTPProtocol:

@@ -34,6 +34,7 @@ class Application:
     ending: trio.Event = field(default_factory=trio.Event)
     produced_bytes: int = 0
     stalled: int = 0
+    drained: int = 0  # cut off by the server itself
     disconnected: int = 0
     told: int = 0  # that a client is gone, in the step that found it out
     finished: int = 0
@@ -48,6 +49,11 @@ class Application:
     async def gone(self, count: int = 1) -> None:
         """Wait until so many requests were told that their client is gone."""
         while self.disconnected < count:
+            await self._changed.wait()
+
+    async def cut_off(self) -> None:
+        """Wait until the end of a drain has cut a request off."""
+        while not self.drained:
             await self._changed.wait()
 
     async def tore(self) -> None:
@@ -108,6 +114,8 @@ class Application:
         exchange = scope["extensions"].get(EXTENSION)
         if exchange is not None and exchange.stalled:
             self.stalled += 1
+        if exchange is not None and exchange.drained:
+            self.drained += 1
         self._change()
         nursery.cancel_scope.cancel(reason="client gone")
 
