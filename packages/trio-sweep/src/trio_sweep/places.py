@@ -47,7 +47,8 @@ def short(filename: str) -> str:
     """Return a file's path from its outermost package on: equal on all machines."""
     path = Path(filename)
     top = path.parent
-    while (top / "__init__.py").exists():
+    # The parent of "." is ".": that is where made code lies, such as "<string>".
+    while top != top.parent and (top / "__init__.py").exists():
         top = top.parent
     return path.relative_to(top).as_posix()
 
