@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from cancel_lab.__main__ import main
 from cancel_lab.procfs import family
 from cancel_lab.session import heeding_sigterm
 
@@ -91,3 +92,30 @@ def test_a_program_s_end_and_its_failure_come_through_as_they_are() -> None:
     program: Callable[[], Awaitable[None]] = _fail
     with pytest.raises(OSError, match="no such port"):
         trio.run(heeding_sigterm, program)
+
+
+def test_without_the_simulator_a_measurement_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The package can be installed alone; then nothing is written but this sentence."""
+    monkeypatch.setitem(sys.modules, "trio_ai_stream", None)
+    folder = tmp_path / "results"
+    words = ["burst", "--adapter", "naive-quart-trio", "--out", str(folder)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "expected the package trio-ai-stream, whose simulator" in said
+    assert "pip install . ./packages/cancel-lab" in said
+    assert not folder.exists()
+
+
+def test_a_report_needs_no_simulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has only the records, and only this package, can make the tables of them."""
+    monkeypatch.setitem(sys.modules, "trio_ai_stream", None)
+    recorded = Path(__file__).parents[3] / "docs/data/cancellation/vanished"
+    assert (
+        main(["report", str(recorded / "results.jsonl.gz"), "--out", str(tmp_path)])
+        == 0
+    )
+    assert (tmp_path / "tables.md").exists()

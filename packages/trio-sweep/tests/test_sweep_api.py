@@ -54,6 +54,20 @@ def test_a_finding_raises_with_the_report_as_its_text() -> None:
     assert json.loads(report.to_json())["findings"][0]["invariant"] == "not-swallowed"
 
 
+def test_a_finding_quotes_the_first_paragraph_of_an_error() -> None:
+    """Trio explains a corrupted scope in twenty lines, which hide the others."""
+
+    async def corrupts() -> None:
+        scope = trio.CancelScope()
+        with trio.CancelScope():
+            scope.__enter__()
+            await trio.sleep(1)
+
+    (found,) = sweep(corrupts).findings
+    assert "Cancel scope stack corrupted" in found.text
+    assert "This is probably a bug in your code" not in found.text
+
+
 def test_an_invariant_is_allowed_with_a_reason_which_is_shown() -> None:
     """A pattern narrows it; another text is still a violation."""
     report = sweep(swallows, allow={"not-swallowed": "it is a test"})

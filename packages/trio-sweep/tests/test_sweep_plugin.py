@@ -235,8 +235,84 @@ def test_it_works_beside_anyio(pytester: pytest.Pytester) -> None:
                 await anyio.sleep(1)
             except anyio.get_cancelled_exc_class():
                 pass
+
+        @pytest.fixture
+        async def made_by_anyio():
+            yield 5
+
+        @pytest.fixture
+        def needs_it(made_by_anyio):
+            return made_by_anyio
+
+        @pytest.mark.cancel_everywhere
+        async def test_with_async_fixture(needs_it):
+            await anyio.sleep(1)
         """
     )
     result = run(pytester)
-    result.assert_outcomes(passed=3, failed=1, skipped=2)
+    result.assert_outcomes(passed=3, failed=2, skipped=3)
     result.stdout.fnmatch_lines(["VIOLATED not-swallowed*"])
+    result.stdout.fnmatch_lines(["made_by_anyio is an async fixture: use world= *"])
+
+
+def test_a_marker_that_cannot_mean_what_it_says_is_refused(
+    pytester: pytest.Pytester,
+) -> None:
+    """What it expects is said, rather than that the surroundings failed."""
+    pytester.makepyfile(
+        """
+        import contextlib, pytest, trio
+
+        @contextlib.asynccontextmanager
+        async def world():
+            yield
+
+        @contextlib.contextmanager
+        def not_async():
+            yield
+
+        async def not_decorated():
+            yield
+
+        mark = pytest.mark.cancel_everywhere
+        markers = [
+            mark(world=world()), mark(world=not_async), mark(world=not_decorated),
+            mark(world="world"), mark(check=5), mark({"scopes": False}),
+        ]
+        for number, marker in enumerate(markers):
+            @marker
+            async def test():
+                await trio.sleep(1)
+            globals()[f"test_{number}"] = test
+        del test
+        """
+    )
+    result = run(pytester)
+    result.assert_outcomes(failed=6)
+    result.stdout.fnmatch_lines(
+        [
+            "expected world to be a function, *: leave out its parentheses",
+            "expected world to make *; it makes one that is not async",
+            "expected world to make *: decorate it with contextlib.asynccontextmanager",
+            "expected world to be a function; got 'world'",
+            "expected check to be a function; got 5",
+            "expected options of cancel_everywhere by name, *",
+        ]
+    )
+
+
+def test_a_method_of_unittest_is_refused(pytester: pytest.Pytester) -> None:
+    """Unittest would call it, and no sweep would be made."""
+    pytester.makepyfile(
+        """
+        import pytest, unittest
+
+        class Test(unittest.IsolatedAsyncioTestCase):
+            @pytest.mark.cancel_everywhere
+            async def test_method(self):
+                pass
+        """
+    )
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*test_method: cancel_everywhere is for functions*"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cancel_lab.campaign import PlanError
 from cancel_lab.records import RecordError
-from cancel_lab.session import FolderTakenError
+from cancel_lab.session import FolderTakenError, SimulatorMissingError
 from cancel_lab.subcommands import burst, campaign, install, matrix, probe, report
 from cancel_lab.subcommands.shared import UsageError
 
@@ -33,7 +33,14 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(words)
     try:
         status: int = arguments.run_lab(arguments)
-    except (FolderTakenError, PlanError, RecordError, UsageError, OSError) as exc:
+    except (
+        FolderTakenError,
+        PlanError,
+        RecordError,
+        SimulatorMissingError,
+        UsageError,
+        OSError,
+    ) as exc:
         print(f"cancel-lab: {exc}", file=sys.stderr)
         return 2
     return status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,6 +30,10 @@ class FolderTakenError(ValueError):
     """The folder holds the results of another run; two runs must not be mixed."""
 
 
+class SimulatorMissingError(RuntimeError):
+    """The package that has the simulator is not installed."""
+
+
 def new_folder(command: str, chosen: Path | None) -> Path:
     """Return the folder for a run: the chosen one, or one named after the time."""
     folder = chosen or Path("lab-results") / time.strftime(f"{command}-%Y%m%dT%H%M%S")
@@ -47,7 +52,15 @@ def conduct(
 
     Ctrl-C and SIGTERM end the run early: what there is by then is reported. After an
     error the records are kept, with their manifest.
+
+    Errors: SimulatorMissingError, before anything is written.
     """
+    if importlib.util.find_spec("trio_ai_stream") is None:
+        raise SimulatorMissingError(
+            "expected the package trio-ai-stream, whose simulator is the upstream of"
+            " every server that is measured; it is not installed: in a checkout of it,"
+            " pip install . ./packages/cancel-lab"
+        )
     started = time.monotonic_ns()
     with Writer(folder / RESULTS) as writer:
         try:

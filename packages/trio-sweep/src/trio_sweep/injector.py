@@ -20,7 +20,7 @@ from trio_sweep.places import (
     name_of,
     opener_of,
     program_scopes,
-    shielded_by_trio,
+    shielded_by_library,
     sites_of,
     where,
 )
@@ -351,7 +351,7 @@ class Injector(trio.abc.Instrument):
                 if not internals.is_shield(scope):
                     continue
                 behind = True
-                if deadline == float("inf") and not shielded_by_trio(task):
+                if deadline == float("inf") and not shielded_by_library(task):
                     _add(self.seen.unbounded, where(task))
                 elif deadline - now > self._program.shield_limit_s + 1e-9:
                     _add(self.seen.long, f"{deadline - now:.3f} s at {where(task)}")

@@ -108,6 +108,11 @@ def noting_scopes(
         trio.CancelScope.__enter__ = original  # type: ignore[method-assign]
 
 
+def is_run_loop(frame: FrameType) -> bool:
+    """Tell whether a frame is the loop that steps the tasks of a run."""
+    return frame.f_code is _run.unrolled_run.__code__
+
+
 @contextlib.contextmanager
 def outside_of_tasks() -> Iterator[None]:
     """Let no task be the current one, as between two steps.
@@ -278,6 +283,13 @@ def _is_in_task() -> bool:
     return True
 
 
+def _is_below_the_loop() -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not is_run_loop(frame):
+        frame = frame.f_back
+    return frame is not None
+
+
 def _expect(what: str, holds: bool) -> None:
     if not holds:
         raise TrioChangedError(f"Trio {trio.__version__}: no longer true: {what}")
@@ -298,6 +310,7 @@ async def _probe() -> list[int]:
     order: list[int] = []
     _expect("no async generator lives at first", living_async_generators() == [])
     task = trio.lowlevel.current_task()
+    _expect("a task runs below the loop", _is_below_the_loop())
     with outside_of_tasks():
         _expect("there may be no current task", not _is_in_task())
     _expect("it comes back", trio.lowlevel.current_task() is task)

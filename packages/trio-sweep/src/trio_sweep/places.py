@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
+import importlib.util
 import os
 from collections import Counter
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import outcome
 import trio
@@ -23,23 +23,36 @@ import trio
 from trio_sweep import internals
 
 Site = tuple[str, int]  # (file as Python names it, line)
+
+
+def _folder_of(package: str) -> tuple[str, ...]:
+    """Return where a package is, if it is installed; it is not imported."""
+    spec = importlib.util.find_spec(package)
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    return tuple(f"{folder}{os.sep}" for folder in folders)
+
+
+# Programs are written for these: what they do inside is no place of a program.
+_TRIO, _ANYIO = _folder_of("trio"), _folder_of("anyio")
 # Frames below these are the machinery of waiting, not the program.
 _MACHINERY = (
-    f"{Path(trio.__file__).parent}{os.sep}",
+    *_TRIO,
+    *_ANYIO,
     f"{Path(outcome.__file__).parent}{os.sep}",
     f"{Path(__file__).parent}{os.sep}",
     contextlib.__file__,
     f"{Path(importlib.__file__).parent}{os.sep}",
     "<frozen importlib",
 )
+_CORE = (f"{_TRIO[0]}_core{os.sep}", *_MACHINERY[len(_TRIO + _ANYIO) :])
 _openers: WeakKeyDictionary[trio.CancelScope, CodeType] = WeakKeyDictionary()
-_ANYIO_BACKEND = f"{os.sep}anyio{os.sep}_backends{os.sep}"
+_of_handles: WeakSet[trio.CancelScope] = WeakSet()
 
 
 @functools.cache
 def is_machinery(filename: str) -> bool:
-    """Tell whether a file is Trio's, AnyIO's backend or this package's."""
-    return filename.startswith(_MACHINERY) or _ANYIO_BACKEND in filename
+    """Tell whether a file is Trio's, AnyIO's or this package's."""
+    return filename.startswith(_MACHINERY)
 
 
 @functools.cache
@@ -47,7 +60,8 @@ def short(filename: str) -> str:
     """Return a file's path from its outermost package on: equal on all machines."""
     path = Path(filename)
     top = path.parent
-    while (top / "__init__.py").exists():
+    # The parent of "." is ".": that is where made code lies, such as "<string>".
+    while top != top.parent and (top / "__init__.py").exists():
         top = top.parent
     return path.relative_to(top).as_posix()
 
@@ -65,13 +79,17 @@ def sites_of(task: internals.Task) -> list[Site]:
 
 
 def where(task: internals.Task) -> str:
-    """Return the innermost place of the program at which a task is suspended."""
+    """Return the innermost place of the program at which a task is suspended.
+
+    A task that a library runs alone is in that library, above Trio's core.
+    """
     frames = list(task.iter_await_frames())
-    for frame, line in reversed(frames):
-        code = frame.f_code
-        if not is_machinery(code.co_filename):
-            return f"{short(code.co_filename)}:{line} in {code.co_qualname}"
-    return f"inside {frames[-1][0].f_code.co_qualname}" if frames else "its last step"
+    for hidden in (_MACHINERY, _CORE):
+        for frame, line in reversed(frames):
+            code = frame.f_code
+            if not code.co_filename.startswith(hidden):
+                return f"{short(code.co_filename)}:{line} in {code.co_qualname}"
+    return f"inside {frames[0][0].f_code.co_qualname}" if frames else "its last step"
 
 
 def program_scopes(task: internals.Task) -> list[trio.CancelScope]:
@@ -81,22 +99,29 @@ def program_scopes(task: internals.Task) -> list[trio.CancelScope]:
     return scopes[:-1] if sleeps else scopes
 
 
-def shielded_by_trio(task: internals.Task) -> bool:
-    """Tell whether a task waits in a function of Trio that shields itself.
+def shielded_by_library(task: internals.Task) -> bool:
+    """Tell whether a task waits in a function of Trio or AnyIO that shields itself.
 
     `Condition.wait` is one: it takes its lock back whatever happens.
     """
     return any(
-        frame.f_code.co_filename.startswith(_MACHINERY[0])
+        frame.f_code.co_filename.startswith(_TRIO + _ANYIO)
         and any("shield" in one for one in frame.f_code.co_consts if type(one) is tuple)
         for frame, _ in task.iter_await_frames()
     )
 
 
 def note_opener(scope: trio.CancelScope, frame: FrameType | None) -> None:
-    """Note the function of the program that enters a scope, for its label."""
+    """Note the function of the program that enters a scope, for its label.
+
+    There is none for a scope of a task that a library runs alone: beyond the run's loop
+    is who has called the sweep.
+    """
+    caller = None if frame is None else frame.f_back
+    if caller is not None and caller.f_code.co_qualname == "TaskHandle._run_coro":
+        _of_handles.add(scope)
     while frame is not None and is_machinery(frame.f_code.co_filename):
-        frame = frame.f_back
+        frame = None if internals.is_run_loop(frame) else frame.f_back
     if frame is not None:
         _openers[scope] = frame.f_code
 
@@ -109,7 +134,11 @@ def opener_of(scope: trio.CancelScope) -> CodeType | None:
 def labelled_scopes(
     outermost: trio.CancelScope, tasks: list[internals.Task]
 ) -> dict[str, trio.CancelScope]:
-    """Return the scopes inside `outermost` that `tasks` stand in, by label."""
+    """Return the scopes inside `outermost` that `tasks` stand in, by label.
+
+    Without those that AnyIO opens around each task: a program that keeps no TaskHandle,
+    as most do, cannot cancel them, and is not written for it.
+    """
     found: dict[str, trio.CancelScope] = {}
     known = {id(outermost)}
     for task in tasks:
@@ -130,7 +159,7 @@ def labelled_scopes(
                 opener = name_of(task) if code is None else _function(code)
                 label = f"{opener}:{anonymous[opener]}"
                 anonymous[opener] += 1
-            if id(scope) not in known:
+            if id(scope) not in known and scope not in _of_handles:
                 known.add(id(scope))
                 found[_unused(label, found)] = scope
     return found

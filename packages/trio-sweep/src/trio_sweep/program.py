@@ -64,6 +64,27 @@ def causes_by_name(causes: Iterable[Cause]) -> dict[str, Cause]:
     return found
 
 
+def check_world(world: Any) -> None:
+    """See that a world can be made anew for every run.
+
+    :raises MisuseError: if it was made already, or makes no async context manager.
+    """
+    if isinstance(world, AbstractAsyncContextManager):
+        raise MisuseError(
+            "expected world to be a function, which is called for each run; got what it"
+            " returns: leave out its parentheses"
+        )
+    if inspect.isasyncgenfunction(world) or inspect.iscoroutinefunction(world):
+        made = (
+            "an async context manager: decorate it with contextlib.asynccontextmanager"
+        )
+    elif inspect.isgeneratorfunction(inspect.unwrap(world) if world else None):
+        made = "an async context manager; it makes one that is not async"
+    else:
+        return
+    raise MisuseError(f"expected world to make {made}")
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """Everything that a run needs; each run makes a new world.
@@ -85,6 +106,10 @@ class Program:
     settle_s: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("body", "world", "after", "check", "observe", "judge"):
+            if not callable(given := getattr(self, name)) and given is not None:
+                raise MisuseError(f"expected {name} to be a function; got {given!r}")
+        check_world(self.world)
         for name in ("check", "observe", "judge"):
             if inspect.iscoroutinefunction(getattr(self, name)):
                 raise MisuseError(

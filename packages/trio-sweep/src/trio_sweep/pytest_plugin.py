@@ -17,6 +17,7 @@ import inspect
 import os
 import shlex
 import sys
+import unittest
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -56,6 +57,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Take a swept test out of the hands of plugins that run async tests."""
     if item.get_closest_marker(MARKER) is None or not isinstance(item, pytest.Function):
         return
+    if item.cls is not None and issubclass(item.cls, unittest.TestCase):
+        raise pytest.UsageError(
+            f"{item.nodeid}: {MARKER} is for functions and methods of plain classes;"
+            " unittest calls those of a TestCase itself"
+        )
     original = item.obj
     if not inspect.iscoroutinefunction(original):
         raise pytest.UsageError(f"{item.nodeid}: {MARKER} is for async tests")
@@ -80,6 +86,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     __tracebackhide__ = True
     if str(pyfuncitem.funcargs.get("anyio_backend", "trio")) == "asyncio":
         pytest.skip("a sweep runs on Trio")
+    if marker.args:
+        pytest.fail(
+            f"expected options of {MARKER} by name, as world=; got {marker.args!r}",
+            pytrace=False,
+        )
+    for name, definitions in pyfuncitem._fixtureinfo.name2fixturedefs.items():
+        made_by = inspect.unwrap(definitions[-1].func)
+        if inspect.iscoroutinefunction(made_by) or inspect.isasyncgenfunction(made_by):
+            pytest.fail(f"{name} is an async fixture: use world= for it", pytrace=False)
     names = pyfuncitem._fixtureinfo.argnames
     fixed = {name: pyfuncitem.funcargs[name] for name in names if name != "sweep_env"}
     for name, value in fixed.items():
@@ -96,8 +111,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         with _noting(verdicts):
             return await original(**given, **fixed)
 
-    if callable(world := options.get("world")):
-        options["world"] = lambda: _NotedWorld(world(), verdicts)
     failure = _failure(body, pyfuncitem, options, verdicts)
     if failure is not None:
         pytest.fail(failure, pytrace=False)
@@ -164,11 +177,14 @@ def _failure(
     # Imported here, so that sessions without a swept test do not wait for Trio.
     from trio_sweep.engine import Plan, Sweep, sweep
     from trio_sweep.errors import MisuseError, RunFailedError
-    from trio_sweep.program import Program, causes_by_name
+    from trio_sweep.program import Program, causes_by_name, check_world
     from trio_sweep.replay import replay
 
     token = item.config.getoption("sweep_replay")
     try:
+        if callable(world := options.get("world")):
+            check_world(world)
+            options["world"] = lambda: _NotedWorld(world(), verdicts)
         if token is None:
             report = sweep(body, name=item.name, **options)
             if verdicts and not report.schedules:  # undisturbed, by the test itself

@@ -49,7 +49,9 @@ class Ended:
         text = type(exc).__name__
         if first is not exc:
             text += f" of {' and '.join(type(leaf).__name__ for leaf in leaves)}"
-        text += f": {first}" if str(first) else ""
+        # What follows explains at length, as when Trio's scopes are corrupted.
+        said = str(first).partition("\n\n")[0]
+        text += f": {said}" if said else ""
         text += f", raised at {places[-1]}" if places else ""
         return cls(text, tuple(type(leaf) for leaf in leaves))
 

@@ -34,6 +34,38 @@ if importlib.util.find_spec("anyio"):
             with anyio.move_on_after(0.5):
                 await anyio.sleep(2)
 
+    @whole.animal()
+    async def anyio_waits_for_a_child() -> None:
+        """Nobody cancels the child alone: its handle is not kept."""
+        ready = anyio.Event()
+
+        async def child() -> None:
+            await anyio.sleep(1)
+            ready.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(child)
+            await ready.wait()
+
+    @whole.animal()
+    async def anyio_condition() -> None:
+        """AnyIO takes the lock back behind a shield of its own, as Trio does."""
+        condition = anyio.Condition()
+
+        async def wait() -> None:
+            async with condition:
+                await condition.wait()
+
+        async def notify() -> None:
+            async with condition:
+                await anyio.sleep(1)
+                condition.notify()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await anyio.sleep(0.1)
+            group.start_soon(notify)
+
     @whole.animal(shield_limit_s=1)
     async def anyio_bounded_clean_up() -> None:
         """A clean-up behind a shield with a deadline."""
