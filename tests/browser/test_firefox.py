@@ -90,3 +90,19 @@ def test_two_windows_read_at_once(
     firefox.value(first, f"({GO_ON}).click()")
     firefox.wait(first, RUNS)
     firefox.press(first, ESCAPE)
+
+
+def test_text_from_the_right_stands_there(firefox: Firefox, first: str) -> None:
+    """A question's lines, paragraphs and the items of a list begin at the right."""
+    ask(firefox, first, "\u05e9\u05dc\u05d5\u05dd\n\n- \u05d0", "simulator/echo")
+    firefox.wait(first, ENDED)
+    gaps = firefox.value(
+        first,
+        """[...document.querySelectorAll(".user > p, .body :is(p, li)")].map((one) => {
+            const text = document.createRange();
+            text.selectNodeContents(one);
+            const [box, words] = [one, text].map((it) => it.getBoundingClientRect());
+            return Math.round(box.right - words.right);
+        })""",
+    )
+    assert gaps == [0, 0, 0]
