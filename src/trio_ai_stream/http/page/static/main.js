@@ -1,6 +1,6 @@
 // The page: wires the composer, the conversation, its choices and the live view.
 
-import { $, composes, el } from "./dom.js";
+import { $, composes, el, fillWith } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { showHistory } from "./history.js";
 import { LiveView } from "./live.js";
@@ -57,7 +57,7 @@ async function begin() {
   $("version").textContent = version;
   $("simulated").hidden = upstream !== "simulator" || bannerAway.get() === true;
   $("key-option").hidden = !config.key_needed;
-  $("key").value = key.get();
+  fillWith($("key"), key.get);
   $("model").placeholder = config.default_model;
   // A name is one of an upstream's: the simulator's mean nothing to OpenRouter.
   if (kept.upstream && kept.upstream !== upstream && $("model").value === kept.model) $("model").value = "";
@@ -487,6 +487,7 @@ wide.addEventListener("change", unfold);
 unfold();
 
 $("model").value = kept.model ?? "";
+addEventListener("pagehide", () => ($("model").defaultValue = $("model").value)); // Safari resets it when the page is shown again
 $("system").value = kept.system ?? "";
 $("temperature").value = kept.temperature ?? "";
 $("max-tokens").value = kept.max_tokens ?? "";
