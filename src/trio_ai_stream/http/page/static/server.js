@@ -132,7 +132,8 @@ async function* parsed(response) {
 export async function tryToCancel(id, by) {
   const path = `/streams/${encodeURIComponent(id)}`;
   const signal = AbortSignal.timeout(CANCEL_MS);
-  const response = await ask(path, { method: "DELETE", headers: headers({}, by), signal });
+  // It outlives the page, which may be on its way out.
+  const response = await ask(path, { method: "DELETE", headers: headers({}, by), signal, keepalive: true });
   if (!response.ok) throw await refusal(response);
   return response.json();
 }
