@@ -282,6 +282,20 @@ def test_who_leaves_before_there_is_a_way_back_ends_the_stream(visit: Open) -> N
     expect(page.get_by_role("button", name="Retry")).to_be_visible()
 
 
+def test_what_was_not_sent_is_not_called_closed(visit: Open, line: Line) -> None:
+    """A message that waited as its page was closed can be sent by the next page."""
+    page = visit(line.url)
+    line.cut()
+    page.locator("#prompt").fill("Rivers")
+    page.locator("#prompt").press("Enter")
+    expect(page.locator(".user")).to_contain_text("Not sent")
+    page.goto("about:blank")
+    line.mend()
+    page.goto(line.url)
+    page.get_by_role("button", name="Send it").click()
+    finished(page.locator(".assistant"))
+
+
 def test_a_page_of_which_a_part_does_not_come_is_loaded_again(visit: Open) -> None:
     """Once by itself, as after another network; then it says so."""
     page = visit()

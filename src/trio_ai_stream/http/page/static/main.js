@@ -132,6 +132,7 @@ async function answer(item) {
       // Nothing has begun: the message waits for the server to come back.
       shown.item.remove();
       conversation.messages.length = at;
+      save(); // what is kept may hold the answer that did not begin
       running(null);
       result = null;
       if (!(await serverIsBack(item))) return;
@@ -218,8 +219,7 @@ async function serverIsBack(item) {
     },
   });
   button.addEventListener("click", () => waiting?.back());
-  let back = false;
-  let mine = true;
+  let [back, mine] = [false, true];
   while (mine && !back) {
     mine = !(await Promise.race([taken, pause(config === null ? 100 : RETRY_MS)]));
     if (mine) mine = !(await Promise.race([taken, isBack().then((is) => void (back = is))]));
