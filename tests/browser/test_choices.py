@@ -203,3 +203,22 @@ def test_a_message_that_is_too_long_can_be_edited(visit: Open) -> None:
     page.locator("#prompt").press("Enter")
     expect(page.locator(".user > p")).to_have_text(["Hello.", "x"])
     expect(finished(answer)).to_have_attribute("data-end", "done")
+
+
+def test_a_system_prompt_that_is_too_long_can_be_shortened(visit: Open) -> None:
+    """No other message, and no new chat, would help."""
+    page = visit()
+    shorten = page.get_by_role("button", name="Shorten the system prompt")
+    page.get_by_role("button", name="Options").click()
+    page.locator("#system").fill("x" * 30_000)
+    page.get_by_role("button", name="Done").click()
+    answer = finished(ask(page, "Hello."))
+    expect(answer).to_contain_text("more than the server takes")
+    shorten.click()
+    expect(page.locator("#system")).to_be_focused()
+    page.locator("#system").fill("")
+    page.get_by_role("button", name="Done").click()
+    answer.get_by_role("button", name="Retry").click()
+    expect(finished(answer)).to_have_attribute("data-end", "done")
+    finished(ask(page, "x" * 30_000))
+    expect(shorten).to_be_hidden()

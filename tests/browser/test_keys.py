@@ -8,12 +8,21 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Open, ask, finished
+from tests.browser.conftest import Open, ask, choose, finished
 from tests.browser.line import Line
 from tests.support.serving import ServerProcess
 
 KEY = "a-key-for-this-test-of-the-page"
 OTHER = "another-key-for-this-test-of-the-page"
+# Safari resets each field without autocompletion when Back shows a page again.
+AS_IN_SAFARI = """() => {
+    const kept = { persisted: true };
+    dispatchEvent(new PageTransitionEvent("pagehide", kept));
+    for (const field of document.querySelectorAll("input[autocomplete=off]")) {
+        field.value = field.defaultValue;
+    }
+    dispatchEvent(new PageTransitionEvent("pageshow", kept));
+}"""
 NUMBERS = " ".join(f"w{n}" for n in range(120))
 
 
@@ -101,3 +110,25 @@ def test_an_answer_keeps_the_key_that_it_was_asked_for_with(
     record = server.ended(answer.get_attribute("data-request") or "")
     assert record["outcome"] == "cancelled"
     line.cut()
+
+
+@pytest.mark.parametrize("path", ["/", "/page/usage.html"])
+def test_key_and_model_are_there_after_back(
+    visit: Open, server: ServerProcess, path: str
+) -> None:
+    """A page that is shown again has what stood in it, and asks with that."""
+    page = visit()
+    page.locator("#key").fill(KEY)
+    page.locator("#key").press("Tab")
+    choose(page, "simulator/echo")
+    page.goto(f"{server.url}{path}")
+    expect(page.locator("#key")).to_have_value(KEY)
+    page.evaluate(AS_IN_SAFARI)
+    expect(page.locator("#key")).to_have_value(KEY)
+    if path == "/":
+        expect(page.locator("#model")).to_have_value("simulator/echo")
+        return
+    page.evaluate("document.querySelector('#key').value = ''")  # not by the reader
+    with page.expect_request("**/usage?*") as asked:
+        page.get_by_role("button", name="Ask").click()
+    assert asked.value.headers["authorization"] == f"Bearer {KEY}"

@@ -264,6 +264,38 @@ def test_a_line_that_breaks_at_once_is_not_opened_without_end(
     assert tried[4] - tried[0] > 1
 
 
+def test_who_leaves_before_there_is_a_way_back_ends_the_stream(visit: Open) -> None:
+    """Nobody could come back to it: it is cancelled, not left to its grace.
+
+    Safari tells a page that is left nothing more of its requests.
+    """
+    page = visit()
+    page.route("**/chat", lambda route: None)  # its head is never there
+    with page.expect_request("**/chat") as asked:
+        ask(page, "Hm?")
+    name = asked.value.headers["x-request-id"]
+    with page.expect_request(lambda request: request.method == "DELETE") as gone:
+        page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide'))")
+    assert gone.value.url.endswith(f"/streams/{name}")
+    page.unroute_all(behavior="ignoreErrors")
+    page.reload()
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
+
+
+def test_what_was_not_sent_is_not_called_closed(visit: Open, line: Line) -> None:
+    """A message that waited as its page was closed can be sent by the next page."""
+    page = visit(line.url)
+    line.cut()
+    page.locator("#prompt").fill("Rivers")
+    page.locator("#prompt").press("Enter")
+    expect(page.locator(".user")).to_contain_text("Not sent")
+    page.goto("about:blank")
+    line.mend()
+    page.goto(line.url)
+    page.get_by_role("button", name="Send it").click()
+    finished(page.locator(".assistant"))
+
+
 def test_a_page_of_which_a_part_does_not_come_is_loaded_again(visit: Open) -> None:
     """Once by itself, as after another network; then it says so."""
     page = visit()

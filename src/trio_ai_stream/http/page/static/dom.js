@@ -13,6 +13,15 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+const EMPTIED_MS = 200;
+
+/** Fill a field of a secret with what `read` says; again when the page is shown again: Safari empties it, behind this event. */
+export function fillWith(field, read) {
+  const fill = () => (field.value = read());
+  fill();
+  addEventListener("pageshow", ({ persisted }) => persisted && setTimeout(fill, EMPTIED_MS));
+}
+
 /** Whether this key is for the input method, which composes a word; Safari says of its last one only that it has no code. */
 export const composes = (event) => event.isComposing || event.keyCode === 229;
 

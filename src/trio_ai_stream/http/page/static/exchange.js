@@ -51,7 +51,11 @@ export class Exchange {
 
   async run(body, show) {
     this.#note();
+    // Before the head of the response is here, no later page could go on: the stream would run for nobody.
+    const leave = () => this.resume ?? cancelStream(this.id, this.#by);
+    addEventListener("pagehide", leave);
     const end = await this.#converse(body, show);
+    removeEventListener("pagehide", leave);
     const endedAt = now();
     // The answer to the cancel may come after the stream's last event.
     await this.#stopping;

@@ -1,6 +1,6 @@
 // The page: wires the composer, the conversation, its choices and the live view.
 
-import { $, composes, el } from "./dom.js";
+import { $, composes, el, fillWith } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { showHistory } from "./history.js";
 import { LiveView } from "./live.js";
@@ -57,7 +57,7 @@ async function begin() {
   $("version").textContent = version;
   $("simulated").hidden = upstream !== "simulator" || bannerAway.get() === true;
   $("key-option").hidden = !config.key_needed;
-  $("key").value = key.get();
+  fillWith($("key"), key.get);
   $("model").placeholder = config.default_model;
   // A name is one of an upstream's: the simulator's mean nothing to OpenRouter.
   if (kept.upstream && kept.upstream !== upstream && $("model").value === kept.model) $("model").value = "";
@@ -132,6 +132,7 @@ async function answer(item) {
       // Nothing has begun: the message waits for the server to come back.
       shown.item.remove();
       conversation.messages.length = at;
+      save(); // what is kept may hold the answer that did not begin
       running(null);
       result = null;
       if (!(await serverIsBack(item))) return;
@@ -218,8 +219,7 @@ async function serverIsBack(item) {
     },
   });
   button.addEventListener("click", () => waiting?.back());
-  let back = false;
-  let mine = true;
+  let [back, mine] = [false, true];
   while (mine && !back) {
     mine = !(await Promise.race([taken, pause(config === null ? 100 : RETRY_MS)]));
     if (mine) mine = !(await Promise.race([taken, isBack().then((is) => void (back = is))]));
@@ -487,6 +487,7 @@ wide.addEventListener("change", unfold);
 unfold();
 
 $("model").value = kept.model ?? "";
+addEventListener("pagehide", () => ($("model").defaultValue = $("model").value)); // Safari resets it when the page is shown again
 $("system").value = kept.system ?? "";
 $("temperature").value = kept.temperature ?? "";
 $("max-tokens").value = kept.max_tokens ?? "";

@@ -32,8 +32,9 @@ const bytesOf = (text) => String.fromCharCode(...new TextEncoder().encode(text))
 
 const headers = (more = {}, by = key.get()) => (by ? { ...more, Authorization: `Bearer ${bytesOf(by)}` } : more);
 
-// Not by the page's own address: that may hold a name and a password, which `fetch` refuses.
-const ask = (path, options) => fetch(new URL(path, location.origin), options);
+// Not by the page's own address: that may hold a name and a password, which `fetch` refuses. And not through the browser's
+// cache: in Firefox a second reader of one address would wait for the end of what the first one reads.
+const ask = (path, options) => fetch(new URL(path, location.origin), { cache: "no-store", ...options });
 
 async function refusal(response) {
   const said = await response.json().catch(() => ({}));
@@ -131,7 +132,8 @@ async function* parsed(response) {
 export async function tryToCancel(id, by) {
   const path = `/streams/${encodeURIComponent(id)}`;
   const signal = AbortSignal.timeout(CANCEL_MS);
-  const response = await ask(path, { method: "DELETE", headers: headers({}, by), signal });
+  // It outlives the page, which may be on its way out.
+  const response = await ask(path, { method: "DELETE", headers: headers({}, by), signal, keepalive: true });
   if (!response.ok) throw await refusal(response);
   return response.json();
 }

@@ -210,8 +210,11 @@ export class Thread {
   #remedies(result, at) {
     if (result.status === 401) return [action("Enter a key", () => this.#acts.key())];
     if (result.status === 404) return [action("Choose another model", () => $("model").focus())];
-    // Older messages are left out by themselves: mostly it is the last one that is too long.
-    if (result.status === 413) return [action("Edit the message", () => this.#acts.edit(at - 1)), action("New chat", () => this.#acts.fresh())];
+    // Older messages are left out by themselves: it is the last one that is too long, or the system prompt, which every chat has.
+    if (result.status === 413) {
+      const system = $("system").value.trim() ? action("Shorten the system prompt", () => $("settings-open").click()) : null;
+      return [system, action("Edit the message", () => this.#acts.edit(at - 1)), action("New chat", () => this.#acts.fresh())];
+    }
     return [action("Try again", () => this.#acts.retry(at))];
   }
 

@@ -1,6 +1,6 @@
 // The page of usage: asks `/usage` and shows its sums, the waste and the budgets.
 
-import { $, count, el } from "./dom.js";
+import { $, count, el, fillWith } from "./dom.js";
 import { getConfig, getUsage, key } from "./server.js";
 
 const CHOICES = ["by", "since"];
@@ -119,11 +119,10 @@ async function begin() {
     if (options.includes(said.get(name))) $(name).value = said.get(name);
     $(name).addEventListener("change", ask);
   }
-  $("key").value = key.get();
+  fillWith($("key"), key.get);
   $("key").addEventListener("change", () => key.set($("key").value));
   $("query").addEventListener("submit", (event) => {
     event.preventDefault();
-    key.set($("key").value);
     ask();
   });
   const config = await getConfig().catch(() => ({ key_needed: false }));
