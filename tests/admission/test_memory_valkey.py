@@ -107,3 +107,17 @@ async def test_the_rate_in_memory_is_the_rate_in_valkey(valkey: Server) -> None:
             ours = memory.run("admit", [key], args)
             assert ours[:2] == real[:2] == ([1, 2 - number] if number < 3 else [0, 0])
             assert abs(ours[3] - real[3]) < 10e6
+
+
+async def test_who_returns_in_memory_returns_in_valkey(valkey: Server) -> None:
+    """Nobody has, until one says so."""
+    memory = Counts()
+    key = valkey_scripts.Keys(uuid.uuid4().hex, "one").back
+    answers = []
+    async with coredis.Redis.from_url(valkey.url) as client:
+        for name in ("returning", "return", "returning"):
+            script = next(one for one in BY_SHA.values() if one.name == name)
+            args = ["60000"] if name == "return" else []
+            answers.append(plain(await client.eval(script.text, [key], args)))
+            assert answers[-1] == memory.run(name, [key], args)
+    assert answers == [None, "OK", "1"]

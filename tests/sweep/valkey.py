@@ -32,6 +32,8 @@ BY_SHA: Final = {
         scripts.HELD,
         scripts.LIVING,
         scripts.OWNER,
+        scripts.RETURN,
+        scripts.RETURNING,
         shared_totals.PUSH,
         shared_totals.SPENT,
     )
@@ -50,6 +52,7 @@ class Counts:
         self.hashes: dict[str, dict[str, str]] = {}
         self._full_at: dict[str, float] = {}
         self._pushed: dict[str, int] = {}
+        self._back_until = 0.0
 
     def counted(self) -> int:
         """How many streams count, of processes whose lease has not ended."""
@@ -110,6 +113,13 @@ class Counts:
     def _owner(self, _keys: Sequence[str], args: Sequence[str]) -> str | None:
         found = self.streams.get(args[3])
         return None if found is None else " ".join(found)
+
+    def _return(self, _keys: Sequence[str], args: Sequence[str]) -> str:
+        self._back_until = self._now_s() + int(args[0]) / 1000
+        return "OK"
+
+    def _returning(self, _keys: Sequence[str], _args: Sequence[str]) -> str | None:
+        return "1" if self._now_s() < self._back_until else None
 
     def _push(self, keys: Sequence[str], args: Sequence[str]) -> int:
         day, month, pushed, usage = keys

@@ -341,7 +341,7 @@ class Worker:
                 with trio.move_on_at(ends_at):
                     await first_of(self._until_quiet, self._until_nobody_reads)
             nursery.cancel_scope.cancel(reason="the drain is over")
-        await self._each(Connection.finish_drain)
+        await self._each(lambda connection: connection.finish_drain())
         # Who still sends (credit of HTTP/2, say) to a socket that is closed is reset,
         # and loses what of the answer is on its way.
         with trio.move_on_at(ends_at):
