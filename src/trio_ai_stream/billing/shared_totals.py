@@ -141,7 +141,8 @@ _MOST_NAMES: Final = 1000
 
 # KEYS: day, month, pushed, usage. ARGV: number, how long cells are kept (ms), how many
 # there may be, the cell of all others; then how many names, those and their amounts;
-# then the cells, that of its key's others and what to add to each.
+# then for each cell its name, that of its key's `(others)`, which is taken when there
+# are too many, and the sums to add. A cell: one key's streams of one model and outcome.
 PUSH: Final = LuaScript(
     "push",
     f"""
@@ -230,7 +231,7 @@ class SharedTotals:
         self._of(day_of(row.ended_at)).count(row, times)
 
     def when_counted(self, act: Callable[[], object]) -> None:
-        """Call that when Valkey has what was added by now, or cannot be reached."""
+        """Call `act` when Valkey has what was added by now, or cannot be reached."""
         batches = [*self._unpushed()]
         if batches and self._link.up:
             batches[-1].then.append(act)

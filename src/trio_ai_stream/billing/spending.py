@@ -61,7 +61,7 @@ class Totals(Protocol):
         ...
 
     def when_counted(self, act: Callable[[], object]) -> None:
-        """Call that once all that was added by now counts for others, or cannot."""
+        """Call `act` once all that was added by now counts for others, or cannot."""
         ...
 
     def known(self, name: str) -> Spent:
@@ -173,7 +173,7 @@ class Spending:
         self._add(row, (row.cost_nusd or 0) - (before.cost_nusd or 0))
 
     def when_counted(self, act: Callable[[], object]) -> None:
-        """Call that once what was spent by now counts for others; never waits."""
+        """Call `act` once what was spent by now counts for others; never waits."""
         self._totals.when_counted(act)
 
     async def check(self, key: NamedKey) -> Problem | None:

@@ -32,7 +32,7 @@ NOT_RESUMABLE: Final = Problem(
     "there is no stream with this id and token to come back to; it may have ended",
 )
 EVICTED: Final = Problem(
-    410, "events_gone", "the events behind this id are gone; send the request again"
+    410, "events_gone", "the events after this id are gone; send the request again"
 )
 _ID: Final = re.compile(r"[0-9]{1,15}")
 

@@ -103,10 +103,10 @@ class FrameLog:
         return grown
 
     def after(self, number: int, at_most: int) -> tuple[bytes, int]:
-        """Return the events behind `number`, joined, and the id of their last one.
+        """Return the events after `number`, joined, and the id of their last one.
 
         At least one event if there is any, then no more than `at_most` bytes. All of
-        those behind `number` must still be here.
+        those after `number` must still be here.
         """
         assert number >= self.first - 1, "expected an id that is not dropped"
         begin = end = number - self.first + 1 + self._dropped
@@ -119,7 +119,7 @@ class FrameLog:
         return b"".join(frames[begin:end]), number + end - begin
 
     def drop(self, up_to: int, at_least: int) -> int:
-        """Drop the oldest events, none behind `up_to`; return what that freed.
+        """Drop the oldest events, none after `up_to`; return what that freed.
 
         It ends as soon as `at_least` bytes are free.
         """

@@ -3,8 +3,8 @@
 The relay writes events into the log, and the request that is attached writes what the
 log holds to its client. When the client is gone, the stream is *detached*: the grace's
 deadline is set in that very step, and upstream is read on into the log. A client that
-comes back attaches again, and the deadline is infinite again. Reached, it ends the
-stream as `abandoned`. All that ends other streams ends this one as well, at once.
+comes back attaches again, and the deadline is infinite again. When it is reached, the
+stream ends as `abandoned`. All that ends other streams ends this one as well, at once.
 
 While a reader is attached, the oldest of what it has had go when the log is full. While
 none is, nothing goes: the relay waits, so upstream is not read, and no event is lost.
@@ -40,8 +40,8 @@ SUPERSEDED: Final = Problem(
 class Attachment:
     """A reader of a resumable stream: one request, from its beginning to its end.
 
-    For the request it stands where a `Stream` of its own would: `end` and `close` are
-    what the end of the request comes to.
+    The request holds it in place of a `Stream`. So it has `end` and `close`, which here
+    only detach the stream.
     """
 
     def __init__(self, resumable: Resumable, cursor: int) -> None:
@@ -106,7 +106,7 @@ class Attachment:
     def end(self, outcome: Outcome) -> None:
         """Detach the stream: its client is gone. Synchronous and idempotent.
 
-        A bug of ours ends the stream instead.
+        After a bug of ours the stream is ended as well.
         """
         if outcome is Outcome.INTERNAL_ERROR:
             self.resumable.stream.stop(outcome)
@@ -175,7 +175,7 @@ class Resumable:
     # What the requests call.
 
     def attach(self, after: int) -> Attachment:
-        """Return the reader from now on, of all behind the id `after`; synchronous.
+        """Return the reader from now on, of all after the id `after`; synchronous.
 
         A reader that the stream has is superseded.
         """
@@ -190,7 +190,7 @@ class Resumable:
         return self.reader
 
     def _note_attached(self) -> None:
-        """Count the time without a reader, which is over at the stream's end."""
+        """Add the time without a reader up to now, or to the stream's ending, once."""
         stream = self.stream
         if stream.detached_at is not None:
             ending = stream.ending
@@ -262,9 +262,9 @@ class Resumable:
                 self._budget.forget(news)
 
     def _is_full(self) -> bool:
-        """Whether the log has too much, even when what its reader has had is dropped.
+        """Drop what the reader has had, as far as needed; whether it is still too much.
 
-        What another stream holds does not keep a reader from its events.
+        What other streams hold never keeps a reader from its events.
         """
         budget, reader = self._budget, self.reader
         excess = max(self.log.size - self._log_bytes, budget.held - budget.limit)

@@ -136,7 +136,7 @@ class Resumables:
         return resumable
 
     def resume(self, resumable: Resumable, after: int) -> Attachment:
-        """Attach a client that has come back; its events are behind the id `after`."""
+        """Attach a client that has come back for the events after the id `after`."""
         self.resumed += 1
         resumable.stream.resumes += 1
         return resumable.attach(after)

@@ -90,7 +90,8 @@ class ActivationError(ValueError):
 def activated(environ: MutableMapping[str, str] = os.environ) -> list[str]:
     """Return the service manager's sockets as Hypercorn's binds (sd_listen_fds(3)).
 
-    None without one. The variables are taken out: they are for this process alone.
+    Without one the list is empty. The variables are taken out of `environ`: they are
+    for this process alone.
 
     :raises ActivationError: naming what was expected and what came.
     """

@@ -1,7 +1,7 @@
 """Several worker processes: replaced when they die or hang, drained together.
 
-A supervisor and each worker share a socket. The worker writes a byte from its loop at
-each turn, so a loop that is blocked is noticed, and others once it serves, has done a
+A supervisor and each worker share a socket. The worker's loop writes a byte at fixed
+times, so one that is blocked is noticed; it writes others once it serves, has done a
 reload, or refuses to start. The supervisor's orders go the other way.
 """
 
@@ -33,7 +33,7 @@ RELOAD: Final = b"r"
 # What a worker writes, one byte each.
 BEAT: Final = b"."
 READY: Final = b"!"
-# No text has these: a stack may be written between them.
+# Control characters, which no stack has that a worker writes between them.
 RELOAD_DONE: Final = b"\x01"
 # Around the sentence that says why.
 REFUSED: Final = b"\x02"
@@ -263,7 +263,7 @@ class Supervisor:
             self._order(DRAIN)
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
-        """Order the drain at the first signal, its end at the second."""
+        """Order a reload at SIGHUP; else the drain, and its end at a second signal."""
         async for signum in signals:
             if signum == signal.SIGHUP:
                 if self._workers:  # else there is nothing to wait for
@@ -305,7 +305,7 @@ class Supervisor:
 
 
 async def beat(link: socket.socket, every_s: float) -> None:
-    """Write a byte at each turn, until cancelled; nobody there is no error."""
+    """Write a byte every `every_s`, until cancelled; nobody there is no error."""
     while True:
         with suppress(OSError):
             link.send(BEAT)

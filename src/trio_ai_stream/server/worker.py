@@ -378,10 +378,11 @@ class Worker:
             listener.shut_down()
 
     async def _until_nobody_reads(self, *, live: bool = True) -> None:
-        """Wait until those who are still live have acknowledged nothing for a while.
+        """Wait until no live client has acknowledged anything for a while.
 
-        If nobody is, it ends with its scope: what lives is read at a side listener.
-        Not `live`: those whose connection ends; and not for who has acknowledged all.
+        Without live clients it waits for its caller's scope: what lives then is read at
+        a side listener. Not `live`: the same of connections that end, and it is over at
+        once when all is acknowledged.
         The while is counted in looks: a process that got no turn for as long has not
         looked, and what its clients have read meanwhile is not known to it.
         """

@@ -17,8 +17,8 @@ class Budgets:
     `first_token_s` and `deadline_s` count from admission, retries included; `idle_s`
     counts while the stream waits for upstream; `heartbeat_s` counts silence towards the
     client, which is filled only while upstream's own lasts no longer than `alive_s`;
-    `write_s` bounds the terminal event; `done_grace_s` counts from the finish reason of
-    the last choice.
+    `write_s` bounds the terminal event; `done_grace_s` counts from the last output
+    once each choice has its finish reason.
     """
 
     first_token_s: float

@@ -31,7 +31,7 @@ _ESCAPED: Final = re.compile(rb"\\u[3-9A-Fa-f]")
 
 
 def text_size(text: str) -> int:
-    """Return the size of a text in letters."""
+    """Return the size of a text in letters; a wide character is three."""
     if text.isascii():
         return len(text)
     return len(text) + EXTRA * _wide(text.encode("utf-8", "surrogatepass"))

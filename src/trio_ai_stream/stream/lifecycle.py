@@ -1,6 +1,6 @@
 """The life of a stream as a table, and how it ends: one `Outcome` each, as a table too.
 
-Rule 1: whatever decides what may follow what stands in `TABLE`, nowhere else:
+Rule 1: `TABLE` alone decides which event may come in which state:
 (state, event) -> state; a missing key is an error.
 Rule 2: that table knows neither causes nor clocks; `RULES` says which event a cause is.
 
@@ -123,8 +123,8 @@ RULES: Final[dict[Outcome, Rule]] = {
     ),
     Outcome.CANCELLED: Rule(
         Event.STOPPED,
-        "cancel by id (`DELETE /streams/{id}`)",
-        "`error` cancelled",
+        "cancel by id (`DELETE /streams/{id}`), or its key's budget is spent",
+        "`error` cancelled, or budget_exhausted",
         _CLOSED,
         Problem(499, "cancelled", "the stream was cancelled on request"),
     ),
@@ -170,7 +170,7 @@ RULES: Final[dict[Outcome, Rule]] = {
     ),
     Outcome.UPSTREAM_FAILED: Rule(
         Event.FAILED,
-        "upstream broke or sent an error chunk mid-stream",
+        "upstream broke, sent an error chunk mid-stream, or its answer stopped short",
         "`error` upstream_failed, or upstream's own type",
         "closed",
         _gateway(502, Outcome.UPSTREAM_FAILED, "upstream failed in mid-stream"),

@@ -26,9 +26,9 @@ class UpstreamRequest:
     `body` is JSON; `dialect` says where it goes and how the answer is read. With
     `whole` upstream is asked for one JSON document instead of a stream. `choices` is
     how many answers are asked for at a time (`n`). `headers` are the fields of the
-    client's that go on to upstream. `prompt_size` is how long what is asked is, in
-    letters; `user` is the caller's own user, as it says. A stream lets go of the body
-    once its answer has begun: a long conversation is a megabyte.
+    client's that go on to upstream. `prompt_size` is how long what is asked is
+    (`estimate.text_size`); `user` is the caller's own user, as it says. A stream lets
+    go of the body once its answer has begun: a long conversation is a megabyte.
     """
 
     request_id: str

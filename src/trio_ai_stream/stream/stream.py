@@ -3,7 +3,7 @@
 Other tasks may call only the synchronous methods. `end` decides the ending: the first
 cause wins, and the upstream connection is closed in the same step, whatever the relay
 is doing at that moment. `close` is called by whatever encloses the whole request,
-because a response body may never be entered (facts: 14 of 72 cancellation points).
+because a response body may never be entered.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Stream:
     def cancel_latency_s(self) -> float | None:
         """From the cause of an early end to upstream's close; None if none was held.
 
-        Zero also if it was closed before: an answer that failed, and a retry waited.
+        Zero if it was closed before: an attempt had failed, and a retry was waited for.
         """
         closed, ending = self.upstream_closed_at, self.ending
         if closed is None or ending is None or self.completed:
@@ -269,7 +269,8 @@ class Stream:
         ending = self.ending
         assert ending is not None
         now = trio.current_time()
-        if self._kept is not None:  # the rest was known then
+        if self._kept is not None:
+            # Here stands each field that may change after `tell_bill`.
             return msgspec.structs.replace(
                 self._kept,
                 duration_s=now - self.began_at,

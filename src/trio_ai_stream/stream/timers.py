@@ -22,7 +22,7 @@ from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.protocols import Responder
 
 Look = Callable[[], None]
-# Entries that have left may stay in line until they are so many and the most of it.
+# Entries that have left go when they are more than this, and most of the heap.
 _LEFT: Final = 64
 
 

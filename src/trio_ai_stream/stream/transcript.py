@@ -36,8 +36,9 @@ class Transcript:
     """Reads the items of one stream and knows where it stands.
 
     `begun`: some output of the model has come, of whatever kind. `whole`: each choice
-    that was asked for has its finish reason. `complete`: `[DONE]` has come, or the body
-    ended after a finish reason. `choices` is how many answers were asked for at a time.
+    that was asked for has its finish reason. `complete`: upstream has said that the
+    answer is over, or the body ended once it was whole. `choices` is how many answers
+    were asked for at a time.
     """
 
     __slots__ = (
@@ -127,7 +128,7 @@ class Transcript:
                 return not self.complete
             case Done():
                 self.complete = self.begun or self.answer.finish_reason is not None
-                return not self.complete  # upstream has swallowed its own error
+                return not self.complete  # else upstream has left its error out
             case Malformed() if self.whole:
                 self.complete = True
             case Failure():

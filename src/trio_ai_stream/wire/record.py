@@ -125,7 +125,7 @@ def _first_count(said: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _count(value: Any) -> int | None:
-    """Return a count, which the metrics add up; what can be none is left out."""
+    """Return a count, which the metrics add up; None for what is none."""
     if isinstance(value, float) and value.is_integer():  # as some upstreams write it
         value = int(value)
     counts = isinstance(value, int) and not isinstance(value, bool)
@@ -169,7 +169,7 @@ def plain_word(text: str | None) -> str | None:
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One ended stream. Times are in seconds; there is neither prompt nor content.
 
-    `fault` says whose doing the end was, None of a whole answer. `cancel_latency_s` is
+    `fault` says whose doing the end was; None if all is whole. `cancel_latency_s` is
     from the cause to the upstream connection's close, where the stream held one.
     `ending_s` is from the cause until nothing of the stream was left.
     `told` says whether the terminal event, and all before it, left this process.

@@ -127,7 +127,7 @@ class ByteLink(Protocol):
 
     @property
     def sent(self) -> int:
-        """Bytes that may have left this host: 0 more means that nothing was sent."""
+        """Bytes that may have left this host; if it has not grown, nothing was sent."""
 
     def unacknowledged(self) -> int:
         """Return how many of the bytes sent the peer's host has not confirmed."""
@@ -423,9 +423,9 @@ class TlsLink:
     def _decrypt(self) -> int | None:
         """Decrypt into the shared buffer; 0 at the end, None if a record is partial.
 
-        With the first answer, or before it, come session tickets (RFC 8446, 4.6.1). For
-        one OpenSSL takes 16 kB to answer in, which it gives back after a write. Writing
-        nothing sends nothing (SSL_write_ex(3)).
+        Session tickets (RFC 8446, 4.6.1) come with the first answer, or before it. To
+        read them OpenSSL takes 16 kB, which it gives back at the next write only. So an
+        empty write follows the first answer; it sends nothing (SSL_write_ex(3)).
         """
         tls, incoming, plain = self._tls, self._incoming, self._plain
         filled = 0

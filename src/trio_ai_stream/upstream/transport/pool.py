@@ -188,7 +188,7 @@ class UpstreamConnection:
     async def _exchange_large(
         self, message: RequestMessage, timeouts: RequestTimeouts, small: bytes | None
     ) -> bytes:
-        """Send in one task and read in another, until there is a head."""
+        """Send what the kernel did not take at once, and read in another task."""
         parser = self.parser
         assert parser is not None
         first = b""
