@@ -165,7 +165,7 @@ RULES: Final[dict[Outcome, Rule]] = {
         Event.FAILED,
         "upstream answered 4xx or 5xx, or with an error and nothing else",
         "`error` with mapped code (`/v1`: true status)",
-        "read, bounded",
+        "read, bounded; closed after an error under status 200",
         _gateway(502, Outcome.UPSTREAM_REJECTED, "upstream refused the request"),
     ),
     Outcome.UPSTREAM_FAILED: Rule(
