@@ -213,8 +213,12 @@ async def test_what_was_spent_under_a_wrong_clock_counts_on_its_own_day(
         one = row(ended_at=(noon + timedelta(days=ahead)).timestamp())
         database.put(msgspec.json.encode(one) + b"\n")
     database.close()
-    totals = LedgerTotals(ledger(tmp_path / "ledger.db"))
-    await totals.refresh(["somebody"])
+    asked = ledger(tmp_path / "ledger.db")
+    totals = LedgerTotals(asked)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(asked.run, print)
+        await totals.refresh(["somebody"])
+        nursery.cancel_scope.cancel(reason="test")  # which closes the ledger
     assert totals.known("somebody") == Spent(153_000, 2 * 153_000)
 
 
