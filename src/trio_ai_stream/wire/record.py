@@ -125,7 +125,7 @@ def _first_count(said: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _count(value: Any) -> int | None:
-    """Return a count, which the metrics add up; None for what is none."""
+    """Return a count, which the metrics add up; None for any other value."""
     if isinstance(value, float) and value.is_integer():  # as some upstreams write it
         value = int(value)
     counts = isinstance(value, int) and not isinstance(value, bool)

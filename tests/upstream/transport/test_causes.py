@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpx
@@ -40,6 +40,19 @@ async def failure(
         await transport.handle_async_request(request)
     await transport.aclose()
     return caught.value
+
+
+async def failure_at(
+    serve: Callable[[trio.SocketStream], Awaitable[None]], scheme: str
+) -> httpx.HTTPError:
+    """Ask a server that does this with each connection; return why it fails."""
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        port = listener.socket.getsockname()[1]
+        exc = await failure(f"{scheme}://127.0.0.1:{port}/", UpstreamTransport())
+        nursery.cancel_scope.cancel(reason="test over")
+    return exc
 
 
 @contextmanager
@@ -105,12 +118,7 @@ async def answer_plainly(stream: trio.SocketStream) -> None:
 
 async def test_plain_http_where_tls_was_meant() -> None:
     """The port of another server, or http:// and https:// mixed up."""
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, answer_plainly, [listener])
-        port = listener.socket.getsockname()[1]
-        exc = await failure(f"https://127.0.0.1:{port}/", UpstreamTransport())
-        nursery.cancel_scope.cancel(reason="test over")
+    exc = await failure_at(answer_plainly, "https")
     assert cause_of(exc) is transport_errors.PLAINTEXT
 
 
@@ -121,12 +129,7 @@ async def test_a_server_that_goes_in_the_handshake() -> None:
         await stream.receive_some()
         await stream.aclose()
 
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, go, [listener])
-        port = listener.socket.getsockname()[1]
-        exc = await failure(f"https://127.0.0.1:{port}/", UpstreamTransport())
-        nursery.cancel_scope.cancel(reason="test over")
+    exc = await failure_at(go, "https")
     assert cause_of(exc) is transport_errors.TLS
     assert "the server has closed" in describe(exc)
 
@@ -139,12 +142,7 @@ async def test_tls_where_plain_http_was_meant() -> None:
         await stream.send_all(b"\x15\x03\x03\x00\x02\x02\x46")
         await stream.aclose()
 
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, alert, [listener])
-        port = listener.socket.getsockname()[1]
-        exc = await failure(f"http://127.0.0.1:{port}/", UpstreamTransport())
-        nursery.cancel_scope.cancel(reason="test over")
+    exc = await failure_at(alert, "http")
     assert "https://" in describe(exc)
 
 
