@@ -206,7 +206,7 @@ class Sweep:
 
     def run(self) -> Report:
         """Sweep; see `sweep`."""
-        if in_trio_run():
+        if trio.lowlevel.in_trio_run():
             raise MisuseError(
                 "expected to be called from outside of Trio: it calls run"
             )
@@ -516,12 +516,3 @@ def _place(state: State) -> str:
 
 def _lines_of(steps: list[Step]) -> list[str]:
     return [f"{who} {at:.3f} s" for who, at in steps]
-
-
-def in_trio_run() -> bool:
-    """Tell whether this thread is inside a run of Trio."""
-    try:
-        trio.lowlevel.current_clock()
-    except RuntimeError:
-        return False
-    return True
