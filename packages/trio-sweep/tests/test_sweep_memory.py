@@ -101,13 +101,19 @@ def test_a_handler_that_fails_is_heard_and_a_peer_that_left_is_not() -> None:
         while True:
             await stream.send_all(b"x" * 100_000)
 
+    async def quiet_in_a_group(stream: MemoryStream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(quiet, stream)
+            nursery.start_soon(trio.sleep_forever)
+
     async def failing(_: MemoryStream) -> None:
         raise ValueError("server bug")
 
     async def main() -> None:
-        async with memory_listener(quiet) as listener:
-            (await listener.connect()).close()
-            await trio.testing.wait_all_tasks_blocked()
+        for handler in (quiet, quiet_in_a_group):
+            async with memory_listener(handler) as listener:
+                (await listener.connect()).close()
+                await trio.testing.wait_all_tasks_blocked()
         with pytest.RaisesGroup(ValueError, flatten_subgroups=True):
             async with memory_listener(failing) as listener:
                 await listener.connect()

@@ -312,7 +312,7 @@ async def memory_listener(
             end = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
         try:
             await handler(end)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
             stream.close()
