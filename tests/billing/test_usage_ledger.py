@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.logs import logged
 from tests.support.records import ended
@@ -217,6 +217,37 @@ def test_sums_are_by_whatever_is_asked(tmp_path: Path) -> None:
     database.forget(DAY_S * 3)
     assert [r["streams"] for r in database.sums()] == [3]
     database.close()
+
+
+async def test_old_rows_are_deleted_however_many_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    """All in one hour, but none in an hour in which the clock is set."""
+    subject = ledger(tmp_path / "ledger.db")
+    ahead_s = 400.0 * DAY_S  # until the first NTP answer
+    real = time.time()
+    monkeypatch.setattr(
+        time, "time", lambda: real + ahead_s + mock_clock.current_time()
+    )
+
+    async def streams_after(seconds: float) -> int:
+        mock_clock.jump(seconds)
+        await wait_all_tasks_blocked()  # what is deleted then is before the question
+        (sums,) = await subject.ask(UsageDatabase.sums)
+        return int(sums["streams"])
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(subject.run, lambda _: None)
+        for n in range(20_001):
+            subject.put(row(ended_at=real - 91 * DAY_S + n / 1000))
+        subject.put(row(ended_at=real))
+        assert await subject.flush()
+        ahead_s = 0.0
+        assert await streams_after(3601) == 20_002
+        assert await streams_after(3601) == 10_002
+        assert await streams_after(2) == 2
+        assert await streams_after(2) == 1
+        nursery.cancel_scope.cancel(reason="test")
 
 
 async def test_two_processes_write_one_file(tmp_path: Path) -> None:

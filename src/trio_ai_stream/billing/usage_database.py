@@ -263,14 +263,18 @@ class UsageDatabase:
         named = [dict(zip(_COLUMNS, values, strict=True)) for values in found]
         return [msgspec.convert(row, LedgerRow, strict=False) for row in named]
 
-    def forget(self, before: float, at_most: int = 10_000) -> None:
-        """Delete rows that ended before that time, the oldest first."""
+    def forget(self, before: float, at_most: int = 10_000) -> bool:
+        """Delete rows that ended before that time, the oldest first.
+
+        Return whether more of them may be left.
+        """
         with self._transaction():
-            self._db.execute(
+            deleted = self._db.execute(
                 "DELETE FROM streams WHERE uid IN (SELECT uid FROM streams"
                 " WHERE ended_at < ? ORDER BY ended_at LIMIT ?)",
                 (before, at_most),
             )
+        return deleted.rowcount == at_most
 
     def sums(
         self,

@@ -165,6 +165,7 @@ BATCH_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 LAST_WRITE_S: Final = 1.0
 RETENTION_EVERY_S: Final = 3600.0
+CLOCK_SLACK_S: Final = 60.0
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -331,12 +332,22 @@ class UsageLedger:
         return True
 
     async def _forget_old(self) -> None:
-        while True:
-            await self._tried(self._forget)
-            await trio.sleep(RETENTION_EVERY_S)
+        """Delete old rows after each hour in which nobody set the clock.
 
-    def _forget(self) -> None:
-        self._opened().forget(time.time() - self._retention_s)
+        A machine's clock may be years ahead until its first NTP answer.
+        """
+        while True:
+            wall, monotonic = time.time(), trio.current_time()
+            await trio.sleep(RETENTION_EVERY_S)
+            set_by = time.time() - wall - (trio.current_time() - monotonic)
+            more = abs(set_by) < CLOCK_SLACK_S
+            while more:  # in batches, so that rows to be written do not wait for long
+                more = bool(await self._tried(self._forget))
+                await trio.sleep(BATCH_S)
+
+    def _forget(self) -> bool:
+        """Delete one batch of old rows; return whether more may be there."""
+        return self._opened().forget(time.time() - self._retention_s)
 
     def _close(self) -> None:
         database, self._database = self._database, None
