@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -276,3 +277,7 @@ def test_certificates_are_read_where_tls_is_spoken(
             egress_of(settings)
         assert caught.value.problems[0].startswith("SSL_CERT_FILE: expected")
         file.touch()
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(SettingsError, match="a pipe; name a regular file"):
+        egress_of(settings)

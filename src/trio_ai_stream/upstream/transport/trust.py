@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from pathlib import Path
 
 import httpx
 
@@ -20,15 +21,16 @@ def client_tls() -> ssl.SSLContext:
 
     :raises TrustError: they cannot be read.
     """
+    name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+    path = os.environ.get(name)
+    wrong = f"{name}: expected trusted certificates (PEM), got {path}"
+    if path and Path(path).is_fifo():  # opening one would wait for its writer
+        raise TrustError(f"{wrong}: a pipe; name a regular file")
     try:
         context = httpx.create_ssl_context()
     except OSError as exc:
-        name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
         why = "no certificates" if isinstance(exc, ssl.SSLError) else exc.strerror
-        raise TrustError(
-            f"{name}: expected trusted certificates (PEM), got"
-            f" {os.environ.get(name)}: {why}"
-        ) from exc
+        raise TrustError(f"{wrong}: {why}") from exc
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     return context
