@@ -35,7 +35,7 @@ from hypercorn.utils import (
 
 from trio_ai_stream.server import config as configuration
 from trio_ai_stream.server.certificate import expires_at
-from trio_ai_stream.server.connection import Counters, Tally
+from trio_ai_stream.server.connection import Tally
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.signals import Notifier, received
 from trio_ai_stream.server.sockets import Listener, allow_descriptors, listeners_of
@@ -359,6 +359,6 @@ def installed() -> Server:
     return _installed
 
 
-def counters() -> Counters:
+def counters() -> Tally:
     """Return what the installed server has counted; all zero without one."""
     return (Tally() if _installed is None else _installed.tally).snapshot()
