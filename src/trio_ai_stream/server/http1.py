@@ -48,7 +48,6 @@ class HTTP1:
 
     __slots__ = (
         "_ahead_bytes",
-        "_begun",
         "_chunked",
         "_held",
         "_left",
@@ -70,7 +69,7 @@ class HTTP1:
         self.stream: HTTPStream | None = None
         self._parser = RequestParser(self.limits.header_bytes)
         self._version = "1.1"  # that of the request
-        self._begun = self._whole = False  # the response
+        self._whole = False  # the response; its stream says whether it has begun
         self._persists = True  # neither side has said that this is the last one
         self._chunked = False
         self._left: int | None = None  # bytes of the body that are due, if it was said
@@ -80,7 +79,8 @@ class HTTP1:
 
     def __str__(self) -> str:
         """How far the request and the response are."""
-        response = "whole" if self._whole else "begun" if self._begun else "not begun"
+        begun = self.stream is not None and self.stream.begun
+        response = "whole" if self._whole else "begun" if begun else "not begun"
         return f"HTTP/1.1, request: {self._parser} awaited, response: {response}"
 
     async def received(self, data: bytes) -> None:
@@ -139,32 +139,30 @@ class HTTP1:
         self.owner.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _refuse(self, status: int) -> None:
-        """Answer with `status` if a response may still begin; end the connection."""
+        """Take no more of a bad request."""
         self.owner.intervened("bad_request")
         self._answer(status)
-        self.owner.end(lingering=True)
 
     def _answer(self, status: int) -> None:
+        """Answer with `status` if a response may still begin; end the connection."""
         if self.stream is not None:
             self.stream.disconnect()
-        if not self._begun:
+        if self.stream is None or not self.stream.begun:
             own = _own_lines(self.config, int(time()))
             head = b"content-length: 0\r\nconnection: close\r\n" + own + b"\r\n"
             self.owner.transport.write(_status_line(status) + head)
-            self._begun = self._whole = True
-            self._persists = False
+            self._whole = True
+        self.owner.end(lingering=True)
 
     def timed_out(self) -> None:
         """Say that a request took too long to arrive, and end the connection."""
         self._answer(408)
-        self.owner.end(lingering=True)
 
     def refuse_late(self) -> None:
         """Answer a request whose end has not come: there is no time for it any more."""
         stream = self.stream
-        if stream is not None and not (stream.request_ended or self._begun):
+        if stream is not None and not (stream.request_ended or stream.begun):
             self._answer(503)
-            self.owner.end(lingering=True)
 
     def begin_drain(self) -> None:
         """Do nothing yet: the next response says that it is the last."""
@@ -255,7 +253,6 @@ class HTTP1:
         self._persists = self._persists and not closes
         if not self._persists:
             lines.append(b"connection: close\r\n")
-        self._begun = True
         stream.response_begins(self._write_chunk if self._chunked else None)
         return b"".join([*lines, _own_lines(self.config, int(time())), b"\r\n"])
 
@@ -273,7 +270,7 @@ class HTTP1:
         another = self._whole and self._parser.whole and self._persists
         if another and not self.owner.last_request:
             self._next_request()
-        elif self._begun and not self._whole and self._version == "1.0":
+        elif stream.begun and not self._whole and self._version == "1.0":
             # The end of the connection would read as the end of the body.
             self.owner.abort()
         else:
@@ -283,7 +280,7 @@ class HTTP1:
 
     def _next_request(self) -> None:
         self._parser.start_next()
-        self._begun = self._whole = self._chunked = False
+        self._whole = self._chunked = False
         self._left = None
         if self._parser.ahead:
             self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
