@@ -163,7 +163,7 @@ async def test_a_body_is_asked_for_by_who_wants_it() -> None:
 
 async def test_a_body_over_http2_is_asked_for_by_who_wants_it() -> None:
     """The same, with the informational response as HEADERS."""
-    expect = ((b"expect", b"100-continue"),)
+    expect = ((b"expect", b"more, 100-continue"),)  # a list (RFC 9110 10.1.1)
 
     def post(stream: int, path: bytes) -> bytes:
         return f.request(stream, path, method=b"POST", extra=expect, end=False)

@@ -21,13 +21,14 @@ from hypercorn.config import Config
 
 from trio_ai_stream.server.connection import Connection, Phase
 from trio_ai_stream.server.http1_parser import (
+    TOKEN,
     BadRequestError,
     Headers,
     Request,
     RequestParser,
     list_members,
 )
-from trio_ai_stream.server.http_stream import HTTPStream, RequestHead, make_head
+from trio_ai_stream.server.http_stream import HTTPStream, make_head
 
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)([^#]*)", re.IGNORECASE)
 # The fields of a response that steer framing; all others are only text.
@@ -35,7 +36,7 @@ _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encodi
 _REASONS: Final[Mapping[int, bytes]] = {
     status.value: status.phrase.encode("ascii") for status in HTTPStatus
 }
-_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n")
+_LINE: Final = re.compile(TOKEN + rb": [^\x00\r\n]*\r\n")
 _NO_BODY: Final = frozenset({204, 304})  # RFC 9110 6.4.1
 
 
@@ -103,32 +104,43 @@ class HTTP1:
         while not self.owner.ending:
             try:
                 event = self._parser.next_event()
+                if isinstance(event, Request):
+                    self._begin(event)
+                    continue
             except BadRequestError as exc:
-                self._refuse(exc.status)
+                self.owner.intervened("bad_request")
+                self._answer(exc.status)
                 return
-            if isinstance(event, Request):
-                self._begin(event)
-            elif self.stream is None:
+            if self.stream is None:
                 return
-            elif event is None:
+            if event is None:
                 self.owner.await_until(Phase.BODY, self.stream.body_deadline)
                 return
-            elif isinstance(event, bytes):
+            if isinstance(event, bytes):
                 self.stream.body_came(event)
-            else:
-                self.stream.request_ended = True
-                self.stream.inbox.put_nowait(b"", more_body=False)
-                self.owner.await_within(Phase.RESPONSE, inf)
-                # What follows waits for the next request's turn; behind the last one
-                # it is ignored (RFC 9112 9.6).
-                return
+                continue
+            self.stream.request_ended = True
+            self.stream.inbox.put_nowait(b"", more_body=False)
+            self.owner.await_within(Phase.RESPONSE, inf)
+            # What follows waits for the next request's turn; behind the last one it is
+            # ignored (RFC 9112 9.6).
+            return
 
     def _begin(self, request: Request) -> None:
+        """Start the application for a request.
+
+        :raises BadRequestError: its head may not be served.
+        """
         self._version, self._persists = request.version, request.persists
-        head = _checked(request, self.config)
-        if isinstance(head, int):
-            self._refuse(head)
-            return
+        target, headers = request.target, request.headers
+        # Its Host field counts for nothing then (RFC 9112 3.2.2).
+        if absolute := _ABSOLUTE.fullmatch(target):
+            authority, target = absolute.groups()
+            headers = [(b"host", authority), *(h for h in headers if h[0] != b"host")]
+            if not target.startswith(b"/"):
+                server_wide = request.method == b"OPTIONS" and not target
+                target = b"*" if server_wide else b"/" + target
+        head = make_head(self.config, request.method, target, headers)
         self.stream = stream = HTTPStream(self.owner, self)
         if request.expects_continue:
             stream.inbox.on_asked = self._go_on
@@ -137,11 +149,6 @@ class HTTP1:
     def _go_on(self) -> None:
         """Ask for the body, which the application wants."""
         self.owner.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _refuse(self, status: int) -> None:
-        """Take no more of a bad request."""
-        self.owner.intervened("bad_request")
-        self._answer(status)
 
     def _answer(self, status: int) -> None:
         """Answer with `status` if a response may still begin; end the connection."""
@@ -290,19 +297,6 @@ class HTTP1:
         if self._resumed is not None:
             self._resumed.set()
         self._advance()
-
-
-def _checked(request: Request, config: Config) -> RequestHead | int:
-    """Return a request's head, or the status that refuses it."""
-    target, headers = request.target, request.headers
-    # Its Host field counts for nothing then (RFC 9112 3.2.2).
-    if absolute := _ABSOLUTE.fullmatch(target):
-        authority, target = absolute.groups()
-        headers = [(b"host", authority), *(h for h in headers if h[0] != b"host")]
-        if not target.startswith(b"/"):
-            server_wide = request.method == b"OPTIONS" and not target
-            target = b"*" if server_wide else b"/" + target
-    return make_head(config, request.method, target, headers)
 
 
 @lru_cache(maxsize=2)

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# A method, or the name of a field (RFC 9110 5.6.2).
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(
-    rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])"
+    rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])"
 )
 # Without its line's end; the blanks around the value are taken off afterwards, since a
 # pattern for them would take quadratic time for a long row of blanks.
-_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):([^\0\n\v\f\r]*)")
+_FIELD: Final = re.compile(rb"(" + TOKEN + rb"):([^\0\n\v\f\r]*)")
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _LINE_END: Final = re.compile(rb"\r?\n")
 _EMPTY_LINES: Final = re.compile(rb"(?:\r?\n)*+")
@@ -287,8 +288,16 @@ def _body_length(
         if lengths or version == b"1.0":
             raise BadRequestError(400)
         return None
+    return announced_length(lengths) or 0
+
+
+def announced_length(lengths: list[bytes]) -> int | None:
+    """Return what the Content-Length fields of a request say; None without one.
+
+    :raises BadRequestError: it is no length, or there are several.
+    """
     if not lengths:
-        return 0
+        return None
     if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
         raise BadRequestError(400)
     return int(lengths[0])

@@ -22,6 +22,7 @@ from hypercorn.config import Config
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
 from trio_ai_stream.server.connection import Connection
+from trio_ai_stream.server.http1_parser import BadRequestError, Headers
 
 EXTENSION: Final = "trio_ai_stream.exchange"
 
@@ -77,7 +78,6 @@ class Exchange:
 log: Final = logging.getLogger("trio_ai_stream.server")
 
 Message = dict[str, Any]
-Headers = list[tuple[bytes, bytes]]
 
 _ASGI: Final = {"spec_version": "2.1", "version": "3.0"}
 # RFC 3986 3.2.2 and 3.2.3, without userinfo: RFC 9110 4.2.4 tells recipients to treat
@@ -99,24 +99,26 @@ class RequestHead:
 
 def make_head(
     config: Config, method: bytes, target: bytes, headers: Headers
-) -> RequestHead | int:
-    """Return the head, or the status that refuses it; `headers` have one host at most.
+) -> RequestHead:
+    """Return a head that may pass; `headers` have one host at most.
 
     The forms of a target are RFC 9112 3.2; CONNECT asks for a tunnel, which this server
     does not have (RFC 9110 9.3.6). Methods are case-sensitive (9.1): "head" is not
     HEAD, but ASGI's upper case would make it so, with a body that HTTP then awaits.
+
+    :raises BadRequestError: it may not.
     """
     if method == b"CONNECT" or not method.isupper():
-        return 501
+        raise BadRequestError(501)
     if not _VISIBLE.fullmatch(target):
-        return 400
+        raise BadRequestError(400)
     if not target.startswith(b"/") and (method, target) != (b"OPTIONS", b"*"):
-        return 400
+        raise BadRequestError(400)
     host = next((value for name, value in headers if name == b"host"), b"")
     if not _AUTHORITY.fullmatch(host):
-        return 400
+        raise BadRequestError(400)
     if config.server_names and host.decode("ascii") not in config.server_names:
-        return 421
+        raise BadRequestError(421)
     return RequestHead(sys.intern(method.decode("ascii")), target, headers)
 
 
@@ -156,7 +158,9 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether more of the body should wait."""
-        return self.queued_bytes > self.capacity_bytes and not (self._gone or self._ended)
+        return self.queued_bytes > self.capacity_bytes and not (
+            self._gone or self._ended
+        )
 
     async def room(self) -> None:
         """Wait until the application has taken enough, or takes no more at all.
