@@ -83,6 +83,11 @@ class Listener:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
 
+def address_text(host: str, port: int) -> str:
+    """Return an address as a URL has it: one of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class ActivationError(ValueError):
     """What the service manager has handed over cannot be listened on."""
 
