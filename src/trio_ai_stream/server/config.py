@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import enum
 import logging
+import os
 import ssl
-from pathlib import Path
 from typing import Final
 
 from hypercorn.config import Config
@@ -107,9 +107,10 @@ def _refuse_pipes(config: Config) -> None:
     """
     for key in ("certfile", "keyfile", "ca_certs"):
         path = getattr(config, key)
-        if path is None or not Path(path).exists() or Path(path).is_dir():
-            continue  # opened as usual, which says what is wrong
-        if not Path(path).is_file():
+        # What cannot be looked at is opened as usual, which says what is wrong.
+        if path is None or not os.path.exists(path) or os.path.isdir(path):
+            continue
+        if not os.path.isfile(path):
             raise ConfigError(
                 f"{key}: expected a regular file, got a pipe or a device: {path}"
             )
