@@ -109,6 +109,22 @@ def test_no_start_waits_for_the_writer_of_a_pipe(name: str, tmp_path: Path) -> N
         assert (done.returncode, expected in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("API_KEYS_FILE", "a-key-of-a-client\n"),
+        ("KEYS_FILE", "[[key]]\nname = 'a'\nkey = 'a-key-of-a-client'\n"),
+    ],
+)
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    """As `.env` may: some editors write one, and nobody sees it."""
+    (tmp_path / "keys").write_text(text, encoding="utf-8-sig")
+    settings = load_settings({name: str(tmp_path / "keys")}, None)
+    assert settings.secrets == ("a-key-of-a-client",)
+
+
 def test_an_env_file_that_is_a_pipe_is_named(tmp_path: Path) -> None:
     """It was passed over in silence, with all the settings that were meant."""
     os.mkfifo(tmp_path / ".env")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 from math import inf
@@ -46,36 +46,22 @@ Intervention = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """A snapshot; totals count from the start of the process."""
-
-    connections_open: int
-    connections_total: int
-    exchanges_live: int
-    exchanges_total: int
-    interventions: Mapping[Intervention, int]
-    workers_expected: int
-    certificate_expires_at: float
-
-
+@dataclass(slots=True)
 class Tally:
-    """The running counts of one worker."""
+    """The counts of one worker; totals are from the start of the process."""
 
-    def __init__(self) -> None:
-        self.connections_open = 0
-        self.connections_total = 0
-        self.exchanges_live = 0
-        self.exchanges_total = 0
-        self.interventions: Counter[Intervention] = Counter()
-        self.workers_expected = 1
-        # Unix time; 0 without TLS.
-        self.certificate_expires_at = 0.0
+    connections_open: int = 0
+    connections_total: int = 0
+    exchanges_live: int = 0
+    exchanges_total: int = 0
+    interventions: Counter[Intervention] = field(default_factory=Counter)
+    workers_expected: int = 1
+    # Unix time; 0 without TLS.
+    certificate_expires_at: float = 0.0
 
-    def snapshot(self) -> Counters:
+    def snapshot(self) -> Tally:
         """Return the counts as they are now."""
-        counts = {**vars(self), "interventions": dict(self.interventions)}
-        return Counters(**counts)
+        return replace(self, interventions=self.interventions.copy())
 
 
 class Phase(Enum):

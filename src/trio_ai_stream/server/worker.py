@@ -34,9 +34,9 @@ from trio_ai_stream.server.sockets import (
     Listener,
     ListenerClosedError,
     Reserve,
+    Turns,
 )
 from trio_ai_stream.server.tls import RecordBuffers, TLSTransport
-from trio_ai_stream.server.turns import Turns
 
 log: Final = logging.getLogger("trio_ai_stream.server")
 
