@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from trio_ai_stream.upstream.chunks import (
+    chunks_of_answer,
     items_of_document,
-    items_of_unstreamed,
     read_chunks,
 )
 from trio_ai_stream.wire.dialect import (
@@ -339,7 +339,7 @@ PLAIN_CHAT: Final = Dialect(
     parse=parse,
     read_events=read_chunks,
     read_document=items_of_document,
-    read_unstreamed=items_of_unstreamed,
+    as_stream=chunks_of_answer,
     encoder=encoder,
     error=error,
 )
