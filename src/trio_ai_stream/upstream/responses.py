@@ -121,10 +121,10 @@ class StreamedResponse(_HeldResponse):
             return decoder.end() or None
         items = decoder.feed(data)
         if decoder.held > FREE_BYTES:
-            if not reservation.fits(decoder.held):
-                self._failure = reservation.spent
-                return items
-            reservation.hold(decoder.held)
+            try:
+                reservation.hold(decoder.held)
+            except EndStream as exc:  # what has arrived comes first
+                self._failure = _again(exc)
         return items
 
     def _take_document(self, document: bytearray, data: bytes) -> list[Item]:
