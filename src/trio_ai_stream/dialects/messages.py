@@ -21,14 +21,19 @@ from trio_ai_stream.dialects.named_events import (
     event,
     event_reader,
     note_failure,
-    object_of,
 )
 from trio_ai_stream.dialects.refusals import (
     OPENROUTER_FIELDS,
     error_headers,
     status_of,
 )
-from trio_ai_stream.upstream.chunks import as_utf8, encode, failure_in
+from trio_ai_stream.upstream.chunks import (
+    as_utf8,
+    encode,
+    identity_of,
+    items_of_failed,
+    object_of,
+)
 from trio_ai_stream.wire.dialect import (
     Dialect,
     ErrorResponse,
@@ -147,16 +152,12 @@ def read_message(body: bytes) -> list[Item]:
     :raises ValueError: when it is neither a message nor an error.
     """
     document = object_of(body)
-    if (failure := failure_in(document)) is not None:
-        return [failure]
+    if failed := items_of_failed(document):
+        return failed
     content = document.get("content")
     if document.get("type") != "message" or not isinstance(content, list):
         raise ValueError("expected a message")
-    items: list[Item] = [Raw(as_utf8(body))]
-    if isinstance(document.get("id"), str):
-        provider = document.get("provider")
-        known = provider if isinstance(provider, str) else None
-        items.append(Identity(document["id"], known))
+    items: list[Item] = [Raw(as_utf8(body)), *identity_of(document)]
     for block in content:
         part = block if isinstance(block, dict) else {}
         if isinstance(text := part.get("text"), str) and text:
@@ -176,24 +177,17 @@ def read_count(body: bytes) -> list[Item]:
     :raises ValueError: when it is neither a count nor an error.
     """
     document = object_of(body)
-    if (failure := failure_in(document)) is not None:
-        return [failure]
+    if failed := items_of_failed(document):
+        return failed
     if type(document.get("input_tokens")) is not int:
         raise ValueError("expected input_tokens")
     free = Usage({"prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0})
     return [Raw(body), free, Finish(), Done()]
 
 
-def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
-    """Return a whole message as the events of a stream.
-
-    :raises ValueError: when it is neither a message nor an error.
-    """
-    first, *rest = read_message(body)
-    if not isinstance(first, Raw):
-        return [first]
-    events = map(event, _events_of(object_of(body)))
-    return [*(Raw(one.removesuffix(b"\n\n")) for one in events), *rest]
+def _as_stream(message: dict[str, Any]) -> list[bytes]:
+    """Return a whole message as the events of a stream."""
+    return [event(said).removesuffix(b"\n\n") for said in _events_of(message)]
 
 
 def _events_of(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -283,7 +277,7 @@ MESSAGES: Final = Dialect(
     parse=request_parser(MessagesRequest),
     read_events=event_reader(_MessageEvent, _say),
     read_document=read_message,
-    read_unstreamed=read_unstreamed,
+    as_stream=_as_stream,
     encoder=MessageEncoder,
     error=error_response,
 )

@@ -102,18 +102,6 @@ def note_failure(items: list[Item]) -> None:
             items[-1] = failure_in(load(data)) or raw
 
 
-def object_of(body: bytes) -> dict[str, Any]:
-    """Return a JSON object.
-
-    :raises ValueError: when it is none.
-    :raises RecursionError: when it is nested too deeply.
-    """
-    document = load(body)
-    if type(document) is not dict:
-        raise ValueError("expected a JSON object")
-    return document
-
-
 class NamedEventEncoder(ABC):
     """Writes one stream: upstream's events as they are.
 

@@ -18,11 +18,11 @@ from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
 from trio_ai_stream.dialects.catalogue import dialect_of
-from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT, ChatEncoder
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.http.endpoint import UNSUPPORTED_ENCODING
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.wire.dialect import CONTENT_TYPE
+from trio_ai_stream.wire.dialect import CONTENT_TYPE, ParsedRequest
 from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 from trio_ai_stream.wire.record import Outcome
@@ -132,7 +132,8 @@ def render(
         context.field(b"accept") or ""
     ):
         # A stream of one event: what accepts a stream may read nothing else.
-        encoder = ChatEncoder(context.request_id)
+        asked = ParsedRequest("", stream=True, body=b"")
+        encoder = dialect.encoder(asked, context.request_id, "")
         response.set_data(encoder.error(problem, Answer()))
         response.headers["Content-Type"] = CONTENT_TYPE
         response.headers["Cache-Control"] = "no-cache, no-transform"

@@ -154,8 +154,7 @@ class OpenRouter:
         reservation = Reservation(self.buffers)
         generation_id = response.field(b"x-generation-id") or None
         if call.whole:
-            read = call.dialect.read_document
-            return DocumentResponse(body, generation_id, reservation, read)
+            return DocumentResponse(body, generation_id, reservation, call.dialect)
         if kind == "text/event-stream":
             return StreamedResponse(body, generation_id, reservation, call.dialect)
         on_abortable(body.abort)
