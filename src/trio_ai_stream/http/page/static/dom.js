@@ -13,6 +13,15 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Make a button that calls `act(button)`: button({class: "plain"}, act, "text", child, ...). */
+export function button(attributes, act, ...children) {
+  const made = el("button", { type: "button", ...attributes }, ...children);
+  made.addEventListener("click", () => act(made));
+  return made;
+}
+
+export const smallButton = (label, act) => button({ class: "small" }, act, label);
+
 const EMPTIED_MS = 200;
 
 /** Fill a field of a secret with what `read` says; again when the page is shown again: Safari empties it, behind this event. */
