@@ -31,6 +31,12 @@ export function fillWith(field, read) {
   addEventListener("pageshow", ({ persisted }) => persisted && setTimeout(fill, EMPTIED_MS));
 }
 
+/** Say at the top of the page how it stands with the server: `waiting`, `live` or `lost`, and a few words. */
+export function showLink(state, text) {
+  $("link").dataset.state = state;
+  $("link").textContent = text;
+}
+
 /** Whether this key is for the input method, which composes a word; Safari says of its last one only that it has no code. */
 export const composes = (event) => event.isComposing || event.keyCode === 229;
 

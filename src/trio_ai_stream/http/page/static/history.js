@@ -49,8 +49,7 @@ function rename(item, record, acts) {
   const done = async () => {
     await showHistory(acts);
     // The field that had the focus is gone: the button that made it has it again.
-    const renames = [...$("history-list").querySelectorAll("button")].find((one) => one.dataset.rename === record.id);
-    renames?.focus();
+    $("history-list").querySelector(`[data-rename="${record.id}"]`)?.focus();
   };
   const save = async () => {
     const title = input.value.trim();

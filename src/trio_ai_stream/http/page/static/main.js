@@ -1,6 +1,6 @@
 // The page: wires the composer, the conversation, its choices and the live view.
 
-import { $, button, composes, el, fillWith, smallButton } from "./dom.js";
+import { $, button, composes, el, fillWith, showLink, smallButton } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { showHistory } from "./history.js";
 import { LiveView } from "./live.js";
@@ -48,8 +48,7 @@ async function begin() {
     try {
       config = await getConfig();
     } catch {
-      $("link").dataset.state = "lost";
-      $("link").textContent = "the server does not answer; trying again";
+      showLink("lost", "the server does not answer; trying again");
       await pause(RETRY_MS);
     }
   }
