@@ -42,11 +42,7 @@ from trio_ai_stream.http.http_responses import Send, complete_headers
 from trio_ai_stream.http.live_view import live_blueprint
 from trio_ai_stream.http.models import models_blueprint
 from trio_ai_stream.http.page.page_routes import page_blueprint
-from trio_ai_stream.http.probes import (
-    count_refusal,
-    health_blueprint,
-    metrics_blueprint,
-)
+from trio_ai_stream.http.probes import health_blueprint, metrics_blueprint
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.resume_routes import resume_blueprint
 from trio_ai_stream.http.services import Services
@@ -300,9 +296,7 @@ class Application(QuartTrio):
         self.url_map.merge_slashes = False
         self.paths: set[str] = set()
         self.respond = partial(
-            errors.respond,
-            on_refusal=partial(count_refusal, services.metrics),
-            paths=self.paths,
+            errors.respond, metrics=services.metrics, paths=self.paths
         )
         errors.register(self, self.respond)
         self.before_request(self._admit)

@@ -19,7 +19,6 @@ from trio_ai_stream.http import errors
 from trio_ai_stream.http.application import ASGIConnection
 from trio_ai_stream.http.auth import check_client
 from trio_ai_stream.http.peer_reader import OWNER_GONE, PEERS, read_at
-from trio_ai_stream.http.probes import count_refusal
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.resume_routes import NOT_RESUMABLE, read_after, read_here
 from trio_ai_stream.http.services import Services
@@ -32,9 +31,7 @@ def peer_app(services: Services) -> Callable[..., Awaitable[None]]:
     app = QuartTrio("trio_ai_stream")
     app.config["RESPONSE_TIMEOUT"] = None  # the server bounds it
     app.url_map.merge_slashes = False
-    respond = partial(
-        errors.respond, on_refusal=partial(count_refusal, services.metrics)
-    )
+    respond = partial(errors.respond, metrics=services.metrics)
     errors.register(app, respond)
 
     @app.get(f"{PEERS}/streams/<request_id>/events")
