@@ -14,8 +14,7 @@ from tests.support.completions import over
 from tests.support.world import World, world
 from trio_ai_stream.admission.directory import SOCKET_OF, PeerDirectory
 from trio_ai_stream.app_factory import listen_for_peers, reload_settings
-from trio_ai_stream.http.application import Application
-from trio_ai_stream.http.peer_routes import peer_app
+from trio_ai_stream.http.application import Application, peer_app
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.side_listener import listen_unix, serve_beside
 from trio_ai_stream.stream.registry import LiveStreams

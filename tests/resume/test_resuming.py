@@ -17,7 +17,7 @@ from scripts.openapi_documents import StreamList
 from tests.resume.endpoints import SAID, VARYING, error_type
 from tests.support.completions import COMPLETIONS, over
 from tests.support.world import BUDGETS, Visit, World, world
-from trio_ai_stream.http.peer_routes import peer_app
+from trio_ai_stream.http.application import peer_app
 from trio_ai_stream.wire.record import Outcome
 
 PATHS: Final = tuple(SAID)

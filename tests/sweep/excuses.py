@@ -95,7 +95,6 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/http/resume_routes.py:*": (
         "another process' stream, over a socket: tests/resume/test_processes.py runs it"
     ),
-    "trio_ai_stream/http/peer_r*.py:*": ("the same"),
     "trio_ai_stream/upstream/peer_link.py:*": ("the same"),
     "trio_ai_stream/stream/registry.py:Registry.until_over": (
         "no request: a draining worker waits"

@@ -87,7 +87,7 @@ def respond(
     context: RequestContext,
     *,
     metrics: Metrics,
-    paths: Collection[str] = (),
+    paths: Collection[str],
 ) -> Response:
     """Return the answer to a request that failed before its response; count it.
 
