@@ -99,7 +99,7 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/stream/registry.py:Registry.until_over": (
         "no request: a draining worker waits"
     ),
-    "trio_ai_stream/http/drain.py:Drain.until_over": ("the same"),
+    "trio_ai_stream/http/services.py:Drain.until_over": ("the same"),
     "trio_ai_stream/http/http_responses.py:EventResponder.ended": (
         "nothing is awaited between admission and the first write"
     ),
