@@ -32,7 +32,7 @@ from trio_ai_stream.settings.loading import reloaded
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.registry import Generations, LiveStreams, Registry
+from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.garbage import CollectorPolicy
@@ -70,9 +70,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     )
     if reason := os.environ.get(REPLACES_VARIABLE):
         metrics.worker_replaced(reason)
-    registry, generations = Registry(), Generations()
-    live = LiveStreams(registry, generations)
-    admission = open_admission(settings, live, metrics, run_folder)
+    registry = Registry()
+    admission = open_admission(settings, registry, metrics, run_folder)
     budgets = budgets_of(settings)
     estimator = TokenEstimator(metrics.estimate_compared)
     services = Services(
@@ -88,7 +87,6 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         estimator=estimator,
         billing=open_billing(settings, metrics, admission.gate, estimator),
         keys=key_ring(settings),
-        generations=generations,
         peers=PeerLink(run_folder),
         tracer=open_tracer(
             os.environ,

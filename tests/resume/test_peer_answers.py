@@ -19,7 +19,6 @@ from tests.support.world import BUDGETS, Visit, World, world
 from trio_ai_stream.admission.directory import Address, LocalDirectory, read_address
 from trio_ai_stream.http import resume_routes
 from trio_ai_stream.http.application import peer_app
-from trio_ai_stream.stream.registry import LiveStreams
 from trio_ai_stream.upstream import peer_link
 from trio_ai_stream.upstream.peer_link import PeerGoneError, PeerLink, PeerLostError
 
@@ -33,7 +32,7 @@ class Directory(LocalDirectory):
     """Every process is at one address."""
 
     def __init__(self, w: World, address: Address) -> None:
-        super().__init__(LiveStreams(w.services.registry, w.services.generations))
+        super().__init__(w.services.registry)
         self._address = address
 
     async def address_of(self, process: str) -> Address | None:

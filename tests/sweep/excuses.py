@@ -58,7 +58,7 @@ EXCUSES: Final[dict[str, str]] = {
         "for those, and for other processes; a stream's request takes `send`"
     ),
     "trio_ai_stream/http/accounts.py:*": ("no stream: one short answer"),
-    "trio_ai_stream/stream/registry.py:LiveStreams.snapshot": ("the same"),
+    "trio_ai_stream/stream/registry.py:Registry.snapshot": ("the same"),
     "trio_ai_stream/http/usage_routes.py:*": (
         "no stream: one short answer, which a thread reads from the ledger"
     ),

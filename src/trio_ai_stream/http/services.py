@@ -20,7 +20,7 @@ from trio_ai_stream.server.worker import Worker
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.registry import Generations, Registry
+from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.stream.timers import TimerQueue
@@ -173,7 +173,6 @@ class Services:
     upstream: OpenRouter | None = None
     request_ids: set[str] = field(default_factory=set)
     subscribers: Subscribers = field(default_factory=Subscribers)
-    generations: Generations = field(default_factory=Generations)
     peers: PeerLink = field(default_factory=partial(PeerLink, None))
     peer_listeners: list[Worker] = field(default_factory=list)
     bodies: BodyBudget = field(init=False)
@@ -202,7 +201,6 @@ class Services:
             self.observe,
             self.metrics.stream_ended,
             self.subscribers.stream_ended,
-            self.generations.stream_ended,
         ]
         if self.tracer is not None:
             tells.append(partial(self.tracer.stream_ended, traceparent=traceparent))
