@@ -23,7 +23,6 @@ def crowd(owner: str = "local") -> Registry:
         stream = Stream(
             UpstreamRequest(f"r-{number}", "m", b"{}", PLAIN_CHAT),
             BUDGETS,
-            endpoint="/chat",
             owner=owner,
             release_permit=lambda: None,
             release_body=lambda: None,
