@@ -15,8 +15,7 @@ from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.admission.directory import SOCKET_OF
 from trio_ai_stream.admission.gate import Quota
 from trio_ai_stream.billing.billing_factory import open_billing
-from trio_ai_stream.http.application import Application
-from trio_ai_stream.http.peer_routes import peer_app
+from trio_ai_stream.http.application import Application, peer_app
 from trio_ai_stream.http.probes import management_app, readiness
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.limits import Limits
@@ -34,7 +33,7 @@ from trio_ai_stream.settings.loading import reloaded
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.registry import Generations, LiveStreams, Registry
+from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.garbage import CollectorPolicy
@@ -73,9 +72,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     )
     if reason := os.environ.get(REPLACES_VARIABLE):
         metrics.worker_replaced(reason)
-    registry, generations = Registry(), Generations()
-    live = LiveStreams(registry, generations)
-    admission = open_admission(settings, live, metrics, run_folder)
+    registry = Registry()
+    admission = open_admission(settings, registry, metrics, run_folder)
     budgets = budgets_of(settings)
     estimator = TokenEstimator(metrics.estimate_compared)
     services = Services(
@@ -91,7 +89,6 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         estimator=estimator,
         billing=open_billing(settings, metrics, admission.gate, estimator),
         keys=key_ring(settings),
-        generations=generations,
         peers=PeerLink(run_folder),
         tracer=open_tracer(
             os.environ,

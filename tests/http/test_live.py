@@ -177,7 +177,7 @@ async def test_a_look_at_many_streams_lets_others_run(
     async with world(permits=101, env={"RATE_LIMIT": "1000"}) as w:
         chats = [w.chat("simulator/no-token") for _ in range(101)]
         await trio.sleep(1)
-        view = LiveView(w.services, Subscriber(lambda _: True), None)  # type: ignore[arg-type]
+        view = LiveView(w.services, Subscriber(None), None)  # type: ignore[arg-type]
         steps = Steps(trio.lowlevel.current_task())
         trio.lowlevel.add_instrument(steps)
         assert b'"total":101' in await view.changes(Heard(complete=True))

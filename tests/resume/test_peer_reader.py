@@ -14,11 +14,9 @@ from tests.support.completions import over
 from tests.support.world import World, world
 from trio_ai_stream.admission.directory import SOCKET_OF, PeerDirectory
 from trio_ai_stream.app_factory import listen_for_peers, reload_settings
-from trio_ai_stream.http.application import Application
-from trio_ai_stream.http.peer_routes import peer_app
+from trio_ai_stream.http.application import Application, peer_app
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.side_listener import listen_unix, serve_beside
-from trio_ai_stream.stream.registry import LiveStreams
 from trio_ai_stream.upstream.peer_link import PeerLink
 
 KEYS = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
@@ -30,7 +28,7 @@ async def sibling(folder: Path) -> AsyncIterator[World]:
     """Give a process that its siblings in the folder find, and that finds them."""
     async with world(env=KEYS) as w:
         services = w.services
-        live = LiveStreams(services.registry, services.generations)
+        live = services.registry
         services.directory = directory = PeerDirectory(folder, live, timeout_s=5)
         services.resumables.process = directory.process
         services.peers = PeerLink(folder)

@@ -17,7 +17,7 @@ from scripts.openapi_documents import StreamList
 from tests.resume.endpoints import SAID, VARYING, error_type
 from tests.support.completions import COMPLETIONS, over
 from tests.support.world import BUDGETS, Visit, World, world
-from trio_ai_stream.http.peer_routes import peer_app
+from trio_ai_stream.http.application import peer_app
 from trio_ai_stream.wire.record import Outcome
 
 PATHS: Final = tuple(SAID)
@@ -122,7 +122,7 @@ async def test_who_does_not_ask_pays_nothing(autojump_clock: MockClock) -> None:
         finally:
             sys.setprofile(None)
         assert any(name.endswith("stream/relay.py") for name in called)
-        of_resuming = re.compile("trio_ai_stream/(resume/|http/(resum|peer_))")
+        of_resuming = re.compile("trio_ai_stream/(resume/|http/resum)")
         assert not [name for name in called if of_resuming.search(name)]
 
 

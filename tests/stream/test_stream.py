@@ -38,7 +38,6 @@ async def test_only_counts_are_recorded_as_tokens(
     stream = Stream(
         UpstreamRequest("r", "m", b"{}", PLAIN_CHAT),
         BUDGETS,
-        endpoint="/chat",
         owner="local",
         release_permit=lambda: None,
         release_body=lambda: None,

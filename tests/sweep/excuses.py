@@ -58,7 +58,7 @@ EXCUSES: Final[dict[str, str]] = {
         "for those, and for other processes; a stream's request takes `send`"
     ),
     "trio_ai_stream/http/accounts.py:*": ("no stream: one short answer"),
-    "trio_ai_stream/stream/registry.py:LiveStreams.snapshot": ("the same"),
+    "trio_ai_stream/stream/registry.py:Registry.snapshot": ("the same"),
     "trio_ai_stream/http/usage_routes.py:*": (
         "no stream: one short answer, which a thread reads from the ledger"
     ),
@@ -95,12 +95,11 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/http/resume_routes.py:*": (
         "another process' stream, over a socket: tests/resume/test_processes.py runs it"
     ),
-    "trio_ai_stream/http/peer_r*.py:*": ("the same"),
     "trio_ai_stream/upstream/peer_link.py:*": ("the same"),
     "trio_ai_stream/stream/registry.py:Registry.until_over": (
         "no request: a draining worker waits"
     ),
-    "trio_ai_stream/http/drain.py:Drain.until_over": ("the same"),
+    "trio_ai_stream/http/services.py:Drain.until_over": ("the same"),
     "trio_ai_stream/http/http_responses.py:EventResponder.ended": (
         "nothing is awaited between admission and the first write"
     ),

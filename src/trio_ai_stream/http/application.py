@@ -7,7 +7,7 @@ call: a response body is not entered when a cancel lands early.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, cast
@@ -42,13 +42,9 @@ from trio_ai_stream.http.http_responses import Send, complete_headers
 from trio_ai_stream.http.live_view import live_blueprint
 from trio_ai_stream.http.models import models_blueprint
 from trio_ai_stream.http.page.page_routes import page_blueprint
-from trio_ai_stream.http.probes import (
-    count_refusal,
-    health_blueprint,
-    metrics_blueprint,
-)
+from trio_ai_stream.http.probes import health_blueprint, metrics_blueprint
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.resume_routes import resume_blueprint
+from trio_ai_stream.http.resume_routes import peers_blueprint, resume_blueprint
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import streams_blueprint
 from trio_ai_stream.http.usage_routes import usage_blueprint
@@ -294,17 +290,8 @@ class Application(QuartTrio):
         settings = services.settings
         self.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
         self.config["BODY_TIMEOUT"] = settings.READ_TIMEOUT_SECS
-        self.config["RESPONSE_TIMEOUT"] = None  # budgets and the server bound responses
-        # A redirect would take its host from the request. There is none without this:
-        # no route ends with a slash.
-        self.url_map.merge_slashes = False
         self.paths: set[str] = set()
-        self.respond = partial(
-            errors.respond,
-            on_refusal=partial(count_refusal, services.metrics),
-            paths=self.paths,
-        )
-        errors.register(self, self.respond)
+        self.respond = _prepare(self, services, self.paths)
         self.before_request(self._admit)
         self.endpoints: dict[str, Endpoint] = {}
         for dialect in DIALECTS:
@@ -366,3 +353,34 @@ class Application(QuartTrio):
 
     async def _admit(self) -> None:
         await admit_request(self.services, RequestContext.current())
+
+
+def peer_app(services: Services) -> Callable[..., Awaitable[None]]:
+    """Return the ASGI application of the listeners for other processes."""
+    app = QuartTrio("trio_ai_stream")
+    respond = _prepare(app, services, ())
+    app.register_blueprint(peers_blueprint(services))
+
+    async def serve(scope: Any, receive: Receive, send: Send) -> None:
+        await ASGIConnection(app, scope, services, _through_quart, respond)(
+            receive, send
+        )
+
+    return serve
+
+
+def _through_quart(_context: RequestContext) -> None:
+    """Say that no endpoint is called directly."""
+
+
+def _prepare(
+    app: QuartTrio, services: Services, paths: Collection[str]
+) -> Callable[[Exception, RequestContext], Response]:
+    """Set what each application needs; return what answers its errors."""
+    app.config["RESPONSE_TIMEOUT"] = None  # budgets and the server bound responses
+    # A redirect would take its host from the request. There is none without this: no
+    # route ends with a slash.
+    app.url_map.merge_slashes = False
+    respond = partial(errors.respond, metrics=services.metrics, paths=paths)
+    errors.register(app, respond)
+    return respond

@@ -19,9 +19,7 @@ from quart import Blueprint, Response, request
 from trio_ai_stream.http.auth import is_loopback, names_loopback, require_operator
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.wire.documents import Health, Readiness
-from trio_ai_stream.wire.problems import Problem
 
 # Read at start: a process without descriptors answers the probes, too.
 _RELEASE: Final = version("trio-ai-stream")
@@ -69,31 +67,6 @@ def health_blueprint(services: Services) -> Blueprint:
         return json_response(document, 200 if document.status == "ready" else 503)
 
     return blueprint
-
-
-# Error types by the reason that they are counted under; the others count as `other`.
-REASONS: Final = {
-    "too_many_requests": "rate_limit",
-    "too_many_streams": "server_permits",
-    "too_many_streams_of_client": "client_permits",
-    "limits_unavailable": "gate_closed",
-    "budget_exhausted": "budget",
-    "shutting_down": "draining",
-    "missing_api_key": "unauthorized",
-    "invalid_api_key": "unauthorized",
-    "loopback_only": "forbidden",
-    "permission_denied": "forbidden",
-    "invalid_request": "invalid_request",
-    "unsupported_media_type": "invalid_request",
-    "unsupported_content_encoding": "invalid_request",
-    "payload_too_large": "too_large",
-    "too_many_bodies": "too_many_bodies",
-}
-
-
-def count_refusal(metrics: Metrics, problem: Problem) -> None:
-    """Count a request that was refused before a stream."""
-    metrics.refused(REASONS.get(problem.error_type, "other"))
 
 
 def metrics_blueprint(services: Services) -> Blueprint:

@@ -45,7 +45,6 @@ class Stream:
         "detached_at",
         "detached_s",
         "ending",
-        "endpoint",
         "events",
         "first_content_at",
         "nursery",
@@ -70,7 +69,6 @@ class Stream:
         request: UpstreamRequest,
         budgets: Budgets,
         *,
-        endpoint: str,
         owner: str,
         release_permit: Callable[[], None],
         release_body: Callable[[], None],
@@ -82,7 +80,6 @@ class Stream:
     ) -> None:
         self.request = request
         self.budgets = budgets
-        self.endpoint = endpoint
         self.owner = owner
         self.began_at = trio.current_time()
         self.state = State.ADMITTED
@@ -125,6 +122,11 @@ class Stream:
     def request_id(self) -> str:
         """The id that names this stream everywhere."""
         return self.request.request_id
+
+    @property
+    def endpoint(self) -> str:
+        """The path that it was asked for at."""
+        return self.request.dialect.path
 
     @property
     def shown_state(self) -> str:

@@ -1,6 +1,6 @@
 // The page: wires the composer, the conversation, its choices and the live view.
 
-import { $, composes, el, fillWith } from "./dom.js";
+import { $, button, composes, el, fillWith, showLink, smallButton } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { showHistory } from "./history.js";
 import { LiveView } from "./live.js";
@@ -48,8 +48,7 @@ async function begin() {
     try {
       config = await getConfig();
     } catch {
-      $("link").dataset.state = "lost";
-      $("link").textContent = "the server does not answer; trying again";
+      showLink("lost", "the server does not answer; trying again");
       await pause(RETRY_MS);
     }
   }
@@ -63,13 +62,12 @@ async function begin() {
   if (kept.upstream && kept.upstream !== upstream && $("model").value === kept.model) $("model").value = "";
   if (faults.length && !$("model").value) $("model").value = "simulator/default";
   for (const [model, title, prompt] of faults.length ? STARTERS : []) {
-    const button = el("button", { type: "button" }, el("strong", {}, title), el("span", {}, prompt));
-    button.addEventListener("click", () => {
+    const start = () => {
       $("model").value = model;
       describeModel();
       ask(prompt);
-    });
-    $("starters").append(el("li", {}, button));
+    };
+    $("starters").append(el("li", {}, button({}, start, el("strong", {}, title), el("span", {}, prompt))));
   }
   describeModel();
   live = new LiveView(budgets);
@@ -198,8 +196,8 @@ function spoken({ result, record }) {
 
 /** Wait for the server under the message; false if the message was taken back. */
 async function serverIsBack(item) {
-  const button = el("button", { type: "button", class: "small" }, "Take back");
-  const note = el("p", { class: "line waits" }, "Not sent: the server does not answer. It will be sent as soon as it does. ", button);
+  const revoke = smallButton("Take back", () => waiting?.back());
+  const note = el("p", { class: "line waits" }, "Not sent: the server does not answer. It will be sent as soon as it does. ", revoke);
   item.append(note);
   thread.toEnd();
   say("Not sent yet: the server does not answer");
@@ -218,7 +216,6 @@ async function serverIsBack(item) {
       fill($("prompt").value ? `${content}\n${$("prompt").value}` : content);
     },
   });
-  button.addEventListener("click", () => waiting?.back());
   let [back, mine] = [false, true];
   while (mine && !back) {
     mine = !(await Promise.race([taken, pause(config === null ? 100 : RETRY_MS)]));
