@@ -83,9 +83,12 @@ class Billing:
         if spends:
             self.spending.stream_ended(row)
         if row.open:
-            if not self.reconciler.put(row):
-                self._metrics.bill_dropped()
-            self._metrics.bills_open(len(self.reconciler))
+            self._reconcile(row)
+
+    def _reconcile(self, row: LedgerRow) -> None:
+        if not self.reconciler.put(row):
+            self._metrics.bill_dropped()
+        self._metrics.bills_open(len(self.reconciler))
 
     async def run(
         self,
@@ -100,7 +103,7 @@ class Billing:
         """
         async with trio.open_nursery() as nursery:
             if self.ledger is not None:
-                await nursery.start(self.ledger.run, self.reconciler.put)
+                await nursery.start(self.ledger.run, self._reconcile)
             await nursery.start(self.spending.run, live)
             nursery.start_soon(self.reconciler.run, get, name="reconciler")
             task_status.started()
