@@ -214,9 +214,29 @@ def test_sums_are_by_whatever_is_asked(tmp_path: Path) -> None:
     days = database.sums(["day"], since=DAY_S * 4, equal={"model": "m/0"})
     assert [(r["day"], r["streams"]) for r in days] == [("1970-01-05", 1)]
     assert database.spent(DAY_S * 3, DAY_S * 4) == {"somebody": 153_000}
-    database.forget(DAY_S * 3)
+    assert database.forget(DAY_S * 3, at_most=2)
+    assert not database.forget(DAY_S * 3, at_most=2)
     assert [r["streams"] for r in database.sums()] == [3]
     database.close()
+
+
+async def test_all_that_is_old_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a server that writes more than one batch of it an hour."""
+    monkeypatch.setattr(usage_ledger, "BATCH_S", 0.01)
+    path = tmp_path / "ledger.db"
+    old = row(ended_at=time.time() - 91 * DAY_S)
+    rows = [msgspec.structs.replace(old, uid=str(n)) for n in range(25_000)]
+    with closing(UsageDatabase(path)) as database:
+        database.put(b"".join(msgspec.json.encode(one) + b"\n" for one in rows))
+    subject, asked = ledger(path), 25_000
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(subject.run, print)
+            while asked:
+                asked = (await subject.ask(lambda db: db.sums()))[0]["streams"]
+            nursery.cancel_scope.cancel(reason="test")
 
 
 async def test_two_processes_write_one_file(tmp_path: Path) -> None:

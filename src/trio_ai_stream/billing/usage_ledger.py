@@ -332,11 +332,11 @@ class UsageLedger:
 
     async def _forget_old(self) -> None:
         while True:
-            await self._tried(self._forget)
-            await trio.sleep(RETENTION_EVERY_S)
+            more = await self._tried(self._forget)
+            await trio.sleep(BATCH_S if more else RETENTION_EVERY_S)
 
-    def _forget(self) -> None:
-        self._opened().forget(time.time() - self._retention_s)
+    def _forget(self) -> bool:
+        return self._opened().forget(time.time() - self._retention_s)
 
     def _close(self) -> None:
         database, self._database = self._database, None
