@@ -24,13 +24,13 @@ from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
 from trio_ai_stream.billing import shared_totals
 from trio_ai_stream.billing.shared_totals import (
     LEAVE_S,
+    MAX_CELLS,
     PUSH,
     SharedTotals,
     SharedUsage,
     usage_key,
 )
-from trio_ai_stream.billing.spending import Spent, today
-from trio_ai_stream.billing.usage_batch import MAX_CELLS, day_of
+from trio_ai_stream.billing.spending import Spent, day_of, today
 from trio_ai_stream.billing.usage_report import UsageQuery, UsageQueryError
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.telemetry.metrics import Metrics

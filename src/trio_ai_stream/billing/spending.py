@@ -21,7 +21,6 @@ from typing import Any, Final, Protocol
 import trio
 from loguru import logger
 
-from trio_ai_stream.billing.usage_batch import day_of
 from trio_ai_stream.billing.usage_database import NANO, LedgerRow, UsageDatabase
 from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError, UsageLedger
 from trio_ai_stream.settings.values import NamedKey
@@ -295,6 +294,11 @@ def exhausted(key: NamedKey, spent: Spent) -> Problem | None:
 def left(limit: float, used: int) -> float:
     """Return the dollars that are left of a limit."""
     return max(0.0, limit - used / NANO)
+
+
+def day_of(ended_at: float) -> str:
+    """Return the day of a Unix time in UTC, as 2026-11-26."""
+    return datetime.fromtimestamp(ended_at, UTC).date().isoformat()
 
 
 def today() -> str:
