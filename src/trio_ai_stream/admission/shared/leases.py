@@ -20,7 +20,13 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from trio_ai_stream.admission.shared.valkey_link import Client, Unavailable, ValkeyLink
+from trio_ai_stream.admission.shared.valkey_link import (
+    Client,
+    TooBusy,
+    Unavailable,
+    ValkeyLink,
+    link_lost,
+)
 from trio_ai_stream.admission.shared.valkey_scripts import CHANGE, HELD, LEAVE, Keys
 
 T = TypeVar("T")
@@ -29,7 +35,6 @@ _BATCH: Final = 200
 """Releases, and requests, in one script: it stays far below a millisecond."""
 
 _UNLIMITED: Final = -1
-LOST: Final = Unavailable("unavailable", "the link was lost")
 
 
 @dataclass(slots=True, eq=False)
@@ -167,7 +172,7 @@ class Leases:
             self._running = False
             self._to_release = []  # the next run's synchronisation covers them
             asked, self._asked = self._asked, []
-            _fail(asked, LOST)
+            _fail(asked, link_lost())
 
     async def _keep(self) -> None:
         next_beat = trio.current_time() + self._beat_s
@@ -189,11 +194,8 @@ class Leases:
                     await self._link.send(LEAVE, self._keys.leaving, self._common)
                     self._left.set()
                     return
-            except Unavailable:
-                if not self._link.up:
-                    raise
-                # This process was too busy to look; what was sent may have been done.
-                self._resync = True
+            except TooBusy:
+                self._resync = True  # what was sent may have been done
 
     async def _round(self, *, beat: bool = False) -> None:
         """Tell Valkey of what was released and asked since the last round."""
@@ -207,7 +209,7 @@ class Leases:
         try:
             reply = await self._change(released, asked)
         except BaseException as exc:
-            _fail(asked, exc if isinstance(exc, Unavailable) else LOST)
+            _fail(asked, exc if isinstance(exc, Unavailable) else link_lost())
             raise
         if beat:
             self._count(reply)

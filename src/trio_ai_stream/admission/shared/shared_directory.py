@@ -30,7 +30,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -59,6 +59,7 @@ from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.admission.shared.valkey_link import (
     RETURN_S,
     Client,
+    TooBusy,
     Unavailable,
     ValkeyLink,
 )
@@ -196,7 +197,7 @@ class Bus:
                 late = self._link.late(
                     deadline, "a silent subscription", self._timeout_s
                 )
-                if not self._link.up:
+                if not isinstance(late, TooBusy):
                     raise late
 
     async def _received(self, data: bytes) -> None:
@@ -211,12 +212,8 @@ class Bus:
                 "answer": await self._reply(message),
                 "process": self._keys.process,
             }
-            try:
+            with suppress(TooBusy):  # then whoever asked waits no longer
                 await self._link.reply(str(message.get("reply")), json.dumps(reply))
-            except Unavailable:
-                if not self._link.up:
-                    raise
-                # This process was too busy to look; whoever asked waits no longer.
         elif (pending := self._pending.get(token)) is not None:
             pending.answers.append(message.get("answer"))
             pending.processes.add(str(message.get("process")))
@@ -363,12 +360,8 @@ class SharedDirectory:
             await trio.sleep(lease_s / 3)
             if self._gate.leases.left:
                 return
-            try:
+            with suppress(TooBusy):  # it tells again in time
                 await self._gate.link.send(ANNOUNCE, [key], told)
-            except Unavailable:
-                if not self._gate.link.up:
-                    raise
-                # This process was too busy to look; it tells again in time.
 
     @property
     def _told_address(self) -> str | None:
