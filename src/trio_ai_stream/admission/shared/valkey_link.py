@@ -90,8 +90,6 @@ _ACL = (
     " (Redis 7 gives a new user no channels), and +select if REDIS_URL names another"
     " database than 0"
 )
-
-
 _FOREIGN = (
     "a key of ours holds what another program has put there; delete it, or set another"
     " REDIS_PREFIX"
@@ -155,34 +153,29 @@ def _explain_reply(exc: BaseException) -> Unavailable | None:
     match exc:
         case AskError() | ClusterCrossSlotError() | ClusterDownError():
             return Unavailable("cluster", str(ClusterRefusedError()))
-        case AuthorizationError():
-            return Unavailable("acl", _ACL.format(said=said))
-        case AuthenticationError():
-            return Unavailable("password", "refused; check the password in REDIS_URL")
         case RedisConnectionError() if "max number of clients" in said:
             return Unavailable("unavailable", FULL_OF_CLIENTS)
-        case ReadOnlyError():
-            return Unavailable("unavailable", "a replica, which takes no writes")
         case BusyLoadingError():
             return Unavailable("unavailable", "the server is loading its data")
         case ProtocolError() | UnknownCommandError():
             return Unavailable("unavailable", f"expected Redis 6 or newer: {said}")
-        case WrongTypeError():
-            return Unavailable("unavailable", _FOREIGN)
-        case ResponseError() if "WRONGTYPE" in said:  # from inside a script of Redis 6
-            return Unavailable("unavailable", _FOREIGN)
-        case ResponseError() if said.startswith("OOM"):
-            return Unavailable("full", said)
-        case ResponseError() if "NOPERM" in said or "permission" in said.lower():
-            # From inside a script, where the error has a prefix of its own.
-            return Unavailable("acl", _ACL.format(said=said))
-        case ResponseError() if re.search("invalid password|WRONGPASS", said):
-            return Unavailable("password", "refused; check the password in REDIS_URL")
-        case ResponseError() if "READONLY" in said:
-            return Unavailable("unavailable", "a replica, which takes no writes")
         case ResponseError():
-            return Unavailable("unavailable", said)
+            return _explain_refusal(exc, said)
     return None
+
+
+def _explain_refusal(exc: ResponseError, said: str) -> Unavailable:
+    """Explain an error by its kind, or by its text if it is from inside a script."""
+    if isinstance(exc, AuthorizationError) or re.search("(?i)noperm|permission", said):
+        return Unavailable("acl", _ACL.format(said=said))
+    wrong = re.search("invalid password|WRONGPASS", said)
+    if wrong or isinstance(exc, AuthenticationError):
+        return Unavailable("password", "refused; check the password in REDIS_URL")
+    if isinstance(exc, ReadOnlyError) or "READONLY" in said:
+        return Unavailable("unavailable", "a replica, which takes no writes")
+    if isinstance(exc, WrongTypeError) or "WRONGTYPE" in said:
+        return Unavailable("unavailable", _FOREIGN)
+    return Unavailable("full" if said.startswith("OOM") else "unavailable", said)
 
 
 def _one_of(keys: Sequence[str]) -> str:
@@ -224,20 +217,17 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 """Pauses between probes: doubled from the first to the longest, with jitter."""
 
-
 STEADY_S = 10.0
 """A connection that was up for so long was no flapping: the next pause is short."""
 
 _BACKGROUND_PATIENCE = 4
 """Timeouts that a heartbeat may take: a busy process must not think itself cut off."""
 
-
 FIRST_ANSWER_S = 1.0
 """Until the first question of a connection has its answer."""
 
 RETURN_S = LONGEST_PAUSE_S + 2 * FIRST_ANSWER_S
 """So much later than this process another one may be back after an outage."""
-
 
 # coredis lets the errors of its queues through when a connection has just broken.
 _LOST = (
