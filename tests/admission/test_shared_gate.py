@@ -155,8 +155,8 @@ async def test_a_permit_given_back_is_free_for_the_next_stream(
         for number in range(20):
             answer = await gate.acquire_stream(client_id, f"{client_id}-{number}")
             if isinstance(answer, Permit):
-                with answer:
-                    await trio.sleep(0.001 * (number % 5))
+                await trio.sleep(0.001 * (number % 5))
+                answer.release()
             else:
                 refused += 1
 

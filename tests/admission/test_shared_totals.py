@@ -19,7 +19,7 @@ from tests.admission.valkey import Server
 from tests.billing.test_usage_ledger import DAY_S, ledger, row
 from tests.billing.test_usage_report import ask as ask_usage
 from tests.support.world import world
-from trio_ai_stream.admission.shared.shared_gate import Policy
+from trio_ai_stream.admission.gate import Policy
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
 from trio_ai_stream.billing import shared_totals
 from trio_ai_stream.billing.shared_totals import (

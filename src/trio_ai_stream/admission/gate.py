@@ -40,7 +40,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import trio
 
@@ -198,6 +198,11 @@ class BucketTable:
 
 
 Scope = Literal["server", "client", "gate"]
+Policy = Literal["local", "open", "closed"]
+"""RATE_LIMIT_FALLBACK: what holds while the shared counters can't be reached."""
+
+RETRY_AFTER_S = 1.0
+"""Nobody knows when a stream ends, or Valkey is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +214,7 @@ class PermitRefusal:
 
     scope: Scope
     limit: int
-    retry_after_s: float
+    retry_after_s: float = RETRY_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +229,7 @@ class PermitStatistics:
 
 
 class Permit:
-    """The right to one live stream, until `release`.
-
-    Also a context manager, for a holder whose stream is one block.
-    """
+    """The right to one live stream, until `release`."""
 
     __slots__ = ("_on_release", "client_id", "request_id")
 
@@ -238,11 +240,6 @@ class Permit:
         self.request_id = request_id
         self._on_release: Callable[[Permit], None] | None = on_release
 
-    @property
-    def released(self) -> bool:
-        """Whether `release` was called."""
-        return self._on_release is None
-
     def release(self) -> None:
         """Give the permit back; synchronous, and idempotent however often it is called.
 
@@ -252,28 +249,15 @@ class Permit:
         if on_release is not None:
             on_release(self)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.release()
-
-    def __repr__(self) -> str:
-        state = "released" if self.released else "held"
-        return f"<Permit {self.request_id} of {self.client_id}, {state}>"
-
 
 class StreamPermits:
     """`total` permits, of which one client holds `per_client` at most (None: any)."""
 
-    def __init__(
-        self, total: int, per_client: int | None = None, *, retry_after_s: float = 1.0
-    ) -> None:
+    def __init__(self, total: int, per_client: int | None = None) -> None:
         if total < 1 or (per_client is not None and per_client < 1):
             raise ValueError(f"expected limits of 1 or more, got {total}, {per_client}")
         self.total = total
         self.per_client = per_client
-        self._retry_after_s = retry_after_s
         self._held: Counter[str] = Counter()
         self._count = self._peak = self._granted = self._refused = 0
 
@@ -324,7 +308,7 @@ class StreamPermits:
     def refuse(self, scope: Scope, limit: int) -> PermitRefusal:
         """Count a refusal, whoever decided it, and return it."""
         self._refused += 1
-        return PermitRefusal(scope, limit, self._retry_after_s)
+        return PermitRefusal(scope, limit)
 
     def _release(self, permit: Permit) -> None:
         self._count -= 1
@@ -352,7 +336,7 @@ class GateStatus:
     """
 
     mode: Literal["local", "shared", "fallback"]
-    policy: Literal["local", "open", "closed"] | None
+    policy: Policy | None
     permits: PermitStatistics
 
 
@@ -408,22 +392,15 @@ class LocalGate:
     tasks a turn, so a decision costs microseconds and no scheduler pass.
     """
 
-    def __init__(
-        self,
-        quota: Quota,
-        permits: StreamPermits,
-        *,
-        clock: Callable[[], float] = trio.current_time,
-    ) -> None:
+    def __init__(self, quota: Quota, permits: StreamPermits) -> None:
         self._buckets = BucketTable(quota)
         self._permits = permits
-        self._clock = clock
 
     async def admit_request(
         self, client_id: str, quota: Quota | None = None
     ) -> Decision:
         """Take one request of the client's rate, or refuse."""
-        return self._buckets.admit(client_id, self._clock(), quota)
+        return self._buckets.admit(client_id, trio.current_time(), quota)
 
     async def acquire_stream(
         self, client_id: str, request_id: str, per_client: int | None = None

@@ -30,7 +30,8 @@ import msgspec
 import trio
 from loguru import logger
 
-from trio_ai_stream.admission.shared.shared_gate import Policy, SharedGate
+from trio_ai_stream.admission.gate import Policy
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.admission.shared.valkey_link import Unavailable
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
 from trio_ai_stream.billing.spending import Spent, day_of, today

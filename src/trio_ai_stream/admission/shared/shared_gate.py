@@ -36,11 +36,13 @@ import trio
 from loguru import logger
 
 from trio_ai_stream.admission.gate import (
+    RETRY_AFTER_S,
     BucketTable,
     Decision,
     GateStatus,
     Permit,
     PermitRefusal,
+    Policy,
     Quota,
     StreamPermits,
 )
@@ -73,7 +75,7 @@ class Changes:
     more are logged.
     """
 
-    def __init__(self, policy: Literal["local", "open", "closed"]) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._losses: deque[float] = deque()
         self._reason: Unavailable | None = None
@@ -166,18 +168,14 @@ class Denials:
     bounded memory.
     """
 
-    def __init__(self, capacity: int = DENIALS) -> None:
-        self._capacity = capacity
+    def __init__(self) -> None:
         self._until: OrderedDict[str, tuple[float, Decision]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._until)
 
     def put(self, client_id: str, asked_at: float, refusal: Decision) -> None:
         """Keep a refusal of a question that was sent at `asked_at`."""
         self._until[client_id] = (asked_at + refusal.retry_after_s, refusal)
         self._until.move_to_end(client_id)
-        if len(self._until) > self._capacity:
+        if len(self._until) > DENIALS:
             self._until.popitem(last=False)
 
     def get(self, client_id: str, now: float) -> Decision | None:
@@ -197,16 +195,6 @@ class Denials:
         )
 
 
-Policy = Literal["local", "open", "closed"]
-
-CLOSED_RETRY_AFTER_S = 1.0
-
-
-def _rate(quota: Quota) -> list[int]:
-    """Return what the script takes of a quota."""
-    return [math.ceil(quota.interval_s * 1e6), quota.burst]
-
-
 class SharedGate:
     """Counts in Valkey; the same protocol as `LocalGate`."""
 
@@ -224,7 +212,7 @@ class SharedGate:
     ) -> None:
         self._permits = permits
         self._metrics = metrics
-        self._policy: Policy = policy
+        self._policy = policy
         self._alone = BucketTable(quota)
         self._set_quota(quota)
         self._denials = Denials()
@@ -259,9 +247,8 @@ class SharedGate:
         if known is not None:
             return known
         try:
-            reply = await self.link.call(
-                ADMIT, [self.keys.rate(client_id)], _rate(quota)
-            )
+            rate = [math.ceil(quota.interval_s * 1e6), quota.burst]
+            reply = await self.link.call(ADMIT, [self.keys.rate(client_id)], rate)
         except Unavailable as exc:
             self._metrics.gate_failed(exc.cause)
             return self._admit_alone(client_id, quota)
@@ -342,7 +329,7 @@ class SharedGate:
         if self._policy == "local" or not alone.allowed:
             return alone
         return replace(
-            alone, allowed=False, unavailable=True, retry_after_s=CLOSED_RETRY_AFTER_S
+            alone, allowed=False, unavailable=True, retry_after_s=RETRY_AFTER_S
         )
 
     def _acquire_alone(
