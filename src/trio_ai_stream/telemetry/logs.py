@@ -71,7 +71,9 @@ class LogSink:
         shared = _descriptor_of(stream)
         self._own = None if shared is None else _opened_again(shared)
         self._descriptor = shared if self._own is None else self._own
-        self._poll = None if self._descriptor is None else _poll_for(self._descriptor)
+        self._poll = select.poll()
+        if self._descriptor is not None:
+            self._poll.register(self._descriptor, select.POLLOUT)
         self._torn = False
         self._unreported = 0
         self.dropped = 0
@@ -109,17 +111,13 @@ class LogSink:
         return True
 
     def _write_piece(self, piece: memoryview) -> int:
-        if self._descriptor is None or self._poll is None:
-            return 0
-        try:
-            ready = self._poll.poll(0)
-            if not ready or not ready[0][1] & select.POLLOUT:
-                return 0
-            return os.write(self._descriptor, piece)
-        except OSError:
-            # Gone (EPIPE, EBADF, ENOSPC) or full after all (EAGAIN): a log that can't
-            # be written has nobody to tell.
-            return 0
+        # Gone (EPIPE, EBADF, ENOSPC) or full after all (EAGAIN): a log that can't be
+        # written has nobody to tell.
+        with contextlib.suppress(OSError):
+            for descriptor, event in self._poll.poll(0):
+                if event & select.POLLOUT:
+                    return os.write(descriptor, piece)
+        return 0
 
 
 def _descriptor_of(stream: TextIO) -> int | None:
@@ -140,12 +138,6 @@ def _opened_again(descriptor: int) -> int | None:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode) or os.isatty(descriptor):
             return os.open(path, flags | os.O_NOCTTY)
     return None
-
-
-def _poll_for(descriptor: int) -> select.poll:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return poll
 
 
 LogFormat = Literal["auto", "text", "json"]
@@ -210,8 +202,8 @@ def _render(record: loguru.Record, *, as_json: bool, coloured: bool) -> str:
             render_json(record) if as_json else render_text(record, coloured=coloured)
         )
     except Exception as exc:
-        # A bound object's __str__ may raise anything, and
-        # loguru would print the record and its traceback itself, past the redaction.
+        # A bound object's __str__ may raise anything, and loguru would print the record
+        # and its traceback itself, past the redaction.
         problem = f"a log record could not be rendered: {type(exc).__name__}"
         return f'{{"level": "ERROR", "message": "{problem}"}}\n'
 
