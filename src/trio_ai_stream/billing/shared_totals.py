@@ -34,7 +34,7 @@ from trio_ai_stream.admission.gate import Policy
 from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.admission.shared.valkey_link import Unavailable
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
-from trio_ai_stream.billing.spending import Spent, day_of, today
+from trio_ai_stream.billing.spending import Spent, Totals, day_of, today
 from trio_ai_stream.billing.usage_database import SUMS, LedgerRow
 from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError
 from trio_ai_stream.billing.usage_report import (
@@ -256,8 +256,8 @@ return {tonumber(redis.call('GET', KEYS[3]) or 0),
 )
 
 
-class SharedTotals:
-    """The totals of all hosts; the same protocol as `LedgerTotals`.
+class SharedTotals(Totals):
+    """The totals of all hosts.
 
     `retention_s` is how long the cells of a day are kept.
     """
@@ -332,7 +332,7 @@ class SharedTotals:
             if self._policy == "open":
                 return Spent()
             # The others spend meanwhile as well, and nobody sees it.
-            return self.known(name, max(1, self._leases.fleet.processes))
+            return self.known(name, max(1, self._leases.processes))
         return self.known(name)
 
     async def refresh(self, names: Iterable[str]) -> None:
