@@ -63,6 +63,6 @@ async def test_no_permit_is_lost_or_kept_whatever_happens(
         _, streams, clients, _ = gates[0].keys.permits
         await until_async(lambda: client.hlen(streams), 0)
         assert await client.hlen(clients) == 0
-        assert [gate.status().permits.held for gate in gates] == [0, 0]
+        assert [gate.status().held for gate in gates] == [0, 0]
         assert [len(gate.leases) for gate in gates] == [0, 0]
         nursery.cancel_scope.cancel(reason="the test is over")

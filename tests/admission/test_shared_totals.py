@@ -189,8 +189,8 @@ async def test_without_valkey_the_policy_decides(
             pushing(own_valkey, make_gate, policy) as (totals, _),
             connected(own_valkey, make_gate),
         ):
-            fleet = totals._leases
-            await until(lambda: fleet.fleet.processes == 2)
+            leases = totals._leases
+            await until(lambda: leases.processes == 2)
             totals.add("a", 4, today())
             await totals.leave()  # it has been pushed
             own_valkey.stop()

@@ -217,17 +217,6 @@ class PermitRefusal:
     retry_after_s: float = RETRY_AFTER_S
 
 
-@dataclass(frozen=True, slots=True)
-class PermitStatistics:
-    """A moment's count of one process; `peak` and `refused` since its start."""
-
-    held: int
-    limit: int
-    peak: int
-    granted: int
-    refused: int
-
-
 class Permit:
     """The right to one live stream, until `release`."""
 
@@ -251,15 +240,18 @@ class Permit:
 
 
 class StreamPermits:
-    """`total` permits, of which one client holds `per_client` at most (None: any)."""
+    """`total` permits, of which one client holds `per_client` at most (None: any).
+
+    So many are `held` now.
+    """
 
     def __init__(self, total: int, per_client: int | None = None) -> None:
         if total < 1 or (per_client is not None and per_client < 1):
             raise ValueError(f"expected limits of 1 or more, got {total}, {per_client}")
         self.total = total
         self.per_client = per_client
-        self._held: Counter[str] = Counter()
-        self._count = self._peak = self._granted = self._refused = 0
+        self._held_by: Counter[str] = Counter()
+        self.held = 0
 
     def acquire_nowait(
         self,
@@ -275,19 +267,17 @@ class StreamPermits:
         `per_client` for what any client may hold.
         """
         total = self.total if share is None else share
-        if self._count >= total:
-            return self.refuse("server", total)
+        if self.held >= total:
+            return PermitRefusal("server", total)
         own = self.per_client if per_client is None else per_client
-        if own is not None and self._held[client_id] >= own:
-            return self.refuse("client", own)
+        if own is not None and self._held_by[client_id] >= own:
+            return PermitRefusal("client", own)
         return self.acquire_unchecked(client_id, request_id)
 
     def acquire_unchecked(self, client_id: str, request_id: str) -> Permit:
         """Return a permit that somebody else has already granted; only count it."""
-        self._held[client_id] += 1
-        self._count += 1
-        self._granted += 1
-        self._peak = max(self._peak, self._count)
+        self._held_by[client_id] += 1
+        self.held += 1
         return Permit(client_id, request_id, self._release)
 
     def set_limits(self, total: int, per_client: int | None) -> None:
@@ -295,26 +285,11 @@ class StreamPermits:
         self.total = total
         self.per_client = per_client
 
-    def statistics(self) -> PermitStatistics:
-        """Return the counts of this moment."""
-        return PermitStatistics(
-            held=self._count,
-            limit=self.total,
-            peak=self._peak,
-            granted=self._granted,
-            refused=self._refused,
-        )
-
-    def refuse(self, scope: Scope, limit: int) -> PermitRefusal:
-        """Count a refusal, whoever decided it, and return it."""
-        self._refused += 1
-        return PermitRefusal(scope, limit)
-
     def _release(self, permit: Permit) -> None:
-        self._count -= 1
-        self._held[permit.client_id] -= 1
-        if not self._held[permit.client_id]:
-            del self._held[permit.client_id]
+        self.held -= 1
+        self._held_by[permit.client_id] -= 1
+        if not self._held_by[permit.client_id]:
+            del self._held_by[permit.client_id]
 
 
 class ClusterRefusedError(RuntimeError):
@@ -332,12 +307,13 @@ class GateStatus:
     """Where limits are counted now, for `/ready` and the metrics.
 
     `shared` counts in Valkey; `fallback` means that Valkey should be counting but can't
-    be reached, so the policy of RATE_LIMIT_FALLBACK holds; `local` has no Valkey.
+    be reached, so the policy of RATE_LIMIT_FALLBACK holds; `local` has no Valkey. So
+    many permits are `held` by this process.
     """
 
     mode: Literal["local", "shared", "fallback"]
     policy: Policy | None
-    permits: PermitStatistics
+    held: int
 
 
 class Gate(Protocol):
@@ -412,7 +388,7 @@ class LocalGate:
 
     def status(self) -> GateStatus:
         """Return the local counts."""
-        return GateStatus("local", None, self._permits.statistics())
+        return GateStatus("local", None, self._permits.held)
 
     def set_limits(self, quota: Quota, total: int, per_client: int | None) -> None:
         """Decide by these limits from now on."""

@@ -59,16 +59,11 @@ class _Ask:
     answered: trio.Event = field(default_factory=trio.Event)
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """What the last heartbeats said: live processes, and streams over all of them."""
-
-    processes: int
-    streams: int
-
-
 class Leases:
-    """The permits of one process, and the task that keeps Valkey in step."""
+    """The permits of one process, and the task that keeps Valkey in step.
+
+    The last heartbeats saw so many live `processes`.
+    """
 
     def __init__(self, link: ValkeyLink, keys: Keys, *, lease_s: float) -> None:
         self._link = link
@@ -85,7 +80,7 @@ class Leases:
         self._changing = False
         self._resync = False
         self._last_processes = 1
-        self.fleet = Fleet(processes=1, streams=0)
+        self.processes = 1
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -270,9 +265,9 @@ class Leases:
         ask.answered.set()
 
     def _count(self, reply: list[Any]) -> None:
-        processes, streams = reply[2:]
+        processes = reply[2]
         # The larger of two beats: after an outage the others are not all back at once.
-        self.fleet = Fleet(max(processes, self._last_processes), streams)
+        self.processes = max(processes, self._last_processes)
         self._last_processes = processes
 
     def _put(self, ask: _Ask) -> None:

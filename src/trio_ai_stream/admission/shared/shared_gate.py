@@ -284,16 +284,16 @@ class SharedGate:
             return self._acquire_alone(lease, per_client)
         self._metrics.gate_decided(trio.current_time() - asked_at)
         if verdict == "server":
-            return self._permits.refuse("server", self._permits.total)
+            return PermitRefusal("server", self._permits.total)
         if verdict == "client":
-            return self._permits.refuse("client", per_client or 0)
+            return PermitRefusal("client", per_client or 0)
         inner = self._permits.acquire_unchecked(client_id, request_id)
         return self._permit(lease, inner)
 
     def status(self) -> GateStatus:
         """Return whether the shared counters are in reach, and the local ones."""
         mode: Literal["shared", "fallback"] = "shared" if self.link.up else "fallback"
-        return GateStatus(mode, self._policy, self._permits.statistics())
+        return GateStatus(mode, self._policy, self._permits.held)
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -336,10 +336,10 @@ class SharedGate:
         self, lease: Lease, per_client: int | None
     ) -> Permit | PermitRefusal:
         if self._policy == "closed":
-            return self._permits.refuse("gate", 0)
+            return PermitRefusal("gate", 0)
         share = None
         if self._policy == "local":
-            share = math.ceil(self._permits.total / max(1, self.leases.fleet.processes))
+            share = math.ceil(self._permits.total / max(1, self.leases.processes))
             granted = self._permits.acquire_nowait(
                 lease.client_id,
                 lease.request_id,
@@ -364,5 +364,5 @@ class SharedGate:
 
     def _link_changed(self, reason: Unavailable | None) -> None:
         self._metrics.gate_fallback(active=reason is not None)
-        if self._changes.changed(reason, self.leases.fleet.processes):
+        if self._changes.changed(reason, self.leases.processes):
             self._metrics.redis_lost()
