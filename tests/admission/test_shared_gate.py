@@ -254,8 +254,6 @@ async def test_keys_of_one_script_are_in_one_slot(make_gate: GateMaker) -> None:
     assert keys.of.startswith(tags.pop())
     rates = {keys.rate(client).partition("}")[0] for client in ("a", "b")}
     assert len(rates) == 2
-    with pytest.raises(ValueError, match="prefix"):
-        make_gate("redis://127.0.0.1:1", prefix="a{b}")
 
 
 async def test_a_cancelled_acquire_leaves_no_permit(

@@ -2,20 +2,16 @@
 
 The process that owns a stream is the only one that knows it; nothing about streams is
 copied anywhere. A directory asks the owners when somebody asks it, so what it says is
-of that moment, and a cancel is done and answered by the owner. `LocalDirectory` knows
-this process only; `SharedDirectory` (admission/shared) asks over Valkey, and
-`PeerDirectory` asks the workers of one host over Unix sockets.
+of that moment, and a cancel is done and answered by the owner. Entries and results are
+plain JSON values: the stream's own room says what is in them.
 
-Entries and results are plain JSON values: the stream's own room says what is in them.
-
-Without Valkey the workers of one host ask each other. Every worker listens on a Unix
-socket in the directory that the workers of one server share (telemetry/run_directory),
-which only their user may enter. A question is one line of JSON on a connection of its
-own, and so is the answer. There is nothing to keep in step: a worker that has died
-refuses connections, and its socket is removed by whoever finds that out.
-
-Limits are not shared this way, because a decision must be quick and atomic. With
-WORKERS > 1 and no REDIS_URL they hold for each worker.
+`LocalDirectory` knows this process only; `SharedDirectory` (admission/shared) asks over
+Valkey. Without Valkey the workers of one host ask each other (`PeerDirectory`). Every
+worker listens on a Unix socket in the directory that the workers of one server share
+(telemetry/run_directory), which only their user may enter. A question is one line of
+JSON on a connection of its own, and so is the answer. There is nothing to keep in step:
+a worker that has died refuses connections, and its socket is removed by whoever finds
+that out. Limits are not shared this way: a decision must be quick and atomic.
 """
 
 from __future__ import annotations

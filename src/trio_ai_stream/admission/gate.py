@@ -17,12 +17,10 @@ has to refill anything.
 Memory is bounded twice. Each admission also looks at the two clients who were admitted
 longest ago and forgets those whose bucket is full again, so the table holds no more
 than the clients of about one window. And it never holds more than `capacity` clients.
-Past that one is forgotten who still owes something, which gives that client a full
-bucket. Of the clients admitted longest ago it is the one whose bucket is nearest to
-full, who gains least. A flood of newcomers, who have each used one request, thus pushes
-out its own. A client held at its limit is admitted as often as the rate allows; it is
-recent and its bucket is empty, so it stays. One eviction never gives more than one
-burst.
+Past that it forgets, of the clients admitted longest ago, the one whose bucket is
+nearest to full: who then gets a full one gains least. A flood of newcomers, who have
+each used one request, thus pushes out its own; a client held at its limit is recent and
+its bucket is empty, so it stays.
 
 What is said of a request is sent in header fields of two generations, because clients
 read either: `RateLimit-Limit`, `-Remaining`, `-Reset`
@@ -36,11 +34,12 @@ the fields never contradict each other.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Literal
 
 import trio
 
@@ -316,15 +315,16 @@ class GateStatus:
     held: int
 
 
-class Gate(Protocol):
+class Gate(ABC):
     """Decides on requests and streams; one for each process."""
 
+    @abstractmethod
     async def admit_request(
         self, client_id: str, quota: Quota | None = None
     ) -> Decision:
         """Take one request of the client's rate, or refuse; `quota` is its own."""
-        ...
 
+    @abstractmethod
     async def acquire_stream(
         self, client_id: str, request_id: str, per_client: int | None = None
     ) -> Permit | PermitRefusal:
@@ -332,15 +332,14 @@ class Gate(Protocol):
 
         `per_client` is the client's own limit.
         """
-        ...
 
+    @abstractmethod
     def status(self) -> GateStatus:
         """Return where limits are counted now."""
-        ...
 
+    @abstractmethod
     def set_limits(self, quota: Quota, total: int, per_client: int | None) -> None:
         """Decide by these limits from now on; what is granted stays so."""
-        ...
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -351,20 +350,19 @@ class Gate(Protocol):
 
         :raises ClusterRefusedError: inside a group; the server must not start.
         """
-        ...
+        task_status.started()
 
-    async def leave(self) -> None:
+    async def leave(self) -> None:  # noqa: B027  a gate that shares nothing need not
         """End the lease at shutdown, after the last stream, before `run` is cancelled.
 
         Takes no longer than one timeout. Without it others wait for the lease to end.
         """
-        ...
 
 
-class LocalGate:
+class LocalGate(Gate):
     """Counts in this process's memory: nothing is shared, nothing can fail.
 
-    Its methods are async because the protocol's are; they neither wait nor give other
+    Its methods are async because the others' are; they neither wait nor give other
     tasks a turn, so a decision costs microseconds and no scheduler pass.
     """
 
@@ -394,12 +392,3 @@ class LocalGate:
         """Decide by these limits from now on."""
         self._buckets.quota = quota
         self._permits.set_limits(total, per_client)
-
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Return at once: there is no background work."""
-        task_status.started()
-
-    async def leave(self) -> None:
-        """Do nothing: there is nobody to tell."""

@@ -7,17 +7,15 @@ Call `configure_logging` once, before anything logs. Then
 is one record; `event` names it for machines and the other keywords become its fields.
 Messages are literals: whatever a client or upstream said is a field, because loguru
 formats a message which has keywords. The request id is set once for a request, in
-`REQUEST_ID`, and follows it into the tasks it starts, through Trio's task context; a
-record that was bound to an id of its own keeps that.
+`REQUEST_ID`, and follows it into the tasks it starts; a record that was bound to an id
+of its own keeps that.
 
-The log goes to a descriptor that may never hold the server. The records are written by
-the thread that made them, at once: a queue with a writer thread would lose the last
-records of a crash, which are the ones that matter, and would be a thread that no
-nursery owns. But a plain write to a pipe whose reader has stopped blocks, and with it
-every stream of the process. So each piece is written only when `poll` says that the
-descriptor has room, in pieces that fit into that room (PIPE_BUF); otherwise the record
-is dropped and counted, and the next record that gets through is preceded by one which
-says how many were lost.
+A record is written at once, by the thread that made it: a queue with a writer thread
+would lose the last records of a crash, which are the ones that matter. But a plain
+write to a pipe whose reader has stopped blocks every stream of the process. So each
+piece is written only when `poll` says that the descriptor has room, in pieces that fit
+into that room (PIPE_BUF); otherwise the record is dropped and counted, and the next one
+that gets through is preceded by one which says how many were lost.
 
 O_NONBLOCK on the descriptor that was handed to us would change the stderr of every
 process that shares it, and the shell's after us: it belongs to the open file, not to
@@ -156,11 +154,9 @@ def configure_logging(
 ) -> None:
     """Send every record of at least `level` to `stream` (default: stderr).
 
-    `auto` is coloured text where the stream is a terminal, else JSON lines. Idempotent:
-    a later call replaces what an earlier one put in place; sinks that others added to
-    loguru stay. `diagnose` is off because it prints the values of local variables,
-    which are keys and prompts; `backtrace` is off because frames above the catch are
-    the server's own and the same each time. `enqueue` is off, see above.
+    `auto` is coloured text where the stream is a terminal, else JSON lines. A later
+    call replaces what an earlier one put in place; sinks that others added to loguru
+    stay.
     """
     stream = sys.stderr if stream is None else stream
     terminal = _is_terminal(stream)
@@ -177,8 +173,8 @@ def configure_logging(
         write,
         level=level,
         format=lambda _record: "",  # rendered in `write`, not by loguru
-        diagnose=False,
-        backtrace=False,
+        diagnose=False,  # it prints local variables, which are keys and prompts
+        backtrace=False,  # frames above the catch are the same each time
         enqueue=False,
         catch=True,  # `write` does not raise; were it to, the caller must not feel it
     )
@@ -281,7 +277,6 @@ def intercept_stdlib(level: str) -> None:
 
     Hypercorn assigns its loggers' handlers when it starts, which is after this; so a
     handler put there would be lost, and a filter on the logger takes its place.
-    Idempotent: what an earlier call put in place is replaced.
     """
     handler = InterceptHandler()
     root = logging.getLogger()

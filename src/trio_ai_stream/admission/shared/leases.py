@@ -139,10 +139,8 @@ class Leases:
     async def leave(self) -> None:
         """End the lease now: whatever is still held counts no longer.
 
-        Nor is the process looked for at its address any more.
-
-        Waits one timeout at most; if Valkey did not answer, the lease runs out by
-        itself.
+        Nor is the process looked for at its address any more. Waits one timeout at
+        most; if Valkey did not answer, the lease runs out by itself.
         """
         if self._running:
             self._left = trio.Event()

@@ -11,11 +11,11 @@ the process itself.
 
 The questions go over Valkey's publish and subscribe. Each process listens on a channel
 of its own and on one that all share. A question names the channel to answer on; PUBLISH
-says how many processes got it, so the asker knows how many answers to wait for and need
-not guess. Nothing is stored: a process that is gone does not get the question, and one
-that hangs is waited for no longer than the timeout. Valkey may hold the connection of a
-host that has lost its power for a quarter of an hour. So whoever has not answered
-counts only while its lease lasts.
+says how many processes got it, and so how many answers to wait for. Nothing is stored:
+a process that is gone does not get the question, and one that hangs is waited for no
+longer than the timeout. Valkey may hold the connection of a host that has lost its
+power for a quarter of an hour. So whoever has not answered counts only while its lease
+lasts.
 
 After an outage one process is back before another. Meanwhile who is missing may still
 be there, so for some seconds nobody is told that a stream is gone. Who was not there

@@ -39,6 +39,7 @@ from trio_ai_stream.admission.gate import (
     RETRY_AFTER_S,
     BucketTable,
     Decision,
+    Gate,
     GateStatus,
     Permit,
     PermitRefusal,
@@ -60,8 +61,6 @@ PERIOD_S: Final = 60.0
 """A link that is lost too often in this time is logged as one that flaps."""
 MOST: Final = 3
 """Losses within one period that are logged one by one."""
-
-
 LONG_S: Final = 5.0
 """A link that has been down for so long was not lost by a restart."""
 
@@ -195,8 +194,8 @@ class Denials:
         )
 
 
-class SharedGate:
-    """Counts in Valkey; the same protocol as `LocalGate`."""
+class SharedGate(Gate):
+    """Counts in Valkey."""
 
     def __init__(
         self,

@@ -224,10 +224,6 @@ class Keys:
     prefix: str
     process: str
 
-    def __post_init__(self) -> None:
-        if not self.prefix or set(self.prefix) & set("{} "):
-            raise ValueError(f"expected a prefix without braces, got {self.prefix!r}")
-
     def rate(self, client_id: str) -> str:
         """Return the key of one client's bucket; its hash tag is the client."""
         return f"{{{self.prefix}:{client_id}}}:rate"
