@@ -26,7 +26,6 @@ How far the limits can be exceeded, with N processes:
 from __future__ import annotations
 
 import math
-import secrets
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,6 +34,7 @@ from typing import Final, Literal
 import trio
 from loguru import logger
 
+from trio_ai_stream.admission.directory import name_process
 from trio_ai_stream.admission.gate import (
     RETRY_AFTER_S,
     BucketTable,
@@ -216,7 +216,7 @@ class SharedGate(Gate):
         self._set_quota(quota)
         self._denials = Denials()
         self._changes = Changes(policy)
-        self.keys = Keys(prefix, secrets.token_hex(6))
+        self.keys = Keys(prefix, name_process())
         self.link = ValkeyLink(url, timeout_s=timeout_s, on_change=self._link_changed)
         self.lease_s = lease_s
         self.leases = Leases(self.link, self.keys, lease_s=lease_s)
