@@ -14,7 +14,7 @@ from loguru import logger
 from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.admission.directory import SOCKET_OF
 from trio_ai_stream.admission.gate import Quota
-from trio_ai_stream.billing.billing_factory import open_billing
+from trio_ai_stream.billing.billing import open_billing
 from trio_ai_stream.http.application import Application, peer_app
 from trio_ai_stream.http.probes import management_app, readiness
 from trio_ai_stream.http.services import Services

@@ -57,7 +57,7 @@ async def test_a_spent_budget_is_402_with_what_is_left_and_when_it_is_new(
         refused = chat(w, "simulator/fast?chunks=1")
         await over(refused)
         assert refused.status == 402
-        assert w.permits.statistics().held == 0
+        assert w.permits.held == 0
         said = refused.json()
         assert said["error_type"] == "budget_exhausted"
         assert "0.00 USD left of its 0.00 USD a day; they are new at" in said["message"]

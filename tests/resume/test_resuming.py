@@ -184,7 +184,7 @@ async def test_the_grace_is_over_to_the_second(
         visit = begin(w, path, model=ENDLESS)
         await trio.sleep(3)
         visit.leave()
-        assert w.permits.statistics().held == 1
+        assert w.permits.held == 1
         await trio.sleep(9.99)
         assert not w.records
         assert w.transport.statistics().live == 1

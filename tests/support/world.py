@@ -279,7 +279,7 @@ class World:
 
     def assert_clean(self) -> None:
         """Nothing is held: no permit, no body, no entry, no upstream connection."""
-        assert self.permits.statistics().held == 0
+        assert self.permits.held == 0
         assert self.services.bodies.held == 0
         assert len(self.services.registry) == 0
         assert len(self.services.timer_queue) == 0

@@ -82,7 +82,7 @@ EXCUSES: Final[dict[str, str]] = {
         "no request: the model test runs it"
     ),
     "trio_ai_stream/admission/shared/leases.py:Leases._synchronise": ("the same"),
-    "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink._ask": (
+    "trio_ai_stream/admission/shared/valkey_link.py:_evaluate": (
         "if Valkey forgot the scripts"
     ),
     "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink.publish": (

@@ -20,7 +20,7 @@ from tests.sweep.network import Network
 from tests.sweep.scenario import Scenario
 from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.app_factory import create_app, make_retries
-from trio_ai_stream.billing.billing_factory import open_billing
+from trio_ai_stream.billing.billing import open_billing
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.billing.usage_ledger import left_journals
 from trio_ai_stream.http.application import Application

@@ -356,7 +356,7 @@ def test_a_closed_worker_counts_on_alone(tmp_path: Path) -> None:
 def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
     """Numbers laid out otherwise are neither added nor adopted."""
     other = Slots(Layout([Family("x", "counter", "X.")]), tmp_path)
-    other.add(0, 5.0)
+    other.numbers[0] = 5.0
     subject = metrics(tmp_path)
     assert values(subject)["workers",] == 1
     other.close()

@@ -1,15 +1,13 @@
 """The ledger as the loop sees it: rows are put in at once and written by a thread.
 
-`put` appends to the journal. One task moves the journal's rows into the database, in
-batches, by a thread. Cancelling the task does not wait for that thread: what it was
-writing is still in the journal, and is written again by the next start, once. The
-thread closes the database itself then.
+`put` appends a row to the journal by one `write`, in the step in which its stream ends.
+It is in the kernel's page cache then, so a process that is killed loses none. The
+process holds a lock on its journal, so that the next start knows which were left.
 
-The journal is a file that a killed process leaves whole. A row is appended by one
-`write` in the step in which its stream ends. It is in the kernel's page cache then, so
-a process that is killed loses none. A thread moves the rows on into the database; a row
-that was moved twice counts once, by its id. The process holds a lock on its files, so
-that the next start knows which were left.
+One task moves the journal's rows into the database, in batches, by a thread; a row that
+was moved twice counts once, by its id. Cancelling the task does not wait for that
+thread: what it was writing is still in the journal, and is written again by the next
+start. The thread closes the database itself then.
 """
 
 from __future__ import annotations

@@ -49,8 +49,10 @@ class RunDirectory:
     def _join(path: Path) -> int:
         """Create or enter the directory and lock its file; again if it was removed."""
         while True:
-            _create_private(path)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
             with contextlib.suppress(FileNotFoundError):
+                _check_private(path)
                 alive = os.open(path / _ALIVE, os.O_CREAT | os.O_RDWR, 0o600)
                 fcntl.flock(alive, fcntl.LOCK_SH)
                 if os.fstat(alive).st_nlink:
@@ -101,9 +103,7 @@ def _parent() -> int | None:
     return None if parent is None else parent.pid
 
 
-def _create_private(path: Path) -> None:
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
+def _check_private(path: Path) -> None:
     status = path.lstat()
     private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
     if not private or status.st_uid != os.getuid():

@@ -56,10 +56,6 @@ class Slots:
     def _file_size(self) -> int:
         return _HEADER + 8 * self._layout.size
 
-    def add(self, slot: int, amount: float = 1.0) -> None:
-        """Add to one number."""
-        self.numbers[slot] += amount
-
     def totals(self) -> tuple[list[float], int]:
         """Return the sum over all workers, and how many of them are alive.
 
