@@ -16,7 +16,6 @@ import math
 import os
 import random
 import signal
-import statistics
 import struct
 import subprocess
 import sys
@@ -24,27 +23,17 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
-from bench.load import Load, Target
-from bench.processes import (
-    Process,
-    _await_listening,
-    gateway,
-    upstream,
-)
-from bench.rows.relay import Relay
-from cancel_lab.placement import on_server_cores
-from cancel_lab.process import free_port
+from bench.processes import SETTLED_S, server, simulator
+from bench.side_by_side import compare
 from trio_ai_stream.billing.usage_database import NANO, UsageDatabase
 
 AT_A_TIME: Final = 100
-SETTLED_S: Final = 20
 BOUNDS: Final = {  # of `cost`, as a share of what it is without a ledger
     "first content": 1.02,
     "CPU to first content": 1.02,
@@ -70,57 +59,6 @@ MODELS: Final = (
     "bad-request",
     "fast?chunks={n}&first_token_ms={ms}",
 )
-
-
-@contextmanager
-def server(
-    log: Path, apart: bool = False, /, **settings: str
-) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run our server, in a process group of its own.
-
-    `apart` is for whoever is `watching`: the server has the other cores.
-    """
-    port = free_port()
-    command = [sys.executable, "-m", "trio_ai_stream", "serve"]
-    environment = {
-        "UPSTREAM": "openrouter",
-        "OPENROUTER_API_KEY": "bench",
-        "RATE_LIMIT": "100000",
-        "LOG_FORMAT": "json",
-        "PORT": str(port),
-        "RECONCILE_SECS": str(SETTLED_S),
-        **settings,
-    }
-    with log.open("ab") as stderr:
-        process = subprocess.Popen(
-            on_server_cores(command) if apart else command,
-            env={**os.environ, **environment},
-            stderr=stderr,
-            start_new_session=True,
-        )
-    try:
-        _await_listening(port, process)  # type: ignore[arg-type]
-        yield port, process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-@contextmanager
-def simulator() -> Iterator[str]:
-    """Run the simulator; give its base URL."""
-    port = free_port()
-    command = [sys.executable, "-m", "trio_ai_stream", "simulate", "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        _await_listening(port, process)  # type: ignore[arg-type]
-        yield f"http://127.0.0.1:{port}/api/v1"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def fetch(url: str, key: str = "none") -> Any:
@@ -152,7 +90,9 @@ async def visit(
                 return _status(start), b'"type":"done"' in got
             if random.random() < 0.5:
                 linger = struct.pack("ii", 1, 0)
-                stream.socket.setsockopt(trio.socket.SOL_SOCKET, 13, linger)
+                stream.socket.setsockopt(
+                    trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger
+                )
         finally:
             await trio.aclose_forcefully(stream)
     return _status(start), False
@@ -386,110 +326,13 @@ async def _spend(ports: list[int]) -> Counter[int]:
 
 
 def cost(sessions: int) -> bool:
-    """Measure first content and relay with the ledger on and off, in turns.
-
-    The machine need not be quiet: what is compared was measured side by side, stream by
-    stream or in rounds of a fraction of a second, and mostly by CPU time of the server.
-    Two processes of the same program differ by some per cent for as long as they live,
-    so each session starts both anew, and its median ratios count as one.
-    """
+    """Measure first content and relay with the ledger on and off, in turns."""
     folder = Path(tempfile.mkdtemp(prefix="bills-"))
 
     def settings_of(number: int) -> list[dict[str, str]]:
         return [{"LEDGER_FILE": str(folder / f"ledger-{number}.db")}, {}]
 
     return compare(sessions, settings_of, BOUNDS)
-
-
-def compare(
-    sessions: int,
-    settings_of: Callable[[int], list[dict[str, str]]],
-    bounds: Mapping[str, float],
-) -> bool:
-    """Print what the first of two servers costs as a share of the second; see `cost`.
-
-    Return whether each share is within its bound.
-    """
-    ratios: dict[str, list[float]] = {name: [] for name in bounds}
-    with upstream() as source:
-        for number in range(sessions):
-            settings = settings_of(number)
-            order = (0, 1) if number % 2 else (1, 0)
-            with ExitStack() as stack:
-                begun = {
-                    who: stack.enter_context(
-                        gateway("ours", source, **settings[who])  # type: ignore[arg-type]
-                    )
-                    for who in order
-                }
-                found = _compare_costs([begun[0], begun[1]])
-            for name, pairs in found.items():
-                ratios[name].append(statistics.median(on / off for on, off in pairs))
-    held = True
-    for name, medians in ratios.items():
-        low, middle, high = mean_of(medians)
-        print(
-            f"{name}: {middle:.4f} (95 %: {low:.4f} to {high:.4f}),"
-            f" {len(medians)} sessions"
-        )
-        held = held and middle <= bounds[name]
-    return held
-
-
-def _compare_costs(
-    both: list[tuple[Process, Target]],
-) -> dict[str, list[tuple[float, float]]]:
-    """Return pairs of what something costs with a ledger and without, by its name."""
-    relay = Relay(streams=8)
-    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in BOUNDS}
-    clocks = [process_clock(process.process.pid) for process, _ in both]
-
-    def lone(who: int) -> tuple[float, float, float]:
-        """Take one stream; return time and CPU to first content, and CPU of all."""
-        before = time.clock_gettime(clocks[who])
-        with Load(both[who][1]) as load:
-            begun = load.begin(1, "bench/2/15")
-            load.read_to_begin(begun, at_most_s=10)
-            load.read_for(0.005)  # the clock is behind while the server runs
-            first = time.clock_gettime(clocks[who])
-            load.read_to_end(at_most_s=10)
-            load.read_for(0.005)
-        (first_s,) = load.first_s
-        last = time.clock_gettime(clocks[who])
-        return first_s, first - before, last - before
-
-    for who, (process, target) in enumerate(both):
-        relay.run(target, process, events=20)
-        for _ in range(50):
-            lone(who)
-    drawn = random.Random()  # whoever comes second, or after a relay, is not alike
-    for number in range(80):
-        order = drawn.sample((0, 1), 2)
-        lones = {who: lone(who) for who in order}
-        for name, *pair in zip(BOUNDS, lones[0], lones[1], strict=False):
-            pairs[name].append((pair[0], pair[1]))
-        if number % 6 == 0:
-            used = [0.0, 0.0]
-            for who in drawn.sample((0, 1), 2):
-                before = time.clock_gettime(clocks[who])
-                relay.run(both[who][1], None, events=2000)
-                used[who] = time.clock_gettime(clocks[who]) - before
-            pairs["CPU of an event"].append((used[0], used[1]))
-    return pairs
-
-
-def process_clock(pid: int) -> int:
-    """Return the clock of a process's CPU time, all of its threads in it (Linux)."""
-    return (~pid << 3) | 2
-
-
-def mean_of(values: list[float]) -> tuple[float, float, float]:
-    """Return the mean, and between what it is with 95 % (bootstrap)."""
-    drawn = random.Random(1)
-    means = sorted(
-        statistics.mean(drawn.choices(values, k=len(values))) for _ in range(1000)
-    )
-    return means[25], statistics.mean(values), means[974]
 
 
 def main() -> int:

@@ -154,6 +154,12 @@ class Load:
         if not ready():
             raise TimeoutError(f"expected content of each within {at_most_s:g} s")
 
+    def raise_to(self, level: int, model: str, *, at_once: int) -> None:
+        """Begin streams until so many are open, at most so many at the same time."""
+        while (missing := level - len(self.open)) > 0:
+            begun = self.begin(min(missing, at_once), model)
+            self.read_to_begin(begun, at_most_s=120)
+
     def _take(self, exchange: Exchange) -> None:
         try:
             if exchange.request:

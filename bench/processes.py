@@ -8,21 +8,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.load import Target, direct
+from cancel_lab.placement import on_server_cores
 from cancel_lab.process import free_port
 from cancel_lab.procfs import family, resident_bytes
 
 GATEWAY_CORE: Final = {0}
 LOAD_CORE: Final = {1 % (os.cpu_count() or 1)}
-NAMES: Final = ("ours", "naive")
+SETTLED_S: Final = 20  # after its end a bill of `server` is looked up for so long
 
 _NAIVE: Final = "cancel_lab.adapters.apps.naive_quart_trio:app"
 # What must not limit a benchmark; and only warnings are logged, as the naive app logs
@@ -134,6 +136,57 @@ def gateway(
         yield process, target
 
 
+@contextlib.contextmanager
+def server(
+    log: Path, apart: bool = False, /, **settings: str
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run our server, in a process group of its own.
+
+    `apart` is for whoever is `watching`: the server has the other cores.
+    """
+    port = free_port()
+    command = [sys.executable, "-m", "trio_ai_stream", "serve"]
+    environment = {
+        "UPSTREAM": "openrouter",
+        "OPENROUTER_API_KEY": "bench",
+        "RATE_LIMIT": "100000",
+        "LOG_FORMAT": "json",
+        "PORT": str(port),
+        "RECONCILE_SECS": str(SETTLED_S),
+        **settings,
+    }
+    with log.open("ab") as stderr:
+        process = subprocess.Popen(
+            on_server_cores(command) if apart else command,
+            env={**os.environ, **environment},
+            stderr=stderr,
+            start_new_session=True,
+        )
+    try:
+        _await_listening(port, process)
+        yield port, process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def simulator() -> Iterator[str]:
+    """Run the simulator; give its base URL."""
+    port = free_port()
+    command = [sys.executable, "-m", "trio_ai_stream", "simulate", "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        _await_listening(port, process)
+        yield f"http://127.0.0.1:{port}/api/v1"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
 def _pin(supervisor: int, workers: int, cores: list[int]) -> None:
     """Give each worker a core: left alone, the kernel at times puts all on one."""
     found: list[int] = []
@@ -146,7 +199,7 @@ def _pin(supervisor: int, workers: int, cores: list[int]) -> None:
         os.sched_setaffinity(pid, {cores[number % len(cores)]})
 
 
-def _await_listening(port: int, process: subprocess.Popen[str]) -> None:
+def _await_listening(port: int, process: subprocess.Popen[Any]) -> None:
     for _ in range(300):
         if process.poll() is not None:
             raise RuntimeError(f"the gateway ended with status {process.returncode}")

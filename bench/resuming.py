@@ -27,11 +27,11 @@ from typing import Final
 import trio
 
 import trio_ai_stream
-from bench.bills import compare, server
 from bench.load import Target
-from bench.processes import upstream
+from bench.processes import server, upstream
 from bench.rows.first import First
 from bench.rows.row import quantile
+from bench.side_by_side import compare
 from cancel_lab.clients.acts import Act, Transport
 from cancel_lab.clients.dial import ChatStream, dial
 from cancel_lab.clients.http1 import ChatRequest

@@ -8,10 +8,10 @@ are not what this would write.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -130,26 +130,14 @@ def counts() -> str:
     return "\n".join([*lines, *(f"| {what} | {n} |" for what, n in rows.items())])
 
 
-def of_cancellation(name: str) -> Callable[[], str]:
-    """Return what makes a table of the published records."""
+def made_by(module: str, name: str) -> Callable[[], str]:
+    """Return what makes a table or a figure of the published data.
 
-    def table() -> str:
-        # Imported here, as above: it needs the instrument and its plots.
-        from scripts import cancellation_tables
-
-        made: str = getattr(cancellation_tables, name)()
-        return made
-
-    return table
-
-
-def figure(name: str) -> Callable[[], str]:
-    """Return what makes a figure of the published data."""
+    The module is imported late, as above: it needs the instrument or the tests.
+    """
 
     def made() -> str:
-        from scripts import cancellation_figures
-
-        text: str = getattr(cancellation_figures, name)()
+        text: str = getattr(importlib.import_module(module), name)()
         return text
 
     return made
@@ -173,18 +161,11 @@ def checksums() -> str:
     return "\n".join(lines) + "\n"
 
 
+TABLES: Final = "scripts.cancellation_tables"
+FIGURES: Final = "scripts.cancellation_figures"
 CANCELLATION: Final = (
-    *(
-        "measured",
-        "passed",
-        "matrix",
-        "clients",
-        "variants",
-        "burst",
-        "lossy",
-        "vanished",
-    ),
-    *("comparison", "ranking", "notice", "stalled", "shutdown"),
+    *("measured", "passed", "matrix", "clients", "variants", "burst", "lossy"),
+    *("vanished", "comparison", "ranking", "notice", "stalled", "shutdown"),
 )
 
 SWEEP: Final = (
@@ -193,33 +174,27 @@ SWEEP: Final = (
 )
 
 
-def sweep_table(name: str) -> str:
-    """Return a table of what the cancellation sweep has recorded (docs/data/sweep)."""
-    from tests.sweep import tables
-
-    made: str = getattr(tables, name)()
-    return made
-
-
 # Each document, and its marked parts by name.
 DOCUMENTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "README.md": {"endings": endings_table, "lifecycle": lifecycle_diagram},
     "docs/settings.md": {"settings": settings_table},
     "docs/testing.md": {"counts": counts},
-    "docs/cancellation-sweep.md": {name: partial(sweep_table, name) for name in SWEEP},
+    "docs/cancellation-sweep.md": {
+        name: made_by("tests.sweep.tables", name) for name in SWEEP
+    },
     "docs/log-records.md": {"records": records_table},
     "docs/metrics.md": {"metrics": metrics_table},
-    "docs/cancellation.md": {name: of_cancellation(name) for name in CANCELLATION},
-    "docs/mcp.md": {"mcp": of_cancellation("mcp")},
+    "docs/cancellation.md": {name: made_by(TABLES, name) for name in CANCELLATION},
+    "docs/mcp.md": {"mcp": made_by(TABLES, "mcp")},
 }
 # What is written as a whole, the checksums of the rest last.
 FILES: Final[dict[str, Callable[[], str]]] = {
     ".env.example": env_example,
     "docs/log-records.schema.json": schema_file,
     "docs/data/cancellation/schema.json": record_schema,
-    "docs/data/cancellation/burst/burst.svg": figure("burst"),
-    "docs/data/cancellation/comparison/comparison.svg": figure("comparison"),
-    "docs/data/sweep/sweep.svg": figure("sweep"),
+    "docs/data/cancellation/burst/burst.svg": made_by(FIGURES, "burst"),
+    "docs/data/cancellation/comparison/comparison.svg": made_by(FIGURES, "comparison"),
+    "docs/data/sweep/sweep.svg": made_by(FIGURES, "sweep"),
     "docs/data/cancellation/SHA256SUMS": checksums,
 }
 

@@ -9,10 +9,8 @@ needed, once.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +23,8 @@ from typing import Final
 
 import trio
 
-from bench.bills import server
+from bench.beside.packages import installed
+from bench.processes import server
 from bench.rows.row import quantile
 from cancel_lab.clients.acts import Act, Transport
 from cancel_lab.clients.dial import dial
@@ -91,15 +90,8 @@ class Side:
 @contextmanager
 def theirs(up: Upstream, redis_url: str) -> Iterator[Side]:
     """Run the Node server, whose packages are installed once a machine."""
-    package = (SCRIPTS / "package.json").read_bytes()
-    name = f"trio-ai-stream-beside-{hashlib.sha256(package).hexdigest()[:16]}"
-    folder = Path(tempfile.gettempdir()) / name
-    folder.mkdir(exist_ok=True)
-    for script in ("package.json", "resumable_stream.mjs"):
-        shutil.copy(SCRIPTS / script, folder)
-    if not (folder / "node_modules" / ".package-lock.json").exists():
-        words = ["npm", "install", "--no-package-lock", "--ignore-scripts", "--silent"]
-        subprocess.run(words, cwd=folder, check=True, timeout=120)
+    names = ("package.json", "resumable_stream.mjs")
+    folder = installed({name: (SCRIPTS / name).read_text() for name in names})
     with subprocess.Popen(
         ["node", "resumable_stream.mjs", up.base_url],
         cwd=folder,

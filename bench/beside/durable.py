@@ -10,7 +10,6 @@ itself is the content type, and how much has been appended. Node and npm are nee
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -26,7 +25,8 @@ from typing import Any, Final
 
 from aiohttp import ClientConnectionResetError, ClientSession, ClientTimeout, web
 
-from bench.bills import server
+from bench.beside.packages import installed
+from bench.processes import server
 
 PACKAGES: Final = {"@durable-streams/server-conformance-tests": "0.3.6"}
 EVENTS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
@@ -253,20 +253,6 @@ def _control(stream: Appended, number: int) -> bytes:
     return f"event: control\ndata: {text}\n\n".encode()
 
 
-def _folder() -> Path:
-    """Return a folder with the tests; installed once a machine."""
-    package = json.dumps({"type": "module", "dependencies": PACKAGES})
-    name = hashlib.sha256(package.encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"trio-ai-stream-durable-{name}"
-    folder.mkdir(exist_ok=True)
-    (folder / "package.json").write_text(package)
-    (folder / "reads.test.mjs").write_text(RUNNER)
-    if not (folder / "node_modules" / ".package-lock.json").exists():
-        words = ["npm", "install", "--no-package-lock", "--ignore-scripts", "--silent"]
-        subprocess.run(words, cwd=folder, check=True, timeout=120)
-    return folder
-
-
 async def run_tests(log: Path) -> dict[str, Any]:
     """Run the groups that read; return vitest's report."""
     adapter = Adapter()
@@ -275,7 +261,9 @@ async def run_tests(log: Path) -> dict[str, Any]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    folder = _folder()
+    package = {"type": "module", "dependencies": PACKAGES}
+    files = {"package.json": json.dumps(package), "reads.test.mjs": RUNNER}
+    folder = installed(files)
     settings = {"OPENROUTER_BASE_URL": f"http://127.0.0.1:{port}/api/v1"}
     timeout = ClientTimeout(total=None)
     with server(log, **settings) as (ours, _):

@@ -10,6 +10,7 @@ from bench.figures import Figure
 from bench.load import Load, Target
 from bench.processes import Process, gateway, upstream
 from bench.rows.relay import Relay
+from bench.rows.row import in_turns
 
 # The path, and what stands in each of its content events alone.
 MARKS: Final = {
@@ -53,13 +54,11 @@ class Dialects:
             relay = Relay(streams=self.streams)
             for target in targets.values():
                 relay.run(target, process, events=20)  # what is imported late is in
-            for number in range(self.rounds):
-                turns = list(targets.items())
-                for path, target in turns if number % 2 == 0 else reversed(turns):
-                    burst, _ = relay.run(target, process, events=self.events)
-                    costs[work[0], path].add("ours", 1e6 * burst)
-                    alone = self.alone(target, process)
-                    costs[work[1], path].add("ours", 1e6 * alone)
+            for path, target in in_turns(self.rounds, list(targets.items())):
+                burst, _ = relay.run(target, process, events=self.events)
+                costs[work[0], path].add("ours", 1e6 * burst)
+                alone = self.alone(target, process)
+                costs[work[1], path].add("ours", 1e6 * alone)
         return [*costs.values(), *self.ratios(work, costs)]
 
     @staticmethod

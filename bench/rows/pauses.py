@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.figures import Figure
 from bench.load import Load, Target
 from bench.processes import gateway, upstream
-from bench.rows.row import quantile
+from bench.rows.row import RIVALS, in_turns, quantile
 
 _TURN = re.compile(rb"^trio_ai_stream_loop_longest_turn_seconds (.*)$", re.MULTILINE)
 # Streams that begin at once: below the backlog, and no test of it.
@@ -50,36 +50,29 @@ class Pauses:
             level: Figure(f"{level} streams: worst event delay", "ms", digits=1)
             for level in steps
         }
-        for _ in range(self.rounds):
-            for who in ("ours", "aiohttp"):
-                with upstream() as source, gateway(who, source) as (process, target):
-                    with Load(target) as load:
-                        for level, figure in levels.items():
-                            self.raise_to(load, level, at_once=_AT_ONCE)
-                            load.read_for(self.settle_s)
-                            load.delays_s.clear()
-                            load.read_for(self.level_seconds)
-                            worst_s = max(load.delays_s, default=0.0)
-                            figure.add(who, 1000 * worst_s)
+        for who in in_turns(self.rounds, RIVALS):
+            with upstream() as source, gateway(who, source) as (process, target):
+                with Load(target) as load:
+                    for level, figure in levels.items():
+                        load.raise_to(level, self.model, at_once=_AT_ONCE)
+                        load.read_for(self.settle_s)
                         load.delays_s.clear()
-                        before = process.cpu_s
-                        load.read_for(self.seconds)
-                        used = process.cpu_s - before
-                        p99.add(who, 1000 * quantile(load.delays_s, 0.99))
-                        most.add(who, 1000 * max(load.delays_s, default=0.0))
-                        cpu.add(who, 100 * used / self.seconds)
-                        if who == "ours":
-                            turn.add(who, 1000 * longest_turn_s(target))
-                    with Load(target) as load:
-                        self.raise_to(load, self.beside, at_once=_AT_ONCE)
-                        first.add(who, 1000 * self.newcomers_p99_s(load))
+                        load.read_for(self.level_seconds)
+                        worst_s = max(load.delays_s, default=0.0)
+                        figure.add(who, 1000 * worst_s)
+                    load.delays_s.clear()
+                    before = process.cpu_s
+                    load.read_for(self.seconds)
+                    used = process.cpu_s - before
+                    p99.add(who, 1000 * quantile(load.delays_s, 0.99))
+                    most.add(who, 1000 * max(load.delays_s, default=0.0))
+                    cpu.add(who, 100 * used / self.seconds)
+                    if who == "ours":
+                        turn.add(who, 1000 * longest_turn_s(target))
+                with Load(target) as load:
+                    load.raise_to(self.beside, self.model, at_once=_AT_ONCE)
+                    first.add(who, 1000 * self.newcomers_p99_s(load))
         return [p99, most, turn, cpu, first, *levels.values()]
-
-    def raise_to(self, load: Load, level: int, *, at_once: int) -> None:
-        """Begin streams until there are so many."""
-        while (missing := level - len(load.open)) > 0:
-            begun = load.begin(min(missing, at_once), self.model)
-            load.read_to_begin(begun, at_most_s=60)
 
     def newcomers_p99_s(self, load: Load) -> float:
         """Begin streams, one by one, within that time; return the slow ones' wait."""

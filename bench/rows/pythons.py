@@ -13,10 +13,9 @@ from bench.processes import Process, gateway, upstream
 from bench.rows.first import First
 from bench.rows.idle import IDLE_MODEL
 from bench.rows.relay import Relay
-from bench.rows.row import Rounds
+from bench.rows.row import RIVALS, Rounds, in_turns
 
 _VERSION = "import sys; print(sys.version.split()[0])"
-RIVALS = ("ours", "aiohttp")
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,8 @@ class Pythons(Rounds):
                     First.run(target, 20)
                     measured.append((one, who, process, target))
                 figures += [one.added, one.request, one.event, memory]
-            for number in range(self.rounds):
-                for one, who, process, target in measured[:: 1 - 2 * (number % 2)]:
-                    one.measure(who, process, target, source, self.requests)
+            for one, who, process, target in in_turns(self.rounds, measured):
+                one.measure(who, process, target, source, self.requests)
         return figures
 
     def _held(self, source: Target, python: str) -> float:

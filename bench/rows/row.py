@@ -5,10 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 
 from bench.figures import Figure
-from bench.processes import NAMES
+
+NAMES: Final = ("ours", "naive")
+RIVALS: Final = ("ours", "aiohttp")
+T = TypeVar("T")
 
 
 class Row(Protocol):
@@ -25,9 +28,19 @@ class Rounds:
     rounds: int = 3
 
     def turns(self) -> Iterator[str]:
-        """Yield who is measured next: A B, B A, A B, ... ."""
-        for number in range(self.rounds):
-            yield from NAMES if number % 2 == 0 else reversed(NAMES)
+        """Yield who is measured next, ours or naive."""
+        return in_turns(self.rounds, NAMES)
+
+
+def alternating(number: int, these: Sequence[T]) -> Sequence[T]:
+    """Return in which order these are measured in a round: A B, B A, A B, …"""
+    return these if number % 2 == 0 else these[::-1]
+
+
+def in_turns(rounds: int, these: Sequence[T]) -> Iterator[T]:
+    """Yield which of these is measured next, over all rounds."""
+    for number in range(rounds):
+        yield from alternating(number, these)
 
 
 def quantile(values: Sequence[float], share: float) -> float:

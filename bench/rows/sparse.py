@@ -12,8 +12,7 @@ from bench.figures import Figure
 from bench.load import Load
 from bench.processes import gateway, upstream
 from bench.rows.first import First
-
-RIVALS = ("ours", "aiohttp")
+from bench.rows.row import RIVALS, in_turns
 
 
 @dataclass(frozen=True)
@@ -46,22 +45,21 @@ class Sparse:
             gateways = dict(zip(RIVALS, (ours, aiohttp), strict=True))
             for _, target in gateways.values():
                 First.run(target, 20)
-            for number in range(self.rounds):
-                for who in RIVALS if number % 2 == 0 else RIVALS[::-1]:
-                    process, target = gateways[who]
-                    before = process.cpu_s
-                    _, first_s = First.run(target, self.requests)
-                    cpu.add(who, (process.cpu_s - before) / self.requests * 1e6)
-                    _, direct_s = First.run(source, self.requests)
-                    added.add(who, 1000 * (first_s - direct_s))
-                    for figure, (streams, period_ms) in zip(paced, loads, strict=True):
-                        with Load(target) as load:
-                            model = f"bench/100000/{period_ms}"
-                            begun = load.begin(streams, model)
-                            load.read_to_begin(begun, at_most_s=60)
-                            load.read_for(self.settle_s)
-                            before = process.cpu_s
-                            load.read_for(self.seconds)
-                            used = process.cpu_s - before
-                        figure.add(who, 100 * used / self.seconds)
+            for who in in_turns(self.rounds, RIVALS):
+                process, target = gateways[who]
+                before = process.cpu_s
+                _, first_s = First.run(target, self.requests)
+                cpu.add(who, (process.cpu_s - before) / self.requests * 1e6)
+                _, direct_s = First.run(source, self.requests)
+                added.add(who, 1000 * (first_s - direct_s))
+                for figure, (streams, period_ms) in zip(paced, loads, strict=True):
+                    with Load(target) as load:
+                        model = f"bench/100000/{period_ms}"
+                        begun = load.begin(streams, model)
+                        load.read_to_begin(begun, at_most_s=60)
+                        load.read_for(self.settle_s)
+                        before = process.cpu_s
+                        load.read_for(self.seconds)
+                        used = process.cpu_s - before
+                    figure.add(who, 100 * used / self.seconds)
         return [*paced, added, cpu]

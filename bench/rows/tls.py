@@ -19,7 +19,7 @@ from bench.figures import Figure
 from bench.load import Target
 from bench.processes import Process, gateway, upstream
 from bench.rows.idle import IDLE_MODEL
-from bench.rows.row import Rounds
+from bench.rows.row import Rounds, alternating
 
 KINDS = ("plain", "TLS to clients", "TLS to upstream")
 GOAL = "at most 1.5 of plain"
@@ -80,10 +80,9 @@ class Tls(Rounds):
             for name in ("first content", "idle stream")
         }
         for number in range(self.rounds):
-            starts = _STARTS if number % 2 == 0 else _STARTS[::-1]
             seconds: dict[str, float] = {}
             kilobytes: dict[str, float] = {}
-            for kind, started in starts:
+            for kind, started in alternating(number, _STARTS):
                 with started() as found:  # afresh: freed memory would be used again
                     kilobytes[kind] = self._idle(found)
                     seconds[kind] = self._first(found)

@@ -13,15 +13,9 @@ from typing import Final
 
 from bench.figures import Figure
 from bench.load import Load, Target
-from bench.processes import (
-    GATEWAY_CORE,
-    LOAD_CORE,
-    Process,
-    gateway,
-    upstream,
-)
+from bench.processes import GATEWAY_CORE, LOAD_CORE, Process, gateway, upstream
 from bench.quota import share_of_a_core
-from bench.rows.row import Rounds
+from bench.rows.row import Rounds, alternating
 from cancel_lab.procfs import family
 
 Server = tuple[Process, Target]
@@ -66,7 +60,7 @@ class Workers(Rounds):
         each = Figure(f"{work}: two workers to one, for each core", "")
         for number in range(self.rounds):
             cores = [0.0, 0.0]
-            for which in (0, 1) if number % 2 == 0 else (1, 0):
+            for which in alternating(number, (0, 1)):
                 process, target = (one, two)[which]
                 before = process.cpu_s
                 rates[which].add("ours", self.run(target, self.seconds))

@@ -14,14 +14,18 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from trio_ai_stream.simulator.agent_requests import parse_messages, parse_responses
 from trio_ai_stream.simulator.schedule import (
     Generation,
     StreamSchedule,
     Write,
     whole_script,
 )
-from trio_ai_stream.simulator.simulated_chat import ChatError, SimulatedChat
+from trio_ai_stream.simulator.simulated_chat import (
+    ChatError,
+    SimulatedChat,
+    parse_messages,
+    parse_responses,
+)
 
 MODELS = [
     "fast",

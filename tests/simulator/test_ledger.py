@@ -24,7 +24,7 @@ async def test_an_unobserved_time_is_absent(ledger: Ledger) -> None:
     ledger.close(record, "finished")
     flat = record.to_dict()
     assert "first_token_ns" not in flat
-    assert record.client_gone_ns is None
+    assert "client_gone" not in record.marks
     assert record.events_after_gone is None
     assert flat["ended_ns"] > flat["head_received_ns"]
     assert (flat["outcome"], flat["phase"], flat["finished"]) == (
@@ -40,11 +40,11 @@ async def test_the_first_notice_counts(ledger: Ledger) -> None:
     ledger.mark(record, "first_token", ResponsePhase.STREAMING)
     ledger.sent(record, 100, 2, 2)
     ledger.gone(record, "fin")
-    first = record.client_gone_ns
+    first = record.marks["client_gone"]
     ledger.sent(record, 100, 3, 3)
     ledger.gone(record, "rst")
     ledger.close(record, "fault")
-    assert (record.gone_how, record.client_gone_ns) == ("fin", first)
+    assert (record.gone_how, record.marks["client_gone"]) == ("fin", first)
     assert record.gone_phase is ResponsePhase.STREAMING
     assert (record.events_at_gone, record.events_after_gone) == (2, 3)
     assert record.outcome == "client_gone"
@@ -54,9 +54,9 @@ async def test_a_fin_with_a_failed_write_was_a_reset(ledger: Ledger) -> None:
     """A write that failed proves that what the reader took for a FIN was an RST."""
     record = ledger.open("a")
     ledger.gone(record, "fin")
-    first = record.client_gone_ns
+    first = record.marks["client_gone"]
     ledger.gone(record, "write_error")
-    assert (record.gone_how, record.client_gone_ns) == ("rst", first)
+    assert (record.gone_how, record.marks["client_gone"]) == ("rst", first)
 
 
 async def test_leaving_after_the_end_is_not_leaving(ledger: Ledger) -> None:
@@ -65,7 +65,7 @@ async def test_leaving_after_the_end_is_not_leaving(ledger: Ledger) -> None:
     ledger.close(record, "finished")
     ledger.gone(record, "fin")
     ledger.close(record, "cancelled")
-    assert record.client_gone_ns is None
+    assert "client_gone" not in record.marks
     assert record.outcome == "finished"
     assert ledger.outcomes == {"finished": 1}
 
@@ -76,7 +76,8 @@ async def test_leaving_with_the_last_byte_is_not_leaving(ledger: Ledger) -> None
     ledger.gone(record, "fin")
     ledger.close(record, "finished")
     assert record.outcome == "finished"
-    assert (record.client_gone_ns, record.gone_how, record.gone_phase) == (None,) * 3
+    assert "client_gone" not in record.marks
+    assert (record.gone_how, record.gone_phase) == (None, None)
 
 
 async def test_memory_is_bounded(ledger: Ledger) -> None:

@@ -6,12 +6,14 @@ import functools
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 
 from tests.simulator.client import Client, body_of
 
@@ -38,6 +40,30 @@ async def test_a_signal_ends_it_at_once(number: signal.Signals) -> None:
             await run.wait()
             await client.stream.aclose()
     assert run.returncode == 0
+
+
+async def test_the_port_for_tls_is_said(tmp_path: Path) -> None:
+    """The address of a free port is printed, also of that which speaks TLS."""
+    authority, pem = trustme.CA(), tmp_path / "server.pem"
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(pem))
+    options = ["--json", "--certificate", str(pem)]
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            start = functools.partial(
+                trio.run_process, [*COMMAND, *options], stdout=subprocess.PIPE
+            )
+            run: trio.Process = await nursery.start(start)
+            assert run.stdout is not None
+            said = json.loads(await run.stdout.receive_some(1000))
+            context = ssl.create_default_context()
+            authority.configure_trust(context)
+            async with await trio.open_ssl_over_tcp_stream(
+                said["host"], said["tls_port"], ssl_context=context
+            ) as stream:
+                response = await Client(stream).get("/models")
+            run.terminate()
+    assert response.status == 200
 
 
 def test_a_taken_port_is_said() -> None:

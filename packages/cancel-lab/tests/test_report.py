@@ -70,7 +70,6 @@ FIXTURE = [
             "rss_bytes": [(0, 5e7), (2_000 * MS, 6e7)],
         },
     ),
-    special("saturation", counts={"states_total": 12}),
 ]  # fmt: skip
 
 
@@ -157,13 +156,13 @@ def test_the_page_stands_alone(report: tuple[Path, str]) -> None:
     """Plots are inline; nothing is fetched from anywhere; the manifest is in it."""
     out, _ = report
     page = (out / "report.html").read_text()
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 5
     assert "<script" not in page
     assert "<img" not in page
     assert 'href="http' not in page
     assert "seeds" in page
     assert "one cancel" in page
-    for name in ("notice", "matrix", "burst", "stalled", "saturation", "timeline-1"):
+    for name in ("notice", "matrix", "burst", "stalled", "timeline-1"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((out / "timeline-1.trace.json").read_text())["traceEvents"]
 

@@ -144,10 +144,13 @@ async def run_until_signal(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             address: Address = await nursery.start(simulator.serve, listeners)
+            said = address._asdict() | {"base_url": address.base_url}
             line = f"simulator on {address.base_url}"
-            if arguments.json:
-                line = json.dumps(address._asdict() | {"base_url": address.base_url})
-            sys.stdout.write(line + "\n")
+            if isinstance(last := listeners[-1], trio.SSLListener):
+                assert isinstance(last.transport_listener, trio.SocketListener)
+                said["tls_port"] = last.transport_listener.socket.getsockname()[1]
+                line += f", over TLS on port {said['tls_port']}"
+            sys.stdout.write((json.dumps(said) if arguments.json else line) + "\n")
             sys.stdout.flush()
             async for number in signals:
                 nursery.cancel_scope.cancel(reason=signal.Signals(number).name)

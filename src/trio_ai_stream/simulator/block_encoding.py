@@ -11,10 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-from trio_ai_stream.simulator.encoding import Encoder, clean, encode, error_object
+from trio_ai_stream.simulator.encoding import HOLE, Encoder, clean, encode, error_object
 from trio_ai_stream.simulator.simulated_answer import SimulatedAnswer, ToolCall
 
-_HOLE = "\x00hole"
 SIGNATURE = "c2lnbmF0dXJl"
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -68,10 +67,6 @@ class BlockEncoder(Encoder, ABC):
     def _piece(self, text: str) -> bytes:
         """Return the event that adds a text to it."""
 
-    @abstractmethod
-    def document(self, answer: SimulatedAnswer, usage: dict[str, Any]) -> bytes:
-        """Return the whole answer."""
-
     def _said(self, kind: str, texts: Iterable[str]) -> bytes:
         entered = self._enter(kind)
         return entered + b"".join([self._piece(clean(text)) for text in texts])
@@ -95,7 +90,7 @@ class BlockEncoder(Encoder, ABC):
     def corrupt(self, kind: str, size: int) -> bytes:
         """Return one event that is not as it should be."""
         entered = self._enter("text")
-        self._open, self._close = self._piece(_HOLE).split(encode(_HOLE))
+        self._open, self._close = self._piece(HOLE).split(encode(HOLE))
         if kind == "json":
             return entered + self._piece("broken")[:-20] + self._line * 2
         return entered + super().corrupt(kind, size)
@@ -175,8 +170,16 @@ class SimulatedMessageEncoder(BlockEncoder):
         ]
         return [*frames, self.event("message_stop")] if done else frames
 
-    def document(self, answer: SimulatedAnswer, usage: dict[str, Any]) -> bytes:
-        """Return the whole message."""
+    def document(
+        self,
+        answer: SimulatedAnswer,
+        usage: dict[str, Any],
+        error: dict[str, Any] | None,
+        shape: str,
+    ) -> bytes:
+        """Return the whole message; its error, if it failed."""
+        if error is not None:
+            return encode({"type": "error", "error": anthropic_error(error)})
         content: list[dict[str, Any]] = []
         if answer.reasoning:
             text = "".join(answer.reasoning)
@@ -371,8 +374,16 @@ class SimulatedResponseEncoder(BlockEncoder):
             self.done(),
         ]
 
-    def document(self, answer: SimulatedAnswer, usage: dict[str, Any]) -> bytes:
-        """Return the whole response."""
+    def document(
+        self,
+        answer: SimulatedAnswer,
+        usage: dict[str, Any],
+        error: dict[str, Any] | None,
+        shape: str,
+    ) -> bytes:
+        """Return the whole response; its error, if it failed."""
+        if error is not None:
+            return encode({"error": error})
         if answer.reasoning:
             self._said("thinking", answer.reasoning)
         if answer.refusal:

@@ -19,7 +19,7 @@ from trio_ai_stream.simulator.simulated_answer import SimulatedAnswer, ToolCall
 
 PROCESSING = ": OPENROUTER PROCESSING"
 _EOLS: dict[Eol, bytes] = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
-_HOLE = "\x00hole"
+HOLE = "\x00hole"
 
 encode = msgspec.json.encode
 
@@ -62,8 +62,8 @@ class Encoder:
         }
         self._line = _EOLS[eol]
         self._data = b"data: " if space else b"data:"
-        template = self.delta({"role": "assistant", "content": _HOLE})
-        self._open, self._close = template.split(encode(_HOLE))
+        template = self.delta({"role": "assistant", "content": HOLE})
+        self._open, self._close = template.split(encode(HOLE))
         self._seam = self._close + self._open
 
     def begin(self, prompt_tokens: int) -> bytes:
@@ -157,6 +157,50 @@ class Encoder:
             frames.append(self.usage(usage))
         return [*frames, self.done()] if done else frames
 
+    def document(
+        self,
+        answer: SimulatedAnswer,
+        usage: dict[str, Any],
+        error: dict[str, Any] | None,
+        shape: str,
+    ) -> bytes:
+        """Return the whole answer as one document; its error, if it failed."""
+        if error is not None and shape != "choice":
+            return encode({"error": error})
+        words = answer.words if answer.count else answer.preface
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": clean("".join(words)) if words else None,
+            "refusal": answer.refusal,
+            "reasoning": "".join(answer.reasoning) or None,
+        }
+        if answer.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "index": index,
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for index, call in enumerate(answer.tool_calls)
+            ]
+        choice: dict[str, Any] = {
+            "logprobs": None,
+            "finish_reason": answer.finish_reason,
+            "native_finish_reason": answer.native_finish_reason(),
+            "index": 0,
+            "message": message,
+        }
+        if error is not None:
+            choice |= {"finish_reason": "error", "error": error}
+        document = self._base | {
+            "object": "chat.completion",
+            "system_fingerprint": None,
+            "choices": [choice],
+            "usage": usage,
+        }
+        return encode(document)
+
     def usage(self, usage: dict[str, Any]) -> bytes:
         """Return the usage event: its `choices` is an empty list."""
         return self.chunk(choices=[], usage=usage)
@@ -249,7 +293,7 @@ def error_object(code: int | str, message: str | None = None) -> dict[str, Any]:
 
 def error_json(code: int | str, message: str | None = None) -> bytes:
     """Return the JSON body of an error."""
-    return msgspec.json.encode({"error": error_object(code, message)})
+    return encode({"error": error_object(code, message)})
 
 
 def error_body(faults: Faults) -> tuple[str, bytes]:
@@ -273,7 +317,7 @@ def error_body(faults: Faults) -> tuple[str, bytes]:
     if faults.body == "endless":
         return "application/json", b'{"error":{"message":"'
     if faults.body == "availability":
-        return "application/json", msgspec.json.encode(_availability(faults, known))
+        return "application/json", encode(_availability(faults, known))
     body = error_json(faults.code if status == 200 else status)
     return "application/json", body
 

@@ -93,12 +93,6 @@ class LedgerRecord:
         self._sends = array.array("q", bytes(16 * recent_sends))
 
     @property
-    def client_gone_ns(self) -> int | None:
-        """When the client's going was noticed, on the host's clock; else None."""
-        stamp = self.marks.get("client_gone")
-        return stamp.ns if stamp else None
-
-    @property
     def events_after_gone(self) -> int | None:
         """Events whose send completed after the client's going was noticed."""
         if self.events_at_gone is None:
@@ -124,11 +118,6 @@ class LedgerRecord:
             self._sends[slot] = ns
             self._sends[slot + 1] = self.events_sent
         self.writes += 1
-
-    def forget_departure(self) -> None:
-        """Take back that the client has gone."""
-        self.marks.pop("client_gone", None)
-        self.gone_how = self.gone_phase = self.events_at_gone = None
 
     @property
     def bill(self) -> GenerationBill | None:
@@ -242,7 +231,8 @@ class Ledger:
         if self.live.pop(record.number, None) is None:
             return
         if outcome == "finished":
-            record.forget_departure()
+            record.marks.pop("client_gone", None)
+            record.gone_how = record.gone_phase = record.events_at_gone = None
         record.outcome = "client_gone" if "client_gone" in record.marks else outcome
         self.outcomes[record.outcome] += 1
         self.events_sent += record.events_sent

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from trio_ai_stream.simulator.agent_requests import parse_messages, parse_responses
 from trio_ai_stream.simulator.faults import PREFIX, PRESETS
 from trio_ai_stream.simulator.http_messages import SimulatedRequest
 from trio_ai_stream.simulator.ledger import Ledger, LedgerRecord
@@ -29,7 +28,13 @@ from trio_ai_stream.simulator.schedule import (
     whole_script,
 )
 from trio_ai_stream.simulator.simulated_answer import prompt_tokens
-from trio_ai_stream.simulator.simulated_chat import ChatError, SimulatedChat, parse_chat
+from trio_ai_stream.simulator.simulated_chat import (
+    ChatError,
+    SimulatedChat,
+    parse_chat,
+    parse_messages,
+    parse_responses,
+)
 
 BASE = "/api/v1"
 CHAT = BASE + "/chat/completions"

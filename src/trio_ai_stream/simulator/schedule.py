@@ -18,9 +18,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
-
-import msgspec
+from typing import Final, NamedTuple
 
 from trio_ai_stream.simulator.block_encoding import (
     BlockEncoder,
@@ -31,7 +29,6 @@ from trio_ai_stream.simulator.block_encoding import (
 from trio_ai_stream.simulator.encoding import (
     PIECE,
     Encoder,
-    clean,
     error_body,
     error_json,
     error_object,
@@ -325,61 +322,11 @@ def whole_body(
     faults = chat.faults
     if faults.corrupt == "giant":
         answer = dataclasses.replace(answer, words=("x" * faults.size,), count=1)
-    encoder = encoder_of(chat, generation)
-    if isinstance(encoder, BlockEncoder):
-        if faults.end != "error":
-            return encoder.document(answer, answer.usage(tokens))
-        return error_bodies(chat.dialect)(faults.code, faults.message)
-    if faults.end == "error" and faults.shape != "choice":
-        error = error_object(faults.code, faults.message)
-        return msgspec.json.encode({"error": error})
-    content = None
-    if answer.count:
-        content = clean("".join(answer.words))
-    elif answer.preface:
-        content = clean("".join(answer.preface))
-    choice: dict[str, Any] = {
-        "logprobs": None,
-        "finish_reason": answer.finish_reason,
-        "native_finish_reason": answer.native_finish_reason(),
-        "index": 0,
-        "message": _message(answer, content),
-    }
+    error = None
     if faults.end == "error":
-        choice["finish_reason"] = "error"
-        choice["error"] = error_object(faults.code, faults.message)
-    return msgspec.json.encode(
-        {
-            "id": generation.id,
-            "provider": faults.provider,
-            "model": chat.model,
-            "object": "chat.completion",
-            "created": generation.created,
-            "system_fingerprint": None,
-            "choices": [choice],
-            "usage": answer.usage(tokens),
-        }
-    )
-
-
-def _message(answer: SimulatedAnswer, content: str | None) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": content,
-        "refusal": answer.refusal,
-        "reasoning": "".join(answer.reasoning) or None,
-    }
-    if answer.tool_calls:
-        message["tool_calls"] = [
-            {
-                "index": index,
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for index, call in enumerate(answer.tool_calls)
-        ]
-    return message
+        error = error_object(faults.code, faults.message)
+    encoder = encoder_of(chat, generation)
+    return encoder.document(answer, answer.usage(tokens), error, faults.shape)
 
 
 # Where the text of a whole answer begins: a message's, or one in a part of it.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 
 from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.experiments.burst import burst, raise_file_limit
-from cancel_lab.experiments.recovery import recovery
-from cancel_lab.probe import Emit, arena_of, interleaved, skipped
-from cancel_lab.process import ServerError
+from cancel_lab.probe import arenas_of, installed, interleaved, skipped
 from cancel_lab.progress import Progress
+from cancel_lab.records import Emit
 from cancel_lab.trial import Arena, TrialError
 from cancel_lab.upstream import Upstream
 
@@ -27,19 +25,8 @@ async def bursts(
 ) -> None:
     """Run every size on every server; a server that fails a size gets no larger one."""
     raise_file_limit(max(sizes))
-    async with AsyncExitStack() as stack:
-        arenas = []
-        for adapter in adapters:
-            if (reason := adapter.missing()) is not None:
-                emit(skipped(adapter, reason, "burst"))
-                continue
-            try:
-                arena = await stack.enter_async_context(arena_of(adapter, upstream))
-            except (ServerError, OSError) as exc:
-                emit(skipped(adapter, f"did not start: {exc}", "burst"))
-                continue
-            await recovery(arena)  # the first request pays for lazy imports
-            arenas.append(arena)
+    able = installed(adapters, emit, "burst")
+    async with arenas_of(able, upstream, emit, "burst") as arenas:
         with Progress("burst", len(sizes) * repeats * len(arenas)) as progress:
             for size in sizes:
                 await _size(arenas, size, repeats, emit, progress)

@@ -8,7 +8,7 @@ are warm-up and thrown away.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,12 +27,11 @@ from cancel_lab.placement import on_server_cores
 from cancel_lab.process import ServerError, free_port, serving
 from cancel_lab.procfs import open_files
 from cancel_lab.progress import Progress
-from cancel_lab.records import RunRecord, Status
+from cancel_lab.records import Emit, RunRecord, Status
 from cancel_lab.scenes import FIRST_TOKEN, HEADERS, MARK, STREAM, Scene
 from cancel_lab.trial import Arena, TrialError, sut
 from cancel_lab.upstream import Upstream
 
-Emit = Callable[[RunRecord], None]
 PHASES = (HEADERS, FIRST_TOKEN, STREAM)
 EXPERIMENTS = ("notice", "stalled", "shutdown")
 IN_A_NETWORK = ("lossy", "vanished")  # need a network namespace of their own
@@ -106,12 +105,7 @@ async def probe(
     A server that is not installed or does not start is recorded as skipped, with the
     reason. Cancellation: all children are ended.
     """
-    able = []
-    for adapter in adapters:
-        if (reason := adapter.missing()) is not None:
-            emit(skipped(adapter, reason))
-        else:
-            able.append(adapter)
+    able = installed(adapters, emit)
     if "notice" in plan.experiments:
         cells = [(WHOLE, scene, act) for scene in plan.phases for act in plan.acts]
         await _notices(able, upstream, plan, emit, cells)
@@ -126,15 +120,28 @@ async def probe(
                 if transport in adapter.transports:
                     await _stalled(adapter, emit, upstream, plan, transport)
     if "vanished" in plan.experiments:
-        async with _arenas(able, upstream, emit, "vanished") as arenas:
+        async with arenas_of(able, upstream, emit, "vanished") as arenas:
             for_s = plan.vanished_for_s
             with Progress(f"vanished: {len(arenas)} servers at once", None):
                 for record in await vanished(arenas, for_s=for_s):
                     emit(record)
 
 
+def installed(
+    adapters: Sequence[Adapter], emit: Emit, experiment: str = "notice"
+) -> list[Adapter]:
+    """Return the servers that can be started here; of each other one say why not."""
+    able = []
+    for adapter in adapters:
+        if (reason := adapter.missing()) is not None:
+            emit(skipped(adapter, reason, experiment))
+        else:
+            able.append(adapter)
+    return able
+
+
 @asynccontextmanager
-async def _arenas(
+async def arenas_of(
     adapters: Sequence[Adapter], upstream: Upstream, emit: Emit, experiment: str
 ) -> AsyncIterator[list[Arena]]:
     """Run all servers that can be measured; of each other one say why it cannot."""
@@ -158,7 +165,7 @@ async def _notices(
     cells: Sequence[tuple[Quality, Scene, Act]],
 ) -> None:
     experiment = "notice" if cells[0][0] is WHOLE else "lossy"
-    async with _arenas(adapters, upstream, emit, experiment) as arenas:
+    async with arenas_of(adapters, upstream, emit, experiment) as arenas:
         baselines = {
             arena.adapter.name: open_files(arena.server.pid) for arena in arenas
         }
@@ -236,7 +243,7 @@ async def _shutdowns(
         except (TrialError, OSError) as exc:
             emit(skipped(arena.adapter, str(exc), "shutdown"))
 
-    async with _arenas(adapters, upstream, emit, "shutdown") as arenas:
+    async with arenas_of(adapters, upstream, emit, "shutdown") as arenas:
         with Progress(f"shutdown: {len(arenas)} servers at once", None):
             async with trio.open_nursery() as nursery:
                 for arena in arenas:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import gzip
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Self, cast
 
@@ -113,6 +113,7 @@ class RecordError(ValueError):
     """A line of a results file is not a record of a version that this code reads."""
 
 
+Emit = Callable[[RunRecord], None]
 _decoder = msgspec.json.Decoder(RunRecord)
 _encoder = msgspec.json.Encoder(order="deterministic")
 

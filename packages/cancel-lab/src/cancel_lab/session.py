@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from cancel_lab import manifest, placement, records
-from cancel_lab.records import RunRecord, Status, Writer
+from cancel_lab.records import Emit, Status, Writer
 from cancel_lab.report.write import write_report
 from cancel_lab.upstream import Upstream, simulating
 
@@ -22,7 +22,6 @@ MANIFEST = "manifest.json"
 BAD = {Status.VIOLATED, Status.DIVERGED, Status.HUNG, Status.ERROR}
 
 T = TypeVar("T")
-Emit = Callable[[RunRecord], None]
 Experiment = Callable[[Upstream, Emit], Awaitable[None]]
 
 

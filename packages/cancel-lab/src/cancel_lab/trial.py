@@ -48,12 +48,11 @@ class Arena:
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """A stream that has reached its phase."""
+    """A stream, and where its request is in upstream's ledger."""
 
     stream: ChatStream
     tag: int
     since: int
-    started_ns: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +79,19 @@ class Observed:
         return counts
 
 
+async def ask(
+    arena: Arena, scene: Scene, transport: Transport, *, small_window: bool = False
+) -> Live:
+    """Connect for a request of the scene; its ``start`` sends that."""
+    tag = arena.upstream.tag()
+    since = await arena.upstream.newest()
+    request = arena.adapter.request(scene.model(tag))
+    headers = {**request.headers, "x-request-id": request_id(tag)}
+    request = dataclasses.replace(request, headers=headers)
+    stream = await dial(arena.port, request, transport, small_window=small_window)
+    return Live(stream=stream, tag=tag, since=since)
+
+
 async def bring(
     arena: Arena, scene: Scene, transport: Transport, *, small_window: bool = False
 ) -> Live:
@@ -88,17 +100,13 @@ async def bring(
     Errors: TrialError if it did not get there within REACH_S. Cancellation: the
     connection is closed.
     """
-    tag = arena.upstream.tag()
-    since = await arena.upstream.newest()
-    request = arena.adapter.request(scene.model(tag))
-    headers = {**request.headers, "x-request-id": request_id(tag)}
-    request = dataclasses.replace(request, headers=headers)
-    stream = await dial(arena.port, request, transport, small_window=small_window)
+    live = await ask(arena, scene, transport, small_window=small_window)
+    stream = live.stream
     try:
         with trio.move_on_after(REACH_S):
-            started = await stream.start()
-            await _reach(arena, scene, stream, tag, since)
-            return Live(stream=stream, tag=tag, since=since, started_ns=started)
+            await stream.start()
+            await _reach(arena, scene, live)
+            return live
     except BaseException:
         stream.connection.close()
         raise
@@ -115,9 +123,8 @@ def request_id(tag: int) -> str:
     return f"lab-{tag}"
 
 
-async def _reach(
-    arena: Arena, scene: Scene, stream: ChatStream, tag: int, since: int
-) -> None:
+async def _reach(arena: Arena, scene: Scene, live: Live) -> None:
+    stream = live.stream
     if scene.tokens:
         await stream.read_tokens(scene.tokens)
         if stream.seen.over:
@@ -132,7 +139,7 @@ async def _reach(
         def reached(entry: Entry) -> bool:
             return entry.phase == scene.upstream_phase
 
-        await arena.upstream.entry(tag, reached, since=since)
+        await arena.upstream.entry(live.tag, reached, since=live.since)
         await trio.sleep(SETTLE_S)
         nursery.cancel_scope.cancel(reason="the phase is reached")
 
@@ -151,8 +158,8 @@ async def act_and_watch(
     entry = None
     try:
         with trio.move_on_after(watch_s):
-            entry = await arena.upstream.entry(live.tag, _gone, since=live.since)
-        gone = None if entry is None else entry.client_gone_ns
+            entry = await arena.upstream.entry(live.tag, gone, since=live.since)
+        gone_ns = None if entry is None else entry.client_gone_ns
         if entry is None:
             entry = await arena.upstream.look(live.tag, since=live.since)
     finally:
@@ -160,14 +167,15 @@ async def act_and_watch(
     return Observed(
         tag=live.tag,
         cause_ns=cause,
-        gone_ns=gone,
-        watched_until_ns=max(deadline, time.monotonic_ns()) if gone is None else gone,
+        gone_ns=gone_ns,
+        watched_until_ns=gone_ns or max(deadline, time.monotonic_ns()),
         entry=entry,
         seen=live.stream.seen,
     )
 
 
-def _gone(entry: Entry) -> bool:
+def gone(entry: Entry) -> bool:
+    """Tell whether upstream has noticed that its client is gone."""
     return entry.client_gone_ns is not None
 
 

@@ -40,7 +40,6 @@ class Seen:
     cut: str | None = None
     first_token_ns: int | None = None
     ended_ns: int | None = None
-    unparsed: str = ""
 
     @property
     def over(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
+from msgspec.structs import replace
 
 from cancel_lab.clients.acts import Act, Transport
 from cancel_lab.records import RunRecord, Status
@@ -34,51 +34,26 @@ async def notice(
 
     A run passes if upstream notices within ``within_s``.
     """
-    try:
-        live = await bring(arena, scene, transport)
-        observed = await act_and_watch(arena, live, act, watch_s=watch_s)
-    except (TrialError, OSError) as exc:
-        return RunRecord(
-            run_id=f"notice-{arena.adapter.name}-failed-{arena.upstream.tag()}",
-            tier="probe",
-            experiment="notice",
-            sut=sut(arena.adapter),
-            cause=act.value,
-            phase=scene.name,
-            transport=transport.value,
-            variant=variant,
-            status=Status.ERROR,
-            reason=str(exc),
-        )
-    made = _record(arena, scene, act, transport, observed, within_s)
-    return msgspec.structs.replace(made, variant=variant)
-
-
-def _record(
-    arena: Arena,
-    scene: Scene,
-    act: Act,
-    transport: Transport,
-    observed: Observed,
-    within_s: float,
-) -> RunRecord:
-    late_s = None
-    if observed.gone_ns is not None:
-        late_s = (observed.gone_ns - observed.cause_ns) / 1e9
-    status, violations = Status.PASS, []
-    if late_s is None:
-        status = Status.CENSORED
-    elif late_s > within_s:
-        status = Status.VIOLATED
-        violations = [f"upstream noticed after the bound of {within_s:g} s"]
-    return RunRecord(
-        run_id=f"notice-{arena.adapter.name}-{observed.tag}",
+    failed = RunRecord(
+        run_id=f"notice-{arena.adapter.name}-failed-{arena.upstream.tag()}",
         tier="probe",
         experiment="notice",
         sut=sut(arena.adapter),
         cause=act.value,
         phase=scene.name,
         transport=transport.value,
+        variant=variant,
+        status=Status.ERROR,
+    )
+    try:
+        live = await bring(arena, scene, transport)
+        observed = await act_and_watch(arena, live, act, watch_s=watch_s)
+    except (TrialError, OSError) as exc:
+        return replace(failed, reason=str(exc))
+    status, violations = _verdict(observed, within_s)
+    return replace(
+        failed,
+        run_id=f"notice-{arena.adapter.name}-{observed.tag}",
         status=status,
         violations=violations,
         times=observed.times(),
@@ -86,3 +61,15 @@ def _record(
         within_ns=int(within_s * 1e9),
         tokens=observed.tokens(),
     )
+
+
+def _verdict(observed: Observed, within_s: float) -> tuple[Status, list[str]]:
+    """Return the verdict, and what was violated."""
+    if observed.gone_ns is None:
+        return Status.CENSORED, []
+    if observed.gone_ns - observed.cause_ns > within_s * 1e9:
+        return (
+            Status.VIOLATED,
+            [f"upstream noticed after the bound of {within_s:g} s"],
+        )
+    return Status.PASS, []

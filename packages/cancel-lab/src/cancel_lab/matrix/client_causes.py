@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import trio
 
 from cancel_lab.clients.acts import Act
-from cancel_lab.clients.dial import dial
 from cancel_lab.matrix.cells import CONNECTING, WRITING, Cell
 from cancel_lab.matrix.judge import record
 from cancel_lab.matrix.logs import Log
 from cancel_lab.matrix.watching import new_run, watch
 from cancel_lab.records import RunRecord
-from cancel_lab.trial import (
-    SETTLE_S,
-    Arena,
-    Live,
-    TrialError,
-    bring,
-    request_id,
-)
+from cancel_lab.trial import SETTLE_S, Arena, Live, TrialError, ask, bring
 
 WATCH_S = 3.0
 BLOCKED_WITHIN_S = 5.0
@@ -32,11 +22,13 @@ async def client_run(arena: Arena, log: Log, cell: Cell) -> RunRecord:
     assert cell.scene is not None
     act = Act(cell.cause)
     if cell.scene is CONNECTING:
-        live = await _connecting(arena, cell)
+        live = await ask(arena, cell.scene, cell.transport)
     else:
         writing = cell.scene is WRITING
         live = await bring(arena, cell.scene, cell.transport, small_window=writing)
     try:
+        if cell.scene is CONNECTING:
+            await _let_connect(live)
         async with trio.open_nursery() as nursery:
             if cell.scene is WRITING and act is not Act.STOP_READING:
                 await _blocked(arena, live)
@@ -51,21 +43,13 @@ async def client_run(arena: Arena, log: Log, cell: Cell) -> RunRecord:
     return record(arena, cell, run)
 
 
-async def _connecting(arena: Arena, cell: Cell) -> Live:
-    """Return a stream whose server is waiting for a connection to upstream."""
-    assert cell.scene is not None
-    tag = arena.upstream.tag()
-    since = await arena.upstream.newest()
-    request = arena.adapter.request(cell.scene.model(tag))
-    headers = {**request.headers, "x-request-id": request_id(tag)}
-    request = dataclasses.replace(request, headers=headers)
-    stream = await dial(arena.port, request, cell.transport)
-    started = await stream.start()
+async def _let_connect(live: Live) -> None:
+    """Send the request; its server then waits for a connection to upstream."""
+    await live.stream.start()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stream.read_to_end)
+        nursery.start_soon(live.stream.read_to_end)
         await trio.sleep(SETTLE_S)
         nursery.cancel_scope.cancel(reason="the server has had time to connect")
-    return Live(stream=stream, tag=tag, since=since, started_ns=started)
 
 
 async def _blocked(arena: Arena, live: Live) -> None:

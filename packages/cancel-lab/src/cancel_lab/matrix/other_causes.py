@@ -6,14 +6,13 @@ to within the time a request takes to arrive, so these latencies are a little to
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import trio
 
 from cancel_lab.clients.acts import Act
 from cancel_lab.clients.connection import connect
-from cancel_lab.clients.dial import ChatStream, dial
+from cancel_lab.clients.dial import ChatStream
 from cancel_lab.clients.http1 import ChatRequest, HTTP1Stream
 from cancel_lab.matrix import sites
 from cancel_lab.matrix.cells import CANCELLED_DETACHED, Cell
@@ -22,7 +21,7 @@ from cancel_lab.matrix.logs import Log
 from cancel_lab.matrix.variants import GRACE_S
 from cancel_lab.matrix.watching import new_run, watch
 from cancel_lab.records import RunRecord, Status
-from cancel_lab.trial import Arena, bring, request_id
+from cancel_lab.trial import Arena, ask, bring, request_id
 
 WATCH_S = 10.0  # retries of an upstream fault take seconds
 EXIT_WITHIN_S = 5.0
@@ -40,22 +39,17 @@ BUDGETS = {
 async def answer_run(arena: Arena, log: Log, cell: Cell) -> RunRecord:
     """Make a run whose cause needs nobody's hand: a budget, or upstream's script."""
     assert cell.scene is not None
-    tag = arena.upstream.tag()
-    since = await arena.upstream.newest()
-    request = arena.adapter.request(cell.scene.model(tag))
-    headers = {**request.headers, "x-request-id": request_id(tag)}
-    request = dataclasses.replace(request, headers=headers)
-    stream = await dial(arena.port, request, cell.transport)
+    live = await ask(arena, cell.scene, cell.transport)
     try:
-        started = await stream.start()
-        run = new_run(tag, started, stream.seen)
+        started = await live.stream.start()
+        run = new_run(live.tag, started, live.stream.seen)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.read_to_end)
-            await watch(arena, log, cell, run, since=since, watch_s=WATCH_S)
-            await _over(stream)
+            nursery.start_soon(live.stream.read_to_end)
+            await watch(arena, log, cell, run, since=live.since, watch_s=WATCH_S)
+            await _over(live.stream)
             nursery.cancel_scope.cancel(reason="the run was watched to its end")
     finally:
-        stream.connection.close()
+        live.stream.connection.close()
     run.cause_ns = _due(cell, run, started)
     return record(arena, cell, run)
 

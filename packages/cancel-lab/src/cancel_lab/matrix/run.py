@@ -23,10 +23,9 @@ from cancel_lab.matrix.other_causes import (
     shutdown_runs,
 )
 from cancel_lab.matrix.variants import Variant, missing
-from cancel_lab.probe import Emit
 from cancel_lab.process import ServerError
 from cancel_lab.progress import Progress
-from cancel_lab.records import RunRecord, Status
+from cancel_lab.records import Emit, RunRecord, Status
 from cancel_lab.trial import Arena, TrialError
 from cancel_lab.upstream import Upstream
 

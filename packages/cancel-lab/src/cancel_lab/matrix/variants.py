@@ -11,12 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cancel_lab.process import Server, free_port, serving
+from cancel_lab.process import free_port, serving
 from cancel_lab.upstream import Upstream
 
 
@@ -210,8 +210,12 @@ async def surroundings(
 ) -> AsyncIterator[dict[str, str]]:
     """Run what a variant's server needs, and yield the settings that lead to it."""
     if variant is Variant.REDIS:
-        async with _running(["--save", "", "--appendonly", "no"]) as server:
-            yield {"REDIS_URL": f"redis://127.0.0.1:{server.port}"}
+        program, port = _program(PROGRAMS[variant]), free_port()
+        assert program is not None
+        argv = [program, "--port", str(port), "--bind", "127.0.0.1"]
+        argv += ["--save", "", "--appendonly", "no"]
+        async with serving(argv, {}, port=port):
+            yield {"REDIS_URL": f"redis://127.0.0.1:{port}"}
         return
     if variant not in (Variant.UPSTREAM_TLS, Variant.UPSTREAM_PROXY):
         yield {}
@@ -227,13 +231,3 @@ async def surroundings(
     argv = [sys.executable, "-m", "cancel_lab.forward_proxy", str(port)]
     async with serving(argv, {}, port=port):
         yield env | {"HTTPS_PROXY": f"http://127.0.0.1:{port}"}
-
-
-@asynccontextmanager
-async def _running(options: Sequence[str]) -> AsyncIterator[Server]:
-    program = _program(PROGRAMS[Variant.REDIS])
-    assert program is not None
-    port = free_port()
-    argv = [program, "--port", str(port), "--bind", "127.0.0.1", *options]
-    async with serving(argv, {}, port=port) as server:
-        yield server

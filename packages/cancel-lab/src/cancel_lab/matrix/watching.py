@@ -10,12 +10,7 @@ from cancel_lab.clients.sse import Seen
 from cancel_lab.matrix.cells import Cell
 from cancel_lab.matrix.judge import Run
 from cancel_lab.matrix.logs import Log
-from cancel_lab.trial import Arena, request_id
-from cancel_lab.upstream import Entry
-
-
-def _gone(entry: Entry) -> bool:
-    return entry.client_gone_ns is not None
+from cancel_lab.trial import Arena, gone, request_id
 
 
 async def watch(
@@ -24,7 +19,7 @@ async def watch(
     """Fill in what comes within ``watch_s``; what does not come stays ``None``."""
 
     async def upstream() -> None:
-        run.entry = await arena.upstream.entry(run.tag, _gone, since=since)
+        run.entry = await arena.upstream.entry(run.tag, gone, since=since)
 
     async def recorded() -> None:
         run.ended = await log.ended(request_id(run.tag))

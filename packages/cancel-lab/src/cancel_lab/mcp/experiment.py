@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -23,10 +23,8 @@ from cancel_lab.mcp import messages
 from cancel_lab.mcp.client import Call, MCPClient
 from cancel_lab.mcp.life import FINISHED, VARIABLE, Life, LifeReports
 from cancel_lab.progress import Progress
-from cancel_lab.records import RunRecord, Status, Sut
+from cancel_lab.records import Emit, RunRecord, Status, Sut
 from cancel_lab.trial import REACH_S, SETTLE_S, TrialError
-
-Emit = Callable[[RunRecord], None]
 
 NOTIFICATION = "notifications/cancelled"
 AFTER_BOUND_S = 1.0  # the tool works so much longer than the bound, if it is let

@@ -1,4 +1,4 @@
-"""The plots over time: stalled readers, one cancel, saturation of states."""
+"""The plots over time: stalled readers, one cancel."""
 
 from __future__ import annotations
 
@@ -98,22 +98,3 @@ def _lane(axes: Axes, lane: Lane, y: int, zero: int, unit: float) -> None:
     ticks = [s.start_ns for s in lane.spans if s.kind is Kind.TOKEN]
     times = [(tick - zero) / unit for tick in ticks]
     axes.plot(times, [y] * len(times), "|", color=PALETTE[6], markersize=9)
-
-
-def saturation_plot(runs: Sequence[RunRecord]) -> Figure | None:
-    """Distinct states against seeds: once it is flat, more seeds find nothing new."""
-    found = [run for run in runs if run.experiment == "saturation"]
-    found = [run for run in found if "states_total" in run.counts]
-    if not found:
-        return None
-    figure = new_figure()
-    axes = figure.subplots()
-    names = list(dict.fromkeys(run.sut.name for run in found))
-    for index, name in enumerate(names):
-        states = [run.counts["states_total"] for run in found if run.sut.name == name]
-        axes.step(range(1, len(states) + 1), states, where="post", label=name,
-                  **look(index))  # fmt: skip
-    axes.set(xlabel="seeds run", ylabel="distinct states seen", ylim=(0, None))
-    axes.legend(fontsize=7)
-    caption(figure, f"n = {len(found)} seeds in all.")
-    return figure

@@ -27,7 +27,6 @@ FIGURES = {
     "matrix": ("Cause by phase and transport", plots.heat_plot),
     "burst": ("Many streams cancelled at once", plots.burst_plot),
     "stalled": ("A client that stops reading", over_time.stalled_plot),
-    "saturation": ("Distinct states against seeds", over_time.saturation_plot),
 }
 
 
