@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import pytest
@@ -318,23 +319,29 @@ def test_a_field_that_cannot_be_printed_costs_its_record_only() -> None:
     assert "could not be rendered: RuntimeError" in str(record["message"])
 
 
-def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
-    """With a full pipe records are dropped; the next one through says how many."""
+@contextmanager
+def pipe_log() -> Iterator[Callable[[], bytes]]:
+    """Log into a pipe; yield what takes out all that is in it."""
     reader, writer = os.pipe()
+    os.set_blocking(reader, False)
     with (
         os.fdopen(reader, "rb", buffering=0) as source,
         os.fdopen(writer, "w") as stream,
     ):
         configure_logging("INFO", "json", stream)
+        yield lambda: source.read(1 << 20) or b""
+
+
+def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
+    """With a full pipe records are dropped; the next one through says how many."""
+    with pipe_log() as take:
         for number in range(2_000):
             logger.info("filling", number=number, pad="x" * 100)
         dropped = dropped_records()
         assert 0 < dropped < 2_000
-        received = bytearray()
-        os.set_blocking(reader, False)
-        received += source.read(1 << 20) or b""
+        received = take()
         logger.info("after")
-        received += source.read(1 << 20) or b""
+        received += take()
     lines = [json.loads(line) for line in received.decode().splitlines() if line]
     assert lines[-2]["event"] == "log_records_dropped"
     assert "was not read, or its disk is full" in lines[-2]["message"]
@@ -379,17 +386,11 @@ def test_the_log_leaves_a_shared_pipe_as_it_is() -> None:
 
 def test_a_long_record_that_was_cut_short_does_not_spoil_the_next() -> None:
     """A record longer than the pipe's room ends its line before the next begins."""
-    reader, writer = os.pipe()
-    with (
-        os.fdopen(reader, "rb", buffering=0) as source,
-        os.fdopen(writer, "w") as stream,
-    ):
-        configure_logging("INFO", "json", stream)
+    with pipe_log() as take:
         logger.info("long", pad="x" * 200_000)
-        os.set_blocking(reader, False)
-        received = bytearray(source.read(1 << 20) or b"")
+        received = take()
         logger.info("after")
-        received += source.read(1 << 20) or b""
+        received += take()
     torn, notice, last = [line for line in received.decode().split("\n") if line]
     assert torn.startswith('{"time"')
     assert json.loads(notice)["count"] == 1
