@@ -57,6 +57,12 @@ def json_log(level: str = "INFO") -> io.StringIO:
     return stream
 
 
+def text_log() -> io.StringIO:
+    stream = io.StringIO()
+    configure_logging("INFO", "text", stream)
+    return stream
+
+
 def records(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
@@ -262,8 +268,7 @@ def test_short_values_are_not_redacted() -> None:
 
 def test_a_message_cannot_forge_a_second_line_or_send_terminal_codes() -> None:
     """Control characters of messages and fields are escaped in text records."""
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     logger.info("path {}", "/x\n12:00 ERROR forged\x1b[2J", agent="curl\r\n\x9b")
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
@@ -446,8 +451,7 @@ def test_a_streams_line_has_a_hundred_columns(detail: str | None) -> None:
 
     A reason that does not fit stands below, whole.
     """
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     fields = {"duration_ms": 123456.7, "events": 12345, "bytes": 9876543}
     model = "somebody/a-model-with-a-rather-long-name"
     outcome = "upstream_unreachable" if detail else "completed"
@@ -472,8 +476,7 @@ def test_a_streams_line_has_a_hundred_columns(detail: str | None) -> None:
 
 def test_a_bills_line_has_the_columns_of_a_streams() -> None:
     """How it is known, what it costs, the tokens; a long id and names fit as well."""
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     logger.bind(request_id="0123456789abcdef").info(
         "stream billed",
         event="stream_billed",
@@ -493,8 +496,7 @@ def test_a_bills_line_has_the_columns_of_a_streams() -> None:
 
 def test_a_request_and_a_retry_have_one_line_each() -> None:
     """However long the path or the cause is."""
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     bound = logger.bind(request_id="0123456789abcdef")
     bound.info(
         "request ended",
@@ -535,7 +537,6 @@ def test_an_outcomes_colour_says_whose_doing_it_was(
 
 def test_a_library_s_logger_is_not_named_to_people() -> None:
     """The drain's line fits 100 columns."""
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     logging.getLogger("trio_ai_stream.server").info("draining")
     assert stream.getvalue().endswith(" INFO     draining\n")
