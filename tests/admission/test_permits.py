@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -72,13 +71,6 @@ def test_a_permit_released_twice_counts_once() -> None:
     first.release()
     assert isinstance(second, Permit)
     assert isinstance(permits.acquire_nowait("a", "3"), PermitRefusal)
-
-
-@pytest.mark.parametrize("limits", [(0, None), (1, 0)])
-def test_a_limit_below_one_is_refused(limits: tuple[int, int | None]) -> None:
-    """A limit that admits nobody is an error that says so."""
-    with pytest.raises(ValueError, match="expected limits"):
-        StreamPermits(*limits)
 
 
 async def test_the_local_gate_limits_by_its_own_memory() -> None:

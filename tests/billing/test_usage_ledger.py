@@ -429,6 +429,25 @@ async def test_a_database_that_hangs_holds_no_shutdown(
     assert total(path)["streams"] == 5
 
 
+async def test_a_row_that_comes_after_the_end_is_there_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    """It was written to a descriptor that was another file's by then, or was lost."""
+    path = tmp_path / "ledger.db"
+    subject = ledger(path)
+    await write(subject, row())
+    others = [(tmp_path / str(number)).open("w+b") for number in range(20)]
+    subject.put(row())
+    assert subject._journal is not None
+    subject._journal.close()  # as the end of the process does
+    for other in others:
+        assert other.read() == b""
+        other.close()
+    await write(ledger(path))
+    assert total(path)["streams"] == 2
+    assert not journals(tmp_path)
+
+
 async def test_who_asks_after_the_end_leaves_nothing_open(tmp_path: Path) -> None:
     """A request may ask while a server ends, when the ledger's task is gone already."""
     path = tmp_path / "ledger.db"

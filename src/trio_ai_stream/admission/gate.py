@@ -63,12 +63,6 @@ class Quota:
     rate: float
     burst: int
 
-    def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1e6:
-            raise ValueError(f"expected a rate above 0 and up to 1e6, got {self.rate}")
-        if self.burst < 1:
-            raise ValueError(f"expected a burst of at least 1, got {self.burst}")
-
     @classmethod
     def per_second(cls, rate: float) -> Quota:
         """Return RATE_LIMIT's quota: the burst is one second's worth, at least one."""
@@ -142,10 +136,6 @@ class BucketTable:
     """The buckets of all clients under one quota; constant time, bounded memory."""
 
     def __init__(self, quota: Quota, capacity: int = DEFAULT_CAPACITY) -> None:
-        if capacity < _SAMPLE:
-            raise ValueError(
-                f"expected a capacity of at least {_SAMPLE}, got {capacity}"
-            )
         self.quota = quota
         self._capacity = capacity
         # Client to the instant of its full bucket, ordered by the last admission.
@@ -245,8 +235,6 @@ class StreamPermits:
     """
 
     def __init__(self, total: int, per_client: int | None = None) -> None:
-        if total < 1 or (per_client is not None and per_client < 1):
-            raise ValueError(f"expected limits of 1 or more, got {total}, {per_client}")
         self.total = total
         self.per_client = per_client
         self._held_by: Counter[str] = Counter()

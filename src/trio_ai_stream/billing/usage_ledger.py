@@ -101,11 +101,13 @@ class Journal:
 
         :raises OSError: the disk is full, or so are all files.
         """
-        if self._files[-1].size > FILE_BYTES or self._files[-1].removed:
+        last = self._files[-1] if self._files else None
+        if last is None or last.size > FILE_BYTES or last.removed:
             if len(self._files) == FILES:
                 raise OSError(errno.EFBIG, "the journal is as long as it may be")
-            self._files.append(self._open())
-        self._files[-1].append(line)
+            last = self._open()
+            self._files.append(last)
+        last.append(line)
 
     def read(self) -> bytes:
         """Return the next whole lines, a mebibyte at most; for the thread."""
@@ -126,9 +128,12 @@ class Journal:
             file.size = file.moved = 0
 
     def close(self) -> None:
-        """Let go of the files; one stays if something is left in it."""
-        for file in self._files:
-            file.close()
+        """Let go of the files; one stays if something is left in it.
+
+        A line that comes later is in another file, for the next start.
+        """
+        while self._files:
+            self._files.popleft().close()
 
     def _open(self) -> _JournalFile:
         name = f"{self._ledger.name}.{self._worker}.{next(self._numbers)}{SUFFIX}"

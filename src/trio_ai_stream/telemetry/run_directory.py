@@ -72,7 +72,7 @@ class RunDirectory:
         """Stop keeping the directory alive; the last one to leave removes it."""
         if self._alive < 0:
             return
-        if _lock_nowait(self._alive):
+        if lock_nowait(self._alive):
             _remove(self.path)
         os.close(self._alive)  # whoever waits for the lock finds its file removed
         self._alive = -1
@@ -117,7 +117,7 @@ def _remove_if_dead(path: Path) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(path / _ALIVE, os.O_RDWR)
         try:
-            if _lock_nowait(descriptor):
+            if lock_nowait(descriptor):
                 _remove(path)
         finally:
             os.close(descriptor)
@@ -134,9 +134,10 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path.rename(going), ignore_errors=True)
 
 
-def _lock_nowait(descriptor: int) -> bool:
+def lock_nowait(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock a file if nobody else has it locked; return whether it is locked."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -250,7 +250,8 @@ class SharedDirectory(StreamDirectory):
         super().__init__(gate.keys.process, streams)
         self._gate = gate
         self._run_folder = run_folder
-        self._peer_address = peer_address
+        # Where other hosts read this process's streams, as they are told.
+        self._address = None if peer_address is None else "{} {}".format(*peer_address)
         self._was_connected = False
         self._bus = Bus(gate.link, gate.keys, self._answer, timeout_s=timeout_s)
         gate.add_work([self._say_returned, self._bus.run])
@@ -321,7 +322,7 @@ class SharedDirectory(StreamDirectory):
         :raises Unavailable: Valkey did not answer.
         """
         key, lease_s = self._gate.keys.at(self.process), self._gate.lease_s
-        told = [self._told_address, int(1000 * lease_s)]
+        told = [self._address, int(1000 * lease_s)]
         await self._gate.link.send(ANNOUNCE, [key], told)
         task_status.started()
         while True:
@@ -331,18 +332,10 @@ class SharedDirectory(StreamDirectory):
             with suppress(TooBusy):  # it tells again in time
                 await self._gate.link.send(ANNOUNCE, [key], told)
 
-    @property
-    def _told_address(self) -> str | None:
-        """Where other hosts read this process's streams, as they are told."""
-        if self._peer_address is None:
-            return None
-        host, port = self._peer_address
-        return f"{host} {port}"
-
     async def _answer(self, question: Entry) -> Any:
         """Answer another process's question about this one."""
         if question.get("ask") == _ADDRESS_QUESTION["ask"]:
-            return self._told_address
+            return self._address
         return await answer(self._streams, question)
 
     async def _say_returned(

@@ -274,7 +274,6 @@ class ValkeyLink:
         self._lost = trio.Event()
         self._tried = trio.Event()
         self._reason: Unavailable | None = None
-        self._known_up = False
         self._back_at = -math.inf
         self.up = False
         # Made once, for it reads all authorities from the disk; and by us, because
@@ -433,14 +432,12 @@ class ValkeyLink:
     def _changed(self, reason: Unavailable | None) -> None:
         self.up = reason is None
         first = not self._tried.is_set()
-        if first and reason is not None and reason.cause == "cluster":
-            pass  # nothing falls back: `run` ends with it
-        elif first or not (self._known_up and self.up):
-            if self.up and not first:
-                self._back_at = trio.current_time()
-            self._known_up = self.up
-            self._on_change(reason)
+        if self.up and not first:
+            self._back_at = trio.current_time()
         self._tried.set()
+        if first and reason is not None and reason.cause == "cluster":
+            return  # nothing falls back: `run` ends with it
+        self._on_change(reason)
 
     def _fail(self, reason: Unavailable) -> Unavailable:
         """Take the link down; the first reason of a session is the one reported."""
