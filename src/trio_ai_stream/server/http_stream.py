@@ -340,7 +340,7 @@ class HTTPStream:
     def _call(self) -> Awaitable[None]:
         """Call the application, and leave the scope to it."""
         scope, self._scope = self._scope, None
-        return self.connection.app(
+        return self.connection.worker.app(
             cast("Any", scope),
             cast("Any", self.inbox.receive),
             cast("Any", self.send),
