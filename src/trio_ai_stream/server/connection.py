@@ -147,12 +147,12 @@ class Connection:
     transport: ClientTransport
     # Called with True for HTTP/2, once it is known.
     make_protocol: Callable[[Connection, bool], HTTPProtocol]
-    nursery: trio.Nursery
     # It has one of the descriptors that are kept back, for a moment and for a request
     # that asks how the process is.
     spare: bool
     config: Config = field(init=False)
     limits: Limits = field(init=False)
+    nursery: trio.Nursery = field(init=False)  # from `run` on
     # The peer's address as ASGI has it; None on a Unix socket. Then our own.
     client: tuple[str, int] | None = field(init=False)
     server: tuple[str, int] | None = field(init=False)
