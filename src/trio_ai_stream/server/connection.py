@@ -136,72 +136,45 @@ class ConnectionOwner(Protocol):
         """Count a connection out; it is closed."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Connection:
     """A connection from its accept to its end.
 
-    :ivar client: the peer's address as ASGI has it; None on a Unix socket.
-    :ivar live: the requests whose application runs; mostly one.
+    :raises OSError: the client has gone already.
     """
 
-    __slots__ = (
-        "_due",
-        "_gone",
-        "_lingering",
-        "_make_protocol",
-        "_reading",
-        "app",
-        "client",
-        "config",
-        "ending",
-        "http",
-        "limits",
-        "live",
-        "nursery",
-        "phase",
-        "requests",
-        "server",
-        "spare",
-        "transport",
-        "worker",
-    )
+    worker: ConnectionOwner
+    transport: ClientTransport
+    # Called with True for HTTP/2, once it is known.
+    make_protocol: Callable[[Connection, bool], HTTPProtocol]
+    # It has one of the descriptors that are kept back, for a moment and for a request
+    # that asks how the process is.
+    spare: bool
+    config: Config = field(init=False)
+    limits: Limits = field(init=False)
+    nursery: trio.Nursery = field(init=False)  # from `run` on
+    # The peer's address as ASGI has it; None on a Unix socket. Then our own.
+    client: tuple[str, int] | None = field(init=False)
+    server: tuple[str, int] | None = field(init=False)
+    http: HTTPProtocol | None = None
+    phase: Phase = Phase.HANDSHAKE
+    # The requests whose application runs; mostly one.
+    live: list[LiveExchange] = field(default_factory=list)
+    requests: int = 0
+    ending: bool = False
+    _gone: bool = False
+    _lingering: bool = True
+    _due: float = inf
+    _reading: trio.CancelScope = field(default_factory=trio.CancelScope)
 
-    def __init__(
-        self,
-        worker: ConnectionOwner,
-        transport: ClientTransport,
-        make_protocol: Callable[[Connection, bool], HTTPProtocol],
-        nursery: trio.Nursery,
-        *,
-        spare: bool = False,
-    ) -> None:
-        """Make one.
-
-        :param make_protocol: called with True for HTTP/2, once it is known.
-        :param spare: it has one of the descriptors that are kept back, for a moment and
-            for a request that asks how the process is.
-        :raises OSError: the client has gone already.
-        """
-        self.worker = worker
-        self.app = worker.app
-        self.config = worker.config
-        self.limits = worker.limits.for_spare() if spare else worker.limits
-        self.spare = spare
-        self.transport = transport
-        sock, family = transport.sock, transport.family
+    def __post_init__(self) -> None:
+        self.config = self.worker.config
+        limits = self.worker.limits
+        self.limits = limits.for_spare() if self.spare else limits
+        sock, family = self.transport.sock, self.transport.family
         self.client = parse_socket_addr(family, sock.getpeername())
         self.server = _shared(parse_socket_addr(family, sock.getsockname()))
-        self.nursery = nursery
-        self.http: HTTPProtocol | None = None
-        self.phase = Phase.HANDSHAKE
-        self.live: list[LiveExchange] = []
-        self.requests = 0
-        self.ending = False
-        self._make_protocol = make_protocol
-        self._gone = False
-        self._lingering = True
-        self._due = inf
-        self._reading = trio.CancelScope()
-        transport.on_broken = self.lost
+        self.transport.on_broken = self.lost
 
     def __str__(self) -> str:
         """Peer and protocol state, for a log record."""
@@ -280,7 +253,7 @@ class Connection:
         # Over TLS only ALPN decides (RFC 9113 3.2, 3.3).
         prior_knowledge = not self.transport.tls and first.startswith(_PREFACE)
         http2 = self.transport.alpn == "h2" or prior_knowledge
-        self.http = self._make_protocol(self, http2)
+        self.http = self.make_protocol(self, http2)
         await self.http.received(first)
         return True
 

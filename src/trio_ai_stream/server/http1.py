@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
 from math import inf
@@ -44,39 +45,24 @@ class FramingError(RuntimeError):
     """The application's response cannot be sent as it is."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class HTTP1:
     """One connection's HTTP/1.1."""
 
-    __slots__ = (
-        "_ahead_bytes",
-        "_chunked",
-        "_held",
-        "_left",
-        "_parser",
-        "_persists",
-        "_resumed",
-        "_version",
-        "_whole",
-        "config",
-        "limits",
-        "owner",
-        "stream",
-    )
+    owner: Connection
+    stream: HTTPStream | None = None
+    _parser: RequestParser = field(init=False)
+    _version: str = "1.1"  # that of the request
+    _whole: bool = False  # the response; its stream says whether it has begun
+    _persists: bool = True  # neither side has said that this is the last one
+    _chunked: bool = False
+    _left: int | None = None  # bytes of the body that are due, if it was said
+    _held: bytes = b""  # what leaves with that which follows it at once
+    _ahead_bytes: int = 0
+    _resumed: trio.Event | None = None
 
-    def __init__(self, owner: Connection) -> None:
-        self.owner = owner
-        self.config = owner.config
-        self.limits = owner.limits
-        self.stream: HTTPStream | None = None
-        self._parser = RequestParser(self.limits.header_bytes)
-        self._version = "1.1"  # that of the request
-        self._whole = False  # the response; its stream says whether it has begun
-        self._persists = True  # neither side has said that this is the last one
-        self._chunked = False
-        self._left: int | None = None  # bytes of the body that are due, if it was said
-        self._held = b""  # what leaves with that which follows it at once
-        self._ahead_bytes = 0
-        self._resumed: trio.Event | None = None
+    def __post_init__(self) -> None:
+        self._parser = RequestParser(self.owner.limits.header_bytes)
 
     def __str__(self) -> str:
         """How far the request and the response are."""
@@ -87,11 +73,11 @@ class HTTP1:
     async def received(self, data: bytes) -> None:
         """Take bytes from the client; waits while too much is unread by the app."""
         if self.owner.phase is Phase.IDLE:
-            self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
+            self.owner.await_within(Phase.HEAD, self.owner.limits.head_read_s)
         self._parser.feed(data)
         if self.owner.phase is Phase.RESPONSE:
             self._ahead_bytes += len(data)
-            if self._ahead_bytes > self.limits.read_ahead_bytes:
+            if self._ahead_bytes > self.owner.limits.read_ahead_bytes:
                 self._resumed = trio.Event()
                 await self.owner.unless_hung_up(self._resumed.wait)
             return
@@ -140,7 +126,7 @@ class HTTP1:
             if not target.startswith(b"/"):
                 server_wide = request.method == b"OPTIONS" and not target
                 target = b"*" if server_wide else b"/" + target
-        head = make_head(self.config, request.method, target, headers)
+        head = make_head(self.owner.config, request.method, target, headers)
         self.stream = stream = HTTPStream(self.owner, self)
         if request.expects_continue:
             stream.inbox.on_asked = self._go_on
@@ -155,7 +141,7 @@ class HTTP1:
         if self.stream is not None:
             self.stream.disconnect()
         if self.stream is None or not self.stream.begun:
-            own = _own_lines(self.config, int(time()))
+            own = _own_lines(self.owner.config, int(time()))
             head = b"content-length: 0\r\nconnection: close\r\n" + own + b"\r\n"
             self.owner.transport.write(_status_line(status) + head)
             self._whole = True
@@ -261,7 +247,7 @@ class HTTP1:
         if not self._persists:
             lines.append(b"connection: close\r\n")
         stream.response_begins(self._write_chunk if self._chunked else None)
-        return b"".join([*lines, _own_lines(self.config, int(time())), b"\r\n"])
+        return b"".join([*lines, _own_lines(self.owner.config, int(time())), b"\r\n"])
 
     async def _write_chunk(self, body: bytes) -> None:
         """Write one chunk."""
@@ -290,9 +276,9 @@ class HTTP1:
         self._whole = self._chunked = False
         self._left = None
         if self._parser.ahead:
-            self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
+            self.owner.await_within(Phase.HEAD, self.owner.limits.head_read_s)
         else:
-            self.owner.await_within(Phase.IDLE, self.limits.keep_alive_s)
+            self.owner.await_within(Phase.IDLE, self.owner.limits.keep_alive_s)
         self._ahead_bytes = 0
         if self._resumed is not None:
             self._resumed.set()

@@ -251,6 +251,7 @@ class ResponseWriter(Protocol):
         """Go on without the stream; a response without its end is broken off."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class HTTPStream:
     """A request, its response, and the call of the application.
 
@@ -258,52 +259,38 @@ class HTTPStream:
     has been called.
     """
 
-    __slots__ = (
-        "_logged",
-        "_scope",
-        "_start_time",
-        "_status",
-        "begun",
-        "body_deadline",
-        "closed",
-        "connection",
-        "exchange",
-        "failed",
-        "finished",
-        "inbox",
-        "method",
-        "request_ended",
-        "write",
-        "writer",
-    )
+    connection: Connection
+    writer: ResponseWriter
+    exchange: Exchange = field(init=False)
+    inbox: Inbox = field(init=False)
+    method: str = ""
+    # The client is gone, or the exchange is over: nothing more is written.
+    closed: bool = False
+    # Whether the response's head is out, and whether the whole response is.
+    begun: bool = False
+    finished: bool = False
+    # Whether the application has raised.
+    failed: bool = False
+    # The short way for the pieces of a body, from the head on.
+    write: Callable[[bytes], Awaitable[None]] | None = None
+    # Whether the request's end has come; the protocol's to set.
+    request_ended: bool = False
+    # When it is due; each byte of the body puts it off.
+    body_deadline: float = field(init=False)
+    _scope: Message | None = None
+    _logged: Any = None  # the scope, for an access log, where there is one
+    _status: int = 0
+    _start_time: float = 0.0
 
-    def __init__(self, connection: Connection, writer: ResponseWriter) -> None:
-        self.connection = connection
-        self.writer = writer
-        self.method = ""
+    def __post_init__(self) -> None:
         self.exchange = Exchange(
             reports_disconnect=True,
             limits_body_time=True,
-            probes_only=connection.spare,
+            probes_only=self.connection.spare,
         )
-        self.inbox = Inbox(connection.limits.body_queue_bytes)
-        # The client is gone, or the exchange is over: nothing more is written.
-        self.closed = False
-        # Whether the response's head is out, and whether the whole response is.
-        self.begun = False
-        self.finished = False
-        # Whether the application has raised.
-        self.failed = False
-        # The short way for the pieces of a body, from the head on.
-        self.write: Callable[[bytes], Awaitable[None]] | None = None
-        # Whether the request's end has come; the protocol's to set.
-        self.request_ended = False
-        # When it is due; each byte of the body puts it off.
-        self.body_deadline = trio.current_time() + connection.limits.body_read_s
-        self._scope: Message | None = None
-        self._logged: Any = None  # the scope, for an access log, where there is one
-        self._status = 0
-        self._start_time = 0.0
+        limits = self.connection.limits
+        self.inbox = Inbox(limits.body_queue_bytes)
+        self.body_deadline = trio.current_time() + limits.body_read_s
 
     def begin(self, head: RequestHead, http_version: str) -> None:
         """Start the application."""
@@ -353,7 +340,7 @@ class HTTPStream:
     def _call(self) -> Awaitable[None]:
         """Call the application, and leave the scope to it."""
         scope, self._scope = self._scope, None
-        return self.connection.app(
+        return self.connection.worker.app(
             cast("Any", scope),
             cast("Any", self.inbox.receive),
             cast("Any", self.send),
