@@ -12,6 +12,8 @@ from tests.upstream.transport.servers import (
     OK,
     Peer,
     answering,
+    begin,
+    both,
     client_of,
     forever,
     in_memory,
@@ -19,7 +21,6 @@ from tests.upstream.transport.servers import (
 )
 
 URL = "http://host/"
-both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 
 
 async def test_a_block_is_all_that_has_arrived() -> None:
@@ -190,14 +191,8 @@ async def test_drain_tells_whether_the_connection_is_kept() -> None:
 
 async def test_abort_closes_at_once_and_is_idempotent() -> None:
     """The socket is closed before abort returns; afterwards the body says so."""
-
-    async def handle(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(CHUNKED)
-        await peer.more()
-
     with trio.fail_after(30):
-        async with serving(handle) as server, client_of() as (client, transport):
+        async with serving(begin) as server, client_of() as (client, transport):
             async with client.stream("GET", server.url) as response:
                 body = response.extensions["body"]
                 body.abort()
@@ -225,15 +220,9 @@ async def test_abort_after_the_end_keeps_the_connection() -> None:
 @both
 async def test_abort_from_another_task_wakes_the_reader(tls: bool) -> None:
     """Whoever waits in receive is told with a ReadError, at once."""
-
-    async def handle(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(CHUNKED)
-        await peer.more()
-
     with trio.fail_after(30):
         async with (
-            serving(handle, tls=tls) as server,
+            serving(begin, tls=tls) as server,
             client_of() as (client, _),
             client.stream("GET", server.url) as response,
             trio.open_nursery() as nursery,
@@ -252,15 +241,9 @@ async def test_abort_from_another_task_wakes_the_reader(tls: bool) -> None:
 
 async def test_a_cancelled_receive_closes_before_it_leaves() -> None:
     """When Cancelled comes out of receive, the socket is closed already."""
-
-    async def handle(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(CHUNKED)
-        await peer.more()
-
     with trio.fail_after(30):
         async with (
-            serving(handle) as server,
+            serving(begin) as server,
             client_of() as (client, transport),
             client.stream("GET", server.url) as response,
         ):
