@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import ssl
 from collections import OrderedDict, deque
@@ -22,6 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import httpx
 import trio
 
 from trio_ai_stream.upstream.transport.http1_messages import ResponseParser
@@ -110,6 +112,32 @@ class Proxy:
         if not 200 <= parser.head.status < 300 or rest:
             status = parser.head.status
             raise ProxyRefusedError(f"the proxy answered {status} to CONNECT")
+
+
+class TrustError(ValueError):
+    """The certificates that the environment names cannot be used."""
+
+
+def client_tls() -> ssl.SSLContext:
+    """Return what makes TLS connections for HTTP/1.1.
+
+    It trusts SSL_CERT_FILE or SSL_CERT_DIR, or else the built-in list. Blocks for some
+    tens of milliseconds, to read them.
+
+    :raises TrustError: they cannot be read.
+    """
+    try:
+        context = httpx.create_ssl_context()
+    except OSError as exc:
+        name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+        why = "no certificates" if isinstance(exc, ssl.SSLError) else exc.strerror
+        raise TrustError(
+            f"{name}: expected trusted certificates (PEM), got"
+            f" {os.environ.get(name)}: {why}"
+        ) from exc
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class Dialer:

@@ -33,6 +33,7 @@ from trio_ai_stream.upstream.transport.dial import (
     DialReport,
     Origin,
     Proxy,
+    client_tls,
 )
 from trio_ai_stream.upstream.transport.http1_messages import (
     Headers,
@@ -56,7 +57,6 @@ from trio_ai_stream.upstream.transport.transport_errors import (
     reraise,
 )
 from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
-from trio_ai_stream.upstream.transport.trust import client_tls
 
 
 class _State(enum.Enum):
