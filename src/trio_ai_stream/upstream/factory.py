@@ -7,7 +7,7 @@ import ssl
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import trio
 from loguru import logger
@@ -118,7 +118,7 @@ def proxy_for(base_url: str) -> Proxy | None:
         url = urlsplit(named if "://" in named else f"http://{named}")
         got = f"{url.scheme}://"
     except ValueError:
-        url, got = SplitResult("", "", "", "", ""), "something else"
+        url, got = urlsplit(""), "something else"
     if url.scheme not in {"http", "https"} or not url.hostname:
         raise ValueError(
             f"{name}: expected a proxy's URL with http:// or https:// and a host, got"

@@ -139,7 +139,8 @@ class OpenRouter:
 
         :raises EndStream: when it is none, as far as its beginning tells.
         """
-        body, kind = _body(response), _media_type(response)
+        body = _body(response)
+        kind = response.field(b"content-type").partition(";")[0].strip().lower()
         if kind == "text/html":
             body.abort()
             raise misplaced("a web page", self._base_url + call.dialect.upstream_path)
@@ -249,7 +250,3 @@ def _body(response: TransportResponse) -> ResponseBody:
         raise EndStream(
             Outcome.UPSTREAM_FAILED, problem=MALFORMED, detail=str(exc.args[0])
         ) from exc
-
-
-def _media_type(response: TransportResponse) -> str:
-    return response.field(b"content-type").partition(";")[0].strip().lower()

@@ -174,7 +174,10 @@ class Dialer:
         link: ByteLink
         if self._connect is not None:
             stream = await self._connect(first.host, first.port, first.tls)
-            link = self._link(stream)
+            if isinstance(stream, trio.SocketStream):
+                link = SocketLink(stream, self._buffers)
+            else:
+                link = StreamLink(stream)
         else:
             addresses = await self.resolver.resolve(first.host, first.port)
             looked_up_at = trio.current_time()
@@ -200,11 +203,6 @@ class Dialer:
             tcp_s=connected_at - looked_up_at,
             tls_s=0.0 if link is tcp else trio.current_time() - connected_at,
         )
-
-    def _link(self, stream: trio.abc.Stream) -> ByteLink:
-        if isinstance(stream, trio.SocketStream):
-            return SocketLink(stream, self._buffers)
-        return StreamLink(stream)
 
     async def _secure(
         self, link: ByteLink, origin: Origin, steps: list[str]
