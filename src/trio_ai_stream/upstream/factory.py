@@ -107,8 +107,10 @@ def proxy_for(base_url: str) -> Proxy | None:
     """
     parts = urlsplit(base_url)
     proxies = urllib.request.getproxies_environment()
-    if urllib.request.proxy_bypass(parts.hostname or "", proxies):
-        return None
+    # It may name a host with its port, or without; an IPv6 one has no brackets there.
+    for host in (parts.hostname or "", parts.netloc.rpartition("@")[2]):
+        if urllib.request.proxy_bypass(host, proxies):
+            return None
     kind = parts.scheme if proxies.get(parts.scheme) else "all"
     named, name = proxies.get(kind), f"{kind.upper()}_PROXY"
     if not named:
