@@ -310,8 +310,6 @@ class ResponseParser:
 
         Errors: `UnexpectedEndError` when bytes are missing.
         """
-        if self.complete:
-            return
         if self.head is None:
             where = "within the response's head" if self._head_bytes else "unanswered"
             raise UnexpectedEndError(f"upstream closed the connection {where}")

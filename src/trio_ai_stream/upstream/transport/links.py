@@ -177,8 +177,6 @@ class SocketLink:
         self.sent = 0
 
     def unacknowledged(self) -> int:
-        if self._fd < 0:
-            return 0
         answer = fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4))
         return int.from_bytes(answer, sys.byteorder)
 
