@@ -22,7 +22,7 @@ from trio_ai_stream.wire.events import (
 from trio_ai_stream.wire.problems import Problem
 
 NEST: list[object] = []
-anything = st.text(st.characters(), max_size=60)
+anything = st.text(st.characters() | st.characters(categories=["Cs"]), max_size=60)
 
 
 def encoder(*, reasoning: bool = False, tool_calls: bool = False) -> ChatEncoder:

@@ -214,3 +214,10 @@ async def test_an_address_of_a_host_is_no_file(tmp_path: Path) -> None:
         with pytest.raises(PeerLostError):  # as a name it is nobody's
             await PeerLink(tmp_path).ask((host, 1), "GET", "/", [], silent_s=1)
     assert path.exists()
+
+
+async def test_a_field_of_a_client_need_not_be_ascii(tmp_path: Path) -> None:
+    """One beside the key that counts, say: it is handed on as it came."""
+    fields = [("X-API-Key", "caf\xe9")]
+    with pytest.raises(PeerGoneError):
+        await PeerLink(tmp_path).ask(("x.sock", 0), "GET", "/", fields, silent_s=1)

@@ -54,9 +54,6 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/upstream/transport/upstream_transport.py:*.handle_async_request": (
         "for httpx's own clients; the server sends without them"
     ),
-    "trio_ai_stream/upstream/transport/upstream_t*.py:UpstreamTransport.exchange": (
-        "for those, and for other processes; a stream's request takes `send`"
-    ),
     "trio_ai_stream/http/accounts.py:*": ("no stream: one short answer"),
     "trio_ai_stream/stream/registry.py:Registry.snapshot": ("the same"),
     "trio_ai_stream/http/usage_routes.py:*": (

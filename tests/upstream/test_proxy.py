@@ -237,6 +237,10 @@ def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("NO_PROXY", "example,localhost")
     assert proxy_for("https://up.example/api") is None
     assert proxy_for("https://elsewhere.test/api") == proxy
+    monkeypatch.setenv("NO_PROXY", "10.0.0.1:8443,::1")
+    assert proxy_for("https://10.0.0.1:8443/api") is None
+    assert proxy_for("https://[::1]:8443/api") is None
+    assert proxy_for("https://10.0.0.1/api") == proxy
     monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@tls")
     with pytest.raises(ValueError, match="HTTPS_PROXY: expected a proxy") as caught:
         proxy_for("https://elsewhere.test/api")

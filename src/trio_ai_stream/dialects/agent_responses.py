@@ -47,7 +47,7 @@ from trio_ai_stream.wire.record import plain_word
 _PROGRESS: Final = Progress()
 _TEXTS: Final = {"response.output_text.delta", "response.refusal.delta"}
 _NUMBER: Final = re.compile(rb'"sequence_number":\s*([0-9]{1,15})')
-# What each event begins or ends, when no answer can be told from it.
+# Behind one of these no event follows.
 _ENDS: Final = {
     "response.completed",
     "response.incomplete",

@@ -60,13 +60,15 @@ from trio_ai_stream.wire.model_requests import (
 from trio_ai_stream.wire.problems import Problem
 
 _PROGRESS: Final = Progress()
-# What an empty piece of an open block looks like, by the block's type.
+# An empty piece of a block, by the block's type and by that of its pieces.
+_TEXT: Final = {"type": "text_delta", "text": ""}
+_THINKING: Final = {"type": "thinking_delta", "thinking": ""}
+_INPUT: Final = {"type": "input_json_delta", "partial_json": ""}
+_TOOLS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 _EMPTY: Final[dict[str, dict[str, str]]] = {
-    "text": {"type": "text_delta", "text": ""},
-    "thinking": {"type": "thinking_delta", "thinking": ""},
-    "tool_use": {"type": "input_json_delta", "partial_json": ""},
-    "server_tool_use": {"type": "input_json_delta", "partial_json": ""},
-    "mcp_tool_use": {"type": "input_json_delta", "partial_json": ""},
+    **dict.fromkeys(("text", "text_delta"), _TEXT),
+    **dict.fromkeys(("thinking", "thinking_delta"), _THINKING),
+    **dict.fromkeys((*_TOOLS, "input_json_delta"), _INPUT),
 }
 _TYPES: Final[dict[int, str]] = {
     401: "authentication_error",
@@ -235,8 +237,7 @@ class MessageEncoder(NamedEventEncoder):
         except UNREADABLE:  # nothing has been said yet, or no piece of a block
             return ping
         part = said.delta or said.content_block
-        by_piece = {piece["type"]: piece for piece in _EMPTY.values()}
-        empty = {**_EMPTY, **by_piece}.get(part.type) if part is not None else None
+        empty = _EMPTY.get(part.type) if part is not None else None
         if empty is None:
             return ping
         delta = {"type": "content_block_delta", "index": said.index, "delta": empty}

@@ -126,7 +126,9 @@ class NamedEventEncoder(ABC):
     def content(self, items: Sequence[Item]) -> tuple[bytes, int]:
         """Return the events of a block, and how many of them are no `ping`."""
         kinds = [type(item) for item in items]
-        last = None if self._over else _last_of(kinds)
+        last = None  # the place of the item that the API's own last event means
+        if not self._over:
+            last = next((at for at, kind in enumerate(kinds) if kind in _LAST), None)
         shown = items if last is None else items[:last]
         payloads = [item.payload for item in shown if type(item) is Raw]
         if not payloads:
@@ -156,11 +158,6 @@ class NamedEventEncoder(ABC):
     @abstractmethod
     def error(self, problem: Problem, _answer: Answer) -> bytes:
         """Return the event that ends a stream that failed."""
-
-
-def _last_of(kinds: list[type[Item]]) -> int | None:
-    """Return the place of the item that the API's own last event means."""
-    return next((at for at, kind in enumerate(kinds) if kind in _LAST), None)
 
 
 def _joined(payloads: Sequence[bytes]) -> bytes:

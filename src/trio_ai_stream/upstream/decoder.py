@@ -134,7 +134,9 @@ class Decoder:
             elif (odd := self._read(left := iter(lines), items, self._raw)) is not None:
                 self._take_odd(odd, left, items)
             # Mostly the last item tells.
-            if items and (items[-1] is not _COMMENT or _say_something(items)):
+            if items and (
+                items[-1] is not _COMMENT or any(one is not _COMMENT for one in items)
+            ):
                 self._empty = 0
             else:
                 self._count_empty(complete.count(b"\n\n") + 1, items)
@@ -249,7 +251,3 @@ class Decoder:
         if not self._over:
             self._over = True
             items.append(Malformed(MALFORMED, detail))
-
-
-def _say_something(items: list[Item]) -> bool:
-    return any(item is not _COMMENT for item in items)
