@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from trio_ai_stream.stream.estimate import text_size
@@ -32,6 +33,7 @@ _FIRST: Final = frozenset({0})
 _NONE: Final[frozenset[int]] = frozenset()
 
 
+@dataclass(slots=True, eq=False)
 class Transcript:
     """Reads the items of one stream and knows where it stands.
 
@@ -41,26 +43,14 @@ class Transcript:
     were asked for at a time.
     """
 
-    __slots__ = (
-        "_finished",
-        "_open",
-        "answer",
-        "begun",
-        "choices",
-        "complete",
-        "failure",
-        "whole",
-    )
-
-    def __init__(self, answer: Answer, choices: int = 1) -> None:
-        self.answer = answer
-        self.begun = False
-        self.choices = choices
-        self.complete = False
-        self.failure: Failure | None = None
-        self.whole = False
-        self._open = _FIRST  # the choices that were heard of, without finish reason
-        self._finished = _NONE
+    answer: Answer
+    choices: int = 1
+    begun: bool = False
+    whole: bool = False
+    complete: bool = False
+    failure: Failure | None = None
+    _open: frozenset[int] = _FIRST  # were heard of, and have no finish reason
+    _finished: frozenset[int] = _NONE
 
     def note(self, items: Sequence[Item]) -> int | None:
         """Take note of a block; return how much of it comes before it fails."""
