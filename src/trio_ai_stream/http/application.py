@@ -358,10 +358,9 @@ def peer_app(services: Services) -> Callable[..., Awaitable[None]]:
     respond = _prepare(app, services, ())
     app.register_blueprint(peers_blueprint(services))
 
-    async def serve(scope: Any, receive: Receive, send: Send) -> None:
-        await ASGIConnection(app, scope, services, _through_quart, respond)(
-            receive, send
-        )
+    def serve(scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
+        connection = ASGIConnection(app, scope, services, _through_quart, respond)
+        return connection(receive, send)
 
     return serve
 
