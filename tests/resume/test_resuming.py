@@ -387,6 +387,21 @@ async def test_no_log_has_the_token_of_a_stream(autojump_clock: MockClock) -> No
     assert token.rpartition(".")[2][:-1] not in log
 
 
+async def assert_found_by_its_key(w: World, visit: Visit) -> None:
+    """Come back at `w` with each key to a stream of `first-key`."""
+    for key, status in {
+        "": 401,
+        "Bearer wrong": 401,
+        "Bearer second-key": 404,
+        "Bearer first-key": 200,
+        "Bearer admin-key": 200,
+    }.items():
+        fields = {"authorization": key} if key else {}
+        back = resume(w, visit, 1, **fields)
+        await over(back)
+        assert back.status == status, key
+
+
 async def test_a_key_finds_its_own_streams_only(autojump_clock: MockClock) -> None:
     """With keys the token is not enough: another client's key finds nothing."""
     env = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
@@ -395,17 +410,7 @@ async def test_a_key_finds_its_own_streams_only(autojump_clock: MockClock) -> No
         visit = begin(w, headers=headers, grace="30")
         await trio.sleep(0.5)
         visit.leave()
-        for key, status in {
-            "": 401,
-            "Bearer wrong": 401,
-            "Bearer second-key": 404,
-            "Bearer first-key": 200,
-            "Bearer admin-key": 200,
-        }.items():
-            fields = {"authorization": key} if key else {}
-            back = resume(w, visit, 1, **fields)
-            await over(back)
-            assert back.status == status, key
+        await assert_found_by_its_key(w, visit)
 
 
 async def test_a_peer_gains_nothing_by_being_one(autojump_clock: MockClock) -> None:

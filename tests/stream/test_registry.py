@@ -25,7 +25,7 @@ def crowd(owner: str = "local") -> Registry:
             BUDGETS,
             owner=owner,
             release_permit=lambda: None,
-            release_body=lambda: None,
+            forget_body=lambda: None,
             on_close=lambda _stream, _record: None,
             on_gap=lambda _seconds: None,
             estimator=TokenEstimator(),

@@ -137,7 +137,7 @@ async def admit_stream(
         budgets,
         owner=context.client_id,
         release_permit=release_permit,
-        release_body=services.bodies.hand_over(context),
+        forget_body=services.bodies.hand_over(context),
         on_close=on_close,
         on_gap=services.metrics.content_gap,
         estimator=services.estimator,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import trio
 from loguru import logger
@@ -42,7 +42,7 @@ from trio_ai_stream.http.http_responses import Send, complete_headers
 from trio_ai_stream.http.live_view import live_blueprint
 from trio_ai_stream.http.models import models_blueprint
 from trio_ai_stream.http.page.page_routes import page_blueprint
-from trio_ai_stream.http.probes import health_blueprint, metrics_blueprint
+from trio_ai_stream.http.probes import probes_blueprint
 from trio_ai_stream.http.request import RequestContext
 from trio_ai_stream.http.resume_routes import peers_blueprint, resume_blueprint
 from trio_ai_stream.http.services import Services
@@ -226,9 +226,6 @@ class ASGIConnection(TrioASGIHTTPConnection):
         )
 
 
-GRACE_FIELDS: Final = ("X-Stream-Grace", "X-Stream-Resume")
-
-
 class Lifespan:
     """The ASGI lifespan of one worker (https://asgi.readthedocs.io, lifespan 2.0).
 
@@ -302,8 +299,7 @@ class Application(QuartTrio):
         self.register_blueprint(accounts_blueprint(services))
         self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(resume_blueprint(services))
-        self.register_blueprint(health_blueprint(services))
-        self.register_blueprint(metrics_blueprint(services))
+        self.register_blueprint(probes_blueprint(services))
         self.register_blueprint(documentation_blueprint(settings))
         self.register_blueprint(live_blueprint(services))
         self.register_blueprint(usage_blueprint(services))
@@ -319,7 +315,8 @@ class Application(QuartTrio):
                     "X-Request-ID",
                     "Request-Id",
                     SHOULD_RETRY,
-                    *GRACE_FIELDS,
+                    "X-Stream-Grace",
+                    "X-Stream-Resume",
                     *FIELDS,
                 ],
                 max_age=timedelta(hours=1),  # not a preflight before each question
@@ -361,10 +358,9 @@ def peer_app(services: Services) -> Callable[..., Awaitable[None]]:
     respond = _prepare(app, services, ())
     app.register_blueprint(peers_blueprint(services))
 
-    async def serve(scope: Any, receive: Receive, send: Send) -> None:
-        await ASGIConnection(app, scope, services, _through_quart, respond)(
-            receive, send
-        )
+    def serve(scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
+        connection = ASGIConnection(app, scope, services, _through_quart, respond)
+        return connection(receive, send)
 
     return serve
 

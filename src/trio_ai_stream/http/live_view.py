@@ -191,9 +191,7 @@ class LiveView:
         Other tasks run meanwhile: one turn of the loop looks at a hundred streams.
         """
         shown: list[Stream] = []
-        remote = heard.streams
-        total = len(remote)
-        states = Counter(s.state for s in remote)
+        states = Counter(one.state for one in heard.streams)
         for number, one in enumerate(self._services.registry):
             if number % SLICE == 0:
                 await trio.lowlevel.checkpoint()
@@ -201,13 +199,17 @@ class LiveView:
                 continue
             if len(shown) < MAX_ROWS or one.request_id == self._tree:
                 shown.append(one)
-            total += 1
-            states[one.shown_state] += 1
+            else:
+                states[one.shown_state] += 1
+        # Some have ended meanwhile.
+        shown = [one for one in shown if one.state is not State.ENDED]
+        states.update(one.shown_state for one in shown)
+        total = states.total()
         streams = [
             snapshot(one, tree=at < MAX_TREES or one.request_id == self._tree)
             for at, one in enumerate(shown)
         ]
-        streams += remote[: max(0, MAX_ROWS - len(streams))]
+        streams += heard.streams[: max(0, MAX_ROWS - len(streams))]
         more = total - len(streams)
         finishing = self._finishing()
         streams += finishing.values()

@@ -51,9 +51,13 @@ def readiness(services: Services) -> Readiness:
     return Readiness("not ready" if reasons else "ready", reasons, gate.mode, circuit)
 
 
-def health_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint with the probes; they are never rate-limited."""
-    blueprint = Blueprint("health", __name__)
+def probes_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with all three; they are never rate-limited.
+
+    The metrics tell of all clients together, so they are an operator's to read: with
+    ADMIN_KEYS one of those is needed, with API_KEYS alone one of those.
+    """
+    blueprint = Blueprint("probes", __name__)
 
     @blueprint.get("/health")
     async def answer_health() -> Response:
@@ -65,17 +69,6 @@ def health_blueprint(services: Services) -> Blueprint:
         """Say whether the server takes new streams; needs no key."""
         document = readiness(services)
         return json_response(document, 200 if document.status == "ready" else 503)
-
-    return blueprint
-
-
-def metrics_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint with the scraper's endpoint.
-
-    It is not rate-limited. It tells of all clients together, so it is an operator's to
-    read: with ADMIN_KEYS one of those is needed, with API_KEYS alone one of those.
-    """
-    blueprint = Blueprint("metrics", __name__)
 
     @blueprint.get("/metrics")
     async def metrics() -> Response:
