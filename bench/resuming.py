@@ -33,8 +33,8 @@ from bench.rows.first import First
 from bench.rows.row import quantile
 from bench.side_by_side import compare
 from cancel_lab.clients.acts import Act, Transport
-from cancel_lab.clients.dial import ChatStream, dial
-from cancel_lab.clients.http1 import ChatRequest
+from cancel_lab.clients.chat_stream import ChatRequest, ChatStream
+from cancel_lab.clients.dial import dial
 from cancel_lab.matrix.sites import certificate
 from cancel_lab.placement import watching
 from cancel_lab.procfs import resident_bytes

@@ -27,8 +27,9 @@ from bench.beside.packages import installed
 from bench.processes import server
 from bench.rows.row import quantile
 from cancel_lab.clients.acts import Act, Transport
+from cancel_lab.clients.chat_stream import ChatRequest
 from cancel_lab.clients.dial import dial
-from cancel_lab.clients.http1 import ChatRequest, HTTP1Stream
+from cancel_lab.clients.http1 import HTTP1Stream
 from cancel_lab.procfs import resident_bytes
 from cancel_lab.upstream import Entry, Upstream, get, simulating
 from tests.admission.valkey import running

@@ -163,6 +163,8 @@ async def test_keys(running: Running, key: str, status: int) -> None:
         response = await client.ask(body=body_of("simulator/fast"), headers=headers)
         assert response.status == status
         assert (await client.get("/key", headers=headers)).status == status
+        path = "/api/v1/messages/count_tokens"
+        assert (await client.ask(path, b"{}", headers=headers)).status == status
 
 
 async def test_bad_requests(running: Running) -> None:

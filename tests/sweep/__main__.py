@@ -20,8 +20,9 @@ from tests.sweep.recorded import Recorder
 from tests.sweep.scenarios import SCENARIOS
 from tests.sweep.sweeping import Findings, plans, sweep_all, text_of
 from trio_sweep import MisuseError, SweepInterruptedError, TrioChangedError
-from trio_sweep.engine import Plan, Sweep
+from trio_sweep.engine import Sweep
 from trio_sweep.parallel import default_jobs
+from trio_sweep.plan import Plan
 from trio_sweep.replay import replay
 
 

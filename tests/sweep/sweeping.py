@@ -15,9 +15,10 @@ from tests.sweep.programs import program, quiet
 from tests.sweep.scenarios import SCENARIOS
 from trio_sweep import MisuseError, Report
 from trio_sweep.coverage import Coverage, await_sites, classify, files_of
-from trio_sweep.engine import Acts, Choose, Plan, Sweep
+from trio_sweep.engine import Sweep
 from trio_sweep.injector import Boundary
 from trio_sweep.places import Site
+from trio_sweep.plan import Acts, Choose, Plan
 from trio_sweep.program import SCOPE
 
 SCOPES: Final = ("trio_ai_stream/*",)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cancel_lab.clients.acts import Act, Transport, impossible
+from cancel_lab.clients.chat_stream import ChatRequest
 from cancel_lab.clients.connection import ConnectionEndedError
 from cancel_lab.clients.dial import dial
-from cancel_lab.clients.http1 import ChatRequest
 from cancel_lab.clients.sse import EventParser, Seen, classify
 from cancel_lab.upstream import get
 

@@ -24,9 +24,9 @@ from unittest import mock
 import trio
 
 from trio_sweep import MemoryListener, Report, memory_listener, sweep
-from trio_sweep.engine import undisturbed
 from trio_sweep.invariants import violations
 from trio_sweep.program import Program
+from trio_sweep.resources import undisturbed
 from trio_sweep.run import run_once
 from trio_sweep.token import Token
 

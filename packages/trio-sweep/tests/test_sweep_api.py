@@ -25,8 +25,9 @@ from trio_sweep import (
     sweep,
 )
 from trio_sweep.coverage import await_sites, classify
-from trio_sweep.engine import Acts, Plan, Sweep
+from trio_sweep.engine import Sweep
 from trio_sweep.injector import Boundary
+from trio_sweep.plan import Acts, Plan
 from trio_sweep.run import Run
 from trio_sweep.token import Token
 

@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from trio_sweep import MemoryListener, Program, Report, sweep
-from trio_sweep.engine import Plan, Sweep
+from trio_sweep.engine import Sweep
+from trio_sweep.plan import Plan
 from trio_sweep.replay import replay
 
 HERE = "test_sweep_places.py"

@@ -9,7 +9,8 @@ import pytest
 from sweep_zoo import broken, of_anyio, whole
 from sweep_zoo.animal import Animal
 from trio_sweep import sweep
-from trio_sweep.engine import Plan, Sweep
+from trio_sweep.engine import Sweep
+from trio_sweep.plan import Plan
 from trio_sweep.program import Program
 from trio_sweep.token import Token
 

@@ -116,15 +116,16 @@ def plan_other(request: SimulatedRequest, ledger: Ledger) -> Iterator[Step]:
     path = request.path
     if path == BASE + "/stats":
         return _stats(request, ledger)
-    if request.method == "POST" and path == MESSAGES + "/count_tokens":
+    if (request.method, path) == ("GET", BASE + "/models"):
+        return _json(models())
+    counts = (request.method, path) == ("POST", MESSAGES + "/count_tokens")
+    refused = refused_key(request)
+    if refused is not None:
+        return plain_error(refused, dialect="messages" if counts else "chat")
+    if counts:
         return _json({"input_tokens": max(1, len(request.body) // 4)})
     if request.method != "GET":
         return plain_error(404)
-    if path == BASE + "/models":
-        return _json(models())
-    refused = refused_key(request)
-    if refused is not None:
-        return plain_error(refused)
     if path == BASE + "/key":
         return _json(key())
     if path == BASE + "/generation":

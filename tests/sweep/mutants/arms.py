@@ -20,8 +20,9 @@ from tests.sweep.programs import program, quiet
 from tests.sweep.scenarios import SCENARIOS
 from tests.sweep.sweeping import drained_and_killed, plans
 from tests.sweep.world import World
-from trio_sweep.engine import Plan, Sweep
+from trio_sweep.engine import Sweep
 from trio_sweep.invariants import Violation, violations
+from trio_sweep.plan import Plan
 from trio_sweep.program import CANCEL
 from trio_sweep.run import Run, run_once
 from trio_sweep.token import Token

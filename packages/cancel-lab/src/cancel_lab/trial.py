@@ -14,8 +14,9 @@ import trio
 
 from cancel_lab.adapters.adapter import Adapter
 from cancel_lab.clients.acts import Act, Transport
+from cancel_lab.clients.chat_stream import ChatStream
 from cancel_lab.clients.connection import ConnectionEndedError
-from cancel_lab.clients.dial import ChatStream, dial
+from cancel_lab.clients.dial import dial
 from cancel_lab.clients.sse import Seen
 from cancel_lab.manifest import git_state
 from cancel_lab.process import Server

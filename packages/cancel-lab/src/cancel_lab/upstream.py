@@ -14,8 +14,9 @@ import msgspec
 import trio
 import trustme
 
+from cancel_lab.clients.chat_stream import ChatRequest
 from cancel_lab.clients.connection import ConnectionEndedError, connect
-from cancel_lab.clients.http1 import ChatRequest, HTTP1Stream
+from cancel_lab.clients.http1 import HTTP1Stream
 from cancel_lab.process import Server, free_port, serving
 from cancel_lab.scenes import MARK
 

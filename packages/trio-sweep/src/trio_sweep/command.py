@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from trio_sweep.engine import Plan, Sweep
+from trio_sweep.engine import Sweep
 from trio_sweep.errors import (
     MisuseError,
     RunFailedError,
@@ -23,6 +23,7 @@ from trio_sweep.errors import (
     TrioChangedError,
 )
 from trio_sweep.parallel import default_jobs
+from trio_sweep.plan import Plan
 from trio_sweep.program import Program, causes_by_name
 from trio_sweep.replay import replay
 from trio_sweep.run import Ended

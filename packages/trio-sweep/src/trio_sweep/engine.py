@@ -9,16 +9,8 @@ import contextlib
 import functools
 import gc
 import threading
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -28,10 +20,10 @@ from trio_sweep import internals, resources
 from trio_sweep.coverage import await_sites, classify, files_of
 from trio_sweep.errors import MisuseError, SweepInterruptedError, TokenError
 from trio_sweep.injector import Boundary, State, Step, Survey
-from trio_sweep.interpreter import undisturbed
-from trio_sweep.invariants import INVARIANTS, Violation, violations
+from trio_sweep.invariants import Violation, violations
 from trio_sweep.parallel import spread
 from trio_sweep.places import Site
+from trio_sweep.plan import Acts, Plan, Scopes
 from trio_sweep.program import (
     CANCEL,
     SCOPE,
@@ -46,10 +38,7 @@ from trio_sweep.token import MOST_ACTS, Token
 
 MOST_SEEDS: Final = 32
 _self_test = functools.cache(internals.self_test)  # once in a process
-Scopes = bool | str | Collection[str]
 Progress = Callable[[int, int, int], None]  # seed, groups of runs done, and of all
-Acts = tuple[tuple[int, str], ...]
-Choose = Callable[[Acts, Boundary, Sequence[str]], Iterable[str]]
 
 
 @dataclass(slots=True)
@@ -66,58 +55,6 @@ class Outcome:
     place: str
     later: list[Boundary]  # from the first act on, if a second one may follow
     steps: list[Step] | None = None  # if they differ from the undisturbed ones
-
-
-@dataclass(slots=True)
-class Plan:
-    """What is done to a program; `seeds` None means until no state is new.
-
-    `choose` thins a sweep out: it gets the acts so far, a boundary and the causes that
-    are possible there, and returns those to be tried.
-    Seeds are added until `quiet_seeds` in a row met no new state. With `most_runs` the
-    sweep ends at its first finding, or after so many runs.
-    """
-
-    seeds: int | None = None
-    scopes: Scopes = True
-    pairs: bool = False
-    jobs: int = 1
-    allow: Mapping[str, str] = field(default_factory=dict)
-    packages: Collection[str] = ()
-    excuses: Mapping[str, str] = field(default_factory=dict)
-    choose: Choose | None = None
-    quiet_seeds: int = 2
-    most_runs: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.seeds is not None and self.seeds < 1:
-            raise MisuseError(f"expected at least one seed; got {self.seeds}")
-        if self.jobs < 1:
-            raise MisuseError(f"expected at least one job; got {self.jobs}")
-        for key, reason in self.allow.items():
-            if key.partition(":")[0] not in INVARIANTS:
-                known = ", ".join(INVARIANTS)
-                raise MisuseError(f"expected an invariant of {known}; got {key!r}")
-            if not reason.strip():
-                raise MisuseError(f"expected a reason to allow {key!r}; got none")
-        for pattern, reason in self.excuses.items():
-            if not reason.strip():
-                raise MisuseError(f"expected a reason to excuse {pattern!r}; got none")
-        if self.excuses and not self.packages:
-            raise MisuseError("expected packages, of which excuses name await sites")
-
-    @property
-    def patterns(self) -> list[str]:
-        """The labels of scopes that were named, as patterns."""
-        if isinstance(self.scopes, bool):
-            return []
-        return [self.scopes] if isinstance(self.scopes, str) else list(self.scopes)
-
-    def wants(self, label: str) -> bool:
-        """Tell whether the scope with this label is cancelled as well."""
-        return self.scopes is True or any(
-            fnmatchcase(label, pattern) for pattern in self.patterns
-        )
 
 
 def sweep(
@@ -206,7 +143,7 @@ class Sweep:
 
     def run(self) -> Report:
         """Sweep; see `sweep`."""
-        if in_trio_run():
+        if trio.lowlevel.in_trio_run():
             raise MisuseError(
                 "expected to be called from outside of Trio: it calls run"
             )
@@ -214,7 +151,7 @@ class Sweep:
         if not resources.CAN_SEE_DESCRIPTORS:
             self.report.unmeasured.append("descriptors")
         try:
-            with undisturbed(self._stop):
+            with resources.undisturbed(self._stop):
                 self._sweep()
         except KeyboardInterrupt:
             self.report.interrupted = True
@@ -516,12 +453,3 @@ def _place(state: State) -> str:
 
 def _lines_of(steps: list[Step]) -> list[str]:
     return [f"{who} {at:.3f} s" for who, at in steps]
-
-
-def in_trio_run() -> bool:
-    """Tell whether this thread is inside a run of Trio."""
-    try:
-        trio.lowlevel.current_clock()
-    except RuntimeError:
-        return False
-    return True

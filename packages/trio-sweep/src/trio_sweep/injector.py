@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 
@@ -27,6 +27,7 @@ from trio_sweep.places import (
 from trio_sweep.program import CANCEL, SCOPE, Cause, Program
 from trio_sweep.threads import Lockstep
 from trio_sweep.token import Token
+from trio_sweep.trace import Trace
 
 IDLE_LOOPS: Final = 50  # in a row: nobody is due and no deadline is set
 GENTLE: Final = 200  # attempts to end a run by cancels, before force
@@ -36,13 +37,6 @@ Step = tuple[str, float]  # who stepped, and when
 
 class BrokenUp(BaseException):
     """Ends a task by force."""
-
-
-class Tracer(Protocol):
-    """Draws a run; called beside the injector."""
-
-    def note(self, name: str) -> None:
-        """Draw an instant of the whole run."""
 
 
 @dataclass(slots=True)
@@ -120,7 +114,7 @@ class Injector(trio.abc.Instrument):
         *,
         most_steps: int,
         survey: Survey | None,
-        tracer: Tracer | None = None,
+        tracer: Trace | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.seen = Seen()
@@ -139,17 +133,12 @@ class Injector(trio.abc.Instrument):
         self._stopping = stopping
         self._suspended: dict[internals.Task, int] = {}  # where each task is
         self._idle = self._woken = self._broken = 0
-        self._cancelled_at: float | None = None  # the scope around the body
+        self.cancelled_at: float | None = None  # the body's own scope, by an act
 
     def forget(self) -> None:
         """Let go of all tasks of the run, and what they hold."""
         self.body_tasks.clear()
         self._suspended.clear()
-
-    @property
-    def cancelled_at(self) -> float | None:
-        """When the body's own scope was cancelled by an act."""
-        return self._cancelled_at
 
     def before_io_wait(self, timeout: float) -> None:
         """Let threads run; notice when nobody can wake anybody any more."""
@@ -185,7 +174,7 @@ class Injector(trio.abc.Instrument):
         self._idle = self._woken = 0
         if self.seen.forced and self._is_programs(task):
             internals.end_by_force(task, BrokenUp())
-        elif self._cancelled_at is not None:
+        elif self.cancelled_at is not None:
             self._note_delivery(task)
 
     def after_task_step(self, task: internals.Task) -> None:
@@ -204,7 +193,7 @@ class Injector(trio.abc.Instrument):
         due = [act for act in self.acts if act.k == k]
         late = [act for act in self.acts if act.landed and not act.fate_known]
         survey = self._survey is not None and k >= self._survey.since
-        if survey or due or late or self._cancelled_at is not None:
+        if survey or due or late or self.cancelled_at is not None:
             tasks = internals.tasks_below(scope)
             if survey:
                 seen.survey.append(self._look(scope, tasks))
@@ -214,7 +203,7 @@ class Injector(trio.abc.Instrument):
                 self._act(act, scope, tasks, now)
             for act in late:
                 self._note_fates(act, tasks)
-            if self._cancelled_at is not None:
+            if self.cancelled_at is not None:
                 self._note_shields(tasks, now)
         elif self._program.observe is not None:
             self._observe()
@@ -278,8 +267,8 @@ class Injector(trio.abc.Instrument):
         act.scope = hit if isinstance(hit, trio.CancelScope) else None
         if self._tracer is not None:
             self._tracer.note(act.cause)
-        if act.scope is scope and self._cancelled_at is None:
-            self._cancelled_at = now
+        if act.scope is scope and self.cancelled_at is None:
+            self.cancelled_at = now
         self._note_fates(act, tasks)
 
     def _carry_out(

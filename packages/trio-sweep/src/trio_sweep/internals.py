@@ -275,14 +275,6 @@ def _ask(original: Callable[..., Any], token: Any, message: Any) -> Any:
     return original(token, message)
 
 
-def _is_in_task() -> bool:
-    try:
-        trio.lowlevel.current_task()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _is_below_the_loop() -> bool:
     frame: FrameType | None = sys._getframe()
     while frame is not None and not is_run_loop(frame):
@@ -312,7 +304,7 @@ async def _probe() -> list[int]:
     task = trio.lowlevel.current_task()
     _expect("a task runs below the loop", _is_below_the_loop())
     with outside_of_tasks():
-        _expect("there may be no current task", not _is_in_task())
+        _expect("there may be no current task", not trio.lowlevel.in_trio_task())
     _expect("it comes back", trio.lowlevel.current_task() is task)
 
     async def child(number: int) -> None:

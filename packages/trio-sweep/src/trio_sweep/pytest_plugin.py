@@ -25,6 +25,12 @@ from typing import Any, NoReturn
 
 import pytest
 
+from trio_sweep.engine import Sweep, sweep
+from trio_sweep.errors import MisuseError, RunFailedError, leaves
+from trio_sweep.plan import Plan
+from trio_sweep.program import Program, causes_by_name, check_world
+from trio_sweep.replay import replay
+
 MARKER = "cancel_everywhere"
 _ORIGINAL = pytest.StashKey[Callable[..., Awaitable[object]]]()
 _OF_PROGRAM = ("world", "after", "check", "observe", "shield_limit_s", "settle_s")
@@ -126,7 +132,7 @@ def _noting(verdicts: list[Callable[[], NoReturn]]) -> Iterator[None]:
     try:
         yield
     except BaseException as exc:
-        for leaf in _leaves(exc):
+        for leaf in leaves(exc):
             if isinstance(leaf, pytest.skip.Exception):
                 verdicts.append(functools.partial(pytest.skip, str(leaf)))
             elif isinstance(leaf, pytest.xfail.Exception):
@@ -159,14 +165,6 @@ class _NotedWorld:
         return self._stack.__aexit__(kind, exc, traceback)
 
 
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        for one in exc.exceptions:
-            yield from _leaves(one)
-    else:
-        yield exc
-
-
 def _failure(
     body: Callable[..., Awaitable[object]],
     item: pytest.Function,
@@ -174,12 +172,6 @@ def _failure(
     verdicts: list[Callable[[], NoReturn]],
 ) -> str | None:
     """Sweep, or replay; return what is wrong, if anything is."""
-    # Imported here, so that sessions without a swept test do not wait for Trio.
-    from trio_sweep.engine import Plan, Sweep, sweep
-    from trio_sweep.errors import MisuseError, RunFailedError
-    from trio_sweep.program import Program, causes_by_name, check_world
-    from trio_sweep.replay import replay
-
     token = item.config.getoption("sweep_replay")
     try:
         if callable(world := options.get("world")):

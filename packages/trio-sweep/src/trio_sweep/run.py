@@ -17,13 +17,14 @@ import trio
 import trio.testing
 
 from trio_sweep import internals, resources
-from trio_sweep.errors import RunFailedError
-from trio_sweep.injector import Act, Injector, Seen, Survey, Tracer
+from trio_sweep.errors import RunFailedError, leaves
+from trio_sweep.injector import Act, Injector, Seen, Survey
 from trio_sweep.memory import DIALLED, MemoryStream
 from trio_sweep.places import Site, is_machinery, name_of, note_opener, short
 from trio_sweep.program import Program
 from trio_sweep.threads import Lockstep
 from trio_sweep.token import Token
+from trio_sweep.trace import Trace
 
 MOST_STEPS: Final = 100_000  # of a survey; other runs get twice the survey's and more
 AFTER_S: Final = 60.0  # virtual seconds for `after`
@@ -39,8 +40,8 @@ class Ended:
     @classmethod
     def by(cls, exc: BaseException) -> Ended:
         """Describe an exception without keeping it, because it keeps frames."""
-        leaves = list(_leaves(exc))
-        first = leaves[0]
+        parts = list(leaves(exc))
+        first = parts[0]
         places = [
             f"{short(frame.filename)}:{frame.lineno}"
             for frame in traceback.extract_tb(first.__traceback__)
@@ -48,24 +49,16 @@ class Ended:
         ]
         text = type(exc).__name__
         if first is not exc:
-            text += f" of {' and '.join(type(leaf).__name__ for leaf in leaves)}"
+            text += f" of {' and '.join(type(one).__name__ for one in parts)}"
         # What follows explains at length, as when Trio's scopes are corrupted.
         said = str(first).partition("\n\n")[0]
         text += f": {said}" if said else ""
         text += f", raised at {places[-1]}" if places else ""
-        return cls(text, tuple(type(leaf) for leaf in leaves))
+        return cls(text, tuple(type(one) for one in parts))
 
     def only(self, allowed: tuple[type[BaseException], ...]) -> bool:
         """Tell whether every leaf is of an allowed type."""
         return all(issubclass(one, allowed) for one in self.types)
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield exc
 
 
 @dataclass(slots=True)
@@ -98,7 +91,7 @@ def run_once(
     survey: Survey | None = None,
     most_steps: int = MOST_STEPS,
     executed: set[Site] | None = None,
-    tracer: Tracer | None = None,
+    tracer: Trace | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Run a token's program once; the same token gives the same run.
@@ -154,9 +147,7 @@ def run_once(
     return run
 
 
-def _play(
-    program: Program, injector: Injector, run: Run, tracer: Tracer | None
-) -> None:
+def _play(program: Program, injector: Injector, run: Run, tracer: Trace | None) -> None:
     dialled: list[tuple[MemoryStream, internals.Task]] = []
     DIALLED.set(dialled)
     instruments: list[Any] = [injector] if tracer is None else [injector, tracer]
@@ -171,7 +162,7 @@ def _play(
             instruments=instruments,
         )
     except BaseException as exc:  # noqa: ASYNC103  # judged later
-        if any(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(exc)):
+        if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(exc)):
             raise KeyboardInterrupt from None  # noqa: ASYNC104
         if not injector.seen.hung:
             run.escaped = Ended.by(exc)
@@ -234,7 +225,7 @@ async def _body(
         run.error = Ended.by(exc)
         if injector.seen.hung:
             raise
-        if any(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(exc)):
+        if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(exc)):
             raise
     finally:
         over.set()

@@ -11,7 +11,7 @@ from functools import cache
 
 from cancel_lab.adapters.install import Install, fill
 from cancel_lab.clients.acts import Transport
-from cancel_lab.clients.http1 import ChatRequest
+from cancel_lab.clients.chat_stream import ChatRequest
 
 BODY = '{"prompt":"Tell me about nurseries.","model":"{model}"}'
 

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from typing import Protocol
 
-from cancel_lab.clients.acts import Act, Transport
-from cancel_lab.clients.connection import Connection, client_tls, connect
-from cancel_lab.clients.http1 import ChatRequest, HTTP1Stream
+from cancel_lab.clients.acts import Transport
+from cancel_lab.clients.chat_stream import ChatRequest, ChatStream
+from cancel_lab.clients.connection import client_tls, connect
+from cancel_lab.clients.http1 import HTTP1Stream
 from cancel_lab.clients.http2 import HTTP2Connection
-from cancel_lab.clients.sse import Seen
 
 SMALL_WINDOW = 4096  # bytes of receive buffer for a client that will stop reading
-
-
-class ChatStream(Protocol):
-    """A chat request under way, over whatever transport."""
-
-    connection: Connection
-    seen: Seen
-
-    async def start(self) -> int:
-        """Send the request and return when it was sent."""
-
-    async def read(self) -> None:
-        """Read once, and note what came."""
-
-    async def read_tokens(self, count: int) -> None:
-        """Read until ``count`` tokens were seen or the answer is over."""
-
-    async def read_to_end(self) -> None:
-        """Read until the answer is over."""
-
-    async def idle(self) -> None:
-        """Go on as a client that stopped reading; ends when the peer ends it."""
-
-    async def act(self, act: Act) -> int:
-        """End or stop taking the stream, and return when that was done."""
 
 
 _contexts: dict[str, ssl.SSLContext] = {}

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
 
-from cancel_lab.clients.acts import Act
+from cancel_lab.clients.chat_stream import ChatRequest, ChatStream
 from cancel_lab.clients.connection import Connection, ConnectionEndedError
-from cancel_lab.clients.sse import SINK_BYTES, EventParser, Seen
+from cancel_lab.clients.sse import SINK_BYTES
 
 HEAD_LIMIT = 65536  # bytes; past it the answer is not HTTP
 PIPELINED = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChatRequest:
-    """A chat request, whatever carries it."""
-
-    path: str
-    body: bytes
-    method: str = "POST"
-    authority: str = "localhost"  # the Host field; some servers want the port in it
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class HTTP1Stream:
+class HTTP1Stream(ChatStream):
     """One request on one connection, and what has been seen of its answer."""
 
     def __init__(
@@ -45,14 +32,11 @@ class HTTP1Stream:
         ``pipelined`` sends a second request right behind the first; ``sink`` gets the
         bytes of the body, at most ``sink_bytes``, for answers that are no event stream.
         """
+        super().__init__(connection, request)
         self._sink = sink
         self._sink_bytes = sink_bytes
-        self.connection = connection
-        self.seen = Seen()
-        self._request = request
         self._pipelined = pipelined
         self._buffer = b""
-        self._parser = EventParser(self.seen)
         self._body: _Body | None = None
 
     async def start(self) -> int:
@@ -72,43 +56,19 @@ class HTTP1Stream:
         try:
             data = await self.connection.receive()
         except ConnectionEndedError as exc:
-            self._end(cut=str(exc))
+            self.end(cut=str(exc))
             return
         if not data:
-            self._end(cut=None if self._until_close() else "closed")
+            self.end(cut=None if self._until_close() else "closed")
             return
         try:
             self._take(data)
         except (ValueError, IndexError):
-            self._end(cut=f"expected an answer of HTTP/1.1, got {data[:100]!r}")
-
-    async def read_tokens(self, count: int) -> None:
-        """Read until ``count`` tokens have been seen or the answer is over."""
-        while self.seen.tokens < count and not self.seen.over:
-            await self.read()
-
-    async def read_to_end(self) -> None:
-        """Read until the answer is over."""
-        while not self.seen.over:
-            await self.read()
+            self.end(cut=f"expected an answer of HTTP/1.1, got {data[:100]!r}")
 
     async def idle(self) -> None:
         """Do what a client that stopped reading does: nothing, until cancelled."""
         await trio.sleep_forever()
-
-    async def act(self, act: Act) -> int:
-        """Do it and return when, just before the kernel is told."""
-        match act:
-            case Act.FIN:
-                return self.connection.fin()
-            case Act.RST:
-                return self.connection.rst()
-            case Act.HALF_CLOSE:
-                return self.connection.half_close()
-            case Act.STOP_READING:
-                return time.monotonic_ns()
-            case Act.RST_STREAM | Act.GOAWAY:
-                raise ValueError(f"{act} needs HTTP/2")
 
     def _take(self, data: bytes) -> None:
         now = time.monotonic_ns()
@@ -117,19 +77,19 @@ class HTTP1Stream:
             head, separator, data = self._buffer.partition(b"\r\n\r\n")
             if not separator:
                 if len(self._buffer) > HEAD_LIMIT:
-                    self._end(cut="no response head")
+                    self.end(cut="no response head")
                 return
             self._body = self._read_head(head)
         content = self._body.feed(data)
         if self._sink is not None:
             self._sink += content
             if len(self._sink) > self._sink_bytes:
-                self._end(cut=f"expected at most {self._sink_bytes} bytes, got more")
+                self.end(cut=f"expected at most {self._sink_bytes} bytes, got more")
                 return
         elif content:
             self._parser.feed(content, now)
         if self._body.complete:
-            self._end(cut=None)
+            self.end(cut=None)
 
     def _read_head(self, head: bytes) -> _Body:
         status, *fields = head.decode("latin-1").split("\r\n")
@@ -144,11 +104,6 @@ class HTTP1Stream:
 
     def _until_close(self) -> bool:
         return isinstance(self._body, _Counted) and self._body.left is None
-
-    def _end(self, *, cut: str | None) -> None:
-        self.seen.complete = cut is None
-        self.seen.cut = cut
-        self.seen.ended_ns = time.monotonic_ns()
 
 
 def _natural(digits: str, base: int) -> int:

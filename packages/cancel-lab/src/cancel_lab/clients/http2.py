@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import h2.config
 import h2.connection
@@ -12,9 +12,9 @@ import h2.events
 import h2.exceptions
 
 from cancel_lab.clients.acts import Act
+from cancel_lab.clients.chat_stream import ChatRequest, ChatStream
 from cancel_lab.clients.connection import Connection, ConnectionEndedError
-from cancel_lab.clients.http1 import ChatRequest
-from cancel_lab.clients.sse import SINK_BYTES, EventParser, Seen
+from cancel_lab.clients.sse import SINK_BYTES
 
 FRAME_HEAD = 9  # bytes
 GOAWAY = 7  # frame type
@@ -111,17 +111,17 @@ class HTTP2Connection:
                         event.flow_controlled_length, stream.identifier
                     )
             case h2.events.StreamEnded():
-                stream.ended(cut=None)
+                stream.end(cut=None)
             case h2.events.StreamReset():
-                stream.ended(cut=f"RST_STREAM {event.error_code}")
+                stream.end(cut=f"RST_STREAM {event.error_code}")
 
     def _end_all(self, cut: str, *, above: int = 0) -> None:
         for identifier, stream in self.streams.items():
             if identifier > above and not stream.seen.over:
-                stream.ended(cut=cut)
+                stream.end(cut=cut)
 
 
-class HTTP2Stream:
+class HTTP2Stream(ChatStream):
     """One request on an HTTP/2 connection, and what has been seen of its answer."""
 
     def __init__(
@@ -131,13 +131,10 @@ class HTTP2Stream:
         sink: bytearray | None = None,
     ) -> None:
         """Made by ``HTTP2Connection.open``; ``sink`` as for ``HTTP1Stream``."""
+        super().__init__(carrier.connection, request)
         self._sink = sink
         self.carrier = carrier
-        self.connection = carrier.connection
-        self.seen = Seen()
         self.identifier = 0
-        self._request = request
-        self._parser = EventParser(self.seen)
 
     async def start(self) -> int:
         """Send the request and return when that began."""
@@ -160,47 +157,26 @@ class HTTP2Stream:
         """Read once, for all streams of the connection."""
         await self.carrier.read()
 
-    async def read_tokens(self, count: int) -> None:
-        """Read until ``count`` tokens have been seen or the answer is over."""
-        while self.seen.tokens < count and not self.seen.over:
-            await self.carrier.read()
-
-    async def read_to_end(self) -> None:
-        """Read until the answer is over."""
-        while not self.seen.over:
-            await self.carrier.read()
-
     async def idle(self) -> None:
         """Do what a client that stopped reading does: take frames, give no window."""
         self.carrier.reading = False
         await self.read_to_end()
 
-    async def act(self, act: Act) -> int:
-        """Do it and return when, just before the kernel is told.
+    def stop_reading(self) -> int:
+        """Read on, but give the peer no window back."""
+        self.carrier.reading = False
+        return super().stop_reading()
 
-        Errors: ConnectionEndedError if the peer was gone before.
-        """
-        acts: dict[Act, Callable[[], int]] = {
-            Act.FIN: self.connection.fin,
-            Act.RST: self.connection.rst,
-            Act.HALF_CLOSE: self.connection.half_close,
-            Act.STOP_READING: self._stop_reading,
-        }
-        if act in acts:
-            return acts[act]()
+    async def say(self, act: Act) -> int:
+        """Reset the stream, or end the connection with a GOAWAY; return when."""
         if act is Act.RST_STREAM:
             self.carrier.h2.reset_stream(self.identifier, h2.errors.ErrorCodes.CANCEL)
-            self.ended(cut="reset by this client")
+            self.end(cut="reset by this client")
             return await self.carrier.flush()
         self.carrier.h2.close_connection()
         told = await self.carrier.flush()
         self.connection.fin()
         return told
-
-    def _stop_reading(self) -> int:
-        """Read on, but give the peer no window back."""
-        self.carrier.reading = False
-        return time.monotonic_ns()
 
     def answered(
         self, headers: list[tuple[str, str]] | list[tuple[bytes, bytes]]
@@ -215,12 +191,6 @@ class HTTP2Stream:
         if self._sink is not None:
             self._sink += data
             if len(self._sink) > SINK_BYTES:
-                self.ended(cut=f"expected at most {SINK_BYTES} bytes, got more")
+                self.end(cut=f"expected at most {SINK_BYTES} bytes, got more")
         else:
             self._parser.feed(data, now)
-
-    def ended(self, *, cut: str | None) -> None:
-        """Note how the answer ended; ``None`` means in good order."""
-        self.seen.complete = cut is None
-        self.seen.cut = cut
-        self.seen.ended_ns = time.monotonic_ns()

@@ -8,8 +8,9 @@ import time
 import trio
 
 from cancel_lab.clients.acts import Act, Transport
+from cancel_lab.clients.chat_stream import ChatStream
 from cancel_lab.clients.connection import ConnectionEndedError
-from cancel_lab.clients.dial import ChatStream, dial
+from cancel_lab.clients.dial import dial
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.scenes import SILENCE
 from cancel_lab.trial import Arena, TrialError, sut

@@ -6,9 +6,8 @@ import trio
 
 from cancel_lab.clients.acts import Act
 from cancel_lab.matrix.cells import CONNECTING, WRITING, Cell
-from cancel_lab.matrix.judge import record
+from cancel_lab.matrix.judge import new_run, record, watch
 from cancel_lab.matrix.logs import Log
-from cancel_lab.matrix.watching import new_run, watch
 from cancel_lab.records import RunRecord
 from cancel_lab.trial import SETTLE_S, Arena, Live, TrialError, ask, bring
 

@@ -1,15 +1,18 @@
-"""The verdict on one run of a cell: which invariants it broke."""
+"""One run of a cell: what was seen of it, and which invariants it broke."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+
+import trio
 
 from cancel_lab.adapters.catalogue import OURS
 from cancel_lab.clients.sse import Seen
 from cancel_lab.matrix.cells import Cell
-from cancel_lab.matrix.logs import Ended
+from cancel_lab.matrix.logs import Ended, Log
 from cancel_lab.records import RunRecord, Status
-from cancel_lab.trial import Arena, sut
+from cancel_lab.trial import Arena, gone, request_id, sut
 from cancel_lab.upstream import Entry
 
 BOUND_MS = 50.0  # facts C2, I1: one stream, from cause to upstream's notice
@@ -28,8 +31,35 @@ class Run:
     entry: Entry | None = None
     ended: Ended | None = None
     records: int = 0
-    client_gone: bool = False
     times: dict[str, int | None] = field(default_factory=dict)
+
+
+def new_run(tag: int, cause_ns: int, seen: Seen) -> Run:
+    """Return a run of which nothing but the cause is known."""
+    return Run(tag=tag, cause_ns=cause_ns, watched_until_ns=cause_ns, seen=seen)
+
+
+async def watch(
+    arena: Arena, log: Log, cell: Cell, run: Run, *, since: int, watch_s: float
+) -> Run:
+    """Fill in what comes within ``watch_s``; what does not come stays ``None``."""
+
+    async def upstream() -> None:
+        run.entry = await arena.upstream.entry(run.tag, gone, since=since)
+
+    async def recorded() -> None:
+        run.ended = await log.ended(request_id(run.tag))
+
+    with trio.move_on_after(watch_s):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(recorded)
+            if cell.upstream_closes:
+                nursery.start_soon(upstream)
+    run.watched_until_ns = time.monotonic_ns()
+    if run.entry is None:
+        run.entry = await arena.upstream.look(run.tag, since=since)
+    run.records = len(log.records(request_id(run.tag)))
+    return run
 
 
 def bound_ms(cell: Cell) -> float:
@@ -45,9 +75,9 @@ def bound_ms(cell: Cell) -> float:
 def violations(cell: Cell, run: Run) -> list[str]:
     """Return which of I1, I3 and I6 of facts C2 the run broke, in words."""
     broken = []
-    gone = None if run.entry is None else run.entry.client_gone_ns
+    gone_ns = None if run.entry is None else run.entry.client_gone_ns
     if cell.upstream_closes:
-        late = None if gone is None else (gone - run.cause_ns) / NS_PER_MS
+        late = None if gone_ns is None else (gone_ns - run.cause_ns) / NS_PER_MS
         if late is None:
             broken.append("I1 upstream's connection was not closed")
         elif late > bound_ms(cell):

@@ -11,15 +11,14 @@ import time
 import trio
 
 from cancel_lab.clients.acts import Act
+from cancel_lab.clients.chat_stream import ChatRequest, ChatStream
 from cancel_lab.clients.connection import connect
-from cancel_lab.clients.dial import ChatStream
-from cancel_lab.clients.http1 import ChatRequest, HTTP1Stream
+from cancel_lab.clients.http1 import HTTP1Stream
 from cancel_lab.matrix import sites
 from cancel_lab.matrix.cells import CANCELLED_DETACHED, Cell
-from cancel_lab.matrix.judge import Run, record, unmade
+from cancel_lab.matrix.judge import Run, new_run, record, unmade, watch
 from cancel_lab.matrix.logs import Log
 from cancel_lab.matrix.variants import GRACE_S
-from cancel_lab.matrix.watching import new_run, watch
 from cancel_lab.records import RunRecord, Status
 from cancel_lab.trial import Arena, ask, bring, request_id
 

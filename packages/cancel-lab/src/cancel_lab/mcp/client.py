@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from cancel_lab.clients.acts import Transport
+from cancel_lab.clients.chat_stream import ChatRequest, ChatStream
 from cancel_lab.clients.connection import Connection
-from cancel_lab.clients.dial import ChatStream, dial
-from cancel_lab.clients.http1 import ChatRequest
+from cancel_lab.clients.dial import dial
 from cancel_lab.clients.http2 import HTTP2Stream
 from cancel_lab.mcp import messages
 from cancel_lab.mcp.messages import LEGACY, MODERN, Address, Message

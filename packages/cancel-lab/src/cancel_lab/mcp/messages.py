@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from cancel_lab.clients.http1 import ChatRequest
+from cancel_lab.clients.chat_stream import ChatRequest
 
 MODERN: Final = "2026-07-28"
 LEGACY: Final = "2025-11-25"
