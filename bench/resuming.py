@@ -252,18 +252,16 @@ _ADDED: Final[Mapping[str, Sequence[tuple[str, str]]]] = {
         ("        if wanted is not None and asked.stream:\n", "        if False:\n"),
     ),
     "http/request.py": (
-        ("        self.keeps_id = False", "        # "),
+        ("    keeps_id: bool = False", "    # "),
         (
             "        if not self.keeps_id:\n            taken",
             "        if True:\n            taken",
         ),
     ),
     "stream/stream.py": (
-        ("        self.resumes = 0\n", ""),
-        ("        self.detached_at: float | None = None\n", ""),
-        ("        self.detached_s = 0.0\n", ""),
-        ('        "detached_at",\n        "detached_s",\n', ""),
-        ('        "resumes",\n', ""),
+        ("    resumes: int = 0\n", ""),
+        ("    detached_at: float | None = None\n", ""),
+        ("    detached_s: float = 0.0\n", ""),
         (" if self.detached_at is None else", " if True else"),
         ("resumes=self.resumes,", ""),
         ("detached_s=self.detached_s,", ""),

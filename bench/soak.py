@@ -69,13 +69,12 @@ class Counts:
     @classmethod
     def now(cls, app: Application) -> Counts:
         """Count."""
-        permits = app.services.gate.status().permits
         upstream: Any = app.services.upstream
         idle = upstream._transport.statistics().idle
         return cls(
             trio.lowlevel.current_statistics().tasks_living - idle,
             len(os.listdir("/proc/self/fd")) - 2 * idle,
-            permits.held,
+            app.services.gate.status().held,
             len(app.services.registry),
         )
 

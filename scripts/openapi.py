@@ -127,7 +127,8 @@ OPERATIONS: Final = (
         "/usage",
         "Sum up what streams have cost, by key, user, model, provider, outcome, day.",
         "In the query: `by`, `since`, `until`, `key`, `user`, `model`, `provider`,"
-        " `outcome`, and `format=csv`.",
+        " `outcome`, `hosts` (`all` or `own`), and `format` (`json` or `csv`)."
+        " Another name is refused.",
         response=openapi_documents.UsageDocument,
         text="With `format=csv` the same as a table.",
         text_types=("text/csv",),

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from trio_ai_stream import cli
 from trio_ai_stream.admission import admission_factory
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.cli import main
+from trio_ai_stream.settings import load_settings
 
 
 def test_lab_without_its_package_says_what_to_install(
@@ -52,6 +54,22 @@ def test_the_terminal_client_starts_without_what_only_a_server_needs() -> None:
     assert not loaded & {"quart", "hypercorn", "trio_ai_stream.settings"}
     assert "httpx" in loaded
     assert not loaded & {"rich", "click"}
+
+
+@pytest.mark.parametrize(
+    ("bind", "shown"),
+    [("127.0.0.1:8080", "localhost:8080"), ("[fd00::1]:8080", "[fd00::1]:8080")],
+)
+def test_a_person_is_told_where_the_page_is(
+    bind: str,
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As a browser takes it: an address of IPv6 stands in brackets."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    cli._say_where_the_page_is(load_settings({"PORT": bind}, None))
+    assert capsys.readouterr().err == f"starting; the page: http://{shown}/\n"
 
 
 def test_check_config_lists_names_that_are_no_settings(

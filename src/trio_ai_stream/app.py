@@ -10,7 +10,7 @@ from functools import partial
 
 from trio_ai_stream.app_factory import create_app, reload_settings, server_limits
 from trio_ai_stream.http.application import Application
-from trio_ai_stream.http.drain import Drain
+from trio_ai_stream.http.services import Drain
 from trio_ai_stream.server.serving import install
 from trio_ai_stream.server.signals import remember_early
 from trio_ai_stream.server.supervisor import refuse_to_start

@@ -14,9 +14,8 @@ from loguru import logger
 from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.admission.directory import SOCKET_OF
 from trio_ai_stream.admission.gate import Quota
-from trio_ai_stream.billing.billing_factory import open_billing
-from trio_ai_stream.http.application import Application
-from trio_ai_stream.http.peer_routes import peer_app
+from trio_ai_stream.billing.billing import open_billing
+from trio_ai_stream.http.application import Application, peer_app
 from trio_ai_stream.http.probes import management_app, readiness
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.server.limits import Limits
@@ -27,13 +26,14 @@ from trio_ai_stream.server.side_listener import (
     listen_unix,
     serve_beside,
 )
+from trio_ai_stream.server.sockets import address_text
 from trio_ai_stream.server.supervisor import REPLACES_VARIABLE
 from trio_ai_stream.settings import Settings, load_settings
 from trio_ai_stream.settings.loading import reloaded
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.registry import Generations, LiveStreams, Registry
+from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.garbage import CollectorPolicy
@@ -44,6 +44,7 @@ from trio_ai_stream.telemetry.run_directory import RunDirectory, join_run_direct
 from trio_ai_stream.telemetry.sampling import run_sampling
 from trio_ai_stream.telemetry.traces import close_tracer, open_tracer
 from trio_ai_stream.upstream.factory import Egress, egress_of, open_upstream
+from trio_ai_stream.upstream.openrouter import OpenRouter
 from trio_ai_stream.upstream.peer_link import PeerLink
 from trio_ai_stream.upstream.transport.dial import Connect
 from trio_ai_stream.wire.keys import KeyRing
@@ -71,9 +72,8 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
     )
     if reason := os.environ.get(REPLACES_VARIABLE):
         metrics.worker_replaced(reason)
-    registry, generations = Registry(), Generations()
-    live = LiveStreams(registry, generations)
-    admission = open_admission(settings, live, metrics, run_folder)
+    registry = Registry()
+    admission = open_admission(settings, registry, metrics, run_folder)
     budgets = budgets_of(settings)
     estimator = TokenEstimator(metrics.estimate_compared)
     services = Services(
@@ -89,7 +89,6 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         estimator=estimator,
         billing=open_billing(settings, metrics, admission.gate, estimator),
         keys=key_ring(settings),
-        generations=generations,
         peers=PeerLink(run_folder),
         tracer=open_tracer(
             os.environ,
@@ -98,8 +97,6 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
         ),
     )
 
-    shared = run_directory is not None
-
     async def start(nursery: trio.Nursery) -> None:
         if settings.TRACE:
             # Imported only for those who ask: it knows Trio's private parts.
@@ -107,21 +104,14 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
 
             await nursery.start(trace_process, settings.TRACE_FILE)
         await nursery.start(admission.run)
-        await start_services(services, egress, connect, nursery)
-        assert services.upstream is not None
+        upstream = await start_upstream(services, egress, connect, nursery)
         await nursery.start(
-            services.billing.run, services.upstream.get, lambda: services.registry
+            services.billing.run, upstream.get, lambda: services.registry
         )
         await nursery.start(services.resumables.run)
         nursery.start_soon(services.timer_queue.run, name="timer queue")
         nursery.start_soon(count, services, run_directory, name="metrics")
-        if settings.management_bind is not None:
-            address = await listen_for_probes(services, nursery, shared=shared)
-            logger.info(
-                "probes and scrapers are answered without a key",
-                event="management_listening",
-                address=address,
-            )
+        await listen_for_probes(services, nursery, shared=run_directory is not None)
         await listen_for_peers(services, nursery, run_folder)
         if services.tracer is not None:
             nursery.start_soon(close_tracer, services.tracer, name="tracer")
@@ -131,17 +121,21 @@ def create_app(settings: Settings, *, connect: Connect | None = None) -> Applica
 
 async def listen_for_probes(
     services: Services, nursery: trio.Nursery, *, shared: bool
-) -> str:
-    """Start the listener that METRICS_PORT names; return its address."""
+) -> None:
+    """Start the listener that METRICS_PORT names, if it names one."""
     bind, limits = services.settings.management_bind, MANAGEMENT_LIMITS
-    assert bind is not None
+    if bind is None:
+        return
     sock = listen_tcp(
         bind, setting="METRICS_PORT", shared=shared, backlog=limits.backlog
     )
-    address = f"{bind[0]}:{sock.getsockname()[1]}"
     serve = partial(serve_beside, management_app(services), sock, limits)
     await nursery.start(serve, name="management listener")
-    return address
+    logger.info(
+        "probes and scrapers are answered without a key",
+        event="management_listening",
+        address=address_text(bind[0], sock.getsockname()[1]),
+    )
 
 
 async def listen_for_peers(
@@ -154,11 +148,13 @@ async def listen_for_peers(
         path = run_folder / SOCKET_OF.format(services.resumables.process)
         socks.append(listen_unix(path, backlog=limits.backlog))
     if settings.PEER_ADDRESS is not None:
-        bind, shared = settings.PEER_ADDRESS, run_folder is not None
-        setting = "PEER_ADDRESS"
-        socks.append(
-            listen_tcp(bind, setting=setting, shared=shared, backlog=limits.backlog)
+        sock = listen_tcp(
+            settings.PEER_ADDRESS,
+            setting="PEER_ADDRESS",
+            shared=run_folder is not None,
+            backlog=limits.backlog,
         )
+        socks.append(sock)
     if not socks:  # compiling its routes takes as long as a stream
         return
     app = peer_app(services)
@@ -256,10 +252,10 @@ def server_limits(settings: Settings) -> Limits:
     )
 
 
-async def start_services(
+async def start_upstream(
     services: Services, egress: Egress, connect: Connect | None, nursery: trio.Nursery
-) -> None:
-    """Start what lives as long as the worker: upstream, simulator."""
+) -> OpenRouter:
+    """Start what answers for as long as the worker lives; say who is served."""
     settings = services.settings
     if settings.loopback_only:
         logger.info(
@@ -285,6 +281,7 @@ async def start_services(
         connect=connect,
         on_status=services.metrics.upstream_answered,
     )
+    return services.upstream
 
 
 async def count(services: Services, run_directory: RunDirectory | None) -> None:

@@ -167,11 +167,14 @@ def _read_flags(words: Sequence[str]) -> None:
 
 def _say_where_the_page_is(settings: Settings) -> None:
     """Tell a person at a terminal what to open; the log says when it can be opened."""
+    from trio_ai_stream.server.sockets import address_text
+
     host, port = settings.bind
     if port and sys.stderr.isatty():
         scheme = "http" if settings.TLS_CERT_FILE is None else "https"
         shown = "localhost" if host in {"0.0.0.0", "::", "127.0.0.1"} else host  # noqa: S104
-        print(f"starting; the page: {scheme}://{shown}:{port}/", file=sys.stderr)
+        address = address_text(shown, port)
+        print(f"starting; the page: {scheme}://{address}/", file=sys.stderr)
 
 
 def _serve(words: Sequence[str]) -> int:
@@ -256,6 +259,7 @@ def _warn_of_shared_ports(settings: Settings) -> None:
     from loguru import logger
 
     from trio_ai_stream.server.side_listener import bind_tcp
+    from trio_ai_stream.server.sockets import address_text
 
     for name, bind in _beside(settings).items():
         try:
@@ -267,7 +271,7 @@ def _warn_of_shared_ports(settings: Settings) -> None:
                     " name another port",
                     event="port_shared",
                     setting=name,
-                    address=f"{bind[0]}:{bind[1]}",
+                    address=address_text(*bind),
                 )
 
 

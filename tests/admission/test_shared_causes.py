@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
 import errno
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import coredis
 import pytest
 import trio
-import trustme
 from coredis.exceptions import ResponseError
 
 from cancel_lab.process import free_port
 from tests.admission.gates import GateMaker, until
 from tests.admission.streams import Streams
-from tests.admission.valkey import BINARIES, Server, cluster_node, running
+from tests.admission.valkey import BINARIES, Server, cluster_node, running, tls_redis
 from tests.billing.test_usage_ledger import DAY_S, row
 from tests.support.descriptors import no_descriptors
 from trio_ai_stream.admission.gate import ClusterRefusedError
@@ -191,23 +188,6 @@ async def test_the_documented_user_has_the_rights_it_needs(
             await gate.leave()
             assert gate.link.up, gate.link._reason
             nursery.cancel_scope.cancel(reason="the test is over")
-
-
-@contextmanager
-def tls_redis(folder: Path, name: str, *, expired: bool = False) -> Iterator[int]:
-    """Run Redis with a certificate; its authority is in `folder`/ca.pem."""
-    authority = trustme.CA()
-    end = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) if expired else None
-    certificate = authority.issue_cert(name, not_after=end)
-    chain, key, ca = (folder / file for file in ("chain.pem", "key.pem", "ca.pem"))
-    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    certificate.private_key_pem.write_to_path(key)
-    authority.cert_pem.write_to_path(ca)
-    port = free_port()
-    options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
-    options += ["--tls-cert-file", str(chain), "--tls-key-file", str(key)]
-    with running("redis", *options, "--tls-ca-cert-file", str(ca)):
-        yield port
 
 
 @pytest.mark.skipif(BINARIES["redis"] is None, reason="no redis-server on this machine")

@@ -155,8 +155,8 @@ async def test_a_permit_given_back_is_free_for_the_next_stream(
         for number in range(20):
             answer = await gate.acquire_stream(client_id, f"{client_id}-{number}")
             if isinstance(answer, Permit):
-                with answer:
-                    await trio.sleep(0.001 * (number % 5))
+                await trio.sleep(0.001 * (number % 5))
+                answer.release()
             else:
                 refused += 1
 
@@ -254,8 +254,6 @@ async def test_keys_of_one_script_are_in_one_slot(make_gate: GateMaker) -> None:
     assert keys.of.startswith(tags.pop())
     rates = {keys.rate(client).partition("}")[0] for client in ("a", "b")}
     assert len(rates) == 2
-    with pytest.raises(ValueError, match="prefix"):
-        make_gate("redis://127.0.0.1:1", prefix="a{b}")
 
 
 async def test_a_cancelled_acquire_leaves_no_permit(
@@ -269,7 +267,7 @@ async def test_a_cancelled_acquire_leaves_no_permit(
         assert scope.cancelled_caught
         own_valkey.thaw()
         await until_async(lambda: client.hlen(gate.keys.permits[1]), 0)
-        assert gate.status().permits.held == 0
+        assert gate.status().held == 0
         assert len(gate.leases) == 0
 
 

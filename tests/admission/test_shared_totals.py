@@ -19,18 +19,18 @@ from tests.admission.valkey import Server
 from tests.billing.test_usage_ledger import DAY_S, ledger, row
 from tests.billing.test_usage_report import ask as ask_usage
 from tests.support.world import world
-from trio_ai_stream.admission.shared.shared_gate import Policy
+from trio_ai_stream.admission.gate import Policy
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
 from trio_ai_stream.billing import shared_totals
 from trio_ai_stream.billing.shared_totals import (
     LEAVE_S,
+    MAX_CELLS,
     PUSH,
     SharedTotals,
     SharedUsage,
     usage_key,
 )
-from trio_ai_stream.billing.spending import Spent, today
-from trio_ai_stream.billing.usage_batch import MAX_CELLS, day_of
+from trio_ai_stream.billing.spending import Spent, day_of, today
 from trio_ai_stream.billing.usage_report import UsageQuery, UsageQueryError
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.telemetry.metrics import Metrics
@@ -189,8 +189,8 @@ async def test_without_valkey_the_policy_decides(
             pushing(own_valkey, make_gate, policy) as (totals, _),
             connected(own_valkey, make_gate),
         ):
-            fleet = totals._leases
-            await until(lambda: fleet.fleet.processes == 2)
+            leases = totals._leases
+            await until(lambda: leases.processes == 2)
             totals.add("a", 4, today())
             await totals.leave()  # it has been pushed
             own_valkey.stop()

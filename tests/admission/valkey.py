@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import trio
+import trustme
 
 from cancel_lab.process import free_port
 
@@ -96,6 +98,23 @@ def running(kind: str = "valkey", *arguments: str) -> Iterator[Server]:
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def tls_redis(folder: Path, name: str, *, expired: bool = False) -> Iterator[int]:
+    """Run Redis with a certificate; its authority is in `folder`/ca.pem."""
+    authority = trustme.CA()
+    end = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) if expired else None
+    certificate = authority.issue_cert(name, not_after=end)
+    chain, key, ca = (folder / file for file in ("chain.pem", "key.pem", "ca.pem"))
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    port = free_port()
+    options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+    options += ["--tls-cert-file", str(chain), "--tls-key-file", str(key)]
+    with running("redis", *options, "--tls-ca-cert-file", str(ca)):
+        yield port
 
 
 @contextmanager

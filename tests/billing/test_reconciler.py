@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.billing.test_usage_ledger import row
+from tests.billing.test_usage_ledger import ledger, row, write
 from tests.support.logs import logged
 from tests.support.world import World, world
+from tests.telemetry.test_metrics import values
 from trio_ai_stream.billing.reconciler import Reconciler, tokens_after_close
 from trio_ai_stream.wire.record import Basis, Bill
 
@@ -126,6 +128,17 @@ async def test_few_are_asked_for_at_a_time(autojump_clock: MockClock) -> None:
             most = max(most, w.transport.statistics().live)
             await trio.sleep(0.001)
         assert most <= 4
+
+
+async def test_a_bill_that_a_dead_worker_left_counts_as_open(tmp_path: Path) -> None:
+    """From the start, and not from the next stream that is cut."""
+    path = tmp_path / "ledger.db"
+    await write(ledger(path), row(Basis.ESTIMATED))
+    async with world(ledger=ledger(path)) as w:
+        upstream = w.services.upstream
+        assert upstream is not None
+        await w.nursery.start(w.services.billing.run, upstream.get, list)
+        assert values(w.services.metrics)["bills_open",] == 1
 
 
 async def test_a_bill_too_many_stays_an_estimate() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.billing.test_named_keys import chat, keys_file
-from tests.billing.test_usage_ledger import ledger, row
+from tests.billing.test_usage_ledger import ledger, row, write
 from tests.stream.test_registry import crowd
 from tests.support.completions import over
 from tests.support.world import Visit, world
@@ -29,6 +30,7 @@ from trio_ai_stream.billing.spending import (
     today,
 )
 from trio_ai_stream.billing.usage_database import NANO, UsageDatabase
+from trio_ai_stream.billing.usage_ledger import UsageLedger
 from trio_ai_stream.settings.values import NamedKey, Secret
 from trio_ai_stream.stream.registry import SLICE
 from trio_ai_stream.stream.stream import Stream
@@ -57,7 +59,7 @@ async def test_a_spent_budget_is_402_with_what_is_left_and_when_it_is_new(
         refused = chat(w, "simulator/fast?chunks=1")
         await over(refused)
         assert refused.status == 402
-        assert w.permits.statistics().held == 0
+        assert w.permits.held == 0
         said = refused.json()
         assert said["error_type"] == "budget_exhausted"
         assert "0.00 USD left of its 0.00 USD a day; they are new at" in said["message"]
@@ -231,35 +233,41 @@ async def test_what_is_spent_is_counted_once(tmp_path: Path) -> None:
     assert totals.known("b") == Spent()
 
 
-async def test_what_comes_while_the_ledger_is_read_is_counted_once(
-    tmp_path: Path,
-) -> None:
-    """A row that is written while others are: it was put in after they were counted."""
-    one = ledger(tmp_path / "ledger.db")
-    totals, cost = LedgerTotals(one), 153_000
+@asynccontextmanager
+async def busy(ledger: UsageLedger) -> AsyncIterator[trio.Nursery]:
+    """Hold the ledger's one thread while the block runs; what it starts waits."""
     held, may_go_on = threading.Event(), threading.Event()
 
     def hold(_database: UsageDatabase) -> None:
         held.set()
         may_go_on.wait(10)
 
-    def spend(uid: str) -> None:
-        one.put(msgspec.structs.replace(row(), uid=uid))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ledger.ask, hold)
+            await trio.to_thread.run_sync(held.wait)
+            yield nursery
+            may_go_on.set()
+
+
+async def test_what_comes_while_the_ledger_is_read_is_counted_once(
+    tmp_path: Path,
+) -> None:
+    """A row that is written while others are: it was put in after they were counted."""
+    one = ledger(tmp_path / "ledger.db")
+    totals, cost = LedgerTotals(one), 153_000
+
+    def spend() -> None:
+        one.put(row())
         totals.add("somebody", cost, today())
 
-    with trio.fail_after(10):
-        spend("first")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(one.ask, hold)  # the one thread is busy
-            await trio.to_thread.run_sync(held.wait)
-            nursery.start_soon(totals.refresh, [])
-            await wait_all_tasks_blocked()
-            spend("second")
-            may_go_on.set()
-        assert totals.known("somebody") == Spent(2 * cost, 2 * cost)
-        async with trio.open_nursery() as nursery:  # to close it
-            await nursery.start(one.run, print)
-            nursery.cancel_scope.cancel(reason="the test is over")
+    spend()
+    async with busy(one) as nursery:
+        nursery.start_soon(totals.refresh, [])
+        await wait_all_tasks_blocked()
+        spend()
+    assert totals.known("somebody") == Spent(2 * cost, 2 * cost)
+    await write(one)  # which closes it
 
 
 async def test_what_is_read_at_midnight_is_of_the_new_day(
@@ -268,27 +276,15 @@ async def test_what_is_read_at_midnight_is_of_the_new_day(
     """The question waited for the ledger's thread, and the day changed meanwhile."""
     one = ledger(tmp_path / "ledger.db")
     totals, now, cost = LedgerTotals(one), today(), 153_000
-    held, may_go_on = threading.Event(), threading.Event()
-
-    def hold(_database: UsageDatabase) -> None:
-        held.set()
-        may_go_on.wait(10)
-
-    with trio.fail_after(10):
-        one.put(row())
-        totals.add("somebody", cost, now)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(one.ask, hold)  # the one thread is busy
-            await trio.to_thread.run_sync(held.wait)
-            monkeypatch.setattr(spending, "today", lambda: "2026-11-27")
-            nursery.start_soon(totals.refresh, [])
-            await wait_all_tasks_blocked()
-            monkeypatch.setattr(spending, "today", lambda: now)
-            may_go_on.set()
-        assert totals.known("somebody") == Spent(cost, cost)
-        async with trio.open_nursery() as nursery:  # to close it
-            await nursery.start(one.run, print)
-            nursery.cancel_scope.cancel(reason="the test is over")
+    one.put(row())
+    totals.add("somebody", cost, now)
+    async with busy(one) as nursery:
+        monkeypatch.setattr(spending, "today", lambda: "2026-11-27")
+        nursery.start_soon(totals.refresh, [])
+        await wait_all_tasks_blocked()
+        monkeypatch.setattr(spending, "today", lambda: now)
+    assert totals.known("somebody") == Spent(cost, cost)
+    await write(one)  # which closes it
 
 
 def test_what_was_spent_before_midnight_is_not_of_the_new_day(

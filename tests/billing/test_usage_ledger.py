@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.logs import logged
 from tests.support.records import ended
@@ -214,9 +214,41 @@ def test_sums_are_by_whatever_is_asked(tmp_path: Path) -> None:
     days = database.sums(["day"], since=DAY_S * 4, equal={"model": "m/0"})
     assert [(r["day"], r["streams"]) for r in days] == [("1970-01-05", 1)]
     assert database.spent(DAY_S * 3, DAY_S * 4) == {"somebody": 153_000}
-    database.forget(DAY_S * 3)
+    assert database.forget(DAY_S * 3, at_most=2)
+    assert not database.forget(DAY_S * 3, at_most=2)
     assert [r["streams"] for r in database.sums()] == [3]
     database.close()
+
+
+async def test_old_rows_are_deleted_however_many_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    """All in one hour, but none in an hour in which the clock is set."""
+    subject = ledger(tmp_path / "ledger.db")
+    ahead_s = 400.0 * DAY_S  # until the first NTP answer
+    real = time.time()
+    monkeypatch.setattr(
+        time, "time", lambda: real + ahead_s + mock_clock.current_time()
+    )
+
+    async def streams_after(seconds: float) -> int:
+        mock_clock.jump(seconds)
+        await wait_all_tasks_blocked()  # what is deleted then is before the question
+        (sums,) = await subject.ask(UsageDatabase.sums)
+        return int(sums["streams"])
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(subject.run, lambda _: None)
+        for n in range(20_001):
+            subject.put(row(ended_at=real - 91 * DAY_S + n / 1000))
+        subject.put(row(ended_at=real))
+        assert await subject.flush()
+        ahead_s = 0.0
+        assert await streams_after(3601) == 20_002
+        assert await streams_after(3601) == 10_002
+        assert await streams_after(2) == 2
+        assert await streams_after(2) == 1
+        nursery.cancel_scope.cancel(reason="test")
 
 
 async def test_two_processes_write_one_file(tmp_path: Path) -> None:
@@ -395,6 +427,25 @@ async def test_a_database_that_hangs_holds_no_shutdown(
             pass
     assert not held(path)
     assert total(path)["streams"] == 5
+
+
+async def test_a_row_that_comes_after_the_end_is_there_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    """It was written to a descriptor that was another file's by then, or was lost."""
+    path = tmp_path / "ledger.db"
+    subject = ledger(path)
+    await write(subject, row())
+    others = [(tmp_path / str(number)).open("w+b") for number in range(20)]
+    subject.put(row())
+    assert subject._journal is not None
+    subject._journal.close()  # as the end of the process does
+    for other in others:
+        assert other.read() == b""
+        other.close()
+    await write(ledger(path))
+    assert total(path)["streams"] == 2
+    assert not journals(tmp_path)
 
 
 async def test_who_asks_after_the_end_leaves_nothing_open(tmp_path: Path) -> None:

@@ -117,7 +117,10 @@ async def test_a_key_sees_its_own_and_an_operator_all(tmp_path: Path) -> None:
             table = await ask(w, "by=model&format=csv", "admin-key")
             assert table.headers["content-type"] == "text/csv; charset=utf-8"
             assert len(table.body.splitlines()) == 3
-            assert (await ask(w, "by=colour", "first-key")).status == 400
+            for query in ("by=colour", "sinc=7d", "by=key&by=day", "format=xml"):
+                refused = await ask(w, query, "first-key")
+                assert refused.status == 400
+                assert "expected" in refused.json()["message"]
 
 
 async def test_without_a_ledger_there_is_nothing_to_see(tmp_path: Path) -> None:

@@ -35,8 +35,7 @@ async def test_a_malformed_head_ends_the_connection() -> None:
             assert [one.kind for one in seen][-1] == "goaway"
             assert events_of(f.body(seen, 1)) == [b"0"]
 
-    with trio.fail_after(30):
-        await serve_stock_while(body)
+    await serve_stock_while(body)
 
 
 async def test_a_response_whose_head_met_a_cancel_ends_a_stock_worker() -> None:
@@ -48,7 +47,7 @@ async def test_a_response_whose_head_met_a_cancel_ends_a_stock_worker() -> None:
             await trio.sleep_forever()
 
     ends = pytest.RaisesGroup(h11.LocalProtocolError, flatten_subgroups=True)
-    with trio.fail_after(30), ends:
+    with ends:
         await serve_stock_while(body)
 
 
@@ -61,8 +60,7 @@ async def test_a_response_whose_head_met_a_cancel_is_empty_over_http2() -> None:
             seen = await client.frames_until(lambda seen: f.ended(seen, 1))
             assert (f.status(seen, 1), f.body(seen, 1)) == (0, b"")
 
-    with trio.fail_after(30):
-        await serve_stock_while(body)
+    await serve_stock_while(body)
 
 
 async def test_a_head_beyond_the_bound_is_taken_if_it_comes_whole() -> None:
@@ -80,8 +78,7 @@ async def test_a_head_beyond_the_bound_is_taken_if_it_comes_whole() -> None:
             await client.say(large[:-1])
             assert status_of(await client.read_to_end()) == 431
 
-    with trio.fail_after(30):
-        await serve_stock_while(body, config=config)
+    await serve_stock_while(body, config=config)
 
 
 async def test_the_sender_of_a_body_for_head_never_pauses() -> None:
@@ -97,8 +94,7 @@ async def test_the_sender_of_a_body_for_head_never_pauses() -> None:
                 seen.add(server.application.produced_bytes)
                 await trio.lowlevel.checkpoint()
 
-    with trio.fail_after(30):
-        await serve_stock_while(body)
+    await serve_stock_while(body)
     assert seen == {0}
 
 
@@ -117,8 +113,7 @@ async def test_graceful_timeout_is_waited_out() -> None:
                 await client.read_to_end()
             assert not client.ended
 
-    with trio.fail_after(30):
-        await serve_stock_while(body, config=config)
+    await serve_stock_while(body, config=config)
 
 
 async def test_a_worker_is_cut_when_another_has_ended(tmp_path: Path) -> None:

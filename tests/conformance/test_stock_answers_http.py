@@ -53,8 +53,7 @@ async def _is_cut_by(data: bytes) -> bool:
             seen = f.parse(client.received)
             cut.append(len(events_of(f.body(seen, 1))) < 9)
 
-    with trio.fail_after(30):
-        await serve_stock_while(body)
+    await serve_stock_while(body)
     return cut == [True]
 
 
@@ -69,8 +68,7 @@ async def test_100_continue_is_not_answered_over_http2() -> None:
                 await client.frames_until(lambda seen: bool(f.status(seen, 1)))
             assert not f.status(f.parse(client.received), 1)
 
-    with trio.fail_after(30):
-        await serve_stock_while(body)
+    await serve_stock_while(body)
 
 
 async def test_frames_of_one_byte_may_go_on_for_ever() -> None:
@@ -84,8 +82,7 @@ async def test_frames_of_one_byte_may_go_on_for_ever() -> None:
             await client.frames_until(lambda seen: f.ended(seen, 7))
             assert f.status(f.parse(client.received), 7) == 200
 
-    with trio.fail_after(30):
-        await serve_stock_while(body)
+    await serve_stock_while(body)
 
 
 LAST = "Connection: close"
@@ -117,5 +114,4 @@ async def test_http1_is_taken_otherwise(name: str) -> None:
             await client.read_until(lambda answer: found in answer)
             assert found in client.received
 
-    with trio.fail_after(30):
-        await serve_stock_while(body)
+    await serve_stock_while(body)

@@ -20,8 +20,9 @@ from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.stream.protocols import UpstreamRequest
 from trio_ai_stream.stream.transcript import Transcript
 from trio_ai_stream.upstream.decoder import Decoder
+from trio_ai_stream.upstream.responses import read_answer
 from trio_ai_stream.wire.dialect import Dialect, ParsedRequest
-from trio_ai_stream.wire.events import Answer, Item
+from trio_ai_stream.wire.events import Answer, Done, Failure, Identity, Item, Usage
 from trio_ai_stream.wire.record import Outcome
 
 USAGE: Final = {
@@ -145,10 +146,27 @@ def test_no_document_is_a_mistake_of_ours(
         for odd in altered(document):
             for unstreamed in (False, True):
                 try:
-                    if unstreamed:
-                        items = dialect.read_unstreamed(encoded(odd), dialect.raw)
-                    else:
-                        items = dialect.read_document(encoded(odd))
-                except ValueError:
+                    items = read_answer(encoded(odd), dialect, as_stream=unstreamed)
+                except EndStream:
                     continue
                 play(dialect, [items])
+
+
+@pytest.mark.parametrize(
+    ("dialect", "document"),
+    [(dialect, documents[0]) for dialect, _, documents in DIALECTS],
+    ids=[dialect.path for dialect, _, _ in DIALECTS],
+)
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_whole_answer_says_whose_it_is_and_what_it_cost(
+    dialect: Dialect, document: Any, failed: bool
+) -> None:
+    """Also one that failed, and one behind a byte order mark."""
+    said = {"id": "g", "provider": "P", "usage": USAGE}
+    body = {**said, "error": ERROR} if failed else {**document, **said}
+    for stream in (False, True):
+        mark = b"\xef\xbb\xbf"
+        items = read_answer(mark + encoded(body), dialect, as_stream=stream)
+        assert Identity("g", "P") in items
+        assert [type(item) for item in items].count(Usage) == 1
+        assert isinstance(items[-1], Failure if failed else Done)

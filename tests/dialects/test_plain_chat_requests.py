@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ai_stream.dialects.plain_chat import ChatRequest, parse_chat_request
+from trio_ai_stream.dialects.plain_chat import parse as parse_for_upstream
+from trio_ai_stream.wire.dialect import RequestLimits
 from trio_ai_stream.wire.problems import Refused
 from trio_ai_stream.wire.validation import FORBIDDEN
 
 
 def parse(body: bytes, *, prompt: int = 100, messages: int = 100) -> ChatRequest:
     """Parse under limits that few tests meet."""
-    return parse_chat_request(
-        body, max_prompt_length=prompt, max_messages_length=messages
-    )
+    return parse_chat_request(body, RequestLimits("m", prompt, messages))
 
 
 USER = {"role": "user", "content": "hi"}
@@ -144,3 +144,17 @@ def test_no_bytes_raise_anything_but_a_refusal(body: bytes) -> None:
     with contextlib.suppress(Refused):
         request = parse(body)
     assert request is None or len(request.conversation()) > 0
+
+
+@pytest.mark.parametrize(
+    ("user", "recorded"),
+    [("alice", "alice"), ("a\nb", None), ("", None), (None, None)],
+)
+def test_only_a_plain_name_of_a_user_is_recorded(
+    user: str | None, recorded: str | None
+) -> None:
+    """As for the other APIs; upstream is told what came."""
+    body = json.dumps({"prompt": "hi", "user": user}).encode()
+    parsed = parse_for_upstream(body, RequestLimits("m", 100, 100))
+    assert parsed.user == recorded
+    assert json.loads(parsed.body).get("user") == user

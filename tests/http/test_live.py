@@ -177,7 +177,7 @@ async def test_a_look_at_many_streams_lets_others_run(
     async with world(permits=101, env={"RATE_LIMIT": "1000"}) as w:
         chats = [w.chat("simulator/no-token") for _ in range(101)]
         await trio.sleep(1)
-        view = LiveView(w.services, Subscriber(lambda _: True), None)  # type: ignore[arg-type]
+        view = LiveView(w.services, Subscriber(None), None)  # type: ignore[arg-type]
         steps = Steps(trio.lowlevel.current_task())
         trio.lowlevel.add_instrument(steps)
         assert b'"total":101' in await view.changes(Heard(complete=True))
@@ -188,12 +188,44 @@ async def test_a_look_at_many_streams_lets_others_run(
             await over(chat)
 
 
+async def test_what_ends_during_a_look_is_not_listed(
+    autojump_clock: MockClock,
+) -> None:
+    """Nor counted: other tasks run while many streams are looked at."""
+    async with world(permits=101, env={"RATE_LIMIT": "1000"}) as w:
+        chats = [w.chat("simulator/no-token") for _ in range(101)]
+        await trio.sleep(1)
+        first, *_, last = w.services.registry
+
+        class Ending(Subscriber):
+            """Ends the first stream when the last one is looked at."""
+
+            looks = 0
+
+            def sees(self, owner: str) -> bool:
+                self.looks += 1
+                if self.looks == len(chats):
+                    first.close(outcome=Outcome.CANCELLED)
+                return super().sees(owner)
+
+        view = LiveView(w.services, Ending(None), None)  # type: ignore[arg-type]
+        said = json.loads((await view.changes(Heard())).partition(b"data: ")[2])
+        listed = [stream["id"] for stream in said["streams"]]
+        assert first.request_id not in listed
+        assert last.request_id in listed
+        assert (said["total"], said["more"]) == (100, 0)
+        assert said["states"] == {"waiting": 100}
+        for chat in chats:
+            chat.leave()
+            await over(chat)
+
+
 async def test_watching_is_no_stream(autojump_clock: MockClock) -> None:
     """A subscriber takes no permit and is in no list of streams."""
     async with world(permits=1) as w:
         subscriber = watch(w)
         await trio.sleep(1)
-        assert w.permits.statistics().held == 0
+        assert w.permits.held == 0
         assert len(w.services.registry) == 0
         chat = w.chat("simulator/fast")
         await over(chat)

@@ -427,7 +427,7 @@ async def test_who_has_the_last_event_may_leave(
         visit = ask(w)
         while END not in visit.body:
             await visit.news.wait()
-        assert w.permits.statistics().held == 0
+        assert w.permits.held == 0
         visit.leave()
         await over(visit)
         assert visit.body == ANSWER

@@ -202,7 +202,7 @@ async def test_who_has_the_whole_document_may_leave(
         visit = ask(w, model, stream=False, max_tokens=max_tokens)
         while not visit.body or len(visit.body) < int(visit.headers["content-length"]):
             await visit.news.wait()
-        assert w.permits.statistics().held == 0
+        assert w.permits.held == 0
         visit.leave()
         await over(visit)
         assert (w.record.outcome, w.record.told) == (Outcome.COMPLETED, True)

@@ -12,14 +12,11 @@ from tests.support.completions import over
 from tests.support.world import World, world
 from trio_ai_stream.admission.directory import Listing, LocalDirectory, PeerDirectory
 from trio_ai_stream.http.live_view import ASK_S, MAX_OWNERS, RemoteStreams
-from trio_ai_stream.stream.registry import LiveStreams
 
 
 async def sibling(w: World, folder: Path) -> None:
     """Make a world one of the workers that share `folder`."""
-    directory = PeerDirectory(
-        folder, LiveStreams(w.services.registry, w.services.generations)
-    )
+    directory = PeerDirectory(folder, w.services.registry)
     await w.nursery.start(directory.run)
     w.services.directory = directory
     w.app = type(w.app)(w.services, w._start)
@@ -85,9 +82,7 @@ async def test_who_asks_meanwhile_is_not_told_that_nothing_runs(
                 await listing.wait()
                 return await super().list_streams(owner)
 
-        directory = Slow(
-            tmp_path, LiveStreams(w.services.registry, w.services.generations)
-        )
+        directory = Slow(tmp_path, w.services.registry)
         elsewhere = RemoteStreams(directory, lambda _id: False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(elsewhere.streams, None)
@@ -113,9 +108,7 @@ async def test_the_others_are_asked_once_a_second_for_each_owner(
 ) -> None:
     """However many watch, and however often they look."""
     async with world() as w:
-        directory = Counting(
-            tmp_path, LiveStreams(w.services.registry, w.services.generations)
-        )
+        directory = Counting(tmp_path, w.services.registry)
         elsewhere = RemoteStreams(directory, lambda _id: False)
         for _ in range(40):
             for owner in ("a", "b", None):
@@ -129,9 +122,7 @@ async def test_what_is_kept_is_bounded(
 ) -> None:
     """Owners come and go; the oldest are forgotten."""
     async with world() as w:
-        directory = Counting(
-            tmp_path, LiveStreams(w.services.registry, w.services.generations)
-        )
+        directory = Counting(tmp_path, w.services.registry)
         elsewhere = RemoteStreams(directory, lambda _id: False)
         for number in range(3 * MAX_OWNERS):
             await elsewhere.streams(str(number))
@@ -141,7 +132,7 @@ async def test_what_is_kept_is_bounded(
 async def test_a_process_that_is_alone_asks_nobody() -> None:
     """With the local directory there is no elsewhere."""
     async with world() as w:
-        streams = LiveStreams(w.services.registry, w.services.generations)
+        streams = w.services.registry
         elsewhere = RemoteStreams(LocalDirectory(streams), lambda _id: False)
         heard = await elsewhere.streams(None)
         assert (heard.streams, heard.complete) == ((), True)

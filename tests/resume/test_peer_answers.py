@@ -17,9 +17,8 @@ from tests.support.completions import over
 from tests.support.logs import logged
 from tests.support.world import BUDGETS, Visit, World, world
 from trio_ai_stream.admission.directory import Address, LocalDirectory, read_address
-from trio_ai_stream.http import peer_reader
-from trio_ai_stream.http.peer_routes import peer_app
-from trio_ai_stream.stream.registry import LiveStreams
+from trio_ai_stream.http import resume_routes
+from trio_ai_stream.http.application import peer_app
 from trio_ai_stream.upstream import peer_link
 from trio_ai_stream.upstream.peer_link import PeerGoneError, PeerLink, PeerLostError
 
@@ -33,7 +32,7 @@ class Directory(LocalDirectory):
     """Every process is at one address."""
 
     def __init__(self, w: World, address: Address) -> None:
-        super().__init__(LiveStreams(w.services.registry, w.services.generations))
+        super().__init__(w.services.registry)
         self._address = address
 
     async def address_of(self, process: str) -> Address | None:
@@ -71,8 +70,8 @@ async def test_a_peer_that_hangs_is_not_waited_for(
     answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither for its head nor for the document that it refuses with: 503."""
-    monkeypatch.setattr(peer_reader, "SPARE_S", 0.05)
-    monkeypatch.setattr(peer_reader, "DOCUMENT_S", 0.05)
+    monkeypatch.setattr(resume_routes, "SPARE_S", 0.05)
+    monkeypatch.setattr(resume_routes, "DOCUMENT_S", 0.05)
     answer = answer.replace(b"text/html", b"application/json")
     async with beside(answer, hold=True) as (w, _):
         visit = look(w, WAY)
@@ -118,7 +117,7 @@ async def test_a_peer_that_falls_silent_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The client is cut off without an end, and the log says why."""
-    monkeypatch.setattr(peer_reader, "SPARE_S", 0.05)
+    monkeypatch.setattr(resume_routes, "SPARE_S", 0.05)
     async with beside(BEGUN, hold=True) as (w, _):
         with logged() as records:
             visit = look(w, WAY)
@@ -215,3 +214,10 @@ async def test_an_address_of_a_host_is_no_file(tmp_path: Path) -> None:
         with pytest.raises(PeerLostError):  # as a name it is nobody's
             await PeerLink(tmp_path).ask((host, 1), "GET", "/", [], silent_s=1)
     assert path.exists()
+
+
+async def test_a_field_of_a_client_need_not_be_ascii(tmp_path: Path) -> None:
+    """One beside the key that counts, say: it is handed on as it came."""
+    fields = [("X-API-Key", "caf\xe9")]
+    with pytest.raises(PeerGoneError):
+        await PeerLink(tmp_path).ask(("x.sock", 0), "GET", "/", fields, silent_s=1)

@@ -271,11 +271,12 @@ def test_a_process_that_is_killed_takes_its_streams_with_it(
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(httpx.RemoteProtocolError):
             b"".join(blocks)
-    assert httpx.get(f"{servers.two.url}{way}").status_code == 410
+    # The host has to start a worker before it can say so.
+    assert httpx.get(f"{servers.two.url}{way}", timeout=30).status_code == 410
 
     def replaced() -> int:
         try:
-            return httpx.get(f"{servers.one.url}{way}").status_code
+            return httpx.get(f"{servers.one.url}{way}", timeout=30).status_code
         except httpx.TransportError:  # the new workers do not listen yet
             return 0
 

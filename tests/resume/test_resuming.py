@@ -17,7 +17,7 @@ from scripts.openapi_documents import StreamList
 from tests.resume.endpoints import SAID, VARYING, error_type
 from tests.support.completions import COMPLETIONS, over
 from tests.support.world import BUDGETS, Visit, World, world
-from trio_ai_stream.http.peer_routes import peer_app
+from trio_ai_stream.http.application import peer_app
 from trio_ai_stream.wire.record import Outcome
 
 PATHS: Final = tuple(SAID)
@@ -122,7 +122,7 @@ async def test_who_does_not_ask_pays_nothing(autojump_clock: MockClock) -> None:
         finally:
             sys.setprofile(None)
         assert any(name.endswith("stream/relay.py") for name in called)
-        of_resuming = re.compile("trio_ai_stream/(resume/|http/(resum|peer_))")
+        of_resuming = re.compile("trio_ai_stream/(resume/|http/resum)")
         assert not [name for name in called if of_resuming.search(name)]
 
 
@@ -184,7 +184,7 @@ async def test_the_grace_is_over_to_the_second(
         visit = begin(w, path, model=ENDLESS)
         await trio.sleep(3)
         visit.leave()
-        assert w.permits.statistics().held == 1
+        assert w.permits.held == 1
         await trio.sleep(9.99)
         assert not w.records
         assert w.transport.statistics().live == 1
@@ -387,6 +387,21 @@ async def test_no_log_has_the_token_of_a_stream(autojump_clock: MockClock) -> No
     assert token.rpartition(".")[2][:-1] not in log
 
 
+async def assert_found_by_its_key(w: World, visit: Visit) -> None:
+    """Come back at `w` with each key to a stream of `first-key`."""
+    for key, status in {
+        "": 401,
+        "Bearer wrong": 401,
+        "Bearer second-key": 404,
+        "Bearer first-key": 200,
+        "Bearer admin-key": 200,
+    }.items():
+        fields = {"authorization": key} if key else {}
+        back = resume(w, visit, 1, **fields)
+        await over(back)
+        assert back.status == status, key
+
+
 async def test_a_key_finds_its_own_streams_only(autojump_clock: MockClock) -> None:
     """With keys the token is not enough: another client's key finds nothing."""
     env = {"API_KEYS": "first-key,second-key", "ADMIN_KEYS": "admin-key"}
@@ -395,17 +410,7 @@ async def test_a_key_finds_its_own_streams_only(autojump_clock: MockClock) -> No
         visit = begin(w, headers=headers, grace="30")
         await trio.sleep(0.5)
         visit.leave()
-        for key, status in {
-            "": 401,
-            "Bearer wrong": 401,
-            "Bearer second-key": 404,
-            "Bearer first-key": 200,
-            "Bearer admin-key": 200,
-        }.items():
-            fields = {"authorization": key} if key else {}
-            back = resume(w, visit, 1, **fields)
-            await over(back)
-            assert back.status == status, key
+        await assert_found_by_its_key(w, visit)
 
 
 async def test_a_peer_gains_nothing_by_being_one(autojump_clock: MockClock) -> None:

@@ -19,7 +19,6 @@ from tests.support.server.client import Client, get, status_of
 from tests.support.server.servers import LocalServer, serve_while
 from trio_ai_stream.server import worker
 from trio_ai_stream.server.connection import Connection
-from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.side_listener import (
     MANAGEMENT_LIMITS,
     listen_tcp,
@@ -63,8 +62,7 @@ async def test_a_listener_that_is_shut_down_elsewhere_ends_its_loop() -> None:
             await server.draining()
             assert sock.accepts - before <= 2
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(), sockets=Sockets([], [sock], []))
+    await serve_while(body, sockets=Sockets([], [sock], []))
 
 
 async def test_a_listener_that_another_worker_of_a_drain_has_shut_down_is_no_error(
@@ -82,8 +80,7 @@ async def test_a_listener_that_another_worker_of_a_drain_has_shut_down_is_no_err
         await trio.testing.wait_all_tasks_blocked()
         server.stop.set()
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(), sockets=Sockets([], [sock], []))
+    await serve_while(body, sockets=Sockets([], [sock], []))
     # Whether records of level INFO are seen depends on the tests before.
     assert not [one for one in caplog.records if one.levelno > logging.INFO]
 
@@ -103,8 +100,7 @@ async def test_a_failed_accept_ends_nothing(failure: BaseException) -> None:
             answer = await client.read_until(lambda data: data.endswith(b"/ok"))
             assert status_of(answer) == 200
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(), sockets=Sockets([], [sock], []))
+    await serve_while(body, sockets=Sockets([], [sock], []))
 
 
 async def test_no_memory_for_a_connection_ends_only_that(
@@ -128,8 +124,7 @@ async def test_no_memory_for_a_connection_ends_only_that(
             answer = await client.read_until(lambda data: data.endswith(b"/ok"))
             assert status_of(answer) == 200
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_the_cap_holds_in_a_burst() -> None:
@@ -157,10 +152,7 @@ async def test_the_cap_holds_in_a_burst() -> None:
         assert statuses == [503] * 14
         assert server.hardened.tally.snapshot().connections_open == 2
 
-    with trio.fail_after(30):
-        await serve_while(
-            body, limits=_limits(connections=2), sockets=Sockets([], [sock], [])
-        )
+    await serve_while(body, connections=2, sockets=Sockets([], [sock], []))
     for plain in clients:
         plain.close()
 
@@ -184,8 +176,7 @@ async def test_without_descriptors_probes_are_still_answered() -> None:
                         answer += data
                     assert answer.endswith(b"True"), answer
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_a_callback_that_raises_stops_no_other(
@@ -205,14 +196,9 @@ async def test_a_callback_that_raises_stops_no_other(
             server.stop.set()
             await live.read_to_end()
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(drain_s=0.1, terminal_events_s=0.1))
+    await serve_while(body, drain_s=0.1, terminal_events_s=0.1)
     events = [vars(record).get("event") for record in caplog.records]
     assert events.count("callback_error") == 2
-
-
-def _limits(**changes: Any) -> Limits:
-    return Limits(**{"linger_s": 0.2, "drain_s": 1, **changes})
 
 
 async def test_half_requests_do_not_crowd_the_management_listener_out() -> None:

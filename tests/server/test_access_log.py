@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
-import trio
 
 from tests.support.server.client import ask, get
 from tests.support.server.servers import LocalServer, local_config, serve_while
-from trio_ai_stream.server.limits import Limits
 
 
 @pytest.mark.parametrize("path", ["/hello", "/stream?n=2&every=0"])
@@ -23,8 +21,8 @@ async def test_a_line_says_who_asked_for_what(
     async def body(server: LocalServer) -> None:
         await ask(server.port, get(path, "User-Agent: visitor/1", "Connection: close"))
 
-    with trio.fail_after(30), caplog.at_level(logging.INFO, "tests.access"):
-        await serve_while(body, limits=Limits(linger_s=0.1), config=config)
+    with caplog.at_level(logging.INFO, "tests.access"):
+        await serve_while(body, config=config)
     found = [one for one in caplog.records if one.name == "tests.access"]
     (line,) = [one.getMessage() for one in found]
     assert f'"GET {path.partition("?")[0]} 1.1" 200' in line

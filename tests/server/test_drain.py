@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from tests.support.server import frames as f
+from tests.support.server import servers
 from tests.support.server.client import Client, events_of, get, status_of
-from tests.support.server.servers import LocalServer, serve_while, tls_config
-from trio_ai_stream.server.limits import Limits
+from tests.support.server.servers import LocalServer, tls_config
+
+# Long enough for what is live to end by itself.
+serve_while = partial(servers.serve_while, drain_s=5)
 
 
 async def test_open_connections_get_503_and_close() -> None:
@@ -35,8 +38,7 @@ async def test_open_connections_get_503_and_close() -> None:
                 assert b"connection: close" in answer.lower()
                 assert len(events_of(await live.read_to_end())) == 5
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_new_connections_are_refused() -> None:
@@ -57,13 +59,11 @@ async def test_new_connections_are_refused() -> None:
             assert refused
             assert len(events_of(await live.read_to_end())) == 5
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_who_does_not_read_is_not_waited_for() -> None:
     """The last words' time is for those who take them; here nobody does."""
-    limits = _limits(drain_s=0.1, terminal_events_s=60, terminal_events_stall_s=0.3)
 
     async def body(server: LocalServer) -> None:
         stalled = await Client.connect(server.port, receive_bytes=4096)
@@ -76,13 +76,13 @@ async def test_who_does_not_read_is_not_waited_for() -> None:
             assert events_of(await live.read_to_end()) == [b"0", b"shutting_down"]
             await server.application.gone()
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=limits)
+    await serve_while(
+        body, drain_s=0.1, terminal_events_s=60, terminal_events_stall_s=0.3
+    )
 
 
 async def test_who_reads_slowly_has_all_of_the_terminal_events() -> None:
     """As long as bytes are acknowledged, the time for the last words is not cut."""
-    limits = _limits(drain_s=0.1, terminal_events_s=1, terminal_events_stall_s=0.8)
 
     async def body(server: LocalServer) -> None:
         async with await Client.connect(server.port, receive_bytes=4096) as client:
@@ -97,8 +97,9 @@ async def test_who_reads_slowly_has_all_of_the_terminal_events() -> None:
                     await trio.sleep(0.05)
             assert trio.current_time() - began > 0.9
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=limits)
+    await serve_while(
+        body, drain_s=0.1, terminal_events_s=1, terminal_events_stall_s=0.8
+    )
 
 
 async def test_who_reads_slowly_has_the_end_of_an_answer() -> None:
@@ -121,16 +122,18 @@ async def test_who_reads_slowly_has_the_end_of_an_answer() -> None:
                 await trio.sleep(0.01)  # it reads slowly
             assert len(f.body(f.parse(client.received), 1)) >= size
 
-    with trio.fail_after(30):
-        limits = _limits(linger_s=10, terminal_events_s=10, terminal_events_stall_s=2)
-        await serve_while(body, limits=limits)
+    await serve_while(
+        body, linger_s=10, terminal_events_s=10, terminal_events_stall_s=2
+    )
 
 
 async def test_who_is_slow_has_the_end_when_the_server_is_gone(
     tmp_path: Path,
 ) -> None:
     """The kernel has all of it by then, for clients with TLS and without."""
-    limits = _limits(drain_s=0.1, terminal_events_s=0.5, terminal_events_stall_s=0.2)
+    serve = partial(
+        serve_while, drain_s=0.1, terminal_events_s=0.5, terminal_events_stall_s=0.2
+    )
     config, trusting = tls_config(tmp_path)
     clients: list[trio.abc.Stream] = []
 
@@ -153,8 +156,8 @@ async def test_who_is_slow_has_the_end_when_the_server_is_gone(
         await server.application.produced(1)
 
     with trio.fail_after(60):
-        await serve_while(plain, limits=limits)
-        await serve_while(secure, limits=limits, config=config)
+        await serve(plain)
+        await serve(secure, config=config)
         for client in clients:
             last = b""
             while not last.endswith(b"the end\r\n0\r\n\r\n"):
@@ -187,8 +190,7 @@ async def test_a_request_that_comes_too_late_is_answered(sends_on: bool) -> None
             assert status_of(answer) == 503
             assert b"connection: close" in answer
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(drain_s=0.2))
+    await serve_while(body, drain_s=0.2)
 
 
 async def test_a_request_over_http2_that_comes_too_late_is_answered() -> None:
@@ -207,8 +209,7 @@ async def test_a_request_over_http2_that_comes_too_late_is_answered() -> None:
             assert f.body(seen, 3).endswith(b"data: shutting_down\n\n")
         assert "bad_request" not in server.hardened.tally.interventions
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(drain_s=0.2))
+    await serve_while(body, drain_s=0.2)
 
 
 async def test_a_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -222,8 +223,7 @@ async def test_a_drain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
             server.stop.set()
             await live.read_to_end()
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(drain_s=0.1))
+    await serve_while(body, drain_s=0.1)
     events = [vars(record).get("event") for record in caplog.records]
     assert events == ["drain_began", "drain_over"]
 
@@ -244,8 +244,7 @@ async def test_http2_gets_goaway_at_once_and_live_streams_go_on() -> None:
             assert f.Seen("reset", 3, 7) in seen
             assert f.body(seen, 1).count(b"data: ") == 5
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +274,7 @@ async def test_the_drain_does_not_reset_who_still_sends(
             for _ in range(3):  # a closed socket would answer the first by a reset
                 await client.stream.send_all(more)
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(linger_s=5, app_shutdown_s=10))
+    await serve_while(body, linger_s=5, app_shutdown_s=10)
 
 
 async def test_the_drain_ends_with_its_last_exchange() -> None:
@@ -299,8 +297,7 @@ async def test_the_drain_ends_with_its_last_exchange() -> None:
             await mute.read_to_end()
             assert trio.current_time() - began < 10
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(drain_s=60))
+    await serve_while(body, drain_s=60)
 
 
 async def test_the_drain_ends_whatever_clients_do() -> None:
@@ -323,9 +320,4 @@ async def test_the_drain_ends_whatever_clients_do() -> None:
             await server.application.cut_off()  # its client is still there
             assert trio.current_time() - began < 10
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(drain_s=0.3))
-
-
-def _limits(**changes: Any) -> Limits:
-    return Limits(**{"linger_s": 0.2, "drain_s": 5, **changes})
+    await serve_while(body, drain_s=0.3)

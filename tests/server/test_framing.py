@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import trio
 
 from tests.support.server.client import Client, get
 from tests.support.server.servers import LocalServer, serve_while
-from trio_ai_stream.server.limits import Limits
 
 CHUNKED = b"transfer-encoding: chunked"
-LIMITS = Limits(linger_s=0.2, drain_s=0.2)
 
 
 async def ask(*requests: bytes) -> bytes:
@@ -22,8 +19,7 @@ async def ask(*requests: bytes) -> bytes:
             await client.say(b"".join(requests))
             found.append(await client.read_to_end())
 
-    with trio.fail_after(10):
-        await serve_while(body, limits=LIMITS)
+    await serve_while(body)
     return found[0]
 
 

@@ -15,7 +15,6 @@ import trio.testing
 from tests.support.server import frames as f
 from tests.support.server.client import Client, get
 from tests.support.server.servers import LocalServer, serve_while
-from trio_ai_stream.server.limits import Limits
 
 LONG = "/stream?n=2&every=60"
 ENDINGS = ["whole", "leave", "reset", "bad", "refused", "boom"]
@@ -38,8 +37,7 @@ async def test_connections_leave_nothing_for_the_collector(http: str) -> None:
         )
         assert not ours
 
-    with trio.fail_after(60):
-        await serve_while(body, limits=Limits(body_read_s=2, linger_s=0.1))
+    await serve_while(body, within_s=60, body_read_s=2, linger_s=0.1)
 
 
 @contextmanager

@@ -90,9 +90,9 @@ def test_a_key_without_effect_is_refused(key: str, said: str) -> None:
 
 
 def test_files_that_tls_cannot_use_are_refused(tmp_path: Path) -> None:
-    """A key of another certificate, or no file at all: both names are said."""
+    """A key of another certificate, or no file that can be: both names are said."""
     (cert, _), (_, key) = (certificate.write(tmp_path / name) for name in ("a", "b"))
-    for wrong in (key, tmp_path / "none"):
+    for wrong in (key, tmp_path / "none", tmp_path / ("x" * 300)):
         config = Config.from_mapping({"certfile": str(cert), "keyfile": str(wrong)})
         with pytest.raises(configuration.ConfigError) as caught:
             configuration.check(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -19,7 +18,6 @@ from tests.support.server.servers import (
     serve_while,
     tls_config,
 )
-from trio_ai_stream.server.limits import Limits
 
 SILENT = "/stream?n=2&every=60"
 
@@ -45,8 +43,7 @@ async def test_the_end_of_a_connection_ends_its_exchange(
                 await server.application.gone()
         assert (server.application.told, server.application.stalled) == (1, 0)
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_the_end_is_seen_over_http2_while_nothing_can_be_written() -> None:
@@ -63,8 +60,7 @@ async def test_the_end_is_seen_over_http2_while_nothing_can_be_written() -> None
                 await server.application.gone()
         assert (server.application.told, server.application.stalled) == (1, 0)
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 @pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
@@ -91,8 +87,7 @@ async def test_the_end_is_seen_over_tls_while_nothing_can_be_written(
                 await server.application.gone()
         assert (server.application.told, server.application.stalled) == (1, 0)
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(), config=config)
+    await serve_while(body, config=config)
 
 
 async def test_reading_ahead_needs_no_descriptor(
@@ -111,9 +106,7 @@ async def test_reading_ahead_needs_no_descriptor(
             assert (await client.read_to_end()).count(b"HTTP/1.1 200") == 3002
         assert server.application.told == 0
 
-    with trio.fail_after(30):
-        limits = _limits(requests_per_connection=9999)
-        await serve_while(body, limits=limits)
+    await serve_while(body, requests_per_connection=9999)
     assert "contained a failure" not in caplog.text
 
 
@@ -136,8 +129,7 @@ async def test_an_exchange_begun_after_the_end_is_told(tmp_path: Path) -> None:
             client.sendall(head + b"Expect: 100-continue\r\n\r\n")
         await server.application.gone()
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(), config=config)
+    await serve_while(body, config=config)
 
 
 async def test_a_body_is_asked_for_by_who_wants_it() -> None:
@@ -157,13 +149,12 @@ async def test_a_body_is_asked_for_by_who_wants_it() -> None:
             await client.read_until(lambda data: data.endswith(b"hi"))
             assert b"HTTP/1.1 200 OK" in client.received
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_a_body_over_http2_is_asked_for_by_who_wants_it() -> None:
     """The same, with the informational response as HEADERS."""
-    expect = ((b"expect", b"100-continue"),)
+    expect = ((b"expect", b"more, 100-continue"),)  # a list (RFC 9110 10.1.1)
 
     def post(stream: int, path: bytes) -> bytes:
         return f.request(stream, path, method=b"POST", extra=expect, end=False)
@@ -180,8 +171,7 @@ async def test_a_body_over_http2_is_asked_for_by_who_wants_it() -> None:
             seen = await client.frames_until(lambda seen: f.ended(seen, 3))
             assert f.body(seen, 3) == b"hi"
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
@@ -197,8 +187,7 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
             assert answer.index(b"/second") < answer.index(b"/third")
         assert server.application.told == 0  # nobody went before the answer's end
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_reading_ahead_is_bounded() -> None:
@@ -215,9 +204,7 @@ async def test_reading_ahead_is_bounded() -> None:
                 answer = await client.read_to_end()
             assert answer.count(b"HTTP/1.1 200") == count + 2
 
-    with trio.fail_after(30):
-        limits = _limits(read_ahead_bytes=2048, requests_per_connection=9999)
-        await serve_while(body, limits=limits)
+    await serve_while(body, read_ahead_bytes=2048, requests_per_connection=9999)
 
 
 async def test_an_early_refusal_leaves_no_task_behind() -> None:
@@ -233,8 +220,7 @@ async def test_an_early_refusal_leaves_no_task_behind() -> None:
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert server.hardened.tally.connections_open == 0
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(body_queue_bytes=8192))
+    await serve_while(body, body_queue_bytes=8192)
 
 
 async def test_an_upload_over_http2_waits_for_the_application() -> None:
@@ -251,8 +237,7 @@ async def test_an_upload_over_http2_waits_for_the_application() -> None:
             seen = await client.frames_until(lambda seen: f.ended(seen, 3))
             assert len(f.body(seen, 3)) == 16_000
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_a_refused_upload_over_http2_is_dropped_up_to_a_bound() -> None:
@@ -271,8 +256,7 @@ async def test_a_refused_upload_over_http2_is_dropped_up_to_a_bound() -> None:
             seen = await client.frames_until(lambda seen: f.ended(seen, 3))
             assert f.status(seen, 3) == 200
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(discard_bytes=20_000))
+    await serve_while(body, discard_bytes=20_000)
 
 
 @pytest.mark.parametrize(
@@ -301,8 +285,4 @@ async def test_a_refused_upload_that_is_malformed_is_reset(rest: bytes) -> None:
             assert f.status(seen, 3) == 200
 
     with trio.fail_after(5):
-        await serve_while(body, limits=_limits())
-
-
-def _limits(**changes: Any) -> Limits:
-    return Limits(**{"linger_s": 0.2, "drain_s": 0.2, **changes})
+        await serve_while(body)

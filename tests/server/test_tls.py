@@ -14,8 +14,8 @@ import trustme
 
 from tests.support.piecewise import PiecewiseStream
 from trio_ai_stream.server.limits import Limits
+from trio_ai_stream.server.sockets import Turns
 from trio_ai_stream.server.tls import RecordBuffers, TLSTransport
-from trio_ai_stream.server.turns import Turns
 
 AUTHORITY = trustme.CA()
 SERVER = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -10,8 +10,7 @@ from trio.testing import MockClock
 
 from tests.support.server.client import Client, get
 from tests.support.server.servers import LocalServer, serve_while
-from trio_ai_stream.server.limits import Limits
-from trio_ai_stream.server.turns import AT_MOST, Turns
+from trio_ai_stream.server.sockets import READS_AT_MOST, Turns
 
 
 class TurnCount(trio.abc.Instrument):
@@ -98,7 +97,7 @@ async def test_a_crowd_that_leaves_at_once_is_read_in_parts(
     mock_clock: MockClock,
 ) -> None:
     """The server finds them gone over several turns, and each of them is found."""
-    clients = 4 * AT_MOST
+    clients = 4 * READS_AT_MOST
     told: list[int] = []
 
     async def body(server: LocalServer) -> None:
@@ -112,6 +111,6 @@ async def test_a_crowd_that_leaves_at_once_is_read_in_parts(
                     await client.read_until(lambda data: b"data: 0" in data)
             await server.application.gone(clients)
 
-    await serve_while(body, limits=Limits(linger_s=0.1))
+    await serve_while(body)
     most = max(told.count(turn) for turn in told)
-    assert most <= 2 * AT_MOST
+    assert most <= 2 * READS_AT_MOST

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import trio
 
@@ -11,7 +9,6 @@ from tests.support.server import frames as f
 from tests.support.server.application import BLOCK
 from tests.support.server.client import Client, get
 from tests.support.server.servers import LocalServer, serve_while
-from trio_ai_stream.server.limits import Limits
 
 CLOSED_WINDOW = f.hello(INITIAL_WINDOW_SIZE=0)
 
@@ -27,8 +24,7 @@ async def test_a_client_that_stops_reading_is_cut_off() -> None:
             assert server.hardened.tally.interventions["write_stall"] == 1
             assert server.application.produced_bytes < 4_000_000
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=0.3))
+    await serve_while(body, write_stall_s=0.3)
 
 
 async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
@@ -43,8 +39,7 @@ async def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
                     await trio.sleep(0.05)
             assert server.application.disconnected == 0
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=1))
+    await serve_while(body, write_stall_s=1)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +62,7 @@ async def test_the_last_part_and_the_end_are_one_frame(
             assert found == pieces
 
     with trio.fail_after(10):
-        await serve_while(body, limits=_limits())
+        await serve_while(body)
 
 
 async def test_a_closed_window_holds_one_message() -> None:
@@ -86,8 +81,7 @@ async def test_a_closed_window_holds_one_message() -> None:
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert server.application.produced_bytes == len(BLOCK)
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=9))
+    await serve_while(body, write_stall_s=9)
 
 
 async def test_a_closed_window_ends_its_stream_not_its_neighbour() -> None:
@@ -103,8 +97,7 @@ async def test_a_closed_window_ends_its_stream_not_its_neighbour() -> None:
         await server.application.gone()
         assert server.application.stalled == 1
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=0.3))
+    await serve_while(body, write_stall_s=0.3)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +114,7 @@ async def test_a_reset_says_whose_doing_it_was(path: bytes, code: int) -> None:
             seen = await client.frames_until(lambda seen: f.ended(seen, 1))
             assert f.Seen("reset", 1, code) in seen
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=9))
+    await serve_while(body, write_stall_s=9)
 
 
 async def test_connection_credit_alone_buys_no_time() -> None:
@@ -137,8 +129,7 @@ async def test_connection_credit_alone_buys_no_time() -> None:
                 nursery.cancel_scope.cancel(reason="reset")
             assert f.Seen("reset", 1, 8) in seen
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=0.3))
+    await serve_while(body, write_stall_s=0.3)
 
 
 async def _give(client: Client) -> None:
@@ -158,8 +149,7 @@ async def test_an_http2_client_that_stops_reading_is_cut_off() -> None:
             assert server.application.stalled == 2
             assert server.application.produced_bytes < 4_000_000
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=0.3))
+    await serve_while(body, write_stall_s=0.3)
 
 
 async def test_a_cancelled_send_leaves_no_torn_message_over_http1() -> None:
@@ -173,8 +163,7 @@ async def test_a_cancelled_send_leaves_no_torn_message_over_http1() -> None:
             *blocks, end, nothing = _chunks(answer.partition(b"\r\n\r\n")[2])
             assert (set(blocks), end, nothing) == ({len(BLOCK)}, len(b"the end"), 0)
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=3))
+    await serve_while(body, write_stall_s=3)
 
 
 async def test_a_cancelled_send_leaves_no_torn_message_over_http2() -> None:
@@ -190,8 +179,7 @@ async def test_a_cancelled_send_leaves_no_torn_message_over_http2() -> None:
             blocks, rest = divmod(len(f.body(seen, 1)), len(BLOCK))
             assert (blocks, rest) == (1, len(b"the end"))
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=3))
+    await serve_while(body, write_stall_s=3)
 
 
 async def test_a_cancelled_head_is_out_all_the_same() -> None:
@@ -210,8 +198,7 @@ async def test_a_cancelled_head_is_out_all_the_same() -> None:
             assert not [frame for frame in seen if frame.kind == "reset"]
         assert not server.hardened.tally.interventions
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_a_head_that_waits_leaves_with_what_comes_next() -> None:
@@ -235,8 +222,7 @@ async def test_a_head_that_waits_leaves_with_what_comes_next() -> None:
             assert f.status(seen, 1) == 200
         assert not server.hardened.tally.interventions
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits())
+    await serve_while(body)
 
 
 async def test_a_head_that_waits_does_not_wait_for_credit() -> None:
@@ -250,8 +236,7 @@ async def test_a_head_that_waits_does_not_wait_for_credit() -> None:
             await client.say(f.credit(1, 99))
             await client.frames_until(lambda seen: f.body(seen, 1) == b"first")
 
-    with trio.fail_after(30):
-        await serve_while(body, limits=_limits(write_stall_s=3))
+    await serve_while(body, write_stall_s=3)
 
 
 def _chunks(body: bytes) -> list[int]:
@@ -262,7 +247,3 @@ def _chunks(body: bytes) -> list[int]:
         sizes.append(int(size, 16))
         body = body[sizes[-1] + 2 :]
     return sizes
-
-
-def _limits(**changes: Any) -> Limits:
-    return Limits(**{"linger_s": 0.2, "drain_s": 0.2, **changes})

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.process import run_to_end
 from trio_ai_stream.settings import SettingsError, describe, load_settings
 
 DIGEST = "sha256:" + hashlib.sha256(b"a-hashed-key").hexdigest()
@@ -83,16 +82,8 @@ def test_who_is_served(environ: dict[str, str], required: bool, loopback: bool) 
 
 def test_serve_ends_with_2_rather_than_be_exposed(tmp_path: Path) -> None:
     """`serve` on all addresses without keys says what to do, and does not listen."""
-    environ = {**os.environ, "HOST": "0.0.0.0", "PORT": "0", "API_KEYS": ""}
-    done = subprocess.run(
-        [sys.executable, "-m", "trio_ai_stream", "serve"],
-        env=environ,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environ = {"HOST": "0.0.0.0", "PORT": "0", "API_KEYS": ""}
+    done = run_to_end(tmp_path, "trio_ai_stream", "serve", **environ)
     assert done.returncode == 2
     assert "HOST: expected 127.0.0.1" in done.stderr
     assert "ALLOW_ANONYMOUS=1" in done.stderr
@@ -104,26 +95,30 @@ def test_no_start_waits_for_the_writer_of_a_pipe(name: str, tmp_path: Path) -> N
     pipe = tmp_path / "keys"
     os.mkfifo(pipe)
     for path in (str(pipe), "/dev/zero"):
-        done = _check_config(tmp_path, **{name: path})
+        done = run_to_end(tmp_path, "trio_ai_stream", "check-config", **{name: path})
         expected = f"{name}: expected a file that can be read, got {path}: a pipe"
         assert (done.returncode, expected in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("API_KEYS_FILE", "a-key-of-a-client\n"),
+        ("KEYS_FILE", "[[key]]\nname = 'a'\nkey = 'a-key-of-a-client'\n"),
+    ],
+)
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    """As `.env` may: some editors write one, and nobody sees it."""
+    (tmp_path / "keys").write_text(text, encoding="utf-8-sig")
+    settings = load_settings({name: str(tmp_path / "keys")}, None)
+    assert settings.secrets == ("a-key-of-a-client",)
 
 
 def test_an_env_file_that_is_a_pipe_is_named(tmp_path: Path) -> None:
     """It was passed over in silence, with all the settings that were meant."""
     os.mkfifo(tmp_path / ".env")
-    done = _check_config(tmp_path)
+    done = run_to_end(tmp_path, "trio_ai_stream", "check-config")
     assert done.returncode == 2
     assert ".env: expected a regular file, got a pipe" in done.stderr
-
-
-def _check_config(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "trio_ai_stream", "check-config"],
-        env={**os.environ, **env},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.process import run_to_end
 from trio_ai_stream.server import certificate
 from trio_ai_stream.settings import (
     SETTINGS,
@@ -237,25 +235,20 @@ def test_a_pair_that_belongs_together_is_taken(pairs: list[tuple[Path, Path]]) -
     assert str(settings.TLS_KEY_FILE) == key
 
 
-def test_a_key_of_another_certificate_is_refused(
-    pairs: list[tuple[Path, Path]],
-) -> None:
-    """Both files are named."""
-    (cert, _), (_, key) = pairs
-    (found,) = problems(TLS_CERT_FILE=str(cert), TLS_KEY_FILE=str(key))
-    assert f"got {cert} and {key}: the key belongs to another certificate" in found
-
-
-def test_files_that_are_no_pem_are_refused(
+def test_files_that_are_no_pair_are_refused(
     pairs: list[tuple[Path, Path]], tmp_path: Path
 ) -> None:
-    """Whichever of the two it is, both are named."""
-    (cert, key), _ = pairs
+    """Another certificate's key, and what is no PEM: both files are named."""
+    (cert, key), (_, other) = pairs
     rubbish = tmp_path / "rubbish.pem"
     rubbish.write_text("no key\n")
-    for one, other in ((cert, rubbish), (rubbish, key)):
-        (found,) = problems(TLS_CERT_FILE=str(one), TLS_KEY_FILE=str(other))
-        assert f"got {one} and {other}: one of them can't be used" in found
+    for one, two, why in (
+        (cert, other, "the key belongs to another certificate"),
+        (cert, rubbish, "one of them can't be used"),
+        (rubbish, key, "one of them can't be used"),
+    ):
+        (found,) = problems(TLS_CERT_FILE=str(one), TLS_KEY_FILE=str(two))
+        assert f"got {one} and {two}: {why}" in found
 
 
 def test_one_file_of_the_two_is_refused(pairs: list[tuple[Path, Path]]) -> None:
@@ -271,15 +264,8 @@ def test_serve_ends_with_2_on_files_that_do_not_match(
 ) -> None:
     """A message, no traceback; nothing listens."""
     (cert, _), (_, key) = pairs
-    done = subprocess.run(
-        [sys.executable, "-m", "trio_ai_stream", "serve"],
-        env={**os.environ, "TLS_CERT_FILE": str(cert), "TLS_KEY_FILE": str(key)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environ = {"TLS_CERT_FILE": str(cert), "TLS_KEY_FILE": str(key)}
+    done = run_to_end(tmp_path, "trio_ai_stream", "serve", **environ)
     assert done.returncode == 2
     assert "belongs to another certificate" in done.stderr
     assert "Traceback" not in done.stderr
@@ -331,17 +317,10 @@ def test_an_env_file_that_cannot_be_looked_at_is_a_problem(tmp_path: Path) -> No
 def test_a_bad_env_file_ends_the_start(command: str, tmp_path: Path) -> None:
     """The words, and exit status 2 from our own commands."""
     (tmp_path / ".env").write_bytes(b"\xff\n")
-    words = ["-m", "trio_ai_stream", command]
+    words = ["trio_ai_stream", command]
     if command == "hypercorn":
-        words = ["-m", "hypercorn", "-b", "127.0.0.1:0", "trio_ai_stream.app:app"]
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+        words = ["hypercorn", "-b", "127.0.0.1:0", "trio_ai_stream.app:app"]
+    done = run_to_end(tmp_path, *words)
     assert ".env: expected text in UTF-8, got byte 0xff in line 1" in done.stderr
     assert "Traceback" not in done.stderr
     if command != "hypercorn":

@@ -9,7 +9,7 @@ from tests.support.world import BUDGETS
 from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.protocols import UpstreamRequest
-from trio_ai_stream.stream.registry import SLICE, Generations, LiveStreams, Registry
+from trio_ai_stream.stream.registry import SLICE, Registry
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.record import Outcome
 
@@ -23,10 +23,9 @@ def crowd(owner: str = "local") -> Registry:
         stream = Stream(
             UpstreamRequest(f"r-{number}", "m", b"{}", PLAIN_CHAT),
             BUDGETS,
-            endpoint="/chat",
             owner=owner,
             release_permit=lambda: None,
-            release_body=lambda: None,
+            forget_body=lambda: None,
             on_close=lambda _stream, _record: None,
             on_gap=lambda _seconds: None,
             estimator=TokenEstimator(),
@@ -64,7 +63,7 @@ async def test_a_listing_gives_others_their_turns(autojump_clock: MockClock) -> 
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        listed = await LiveStreams(registry, Generations()).snapshot(None)
+        listed = await registry.snapshot(None)
         nursery.cancel_scope.cancel(reason="the test is over")
     assert turns  # Trio's order within one turn is random: one is sure, two are not
     assert [one["id"] for one in listed] == [f"r-{n}" for n in range(STREAMS - 1)]

@@ -38,10 +38,9 @@ async def test_only_counts_are_recorded_as_tokens(
     stream = Stream(
         UpstreamRequest("r", "m", b"{}", PLAIN_CHAT),
         BUDGETS,
-        endpoint="/chat",
         owner="local",
         release_permit=lambda: None,
-        release_body=lambda: None,
+        forget_body=lambda: None,
         on_close=lambda _stream, record: records.append(record),
         on_gap=lambda _seconds: None,
         estimator=TokenEstimator(),

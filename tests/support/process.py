@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -96,6 +97,21 @@ async def server(
         yield running  # the nursery's block: a context manager made for it
         if process.returncode is None:
             process.kill()
+
+
+def run_to_end(
+    folder: Path, *words: str, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m WORDS` in a folder, and return what came of it."""
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        env={**os.environ, **env},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def children(pid: int) -> list[int]:

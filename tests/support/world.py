@@ -28,7 +28,7 @@ from trio_ai_stream.settings import load_settings
 from trio_ai_stream.simulator.simulator import Simulator
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.registry import Generations, LiveStreams, Registry
+from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries, RetryBudget
 from trio_ai_stream.stream.timers import TimerQueue
 from trio_ai_stream.telemetry.metrics import Metrics
@@ -188,7 +188,7 @@ class World:
         self.permits = StreamPermits(permits)
         self.transport = UpstreamTransport(connect=self._connect)
         settings = load_settings({"RATE_LIMIT": "1000", **(env or {})}, None)
-        registry, generations = Registry(), Generations()
+        registry = Registry()
         metrics = (
             Metrics(version="test", upstream="simulator")
             if stage is None
@@ -203,8 +203,7 @@ class World:
             registry=registry,
             timer_queue=TimerQueue(),
             retries=Retries(RetryBudget(share=0.1, floor=10), metrics.retry_denied),
-            directory=LocalDirectory(LiveStreams(registry, generations)),
-            generations=generations,
+            directory=LocalDirectory(registry),
             observe=self.records.append,
             metrics=metrics,
             estimator=estimator,
@@ -280,7 +279,7 @@ class World:
 
     def assert_clean(self) -> None:
         """Nothing is held: no permit, no body, no entry, no upstream connection."""
-        assert self.permits.statistics().held == 0
+        assert self.permits.held == 0
         assert self.services.bodies.held == 0
         assert len(self.services.registry) == 0
         assert len(self.services.timer_queue) == 0

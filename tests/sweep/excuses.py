@@ -54,11 +54,8 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/upstream/transport/upstream_transport.py:*.handle_async_request": (
         "for httpx's own clients; the server sends without them"
     ),
-    "trio_ai_stream/upstream/transport/upstream_t*.py:UpstreamTransport.exchange": (
-        "for those, and for other processes; a stream's request takes `send`"
-    ),
     "trio_ai_stream/http/accounts.py:*": ("no stream: one short answer"),
-    "trio_ai_stream/stream/registry.py:LiveStreams.snapshot": ("the same"),
+    "trio_ai_stream/stream/registry.py:Registry.snapshot": ("the same"),
     "trio_ai_stream/http/usage_routes.py:*": (
         "no stream: one short answer, which a thread reads from the ledger"
     ),
@@ -82,7 +79,7 @@ EXCUSES: Final[dict[str, str]] = {
         "no request: the model test runs it"
     ),
     "trio_ai_stream/admission/shared/leases.py:Leases._synchronise": ("the same"),
-    "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink._ask": (
+    "trio_ai_stream/admission/shared/valkey_link.py:_evaluate": (
         "if Valkey forgot the scripts"
     ),
     "trio_ai_stream/admission/shared/valkey_link.py:ValkeyLink.publish": (
@@ -95,12 +92,11 @@ EXCUSES: Final[dict[str, str]] = {
     "trio_ai_stream/http/resume_routes.py:*": (
         "another process' stream, over a socket: tests/resume/test_processes.py runs it"
     ),
-    "trio_ai_stream/http/peer_r*.py:*": ("the same"),
     "trio_ai_stream/upstream/peer_link.py:*": ("the same"),
     "trio_ai_stream/stream/registry.py:Registry.until_over": (
         "no request: a draining worker waits"
     ),
-    "trio_ai_stream/http/drain.py:Drain.until_over": ("the same"),
+    "trio_ai_stream/http/services.py:Drain.until_over": ("the same"),
     "trio_ai_stream/http/http_responses.py:EventResponder.ended": (
         "nothing is awaited between admission and the first write"
     ),

@@ -134,7 +134,7 @@ def sight(world: World) -> Sighting:
         live_streams=tuple(stream.request_id for stream in world.registry),
         unwatched=len(world.app.services.timer_queue),
         counted=_counted(world),
-        permits_held=world.app.services.gate.status().permits.held,
+        permits_held=world.app.services.gate.status().held,
         open_wires=len(world.network.live_wires()),
         kept_wires=sum(wire.requests > 0 for wire in world.network.live_wires()),
         idle=pool.idle,

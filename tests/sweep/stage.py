@@ -20,12 +20,12 @@ from tests.sweep.network import Network
 from tests.sweep.scenario import Scenario
 from trio_ai_stream.admission.admission_factory import open_admission
 from trio_ai_stream.app_factory import create_app, make_retries
-from trio_ai_stream.billing.billing_factory import open_billing
+from trio_ai_stream.billing.billing import open_billing
 from trio_ai_stream.billing.usage_database import UsageDatabase
 from trio_ai_stream.billing.usage_ledger import left_journals
 from trio_ai_stream.http.application import Application
 from trio_ai_stream.settings import Settings
-from trio_ai_stream.stream.registry import LiveStreams, Registry
+from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.wire.record import Record
 
 
@@ -80,9 +80,7 @@ def application(
     services.upstream = None
     if scenario.valkey:
         settings = scenario.make_settings(REDIS_URL="redis://valkey.test")
-    admission = open_admission(
-        settings, LiveStreams(services.registry, services.generations), services.metrics
-    )
+    admission = open_admission(settings, services.registry, services.metrics)
     services.gate, services.directory = admission.gate, admission.directory
     ledger = None
     if scenario.ledger:  # a new file, so that each run begins alike

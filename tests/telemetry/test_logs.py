@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import pytest
@@ -53,6 +54,12 @@ class Terminal(io.StringIO):
 def json_log(level: str = "INFO") -> io.StringIO:
     stream = io.StringIO()
     configure_logging(level, "json", stream)
+    return stream
+
+
+def text_log() -> io.StringIO:
+    stream = io.StringIO()
+    configure_logging("INFO", "text", stream)
     return stream
 
 
@@ -261,8 +268,7 @@ def test_short_values_are_not_redacted() -> None:
 
 def test_a_message_cannot_forge_a_second_line_or_send_terminal_codes() -> None:
     """Control characters of messages and fields are escaped in text records."""
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     logger.info("path {}", "/x\n12:00 ERROR forged\x1b[2J", agent="curl\r\n\x9b")
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
@@ -318,23 +324,29 @@ def test_a_field_that_cannot_be_printed_costs_its_record_only() -> None:
     assert "could not be rendered: RuntimeError" in str(record["message"])
 
 
-def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
-    """With a full pipe records are dropped; the next one through says how many."""
+@contextmanager
+def pipe_log() -> Iterator[Callable[[], bytes]]:
+    """Log into a pipe; yield what takes out all that is in it."""
     reader, writer = os.pipe()
+    os.set_blocking(reader, False)
     with (
         os.fdopen(reader, "rb", buffering=0) as source,
         os.fdopen(writer, "w") as stream,
     ):
         configure_logging("INFO", "json", stream)
+        yield lambda: source.read(1 << 20) or b""
+
+
+def test_a_log_that_nobody_reads_never_blocks_and_says_what_was_lost() -> None:
+    """With a full pipe records are dropped; the next one through says how many."""
+    with pipe_log() as take:
         for number in range(2_000):
             logger.info("filling", number=number, pad="x" * 100)
         dropped = dropped_records()
         assert 0 < dropped < 2_000
-        received = bytearray()
-        os.set_blocking(reader, False)
-        received += source.read(1 << 20) or b""
+        received = take()
         logger.info("after")
-        received += source.read(1 << 20) or b""
+        received += take()
     lines = [json.loads(line) for line in received.decode().splitlines() if line]
     assert lines[-2]["event"] == "log_records_dropped"
     assert "was not read, or its disk is full" in lines[-2]["message"]
@@ -379,17 +391,11 @@ def test_the_log_leaves_a_shared_pipe_as_it_is() -> None:
 
 def test_a_long_record_that_was_cut_short_does_not_spoil_the_next() -> None:
     """A record longer than the pipe's room ends its line before the next begins."""
-    reader, writer = os.pipe()
-    with (
-        os.fdopen(reader, "rb", buffering=0) as source,
-        os.fdopen(writer, "w") as stream,
-    ):
-        configure_logging("INFO", "json", stream)
+    with pipe_log() as take:
         logger.info("long", pad="x" * 200_000)
-        os.set_blocking(reader, False)
-        received = bytearray(source.read(1 << 20) or b"")
+        received = take()
         logger.info("after")
-        received += source.read(1 << 20) or b""
+        received += take()
     torn, notice, last = [line for line in received.decode().split("\n") if line]
     assert torn.startswith('{"time"')
     assert json.loads(notice)["count"] == 1
@@ -445,8 +451,7 @@ def test_a_streams_line_has_a_hundred_columns(detail: str | None) -> None:
 
     A reason that does not fit stands below, whole.
     """
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     fields = {"duration_ms": 123456.7, "events": 12345, "bytes": 9876543}
     model = "somebody/a-model-with-a-rather-long-name"
     outcome = "upstream_unreachable" if detail else "completed"
@@ -471,8 +476,7 @@ def test_a_streams_line_has_a_hundred_columns(detail: str | None) -> None:
 
 def test_a_bills_line_has_the_columns_of_a_streams() -> None:
     """How it is known, what it costs, the tokens; a long id and names fit as well."""
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     logger.bind(request_id="0123456789abcdef").info(
         "stream billed",
         event="stream_billed",
@@ -492,8 +496,7 @@ def test_a_bills_line_has_the_columns_of_a_streams() -> None:
 
 def test_a_request_and_a_retry_have_one_line_each() -> None:
     """However long the path or the cause is."""
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     bound = logger.bind(request_id="0123456789abcdef")
     bound.info(
         "request ended",
@@ -534,7 +537,6 @@ def test_an_outcomes_colour_says_whose_doing_it_was(
 
 def test_a_library_s_logger_is_not_named_to_people() -> None:
     """The drain's line fits 100 columns."""
-    stream = io.StringIO()
-    configure_logging("INFO", "text", stream)
+    stream = text_log()
     logging.getLogger("trio_ai_stream.server").info("draining")
     assert stream.getvalue().endswith(" INFO     draining\n")

@@ -17,10 +17,11 @@ import trio
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.descriptors import no_descriptors
 from tests.support.records import ended
 from trio_ai_stream.telemetry.families import FAMILIES, Family, Layout
 from trio_ai_stream.telemetry.metrics import Metrics
-from trio_ai_stream.telemetry.sampling import KEPT, run_sampling
+from trio_ai_stream.telemetry.sampling import KEPT, run_sampling, sample_process
 from trio_ai_stream.telemetry.slots import Slots
 from trio_ai_stream.wire.problems import Fault
 from trio_ai_stream.wire.record import Basis, Bill, Outcome
@@ -178,6 +179,15 @@ async def test_what_others_count_is_brought_in_every_second(
     assert found["process_cpu_seconds_total",] > 0
     assert found["process_start_time_seconds",] > 1.7e9
     assert not counts
+
+
+def test_who_has_no_descriptor_left_says_so() -> None:
+    """It said that it had none open, so the alert ended when it was needed."""
+    subject = metrics()
+    with no_descriptors():
+        sample_process(subject)
+    found = values(subject)
+    assert found["process_open_fds",] == found["process_max_fds",] > 0
 
 
 async def test_a_long_turn_of_the_loop_is_seen(
@@ -356,7 +366,7 @@ def test_a_closed_worker_counts_on_alone(tmp_path: Path) -> None:
 def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
     """Numbers laid out otherwise are neither added nor adopted."""
     other = Slots(Layout([Family("x", "counter", "X.")]), tmp_path)
-    other.add(0, 5.0)
+    other.numbers[0] = 5.0
     subject = metrics(tmp_path)
     assert values(subject)["workers",] == 1
     other.close()

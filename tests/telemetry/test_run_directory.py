@@ -137,6 +137,23 @@ def test_one_that_comes_while_the_last_leaves_has_a_directory(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_that_finds_a_directory_just_before_it_goes_makes_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one leaves between the look and the next: the start failed."""
+    path = tmp_path / "shared"
+    last, lstat = RunDirectory(path), Path.lstat
+
+    def leave_first(self: Path) -> os.stat_result:
+        last.close()
+        return lstat(self)
+
+    monkeypatch.setattr(Path, "lstat", leave_first)
+    joined = RunDirectory(path)
+    assert path.is_dir()
+    joined.close()
+
+
 def test_a_directory_that_others_may_write_is_refused(tmp_path: Path) -> None:
     """Somebody else's directory under our name is an error that says what to do."""
     path = tmp_path / "shared"

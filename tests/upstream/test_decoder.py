@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_ai_stream.upstream.chunks import items_of_document, items_of_unstreamed
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.upstream.decoder import MAX_EMPTY_EVENTS, Decoder
+from trio_ai_stream.upstream.responses import read_answer
 from trio_ai_stream.wire.events import (
     Choice,
     Comment,
@@ -323,8 +324,8 @@ def test_a_document_that_is_not_utf8_is_an_answer() -> None:
     body = b'{"choices":[{"message":{"content":"a\xffb"},"finish_reason":"stop"}]}'
     valid = body.decode("utf-8", "replace").encode()
     items = [Raw(valid), "a\ufffdb", Finish("stop"), Done()]
-    assert items_of_document(body) == items
-    assert items_of_unstreamed(body, raw=False) == items[1:]
+    assert read_answer(body, PLAIN_CHAT, as_stream=False) == items
+    assert read_answer(body, PLAIN_CHAT, as_stream=True) == items[1:]
 
 
 @pytest.mark.parametrize(("field", "value", "items"), WORK)

@@ -42,7 +42,9 @@ class Scripted:
 
 
 @asynccontextmanager
-async def opened(reply: bytes) -> AsyncIterator[tuple[OpenRouter, Scripted]]:
+async def opened(
+    reply: bytes, headers: dict[str, str] | None = None
+) -> AsyncIterator[tuple[OpenRouter, Scripted]]:
     """Give an upstream client that talks to `reply` over memory streams."""
     scripted = Scripted(reply)
     async with trio.open_nursery() as nursery:
@@ -56,7 +58,7 @@ async def opened(reply: bytes) -> AsyncIterator[tuple[OpenRouter, Scripted]]:
             UpstreamTransport(connect=connect),
             base_url="http://upstream/api/v1",
             kind="openrouter",
-            headers={},
+            headers=headers or {},
             connect_s=5,
             buffer_bytes=1_000_000,
         )
@@ -132,3 +134,16 @@ async def test_upstream_is_told_the_request_id_and_the_trace(
         head = scripted.requests[0].lower()
         assert b"x-request-id: id\r\n" in head
         assert b"traceparent: 00-a-b-01\r\ntracestate: x=1\r\n" in head
+
+
+async def test_a_clients_title_takes_the_place_of_our_title_and_address(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The two name one application together."""
+    ours = {"HTTP-Referer": "https://ours", "X-OpenRouter-Title": "ours"}
+    async with opened(answer("400 Bad Request", b""), ours) as (upstream, scripted):
+        await refusal(upstream)
+        assert scripted.requests[0].count(b"ours") == 2
+        await refusal(upstream, trace=((b"x-title", b"theirs"),))
+        assert b"ours" not in scripted.requests[1]
+        assert b"x-title: theirs\r\n" in scripted.requests[1]

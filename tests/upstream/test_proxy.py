@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -236,6 +237,10 @@ def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("NO_PROXY", "example,localhost")
     assert proxy_for("https://up.example/api") is None
     assert proxy_for("https://elsewhere.test/api") == proxy
+    monkeypatch.setenv("NO_PROXY", "10.0.0.1:8443,::1")
+    assert proxy_for("https://10.0.0.1:8443/api") is None
+    assert proxy_for("https://[::1]:8443/api") is None
+    assert proxy_for("https://10.0.0.1/api") == proxy
     monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@tls")
     with pytest.raises(ValueError, match="HTTPS_PROXY: expected a proxy") as caught:
         proxy_for("https://elsewhere.test/api")
@@ -276,3 +281,7 @@ def test_certificates_are_read_where_tls_is_spoken(
             egress_of(settings)
         assert caught.value.problems[0].startswith("SSL_CERT_FILE: expected")
         file.touch()
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(SettingsError, match="a pipe; name a regular file"):
+        egress_of(settings)

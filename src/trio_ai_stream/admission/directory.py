@@ -2,20 +2,16 @@
 
 The process that owns a stream is the only one that knows it; nothing about streams is
 copied anywhere. A directory asks the owners when somebody asks it, so what it says is
-of that moment, and a cancel is done and answered by the owner. `LocalDirectory` knows
-this process only; `SharedDirectory` (admission/shared) asks over Valkey, and
-`PeerDirectory` asks the workers of one host over Unix sockets.
+of that moment, and a cancel is done and answered by the owner. Entries and results are
+plain JSON values: the stream's own room says what is in them.
 
-Entries and results are plain JSON values: the stream's own room says what is in them.
-
-Without Valkey the workers of one host ask each other. Every worker listens on a Unix
-socket in the directory that the workers of one server share (telemetry/run_directory),
-which only their user may enter. A question is one line of JSON on a connection of its
-own, and so is the answer. There is nothing to keep in step: a worker that has died
-refuses connections, and its socket is removed by whoever finds that out.
-
-Limits are not shared this way, because a decision must be quick and atomic. With
-WORKERS > 1 and no REDIS_URL they hold for each worker.
+`LocalDirectory` knows this process only; `SharedDirectory` (admission/shared) asks over
+Valkey. Without Valkey the workers of one host ask each other (`PeerDirectory`). Every
+worker listens on a Unix socket in the directory that the workers of one server share
+(telemetry/run_directory), which only their user may enter. A question is one line of
+JSON on a connection of its own, and so is the answer. There is nothing to keep in step:
+a worker that has died refuses connections, and its socket is removed by whoever finds
+that out. Limits are not shared this way: a decision must be quick and atomic.
 """
 
 from __future__ import annotations
@@ -25,6 +21,7 @@ import json
 import os
 import re
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,66 +77,76 @@ class Listing:
     complete: bool
 
 
-class StreamDirectory(Protocol):
-    """Finds streams, wherever they live; `process` is the name of this one."""
+class StreamDirectory(ABC):
+    """Finds streams, here and wherever else they live.
 
-    process: str
+    `process` is the name of this one.
+    """
 
+    def __init__(self, process: str, streams: LocalStreams) -> None:
+        self.process = process
+        self._streams = streams
+
+    @abstractmethod
     async def list_streams(self, owner: str | None) -> Listing:
         """Return the live streams that `owner` may see; bounded in time."""
-        ...
 
     async def cancel(self, request_id: str, owner: str | None) -> Entry | None:
         """Cancel a stream and return its owner's answer; None if nobody has it.
 
         :raises DirectoryUnavailableError: it may exist, but its owner can't be asked.
         """
-        ...
+        here = self._streams.cancel(request_id, owner)
+        if here is not None:
+            return here
+        question = {"ask": "cancel", "id": request_id, "owner": owner}
+        found: Entry | None = await self._find(question)
+        return found
 
     async def has_generation(self, generation_id: str, owner: str | None) -> bool:
         """Whether a process remembers a generation that `owner` may see.
 
         :raises DirectoryUnavailableError: one that did not answer may do so.
         """
-        ...
+        if self._streams.has_generation(generation_id, owner):
+            return True
+        question = {"ask": "generation", "id": generation_id, "owner": owner}
+        return await self._find(question) is not None
 
     async def address_of(self, process: str) -> Address | None:
         """Return where readers of a process's streams ask; None if it is gone.
 
         :raises DirectoryUnavailableError: nobody could say.
         """
-        ...
+        return self.address_here(process)
 
+    @abstractmethod
     def address_here(self, process: str) -> Address | None:
         """Return the same of a process of this host."""
-        ...
+
+    @abstractmethod
+    async def _find(self, question: Entry) -> Any:
+        """Return the answer of another process that has what is asked for, or None.
+
+        :raises DirectoryUnavailableError: one that did not answer may have it.
+        """
 
 
-class LocalDirectory:
-    """The streams of this process."""
+class LocalDirectory(StreamDirectory):
+    """The streams of this process, and there is no other one; never waits."""
 
     def __init__(self, streams: LocalStreams) -> None:
-        self.process = name_process()
-        self._streams = streams
+        super().__init__(name_process(), streams)
 
     async def list_streams(self, owner: str | None) -> Listing:
         """Return the live streams that `owner` may see."""
         return Listing(await self._streams.snapshot(owner), complete=True)
 
-    async def cancel(self, request_id: str, owner: str | None) -> Entry | None:
-        """Cancel a stream of this process; never waits."""
-        return self._streams.cancel(request_id, owner)
-
-    async def has_generation(self, generation_id: str, owner: str | None) -> bool:
-        """Whether this process remembers it; never waits."""
-        return self._streams.has_generation(generation_id, owner)
-
-    async def address_of(self, process: str) -> Address | None:
-        """Return None: there is no other process."""
-        return self.address_here(process)
-
     def address_here(self, process: str) -> Address | None:
-        """Return None: there is no other process."""
+        """Return None."""
+        return None
+
+    async def _find(self, question: Entry) -> None:
         return None
 
 
@@ -179,21 +186,6 @@ async def answer(streams: LocalStreams, question: Entry) -> Any:
     return None
 
 
-def list_question(owner: str | None) -> Entry:
-    """Return the question for the streams that `owner` may see."""
-    return {"ask": "list", "owner": owner}
-
-
-def cancel_question(request_id: str, owner: str | None) -> Entry:
-    """Return the question that cancels a stream if it is there."""
-    return {"ask": "cancel", "id": request_id, "owner": owner}
-
-
-def generation_question(generation_id: str, owner: str | None) -> Entry:
-    """Return the question whether a process remembers a generation of `owner`'s."""
-    return {"ask": "generation", "id": generation_id, "owner": owner}
-
-
 LONGEST_LINE = 8 * 1024 * 1024
 """Bytes of one answer: some ten thousand streams."""
 
@@ -203,7 +195,7 @@ LONGEST_PATH = 107
 _PATTERN = "peer-*.sock"
 
 
-class PeerDirectory:
+class PeerDirectory(StreamDirectory):
     """Finds streams in this worker and in its siblings."""
 
     def __init__(
@@ -213,49 +205,17 @@ class PeerDirectory:
         *,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        self.process = name_process()
+        super().__init__(name_process(), streams)
         self._path = folder / f"peer-{self.process}.sock"
-        self._streams = streams
         self._timeout_s = timeout_s
 
     async def list_streams(self, owner: str | None) -> Listing:
         """Return the live streams that `owner` may see, from all who answer in time."""
-        answers, complete = await self._ask_others(list_question(owner))
+        question = {"ask": "list", "owner": owner}
+        answers, complete = await self._ask_others(question)
         entries = list(await self._streams.snapshot(owner))
         entries += [entry for found in answers if found for entry in found]
         return Listing(entries, complete)
-
-    async def cancel(self, request_id: str, owner: str | None) -> Entry | None:
-        """Cancel a stream and return its owner's answer; None if nobody has it.
-
-        :raises DirectoryUnavailableError: a worker did not answer in time.
-        """
-        here = self._streams.cancel(request_id, owner)
-        if here is not None:
-            return here
-        question = cancel_question(request_id, owner)
-        answers, complete = await self._ask_others(question)
-        found = next((entry for entry in answers if entry), None)
-        if found is None and not complete:
-            raise DirectoryUnavailableError("a worker did not answer")
-        return found
-
-    async def has_generation(self, generation_id: str, owner: str | None) -> bool:
-        """Whether a worker remembers it.
-
-        :raises DirectoryUnavailableError: a worker did not answer in time.
-        """
-        if self._streams.has_generation(generation_id, owner):
-            return True
-        question = generation_question(generation_id, owner)
-        answers, complete = await self._ask_others(question)
-        if True not in answers and not complete:
-            raise DirectoryUnavailableError("a worker did not answer")
-        return True in answers
-
-    async def address_of(self, process: str) -> Address | None:
-        """Return the worker's socket, if it has one."""
-        return self.address_here(process)
 
     def address_here(self, process: str) -> Address | None:
         """Return the worker's socket, if it has one."""
@@ -293,6 +253,13 @@ class PeerDirectory:
                     await sibling.send_all(msgspec.json.encode(reply) + b"\n")
                 except (ValueError, trio.BrokenResourceError):
                     return  # a sibling that died, or is of another version
+
+    async def _find(self, question: Entry) -> Any:
+        answers, complete = await self._ask_others(question)
+        found = next(filter(None, answers), None)
+        if found is None and not complete:
+            raise DirectoryUnavailableError("a worker did not answer")
+        return found
 
     async def _ask_others(self, question: Entry) -> tuple[list[Any], bool]:
         """Return the siblings' answers, and whether all of them answered in time."""

@@ -17,12 +17,10 @@ has to refill anything.
 Memory is bounded twice. Each admission also looks at the two clients who were admitted
 longest ago and forgets those whose bucket is full again, so the table holds no more
 than the clients of about one window. And it never holds more than `capacity` clients.
-Past that one is forgotten who still owes something, which gives that client a full
-bucket. Of the clients admitted longest ago it is the one whose bucket is nearest to
-full, who gains least. A flood of newcomers, who have each used one request, thus pushes
-out its own. A client held at its limit is admitted as often as the rate allows; it is
-recent and its bucket is empty, so it stays. One eviction never gives more than one
-burst.
+Past that it forgets, of the clients admitted longest ago, the one whose bucket is
+nearest to full: who then gets a full one gains least. A flood of newcomers, who have
+each used one request, thus pushes out its own; a client held at its limit is recent and
+its bucket is empty, so it stays.
 
 What is said of a request is sent in header fields of two generations, because clients
 read either: `RateLimit-Limit`, `-Remaining`, `-Reset`
@@ -36,11 +34,12 @@ the fields never contradict each other.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, Protocol, Self
+from typing import Literal
 
 import trio
 
@@ -63,12 +62,6 @@ class Quota:
 
     rate: float
     burst: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1e6:
-            raise ValueError(f"expected a rate above 0 and up to 1e6, got {self.rate}")
-        if self.burst < 1:
-            raise ValueError(f"expected a burst of at least 1, got {self.burst}")
 
     @classmethod
     def per_second(cls, rate: float) -> Quota:
@@ -143,10 +136,6 @@ class BucketTable:
     """The buckets of all clients under one quota; constant time, bounded memory."""
 
     def __init__(self, quota: Quota, capacity: int = DEFAULT_CAPACITY) -> None:
-        if capacity < _SAMPLE:
-            raise ValueError(
-                f"expected a capacity of at least {_SAMPLE}, got {capacity}"
-            )
         self.quota = quota
         self._capacity = capacity
         # Client to the instant of its full bucket, ordered by the last admission.
@@ -198,6 +187,11 @@ class BucketTable:
 
 
 Scope = Literal["server", "client", "gate"]
+Policy = Literal["local", "open", "closed"]
+"""RATE_LIMIT_FALLBACK: what holds while the shared counters can't be reached."""
+
+RETRY_AFTER_S = 1.0
+"""Nobody knows when a stream ends, or Valkey is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,25 +203,11 @@ class PermitRefusal:
 
     scope: Scope
     limit: int
-    retry_after_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PermitStatistics:
-    """A moment's count of one process; `peak` and `refused` since its start."""
-
-    held: int
-    limit: int
-    peak: int
-    granted: int
-    refused: int
+    retry_after_s: float = RETRY_AFTER_S
 
 
 class Permit:
-    """The right to one live stream, until `release`.
-
-    Also a context manager, for a holder whose stream is one block.
-    """
+    """The right to one live stream, until `release`."""
 
     __slots__ = ("_on_release", "client_id", "request_id")
 
@@ -238,11 +218,6 @@ class Permit:
         self.request_id = request_id
         self._on_release: Callable[[Permit], None] | None = on_release
 
-    @property
-    def released(self) -> bool:
-        """Whether `release` was called."""
-        return self._on_release is None
-
     def release(self) -> None:
         """Give the permit back; synchronous, and idempotent however often it is called.
 
@@ -252,30 +227,18 @@ class Permit:
         if on_release is not None:
             on_release(self)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.release()
-
-    def __repr__(self) -> str:
-        state = "released" if self.released else "held"
-        return f"<Permit {self.request_id} of {self.client_id}, {state}>"
-
 
 class StreamPermits:
-    """`total` permits, of which one client holds `per_client` at most (None: any)."""
+    """`total` permits, of which one client holds `per_client` at most (None: any).
 
-    def __init__(
-        self, total: int, per_client: int | None = None, *, retry_after_s: float = 1.0
-    ) -> None:
-        if total < 1 or (per_client is not None and per_client < 1):
-            raise ValueError(f"expected limits of 1 or more, got {total}, {per_client}")
+    So many are `held` now.
+    """
+
+    def __init__(self, total: int, per_client: int | None = None) -> None:
         self.total = total
         self.per_client = per_client
-        self._retry_after_s = retry_after_s
-        self._held: Counter[str] = Counter()
-        self._count = self._peak = self._granted = self._refused = 0
+        self._held_by: Counter[str] = Counter()
+        self.held = 0
 
     def acquire_nowait(
         self,
@@ -291,19 +254,17 @@ class StreamPermits:
         `per_client` for what any client may hold.
         """
         total = self.total if share is None else share
-        if self._count >= total:
-            return self.refuse("server", total)
+        if self.held >= total:
+            return PermitRefusal("server", total)
         own = self.per_client if per_client is None else per_client
-        if own is not None and self._held[client_id] >= own:
-            return self.refuse("client", own)
+        if own is not None and self._held_by[client_id] >= own:
+            return PermitRefusal("client", own)
         return self.acquire_unchecked(client_id, request_id)
 
     def acquire_unchecked(self, client_id: str, request_id: str) -> Permit:
         """Return a permit that somebody else has already granted; only count it."""
-        self._held[client_id] += 1
-        self._count += 1
-        self._granted += 1
-        self._peak = max(self._peak, self._count)
+        self._held_by[client_id] += 1
+        self.held += 1
         return Permit(client_id, request_id, self._release)
 
     def set_limits(self, total: int, per_client: int | None) -> None:
@@ -311,26 +272,11 @@ class StreamPermits:
         self.total = total
         self.per_client = per_client
 
-    def statistics(self) -> PermitStatistics:
-        """Return the counts of this moment."""
-        return PermitStatistics(
-            held=self._count,
-            limit=self.total,
-            peak=self._peak,
-            granted=self._granted,
-            refused=self._refused,
-        )
-
-    def refuse(self, scope: Scope, limit: int) -> PermitRefusal:
-        """Count a refusal, whoever decided it, and return it."""
-        self._refused += 1
-        return PermitRefusal(scope, limit, self._retry_after_s)
-
     def _release(self, permit: Permit) -> None:
-        self._count -= 1
-        self._held[permit.client_id] -= 1
-        if not self._held[permit.client_id]:
-            del self._held[permit.client_id]
+        self.held -= 1
+        self._held_by[permit.client_id] -= 1
+        if not self._held_by[permit.client_id]:
+            del self._held_by[permit.client_id]
 
 
 class ClusterRefusedError(RuntimeError):
@@ -348,23 +294,25 @@ class GateStatus:
     """Where limits are counted now, for `/ready` and the metrics.
 
     `shared` counts in Valkey; `fallback` means that Valkey should be counting but can't
-    be reached, so the policy of RATE_LIMIT_FALLBACK holds; `local` has no Valkey.
+    be reached, so the policy of RATE_LIMIT_FALLBACK holds; `local` has no Valkey. So
+    many permits are `held` by this process.
     """
 
     mode: Literal["local", "shared", "fallback"]
-    policy: Literal["local", "open", "closed"] | None
-    permits: PermitStatistics
+    policy: Policy | None
+    held: int
 
 
-class Gate(Protocol):
+class Gate(ABC):
     """Decides on requests and streams; one for each process."""
 
+    @abstractmethod
     async def admit_request(
         self, client_id: str, quota: Quota | None = None
     ) -> Decision:
         """Take one request of the client's rate, or refuse; `quota` is its own."""
-        ...
 
+    @abstractmethod
     async def acquire_stream(
         self, client_id: str, request_id: str, per_client: int | None = None
     ) -> Permit | PermitRefusal:
@@ -372,15 +320,14 @@ class Gate(Protocol):
 
         `per_client` is the client's own limit.
         """
-        ...
 
+    @abstractmethod
     def status(self) -> GateStatus:
         """Return where limits are counted now."""
-        ...
 
+    @abstractmethod
     def set_limits(self, quota: Quota, total: int, per_client: int | None) -> None:
         """Decide by these limits from now on; what is granted stays so."""
-        ...
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -391,39 +338,31 @@ class Gate(Protocol):
 
         :raises ClusterRefusedError: inside a group; the server must not start.
         """
-        ...
+        task_status.started()
 
-    async def leave(self) -> None:
+    async def leave(self) -> None:  # noqa: B027  a gate that shares nothing need not
         """End the lease at shutdown, after the last stream, before `run` is cancelled.
 
         Takes no longer than one timeout. Without it others wait for the lease to end.
         """
-        ...
 
 
-class LocalGate:
+class LocalGate(Gate):
     """Counts in this process's memory: nothing is shared, nothing can fail.
 
-    Its methods are async because the protocol's are; they neither wait nor give other
+    Its methods are async because the others' are; they neither wait nor give other
     tasks a turn, so a decision costs microseconds and no scheduler pass.
     """
 
-    def __init__(
-        self,
-        quota: Quota,
-        permits: StreamPermits,
-        *,
-        clock: Callable[[], float] = trio.current_time,
-    ) -> None:
+    def __init__(self, quota: Quota, permits: StreamPermits) -> None:
         self._buckets = BucketTable(quota)
         self._permits = permits
-        self._clock = clock
 
     async def admit_request(
         self, client_id: str, quota: Quota | None = None
     ) -> Decision:
         """Take one request of the client's rate, or refuse."""
-        return self._buckets.admit(client_id, self._clock(), quota)
+        return self._buckets.admit(client_id, trio.current_time(), quota)
 
     async def acquire_stream(
         self, client_id: str, request_id: str, per_client: int | None = None
@@ -435,18 +374,9 @@ class LocalGate:
 
     def status(self) -> GateStatus:
         """Return the local counts."""
-        return GateStatus("local", None, self._permits.statistics())
+        return GateStatus("local", None, self._permits.held)
 
     def set_limits(self, quota: Quota, total: int, per_client: int | None) -> None:
         """Decide by these limits from now on."""
         self._buckets.quota = quota
         self._permits.set_limits(total, per_client)
-
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Return at once: there is no background work."""
-        task_status.started()
-
-    async def leave(self) -> None:
-        """Do nothing: there is nobody to tell."""

@@ -1,4 +1,7 @@
-"""What becomes of a stream's bill: told, kept, looked up, told again when settled."""
+"""What becomes of a stream's bill: told, kept, looked up, told again when settled.
+
+`open_billing` opens what a deployment has: alone, with a ledger, or with Valkey.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from typing import TYPE_CHECKING, Literal
 import trio
 from loguru import logger
 
+from trio_ai_stream.admission.gate import Gate
 from trio_ai_stream.billing.reconciler import Get, Reconciler
-from trio_ai_stream.billing.spending import Spending
+from trio_ai_stream.billing.spending import LedgerTotals, Spending, Totals
 from trio_ai_stream.billing.usage_database import LedgerRow, row_of
 from trio_ai_stream.billing.usage_ledger import UsageLedger
+from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.estimate import TokenEstimator
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.telemetry.log_rendering import shown_client
@@ -78,9 +83,12 @@ class Billing:
         if spends:
             self.spending.stream_ended(row)
         if row.open:
-            if not self.reconciler.put(row):
-                self._metrics.bill_dropped()
-            self._metrics.bills_open(len(self.reconciler))
+            self._reconcile(row)
+
+    def _reconcile(self, row: LedgerRow) -> None:
+        if not self.reconciler.put(row):
+            self._metrics.bill_dropped()
+        self._metrics.bills_open(len(self.reconciler))
 
     async def run(
         self,
@@ -95,7 +103,7 @@ class Billing:
         """
         async with trio.open_nursery() as nursery:
             if self.ledger is not None:
-                await nursery.start(self.ledger.run, self.reconciler.put)
+                await nursery.start(self.ledger.run, self._reconcile)
             await nursery.start(self.spending.run, live)
             nursery.start_soon(self.reconciler.run, get, name="reconciler")
             task_status.started()
@@ -122,3 +130,35 @@ class Billing:
             lookups=asked,
             lag_ms=round(1000 * lag_s),
         )
+
+
+DAY_S = 86_400
+
+
+def open_billing(
+    settings: Settings, metrics: Metrics, gate: Gate, estimator: TokenEstimator
+) -> Billing:
+    """Return the bills of this process; `gate` is the one that REDIS_URL opened."""
+    ledger = shared_usage = None
+    retention_s = settings.LEDGER_RETENTION_DAYS * DAY_S
+    if settings.LEDGER_FILE is not None:
+        ledger = UsageLedger(settings.LEDGER_FILE, metrics, retention_s=retention_s)
+    totals: Totals = LedgerTotals(ledger)
+    if settings.REDIS_URL is not None:
+        # Imported only where it is used: its client is an extra.
+        from trio_ai_stream.admission.shared.shared_gate import SharedGate
+        from trio_ai_stream.billing.shared_totals import SharedTotals, SharedUsage
+
+        assert isinstance(gate, SharedGate)
+        policy = settings.RATE_LIMIT_FALLBACK
+        totals = SharedTotals(gate, metrics, policy, retention_s=retention_s)
+        shared_usage = SharedUsage(gate, retention_s=retention_s)
+    return Billing(
+        metrics,
+        estimator,
+        clients=settings.LOG_CLIENTS,
+        reconcile_s=settings.RECONCILE_SECS,
+        spending=Spending(totals, settings.named_keys),
+        ledger=ledger,
+        shared_usage=shared_usage,
+    )

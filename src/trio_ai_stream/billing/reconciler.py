@@ -13,7 +13,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -25,10 +25,19 @@ from trio_ai_stream.stream.lifecycle import EndStream
 from trio_ai_stream.wire.record import Bill, reconciled_bill
 
 FRESH_S: Final = 3600.0
-FETCH_S: Final = 10.0
+ANSWER_S: Final = 10.0
 
 Get = Callable[[str], Awaitable[bytes]]
 """Fetches one document of upstream's API by its path."""
+
+T = TypeVar("T")
+# What `_fetch` raises: no answer (in time), or none that can be read.
+_NO_DOCUMENT = (EndStream, trio.TooSlowError, ValueError, RecursionError)
+
+
+async def _fetch(get: Get, path: str, kind: type[T]) -> T:
+    with trio.fail_after(ANSWER_S):
+        return msgspec.json.decode(await get(path), type=kind)
 
 
 class _Listed(msgspec.Struct):
@@ -57,10 +66,8 @@ class Prices:
             return
         self._tried_at = trio.current_time()
         try:
-            with trio.fail_after(FETCH_S):
-                body = await get("/models")
-            listed = msgspec.json.decode(body, type=_List).data
-        except (EndStream, trio.TooSlowError, ValueError, RecursionError) as exc:
+            listed = (await _fetch(get, "/models", _List)).data
+        except _NO_DOCUMENT as exc:
             logger.warning(
                 "upstream did not list its prices; estimates have no cost",
                 event="prices_failed",
@@ -98,7 +105,6 @@ def _price(pricing: dict[str, Any]) -> tuple[float, float] | None:
 AT_A_TIME: Final = 4
 FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 60.0
-ANSWER_S: Final = 10.0
 MAX_OPEN: Final = 10_000
 # Fewer tokens than this, or than this share of what was relayed, are within the error
 # of the estimate of what was relayed: they are not called billed after the close.
@@ -202,7 +208,7 @@ class Reconciler:
         row, bill = lookup.row, None
         if self._asks(row):
             lookup.asked += 1
-            bill = await _fetch(get, row)
+            bill = await _bill_of(get, row)
             ends_at = lookup.began_at + self._for_s
             if bill is None and trio.current_time() < ends_at:
                 lookup.wait_s = min(2 * lookup.wait_s, LONGEST_WAIT_S)
@@ -222,14 +228,12 @@ class Reconciler:
         self._on_settled(row, row.settled(bill), lag_s, lookup.asked)
 
 
-async def _fetch(get: Get, row: LedgerRow) -> Bill | None:
+async def _bill_of(get: Get, row: LedgerRow) -> Bill | None:
     """Ask for a generation once; None if there is no bill of it, for any reason."""
     path = f"/generation?id={quote(row.generation_id or '', safe='')}"
     try:
-        with trio.fail_after(ANSWER_S):
-            body = await get(path)
-        data = msgspec.json.decode(body, type=_Document).data
-    except (EndStream, trio.TooSlowError, ValueError, RecursionError):
+        data = (await _fetch(get, path, _Document)).data
+    except _NO_DOCUMENT:
         return None
     if data.get("id") != row.generation_id:
         return None

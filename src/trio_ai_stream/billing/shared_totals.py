@@ -9,14 +9,19 @@ pushed once it is back.
 
     {prefix}:spent:DAY       hash    name -> billionths of a dollar
     {prefix}:spent:MONTH     hash    the same
-    {prefix}:usage:DAY       hash    cell -> the sums of its streams (`usage_batch.py`)
+    {prefix}:usage:DAY       hash    cell -> the sums of its streams
     {prefix}:pushed:PROCESS  string  the number of its last batch
+
+A cell is what the streams of one key, model, provider and outcome sum up to. There are
+2000 of them a day at most, here and in Valkey; what would be one more is in the cell of
+its key's others, so that a client that makes up models does not hide another's sums.
+Of those there are 2000 as well, and then the cell of all others.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -25,19 +30,12 @@ import msgspec
 import trio
 from loguru import logger
 
-from trio_ai_stream.admission.shared.shared_gate import Policy, SharedGate
+from trio_ai_stream.admission.gate import Policy
+from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.admission.shared.valkey_link import Unavailable
 from trio_ai_stream.admission.shared.valkey_scripts import LuaScript
-from trio_ai_stream.billing.spending import Spent, today
-from trio_ai_stream.billing.usage_batch import (
-    MAX_CELLS,
-    MEASURES,
-    NAMES,
-    OTHERS,
-    UsageBatch,
-    day_of,
-)
-from trio_ai_stream.billing.usage_database import LedgerRow
+from trio_ai_stream.billing.spending import Spent, Totals, day_of, today
+from trio_ai_stream.billing.usage_database import SUMS, LedgerRow
 from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError
 from trio_ai_stream.billing.usage_report import (
     UsageQuery,
@@ -45,7 +43,13 @@ from trio_ai_stream.billing.usage_report import (
     in_dollars,
 )
 from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.wire.record import Basis, Outcome
 
+MAX_CELLS: Final = 2000
+NAMES: Final = ("key", "model", "provider", "outcome")
+MEASURES: Final = tuple(SUMS)
+_OTHERS: Final = "(others)"
+OTHERS: Final = msgspec.json.encode([_OTHERS] * len(NAMES)).decode()
 MAX_DAYS: Final = 400
 _DAY: Final = timedelta(days=1)
 # Which of the days hold anything, so that only they are fetched.
@@ -131,6 +135,63 @@ def _add(
                 sums[index] += int(amount)
 
 
+class UsageBatch:
+    """What keys with names spent on one day, and the cells of all streams."""
+
+    def __init__(self, day: str) -> None:
+        self.day = day
+        self.spent: Counter[str] = Counter()
+        self.cells: dict[str, list[int]] = {}
+        self._of_key: dict[str, str] = {}  # each cell's key's others
+        self.then: list[Callable[[], object]] = []  # to be called once it is counted
+
+    def count(self, row: LedgerRow, times: int) -> None:
+        """Add a stream, or take one away with `times` -1."""
+        cell = msgspec.json.encode([getattr(row, name) for name in NAMES]).decode()
+        others = msgspec.json.encode([row.key, *[_OTHERS] * 3]).decode()
+        if cell not in self.cells and len(self.cells) >= MAX_CELLS:
+            cell = others
+            if cell not in self.cells and len(self.cells) >= 2 * MAX_CELLS:
+                cell = others = OTHERS
+        self._of_key[cell] = others
+        sums = self.cells.setdefault(cell, [0] * len(MEASURES))
+        for index, amount in enumerate(_measures(row)):
+            sums[index] += times * amount
+
+    def over(self) -> None:
+        """Call what waits for the batch: it is counted, or cannot be now."""
+        waiting, self.then = self.then, []
+        for act in waiting:
+            act()
+
+    def arguments(self) -> list[str | int]:
+        """Return what the script takes: pairs of names and amounts, then the cells."""
+        found: list[str | int] = [len(self.spent)]
+        for name, nusd in self.spent.items():
+            found += [name, nusd]
+        for cell, sums in self.cells.items():
+            found += [cell, self._of_key[cell], " ".join(map(str, sums))]
+        return found
+
+
+def _measures(row: LedgerRow) -> Iterator[int]:
+    """Yield what one stream adds to each of `SUMS`, in their order."""
+    yield 1
+    for count in (
+        row.prompt_tokens,
+        row.completion_tokens,
+        row.reasoning_tokens,
+        row.cached_tokens,
+        row.cost_nusd,
+    ):
+        yield count or 0
+    for basis in (Basis.EXACT, Basis.RECONCILED, Basis.ESTIMATED):
+        yield row.usage is basis
+    yield row.outcome != Outcome.COMPLETED
+    yield (row.tokens_after_close or 0) > 0
+    yield row.tokens_after_close or 0
+
+
 BATCH_S: Final = 0.05
 AGAIN_S: Final = 1.0
 LEAVE_S: Final = 0.35
@@ -195,8 +256,8 @@ return {tonumber(redis.call('GET', KEYS[3]) or 0),
 )
 
 
-class SharedTotals:
-    """The totals of all hosts; the same protocol as `LedgerTotals`.
+class SharedTotals(Totals):
+    """The totals of all hosts.
 
     `retention_s` is how long the cells of a day are kept.
     """
@@ -243,12 +304,11 @@ class SharedTotals:
             yield self._batch
         yield from self._new.values()
 
-    def known(self, name: str) -> Spent:
-        """Return what was seen last, and what is not pushed yet."""
-        return self._known(name)
+    def known(self, name: str, processes: int = 1) -> Spent:
+        """Return what was seen last, and what is not pushed yet.
 
-    def _known(self, name: str, processes: int = 1) -> Spent:
-        """Count what is not pushed as often as there are processes that spend."""
+        That counts as often as there are `processes` that spend.
+        """
         spent = self._seen_today(name)
         for batch in self._unpushed():
             spent = _with(spent, batch, name, processes)
@@ -272,7 +332,7 @@ class SharedTotals:
             if self._policy == "open":
                 return Spent()
             # The others spend meanwhile as well, and nobody sees it.
-            return self._known(name, max(1, self._leases.fleet.processes))
+            return self.known(name, max(1, self._leases.processes))
         return self.known(name)
 
     async def refresh(self, names: Iterable[str]) -> None:

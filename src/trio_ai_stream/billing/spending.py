@@ -12,16 +12,16 @@ Bound it by the key's `streams`. A cut stream counts at once, by an estimate.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 from loguru import logger
 
-from trio_ai_stream.billing.usage_batch import day_of
 from trio_ai_stream.billing.usage_database import NANO, LedgerRow, UsageDatabase
 from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError, UsageLedger
 from trio_ai_stream.settings.values import NamedKey
@@ -49,45 +49,46 @@ class Spent:
     month: int = 0
 
 
-class Totals(Protocol):
-    """Counts what keys spend, in this process, on this host or for all hosts."""
+class Totals(ABC):
+    """Counts what keys spend, in this process, on this host or for all hosts.
 
+    What only the totals of all hosts need does nothing here.
+    """
+
+    @abstractmethod
     def add(self, name: str, nusd: int, day: str) -> None:
         """Count what a key has spent on a day; never waits."""
-        ...
 
-    def count(self, row: LedgerRow, times: int) -> None:
+    def count(self, row: LedgerRow, times: int) -> None:  # noqa: B027  as said above
         """Count a stream for the sums of all hosts, or take it away (-1)."""
-        ...
 
     def when_counted(self, act: Callable[[], object]) -> None:
         """Call `act` once all that was added by now counts for others, or cannot."""
-        ...
+        act()
 
+    @abstractmethod
     def known(self, name: str) -> Spent:
         """Return what is known here, without asking."""
-        ...
 
+    @abstractmethod
     async def ask(self, name: str) -> Spent | None:
         """Return what is known anywhere; None: nobody can say, so refuse."""
-        ...
 
+    @abstractmethod
     async def refresh(self, names: Iterable[str]) -> None:
         """Have `known` hold what others have spent."""
-        ...
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Work in the background until cancelled."""
-        ...
+        task_status.started()
 
-    async def leave(self) -> None:
+    async def leave(self) -> None:  # noqa: B027  as said above
         """Hand over what is left, in a bound, before `run` is cancelled."""
-        ...
 
 
-class LedgerTotals:
+class LedgerTotals(Totals):
     """Sums of the host's ledger, and what this process has spent since they were read.
 
     Without a ledger nothing is read, and only this process's own spending is known.
@@ -102,13 +103,6 @@ class LedgerTotals:
     def add(self, name: str, nusd: int, day: str) -> None:
         """Count what a key has spent on a day."""
         self._since[name, day] += nusd
-
-    def count(self, row: LedgerRow, times: int) -> None:
-        """Do nothing: the ledger has the row."""
-
-    def when_counted(self, act: Callable[[], object]) -> None:
-        """Call it at once: others see the row when they read."""
-        act()
 
     def known(self, name: str) -> Spent:
         """Return the sums as they were read last, and what came since."""
@@ -136,15 +130,6 @@ class LedgerTotals:
             self._read = {"day": (day, sums[0]), "month": (day[:7], sums[1])}
             self._since.subtract(counted)
             self._since = Counter({what: n for what, n in self._since.items() if n})
-
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Do nothing: `refresh` is called in time."""
-        task_status.started()
-
-    async def leave(self) -> None:
-        """Do nothing: the ledger keeps what is left."""
 
     def _sum(self, period: str, name: str, now: str) -> int:
         of, sums = self._read[period]
@@ -295,6 +280,11 @@ def exhausted(key: NamedKey, spent: Spent) -> Problem | None:
 def left(limit: float, used: int) -> float:
     """Return the dollars that are left of a limit."""
     return max(0.0, limit - used / NANO)
+
+
+def day_of(ended_at: float) -> str:
+    """Return the day of a Unix time in UTC, as 2026-11-26."""
+    return datetime.fromtimestamp(ended_at, UTC).date().isoformat()
 
 
 def today() -> str:

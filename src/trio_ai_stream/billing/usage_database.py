@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -239,7 +240,8 @@ class UsageDatabase:
 
         :raises sqlite3.Error: nothing was put in.
         """
-        rows = [_values(row) for row in map(_row, lines.splitlines()) if row]
+        found = filter(None, map(_row, lines.splitlines()))
+        rows = [msgspec.structs.astuple(row) for row in found]
         with self._transaction():
             self._db.executemany(_PUT, rows)
 
@@ -263,14 +265,15 @@ class UsageDatabase:
         named = [dict(zip(_COLUMNS, values, strict=True)) for values in found]
         return [msgspec.convert(row, LedgerRow, strict=False) for row in named]
 
-    def forget(self, before: float, at_most: int = 10_000) -> None:
-        """Delete rows that ended before that time, the oldest first."""
+    def forget(self, before: float, at_most: int = 10_000) -> bool:
+        """Delete rows that ended before that time; return whether some may be left."""
         with self._transaction():
-            self._db.execute(
+            deleted = self._db.execute(
                 "DELETE FROM streams WHERE uid IN (SELECT uid FROM streams"
                 " WHERE ended_at < ? ORDER BY ended_at LIMIT ?)",
                 (before, at_most),
             )
+        return deleted.rowcount == at_most
 
     def sums(
         self,
@@ -286,8 +289,8 @@ class UsageDatabase:
         """
         parts = [f"{GROUPS[name]} AS {name}" for name in by]
         parts += [f"{what} AS {name}" for name, what in SUMS.items()]
-        where, values = ["ended_at >= ?", "ended_at < ?"], [since, until]
-        bound: list[Any] = [*values]
+        where = ["ended_at >= ?", "ended_at < ?"]
+        bound: list[Any] = [since, until]
         for name, value in (equal or {}).items():
             where.append(f"{GROUPS[name]} = ?")
             bound.append(value)
@@ -316,26 +319,14 @@ class UsageDatabase:
         """Close the file."""
         self._db.close()
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-
-class _Transaction:
-    """A write transaction from its beginning: no lock is to be raised in between."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Write from the beginning on: no lock is to be raised in between."""
         self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self._db.rollback()
-            return
         try:
+            yield
             self._db.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:
             self._db.rollback()
             raise
 
@@ -348,11 +339,3 @@ def _row(line: bytes) -> LedgerRow | None:
         return _decoder.decode(line)
     except msgspec.MsgspecError:
         return None
-
-
-def _values(row: LedgerRow) -> list[Any]:
-    found = (getattr(row, name) for name in _COLUMNS)
-    return [
-        str(value) if name == "usage" else value
-        for name, value in zip(_COLUMNS, found, strict=True)
-    ]

@@ -1,15 +1,13 @@
 """The ledger as the loop sees it: rows are put in at once and written by a thread.
 
-`put` appends to the journal. One task moves the journal's rows into the database, in
-batches, by a thread. Cancelling the task does not wait for that thread: what it was
-writing is still in the journal, and is written again by the next start, once. The
-thread closes the database itself then.
+`put` appends a row to the journal by one `write`, in the step in which its stream ends.
+It is in the kernel's page cache then, so a process that is killed loses none. The
+process holds a lock on its journal, so that the next start knows which were left.
 
-The journal is a file that a killed process leaves whole. A row is appended by one
-`write` in the step in which its stream ends. It is in the kernel's page cache then, so
-a process that is killed loses none. A thread moves the rows on into the database; a row
-that was moved twice counts once, by its id. The process holds a lock on its files, so
-that the next start knows which were left.
+One task moves the journal's rows into the database, in batches, by a thread; a row that
+was moved twice counts once, by its id. Cancelling the task does not wait for that
+thread: what it was writing is still in the journal, and is written again by the next
+start. The thread closes the database itself then.
 """
 
 from __future__ import annotations
@@ -103,11 +101,13 @@ class Journal:
 
         :raises OSError: the disk is full, or so are all files.
         """
-        if self._files[-1].size > FILE_BYTES or self._files[-1].removed:
+        last = self._files[-1] if self._files else None
+        if last is None or last.size > FILE_BYTES or last.removed:
             if len(self._files) == FILES:
                 raise OSError(errno.EFBIG, "the journal is as long as it may be")
-            self._files.append(self._open())
-        self._files[-1].append(line)
+            last = self._open()
+            self._files.append(last)
+        last.append(line)
 
     def read(self) -> bytes:
         """Return the next whole lines, a mebibyte at most; for the thread."""
@@ -128,9 +128,12 @@ class Journal:
             file.size = file.moved = 0
 
     def close(self) -> None:
-        """Let go of the files; one stays if something is left in it."""
-        for file in self._files:
-            file.close()
+        """Let go of the files; one stays if something is left in it.
+
+        A line that comes later is in another file, for the next start.
+        """
+        while self._files:
+            self._files.popleft().close()
 
     def _open(self) -> _JournalFile:
         name = f"{self._ledger.name}.{self._worker}.{next(self._numbers)}{SUFFIX}"
@@ -165,6 +168,7 @@ BATCH_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 LAST_WRITE_S: Final = 1.0
 RETENTION_EVERY_S: Final = 3600.0
+CLOCK_SLACK_S: Final = 60.0
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -331,12 +335,22 @@ class UsageLedger:
         return True
 
     async def _forget_old(self) -> None:
-        while True:
-            await self._tried(self._forget)
-            await trio.sleep(RETENTION_EVERY_S)
+        """Delete old rows after each hour in which nobody set the clock.
 
-    def _forget(self) -> None:
-        self._opened().forget(time.time() - self._retention_s)
+        A machine's clock may be years ahead until its first NTP answer.
+        """
+        while True:
+            wall, monotonic = time.time(), trio.current_time()
+            await trio.sleep(RETENTION_EVERY_S)
+            set_by = time.time() - wall - (trio.current_time() - monotonic)
+            more = abs(set_by) < CLOCK_SLACK_S
+            while more:  # in batches, so that rows to be written do not wait for long
+                more = bool(await self._tried(self._forget))
+                await trio.sleep(BATCH_S)
+
+    def _forget(self) -> bool:
+        """Delete one batch of old rows; return whether more may be there."""
+        return self._opened().forget(time.time() - self._retention_s)
 
     def _close(self) -> None:
         database, self._database = self._database, None

@@ -18,10 +18,14 @@ from trio_ai_stream.dialects.named_events import (
     event,
     event_reader,
     note_failure,
-    object_of,
 )
 from trio_ai_stream.dialects.refusals import OPENROUTER_FIELDS
-from trio_ai_stream.upstream.chunks import as_utf8, failure_in, load
+from trio_ai_stream.upstream.chunks import (
+    as_utf8,
+    identity_of,
+    items_of_failed,
+    object_of,
+)
 from trio_ai_stream.upstream.upstream_errors import failure_of
 from trio_ai_stream.wire.dialect import HEARTBEAT, Dialect
 from trio_ai_stream.wire.events import (
@@ -43,13 +47,14 @@ from trio_ai_stream.wire.record import plain_word
 _PROGRESS: Final = Progress()
 _TEXTS: Final = {"response.output_text.delta", "response.refusal.delta"}
 _NUMBER: Final = re.compile(rb'"sequence_number":\s*([0-9]{1,15})')
-# What each event begins or ends, when no answer can be told from it.
+# Behind one of these no event follows.
 _ENDS: Final = {
     "response.completed",
     "response.incomplete",
     "response.failed",
     "response.cancelled",
 }
+_FAILED: Final = {"failed", "cancelled"}
 _CANCELLED: Final = {"code": "server_error", "message": "upstream cancelled the answer"}
 
 
@@ -96,7 +101,7 @@ def _ending(status: str, response: _ResponseState) -> list[Item]:
     items: list[Item] = []
     if response.usage:
         items.append(Usage(response.usage, final=True))
-    if status in {"failed", "cancelled"}:
+    if status in _FAILED:
         failure = failure_of(response.error or _CANCELLED)
         return [*items, Failure(failure.problem, failure.detail, told=True)]
     details = response.incomplete_details
@@ -111,21 +116,18 @@ def read_response(body: bytes) -> list[Item]:
     """
     document = object_of(body)
     status = _status_of(document)
-    usage, details = document.get("usage"), document.get("incomplete_details")
-    usage = usage if isinstance(usage, dict) else None
-    failure = failure_in(document)
-    if failure is None and status in {"failed", "cancelled"}:
-        failure = failure_of(_CANCELLED)
-    if failure is not None:
-        return [Usage(usage, final=True), failure] if usage else [failure]
+    if status in _FAILED and not document.get("error"):
+        document["error"] = _CANCELLED
+    if failed := items_of_failed(document):
+        return failed
     output = document.get("output")
     if document.get("object") != "response" or not isinstance(output, list):
         raise ValueError("expected a response")
-    items: list[Item] = [Raw(as_utf8(body))]
-    if isinstance(document.get("id"), str):
-        items.append(Identity(document["id"]))
+    items: list[Item] = [Raw(as_utf8(body)), *identity_of(document)]
     for one in output:
         items += _output(one if isinstance(one, dict) else {})
+    usage, details = document.get("usage"), document.get("incomplete_details")
+    usage = usage if isinstance(usage, dict) else None
     end = _ResponseState(usage=usage, incomplete_details=details)
     return [*items, *_ending(status, end), Done()]
 
@@ -148,18 +150,11 @@ def _output(item: dict[str, Any]) -> list[Item]:
     return ["".join(texts)] if any(texts) else [_PROGRESS]
 
 
-def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
-    """Return a whole response as the last event of a stream, which holds all of it.
-
-    :raises ValueError: when it is neither a response nor an error.
-    """
-    items = read_response(body)
-    if isinstance(items[-1], Failure):
-        return items
-    document = load(body)
-    kind = f"response.{_status_of(document)}"
-    whole = event({"type": kind, "sequence_number": 0, "response": document})
-    return [Raw(whole.removesuffix(b"\n\n")), *items[1:]]
+def _as_stream(response: dict[str, Any]) -> list[bytes]:
+    """Return a whole response as the last event of a stream, which holds all of it."""
+    kind = f"response.{_status_of(response)}"
+    whole = event({"type": kind, "sequence_number": 0, "response": response})
+    return [whole.removesuffix(b"\n\n")]
 
 
 class ResponseEncoder(NamedEventEncoder):
@@ -213,7 +208,7 @@ RESPONSES: Final = Dialect(
     parse=request_parser(ResponsesRequest),
     read_events=event_reader(_ResponseEvent, _say),
     read_document=read_response,
-    read_unstreamed=read_unstreamed,
+    as_stream=_as_stream,
     encoder=ResponseEncoder,
     error=openai_error,
 )

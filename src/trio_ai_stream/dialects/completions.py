@@ -21,9 +21,9 @@ from trio_ai_stream.dialects.refusals import (
     status_of,
 )
 from trio_ai_stream.upstream.chunks import (
+    chunks_of_answer,
     encode,
     items_of_document,
-    items_of_unstreamed,
     read_chunks,
 )
 from trio_ai_stream.wire.dialect import HEARTBEAT, Dialect, ErrorResponse, ParsedRequest
@@ -127,7 +127,7 @@ COMPLETIONS: Final = Dialect(
     parse=request_parser(CompletionRequest),
     read_events=read_chunks,
     read_document=items_of_document,
-    read_unstreamed=items_of_unstreamed,
+    as_stream=chunks_of_answer,
     encoder=ChunkEncoder,
     error=openai_error,
 )

@@ -21,14 +21,19 @@ from trio_ai_stream.dialects.named_events import (
     event,
     event_reader,
     note_failure,
-    object_of,
 )
 from trio_ai_stream.dialects.refusals import (
     OPENROUTER_FIELDS,
     error_headers,
     status_of,
 )
-from trio_ai_stream.upstream.chunks import as_utf8, encode, failure_in
+from trio_ai_stream.upstream.chunks import (
+    as_utf8,
+    encode,
+    identity_of,
+    items_of_failed,
+    object_of,
+)
 from trio_ai_stream.wire.dialect import (
     Dialect,
     ErrorResponse,
@@ -55,13 +60,15 @@ from trio_ai_stream.wire.model_requests import (
 from trio_ai_stream.wire.problems import Problem
 
 _PROGRESS: Final = Progress()
-# What an empty piece of an open block looks like, by the block's type.
+# An empty piece of a block, by the block's type and by that of its pieces.
+_TEXT: Final = {"type": "text_delta", "text": ""}
+_THINKING: Final = {"type": "thinking_delta", "thinking": ""}
+_INPUT: Final = {"type": "input_json_delta", "partial_json": ""}
+_TOOLS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 _EMPTY: Final[dict[str, dict[str, str]]] = {
-    "text": {"type": "text_delta", "text": ""},
-    "thinking": {"type": "thinking_delta", "thinking": ""},
-    "tool_use": {"type": "input_json_delta", "partial_json": ""},
-    "server_tool_use": {"type": "input_json_delta", "partial_json": ""},
-    "mcp_tool_use": {"type": "input_json_delta", "partial_json": ""},
+    **dict.fromkeys(("text", "text_delta"), _TEXT),
+    **dict.fromkeys(("thinking", "thinking_delta"), _THINKING),
+    **dict.fromkeys((*_TOOLS, "input_json_delta"), _INPUT),
 }
 _TYPES: Final[dict[int, str]] = {
     401: "authentication_error",
@@ -147,16 +154,12 @@ def read_message(body: bytes) -> list[Item]:
     :raises ValueError: when it is neither a message nor an error.
     """
     document = object_of(body)
-    if (failure := failure_in(document)) is not None:
-        return [failure]
+    if failed := items_of_failed(document):
+        return failed
     content = document.get("content")
     if document.get("type") != "message" or not isinstance(content, list):
         raise ValueError("expected a message")
-    items: list[Item] = [Raw(as_utf8(body))]
-    if isinstance(document.get("id"), str):
-        provider = document.get("provider")
-        known = provider if isinstance(provider, str) else None
-        items.append(Identity(document["id"], known))
+    items: list[Item] = [Raw(as_utf8(body)), *identity_of(document)]
     for block in content:
         part = block if isinstance(block, dict) else {}
         if isinstance(text := part.get("text"), str) and text:
@@ -176,24 +179,17 @@ def read_count(body: bytes) -> list[Item]:
     :raises ValueError: when it is neither a count nor an error.
     """
     document = object_of(body)
-    if (failure := failure_in(document)) is not None:
-        return [failure]
+    if failed := items_of_failed(document):
+        return failed
     if type(document.get("input_tokens")) is not int:
         raise ValueError("expected input_tokens")
     free = Usage({"prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0})
     return [Raw(body), free, Finish(), Done()]
 
 
-def read_unstreamed(body: bytes, _raw: bool) -> list[Item]:
-    """Return a whole message as the events of a stream.
-
-    :raises ValueError: when it is neither a message nor an error.
-    """
-    first, *rest = read_message(body)
-    if not isinstance(first, Raw):
-        return [first]
-    events = map(event, _events_of(object_of(body)))
-    return [*(Raw(one.removesuffix(b"\n\n")) for one in events), *rest]
+def _as_stream(message: dict[str, Any]) -> list[bytes]:
+    """Return a whole message as the events of a stream."""
+    return [event(said).removesuffix(b"\n\n") for said in _events_of(message)]
 
 
 def _events_of(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -241,8 +237,7 @@ class MessageEncoder(NamedEventEncoder):
         except UNREADABLE:  # nothing has been said yet, or no piece of a block
             return ping
         part = said.delta or said.content_block
-        by_piece = {piece["type"]: piece for piece in _EMPTY.values()}
-        empty = {**_EMPTY, **by_piece}.get(part.type) if part is not None else None
+        empty = _EMPTY.get(part.type) if part is not None else None
         if empty is None:
             return ping
         delta = {"type": "content_block_delta", "index": said.index, "delta": empty}
@@ -283,7 +278,7 @@ MESSAGES: Final = Dialect(
     parse=request_parser(MessagesRequest),
     read_events=event_reader(_MessageEvent, _say),
     read_document=read_message,
-    read_unstreamed=read_unstreamed,
+    as_stream=_as_stream,
     encoder=MessageEncoder,
     error=error_response,
 )

@@ -102,18 +102,6 @@ def note_failure(items: list[Item]) -> None:
             items[-1] = failure_in(load(data)) or raw
 
 
-def object_of(body: bytes) -> dict[str, Any]:
-    """Return a JSON object.
-
-    :raises ValueError: when it is none.
-    :raises RecursionError: when it is nested too deeply.
-    """
-    document = load(body)
-    if type(document) is not dict:
-        raise ValueError("expected a JSON object")
-    return document
-
-
 class NamedEventEncoder(ABC):
     """Writes one stream: upstream's events as they are.
 
@@ -138,7 +126,9 @@ class NamedEventEncoder(ABC):
     def content(self, items: Sequence[Item]) -> tuple[bytes, int]:
         """Return the events of a block, and how many of them are no `ping`."""
         kinds = [type(item) for item in items]
-        last = None if self._over else _last_of(kinds)
+        last = None  # the place of the item that the API's own last event means
+        if not self._over:
+            last = next((at for at, kind in enumerate(kinds) if kind in _LAST), None)
         shown = items if last is None else items[:last]
         payloads = [item.payload for item in shown if type(item) is Raw]
         if not payloads:
@@ -168,11 +158,6 @@ class NamedEventEncoder(ABC):
     @abstractmethod
     def error(self, problem: Problem, _answer: Answer) -> bytes:
         """Return the event that ends a stream that failed."""
-
-
-def _last_of(kinds: list[type[Item]]) -> int | None:
-    """Return the place of the item that the API's own last event means."""
-    return next((at for at, kind in enumerate(kinds) if kind in _LAST), None)
 
 
 def _joined(payloads: Sequence[bytes]) -> bytes:

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from trio_ai_stream.upstream.chunks import (
+    chunks_of_answer,
     items_of_document,
-    items_of_unstreamed,
     read_chunks,
 )
 from trio_ai_stream.wire.dialect import (
@@ -36,6 +36,7 @@ from trio_ai_stream.wire.validation import (
     check_length,
     check_text,
     decode,
+    plain_user,
     without_bom,
 )
 
@@ -75,9 +76,7 @@ class ChatRequest(Struct, frozen=True, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(ChatRequest)
 
 
-def parse_chat_request(
-    body: bytes, *, max_prompt_length: int, max_messages_length: int
-) -> ChatRequest:
+def parse_chat_request(body: bytes, limits: RequestLimits) -> ChatRequest:
     """Validate a body; texts are passed on unchanged or refused by name and position.
 
     Lengths are in characters, that of the messages over all of them.
@@ -90,13 +89,14 @@ def parse_chat_request(
         raise invalid("prompt", f"expected either prompt or messages, got {came}")
     if request.prompt is not None:
         texts = [("prompt", request.prompt)]
-        check_length("prompt", len(request.prompt), max_prompt_length)
+        check_length("prompt", len(request.prompt), limits.max_prompt_length)
     else:
         texts = [
             (f"messages[{i}].content", message.content)
             for i, message in enumerate(request.conversation())
         ]
-        check_length("messages", sum(len(t) for _, t in texts), max_messages_length)
+        length = sum(len(text) for _, text in texts)
+        check_length("messages", length, limits.max_messages_length)
     if all(not text.strip() for _, text in texts):
         raise invalid(texts[0][0], "expected some text, got none")
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
@@ -165,21 +165,14 @@ class ChatEncoder:
     )
     held: ClassVar = (0, 0)
 
-    def __init__(
-        self,
-        request_id: str,
-        *,
-        include_reasoning: bool = False,
-        include_tool_calls: bool = False,
-        model: str = "",
-        upstream: str = "",
-    ) -> None:
+    def __init__(self, asked: ParsedRequest, request_id: str, upstream: str) -> None:
+        # Not the request itself: it holds the body, which is let go of.
+        self._include_reasoning = asked.reasoning
+        self._include_tool_calls = asked.tool_calls
+        self._model = asked.model
+        self._request_id = request_id
         self._tail = _common(request_id) + b'"content"}\n\n'
         self._seam = self._tail + _HEAD
-        self._request_id = request_id
-        self._include_reasoning = include_reasoning
-        self._include_tool_calls = include_tool_calls
-        self._model = model
         self._upstream = upstream
 
     def content(self, items: Iterable[Item]) -> tuple[bytes, int]:
@@ -229,24 +222,10 @@ class ChatEncoder:
         """Return `error`, or `done`."""
         if problem is not None:
             return self.error(problem, answer)
-        return self.done(
-            finish_reason=answer.finish_reason,
-            usage=answer.usage,
-            generation_id=answer.generation_id,
-        )
-
-    def done(
-        self,
-        *,
-        finish_reason: str | None,
-        usage: Mapping[str, Any] | None,
-        generation_id: str | None,
-    ) -> bytes:
-        """Return the terminal event of an answer that is complete."""
         more = {
-            "finish_reason": finish_reason,
-            "usage": usage,
-            "generation_id": generation_id,
+            "finish_reason": answer.finish_reason,
+            "usage": answer.usage,
+            "generation_id": answer.generation_id,
         }
         return self._frame("", "done", more)
 
@@ -277,22 +256,16 @@ def parse(body: bytes, limits: RequestLimits) -> ParsedRequest:
 
     :raises Refused: 400 or 413, naming the field.
     """
-    request = parse_chat_request(
-        body,
-        max_prompt_length=limits.max_prompt_length,
-        max_messages_length=limits.max_messages_length,
-    )
+    request = parse_chat_request(body, limits)
     model = request.model or limits.default_model
     fields: dict[str, Any] = {
         "model": model,
         "messages": request.conversation(),
         "stream": True,
     }
-    for name in ("temperature", "top_p", "max_tokens", "stop", "seed"):
+    for name in ("temperature", "top_p", "max_tokens", "stop", "seed", "user"):
         if (value := getattr(request, name)) is not None:
             fields[name] = value
-    if request.user is not None:
-        fields["user"] = request.user
     reasoning = bool(request.include_reasoning)
     if reasoning:
         fields["include_reasoning"] = True
@@ -303,18 +276,7 @@ def parse(body: bytes, limits: RequestLimits) -> ParsedRequest:
         reasoning=reasoning,
         tool_calls=bool(request.include_tool_calls),
         prompt_chars=sum(len(one.content) for one in request.conversation()),
-        user=request.user,
-    )
-
-
-def encoder(asked: ParsedRequest, request_id: str, upstream: str) -> ChatEncoder:
-    """Return the encoder of one stream; its first event names model and upstream."""
-    return ChatEncoder(
-        request_id,
-        include_reasoning=asked.reasoning,
-        include_tool_calls=asked.tool_calls,
-        model=asked.model,
-        upstream=upstream,
+        user=plain_user(request.user),
     )
 
 
@@ -339,7 +301,7 @@ PLAIN_CHAT: Final = Dialect(
     parse=parse,
     read_events=read_chunks,
     read_document=items_of_document,
-    read_unstreamed=items_of_unstreamed,
-    encoder=encoder,
+    as_stream=chunks_of_answer,
+    encoder=ChatEncoder,
     error=error,
 )

@@ -102,13 +102,9 @@ async def admit_stream(
     services: Services,
     context: RequestContext,
     call: UpstreamRequest,
-    *,
-    endpoint: str,
-    budgets: Budgets | None = None,
+    budgets: Budgets,
 ) -> Stream:
     """Take a permit and enter the stream; the request holds it from here on.
-
-    `budgets` stand in for the server's usual ones.
 
     :raises Refused: 402 if the key's budget is spent, 503 without a permit, or while
         the server drains.
@@ -138,11 +134,10 @@ async def admit_stream(
         on_close = partial(services.stream_closed, traceparent=parent)
     stream = Stream(
         call,
-        budgets or services.budgets,
-        endpoint=endpoint,
+        budgets,
         owner=context.client_id,
         release_permit=release_permit,
-        release_body=services.bodies.hand_over(context),
+        forget_body=services.bodies.hand_over(context),
         on_close=on_close,
         on_gap=services.metrics.content_gap,
         estimator=services.estimator,
@@ -150,7 +145,7 @@ async def admit_stream(
         finishing=services.registry.finishing,
     )
     services.registry.add(stream)
-    services.metrics.stream_started(endpoint)
+    services.metrics.stream_started(stream.endpoint)
     context.stream = stream
     return stream
 

@@ -7,10 +7,10 @@ call: a response body is not entered when a cancel lands early.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import trio
 from loguru import logger
@@ -42,13 +42,9 @@ from trio_ai_stream.http.http_responses import Send, complete_headers
 from trio_ai_stream.http.live_view import live_blueprint
 from trio_ai_stream.http.models import models_blueprint
 from trio_ai_stream.http.page.page_routes import page_blueprint
-from trio_ai_stream.http.probes import (
-    count_refusal,
-    health_blueprint,
-    metrics_blueprint,
-)
+from trio_ai_stream.http.probes import probes_blueprint
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.resume_routes import resume_blueprint
+from trio_ai_stream.http.resume_routes import peers_blueprint, resume_blueprint
 from trio_ai_stream.http.services import Services
 from trio_ai_stream.http.streams import streams_blueprint
 from trio_ai_stream.http.usage_routes import usage_blueprint
@@ -230,9 +226,6 @@ class ASGIConnection(TrioASGIHTTPConnection):
         )
 
 
-GRACE_FIELDS: Final = ("X-Stream-Grace", "X-Stream-Resume")
-
-
 class Lifespan:
     """The ASGI lifespan of one worker (https://asgi.readthedocs.io, lifespan 2.0).
 
@@ -294,17 +287,8 @@ class Application(QuartTrio):
         settings = services.settings
         self.config["MAX_CONTENT_LENGTH"] = settings.MAX_BODY_BYTES
         self.config["BODY_TIMEOUT"] = settings.READ_TIMEOUT_SECS
-        self.config["RESPONSE_TIMEOUT"] = None  # budgets and the server bound responses
-        # A redirect would take its host from the request. There is none without this:
-        # no route ends with a slash.
-        self.url_map.merge_slashes = False
         self.paths: set[str] = set()
-        self.respond = partial(
-            errors.respond,
-            on_refusal=partial(count_refusal, services.metrics),
-            paths=self.paths,
-        )
-        errors.register(self, self.respond)
+        self.respond = _prepare(self, services, self.paths)
         self.before_request(self._admit)
         self.endpoints: dict[str, Endpoint] = {}
         for dialect in DIALECTS:
@@ -315,8 +299,7 @@ class Application(QuartTrio):
         self.register_blueprint(accounts_blueprint(services))
         self.register_blueprint(streams_blueprint(services))
         self.register_blueprint(resume_blueprint(services))
-        self.register_blueprint(health_blueprint(services))
-        self.register_blueprint(metrics_blueprint(services))
+        self.register_blueprint(probes_blueprint(services))
         self.register_blueprint(documentation_blueprint(settings))
         self.register_blueprint(live_blueprint(services))
         self.register_blueprint(usage_blueprint(services))
@@ -332,7 +315,8 @@ class Application(QuartTrio):
                     "X-Request-ID",
                     "Request-Id",
                     SHOULD_RETRY,
-                    *GRACE_FIELDS,
+                    "X-Stream-Grace",
+                    "X-Stream-Resume",
                     *FIELDS,
                 ],
                 max_age=timedelta(hours=1),  # not a preflight before each question
@@ -366,3 +350,33 @@ class Application(QuartTrio):
 
     async def _admit(self) -> None:
         await admit_request(self.services, RequestContext.current())
+
+
+def peer_app(services: Services) -> Callable[..., Awaitable[None]]:
+    """Return the ASGI application of the listeners for other processes."""
+    app = QuartTrio("trio_ai_stream")
+    respond = _prepare(app, services, ())
+    app.register_blueprint(peers_blueprint(services))
+
+    def serve(scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
+        connection = ASGIConnection(app, scope, services, _through_quart, respond)
+        return connection(receive, send)
+
+    return serve
+
+
+def _through_quart(_context: RequestContext) -> None:
+    """Say that no endpoint is called directly."""
+
+
+def _prepare(
+    app: QuartTrio, services: Services, paths: Collection[str]
+) -> Callable[[Exception, RequestContext], Response]:
+    """Set what each application needs; return what answers its errors."""
+    app.config["RESPONSE_TIMEOUT"] = None  # budgets and the server bound responses
+    # A redirect would take its host from the request. There is none without this: no
+    # route ends with a slash.
+    app.url_map.merge_slashes = False
+    respond = partial(errors.respond, metrics=services.metrics, paths=paths)
+    errors.register(app, respond)
+    return respond

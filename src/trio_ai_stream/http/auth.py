@@ -25,7 +25,7 @@ import functools
 import hashlib
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from trio_ai_stream.http.page.page_routes import MARKDOWN
@@ -191,10 +191,11 @@ def check_client(services: Services, context: RequestContext) -> Problem | None:
     said = context.fields(b"authorization")
     plain = context.fields(b"x-api-key")
     tokens = tokens_of(said, plain) if said or plain else set()
-    token = next(iter(tokens)) if len(said) <= 1 == len(tokens) else None
+    # What stands before the server may have read another one than is read here.
+    several = len(said) > 1 or len(tokens) > 1
+    token = None if several else next(iter(tokens), None)
     known = None if token is None else services.keys.find(token)
     context.role = None if known is None else known.role
-    context.limits = None
     client = context.scope["client"]
     context.client_id = identify(
         client[0] if client else None,
@@ -209,9 +210,7 @@ def check_client(services: Services, context: RequestContext) -> Problem | None:
     path = context.path
     if path in PROBES:
         return None
-    if (
-        len(said) > 1 or len(tokens) > 1
-    ):  # what stands before the server may have read the other
+    if several:
         return TWO_KEYS
     if services.settings.loopback_only and not _on_loopback(context):
         return LOOPBACK_ONLY
@@ -234,12 +233,6 @@ def visible_owner() -> str | None:
     """Return the owner whose streams the caller may see and cancel; None for all."""
     context = RequestContext.current()
     return None if context.role is Role.ADMIN else context.client_id
-
-
-def whose_streams() -> Callable[[str], bool]:
-    """Return which owners' streams the caller may see, for as long as it watches."""
-    visible = visible_owner()
-    return lambda owner: visible in {None, owner}
 
 
 def _unauthorized(token: str | None) -> Problem:
@@ -270,13 +263,7 @@ def names_loopback(host: str | None) -> bool:
     return named or is_loopback(name.strip("[]"))
 
 
-@functools.lru_cache(maxsize=64)  # the addresses of this machine
 def is_loopback(host: str) -> bool:
     """Whether an address is one of loopback; a name is none."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return address.is_loopback
+    address = _parse(host)
+    return address is not None and address.is_loopback

@@ -121,8 +121,7 @@ class Endpoint:
             services,
             context,
             request,
-            endpoint=dialect.path,
-            budgets=services.budgets if asked.stream else self._document_budgets,
+            services.budgets if asked.stream else self._document_budgets,
         )
         respond: MakeResponder = partial(DocumentResponder, dialect=dialect)
         if asked.stream:

@@ -18,11 +18,12 @@ from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
 from trio_ai_stream.dialects.catalogue import dialect_of
-from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT, ChatEncoder
+from trio_ai_stream.dialects.plain_chat import PLAIN_CHAT
 from trio_ai_stream.http.endpoint import UNSUPPORTED_ENCODING
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.wire.dialect import CONTENT_TYPE
+from trio_ai_stream.telemetry.metrics import Metrics
+from trio_ai_stream.wire.dialect import CONTENT_TYPE, ParsedRequest
 from trio_ai_stream.wire.events import Answer
 from trio_ai_stream.wire.problems import INTERNAL, Fault, Problem, Refused
 from trio_ai_stream.wire.record import Outcome
@@ -48,6 +49,24 @@ _UNSERVED: Final = (
 # RFC 6750 section 3; the error is named to who sent a key, as section 3.1 asks.
 _CHALLENGE: Final = 'Bearer realm="trio-ai-stream"'
 _BAD_TOKEN: Final = _CHALLENGE + ', error="invalid_token"'
+# Error types by the reason that they are counted under; the others count as `other`.
+REASONS: Final = {
+    "too_many_requests": "rate_limit",
+    "too_many_streams": "server_permits",
+    "too_many_streams_of_client": "client_permits",
+    "limits_unavailable": "gate_closed",
+    "budget_exhausted": "budget",
+    "shutting_down": "draining",
+    "missing_api_key": "unauthorized",
+    "invalid_api_key": "unauthorized",
+    "loopback_only": "forbidden",
+    "permission_denied": "forbidden",
+    "invalid_request": "invalid_request",
+    "unsupported_media_type": "invalid_request",
+    "unsupported_content_encoding": "invalid_request",
+    "payload_too_large": "too_large",
+    "too_many_bodies": "too_many_bodies",
+}
 
 
 def register(
@@ -67,10 +86,10 @@ def respond(
     exc: Exception,
     context: RequestContext,
     *,
-    on_refusal: Callable[[Problem], None],
-    paths: Collection[str] = (),
+    metrics: Metrics,
+    paths: Collection[str],
 ) -> Response:
-    """Return the answer to a request that failed before its response; tell of it.
+    """Return the answer to a request that failed before its response; count it.
 
     A path that leads nowhere is answered with the nearest of `paths`.
     """
@@ -85,7 +104,7 @@ def respond(
         problem = exc.problem
     else:
         return _bug(exc, context)
-    on_refusal(problem)
+    metrics.refused(REASONS.get(problem.error_type, "other"))
     response = render(problem, context, path=near)
     if isinstance(exc, HTTPException):
         for name, value in exc.get_headers():
@@ -132,7 +151,8 @@ def render(
         context.field(b"accept") or ""
     ):
         # A stream of one event: what accepts a stream may read nothing else.
-        encoder = ChatEncoder(context.request_id)
+        asked = ParsedRequest("", stream=True, body=b"")
+        encoder = dialect.encoder(asked, context.request_id, "")
         response.set_data(encoder.error(problem, Answer()))
         response.headers["Content-Type"] = CONTENT_TYPE
         response.headers["Cache-Control"] = "no-cache, no-transform"

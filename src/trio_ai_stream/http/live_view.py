@@ -30,16 +30,17 @@ import trio
 from quart import Blueprint, Response, request
 
 from trio_ai_stream.admission.directory import Entry, LocalDirectory, StreamDirectory
-from trio_ai_stream.http.auth import visible_owner, whose_streams
+from trio_ai_stream.http.auth import visible_owner
 from trio_ai_stream.http.endpoint import StreamResponse
 from trio_ai_stream.http.http_responses import ASGIWriter, Headers, Send
 from trio_ai_stream.http.request import RequestContext
-from trio_ai_stream.http.services import Services, Subscriber, ended_view
+from trio_ai_stream.http.services import Services, Subscriber
 from trio_ai_stream.stream.lifecycle import State
 from trio_ai_stream.stream.registry import SLICE
 from trio_ai_stream.stream.snapshot import StreamView, snapshot
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.dialect import CONTENT_TYPE, HEARTBEAT
+from trio_ai_stream.wire.record import Record
 
 ASK_S: Final = 1.0
 # Owners whose subscribers have left are forgotten once there are more than subscribers.
@@ -126,8 +127,7 @@ def live_blueprint(services: Services) -> Blueprint:
         if request.method == "HEAD":
             return Response("", content_type=CONTENT_TYPE)
         context = RequestContext.current()
-        subscriber = Subscriber(whose_streams())
-        owner = visible_owner()
+        subscriber = Subscriber(visible_owner())
         tree = request.args.get("tree", "")
 
         async def run(send: Send, headers: Headers) -> None:
@@ -139,7 +139,7 @@ def live_blueprint(services: Services) -> Blueprint:
                 return
             with services.subscribers.subscribe(subscriber):
                 view = LiveView(services, subscriber, writer, tree)
-                await view.run(partial(remote.streams, owner))
+                await view.run(partial(remote.streams, subscriber.owner))
 
         return StreamResponse(run)
 
@@ -191,9 +191,7 @@ class LiveView:
         Other tasks run meanwhile: one turn of the loop looks at a hundred streams.
         """
         shown: list[Stream] = []
-        remote = heard.streams
-        total = len(remote)
-        states = Counter(s.state for s in remote)
+        states = Counter(one.state for one in heard.streams)
         for number, one in enumerate(self._services.registry):
             if number % SLICE == 0:
                 await trio.lowlevel.checkpoint()
@@ -201,13 +199,17 @@ class LiveView:
                 continue
             if len(shown) < MAX_ROWS or one.request_id == self._tree:
                 shown.append(one)
-            total += 1
-            states[one.shown_state] += 1
+            else:
+                states[one.shown_state] += 1
+        # Some have ended meanwhile.
+        shown = [one for one in shown if one.state is not State.ENDED]
+        states.update(one.shown_state for one in shown)
+        total = states.total()
         streams = [
             snapshot(one, tree=at < MAX_TREES or one.request_id == self._tree)
             for at, one in enumerate(shown)
         ]
-        streams += remote[: max(0, MAX_ROWS - len(streams))]
+        streams += heard.streams[: max(0, MAX_ROWS - len(streams))]
         more = total - len(streams)
         finishing = self._finishing()
         streams += finishing.values()
@@ -220,7 +222,7 @@ class LiveView:
             "draining": self._services.registry.draining.is_set(),
         }
         frames = [
-            _frame("ended", {**ended_view(r), "finishing": r.request_id in finishing})
+            _frame("ended", {**_ended_view(r), "finishing": r.request_id in finishing})
             for r in self._subscriber.take()
         ]
         encoded = msgspec.json.encode(body)
@@ -237,6 +239,31 @@ class LiveView:
             for one in some
             if self._subscriber.sees(one.owner)
         }
+
+
+def _ended_view(record: Record) -> dict[str, Any]:
+    """Return what a subscriber is told of an ended stream; times in milliseconds."""
+    return {
+        "id": record.request_id,
+        "endpoint": record.endpoint,
+        "model": record.model,
+        "outcome": record.outcome.value,
+        "duration_ms": _ms(record.duration_s),
+        "first_content_ms": _ms(record.first_content_s),
+        "upstream_closed_ms": _ms(record.cancel_latency_s),
+        "ending_ms": _ms(record.ending_s),
+        "attempts": record.attempts,
+        "events": record.events,
+        "blocks": record.blocks,
+        "bytes": record.bytes_out,
+        "told": record.told,
+        "finish_reason": record.finish_reason,
+        **record.bill.fields(),
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 3)
 
 
 def _frame(event: str, data: dict[str, Any]) -> bytes:

@@ -19,9 +19,7 @@ from quart import Blueprint, Response, request
 from trio_ai_stream.http.auth import is_loopback, names_loopback, require_operator
 from trio_ai_stream.http.http_responses import json_response
 from trio_ai_stream.http.services import Services
-from trio_ai_stream.telemetry.metrics import Metrics
 from trio_ai_stream.wire.documents import Health, Readiness
-from trio_ai_stream.wire.problems import Problem
 
 # Read at start: a process without descriptors answers the probes, too.
 _RELEASE: Final = version("trio-ai-stream")
@@ -53,9 +51,13 @@ def readiness(services: Services) -> Readiness:
     return Readiness("not ready" if reasons else "ready", reasons, gate.mode, circuit)
 
 
-def health_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint with the probes; they are never rate-limited."""
-    blueprint = Blueprint("health", __name__)
+def probes_blueprint(services: Services) -> Blueprint:
+    """Return the blueprint with all three; they are never rate-limited.
+
+    The metrics tell of all clients together, so they are an operator's to read: with
+    ADMIN_KEYS one of those is needed, with API_KEYS alone one of those.
+    """
+    blueprint = Blueprint("probes", __name__)
 
     @blueprint.get("/health")
     async def answer_health() -> Response:
@@ -67,42 +69,6 @@ def health_blueprint(services: Services) -> Blueprint:
         """Say whether the server takes new streams; needs no key."""
         document = readiness(services)
         return json_response(document, 200 if document.status == "ready" else 503)
-
-    return blueprint
-
-
-# Error types by the reason that they are counted under; the others count as `other`.
-REASONS: Final = {
-    "too_many_requests": "rate_limit",
-    "too_many_streams": "server_permits",
-    "too_many_streams_of_client": "client_permits",
-    "limits_unavailable": "gate_closed",
-    "budget_exhausted": "budget",
-    "shutting_down": "draining",
-    "missing_api_key": "unauthorized",
-    "invalid_api_key": "unauthorized",
-    "loopback_only": "forbidden",
-    "permission_denied": "forbidden",
-    "invalid_request": "invalid_request",
-    "unsupported_media_type": "invalid_request",
-    "unsupported_content_encoding": "invalid_request",
-    "payload_too_large": "too_large",
-    "too_many_bodies": "too_many_bodies",
-}
-
-
-def count_refusal(metrics: Metrics, problem: Problem) -> None:
-    """Count a request that was refused before a stream."""
-    metrics.refused(REASONS.get(problem.error_type, "other"))
-
-
-def metrics_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint with the scraper's endpoint.
-
-    It is not rate-limited. It tells of all clients together, so it is an operator's to
-    read: with ADMIN_KEYS one of those is needed, with API_KEYS alone one of those.
-    """
-    blueprint = Blueprint("metrics", __name__)
 
     @blueprint.get("/metrics")
     async def metrics() -> Response:

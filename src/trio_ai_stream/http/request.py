@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import trio
@@ -45,54 +46,38 @@ class Held(Protocol):
 _RELEASED: Final[dict[str, Any]] = {"headers": ()}
 
 
+@dataclass(slots=True, eq=False, repr=False)  # no log shows what a scope holds
 class RequestContext:
     """One request; it holds the stream that it starts, so its end is the stream's."""
 
-    __slots__ = (
-        "began_at",
-        "body_bytes",
-        "client_id",
-        "client_scope",
-        "decision",
-        "exchange",
-        "http_version",
-        "keeps_id",
-        "left",
-        "limits",
-        "method",
-        "path",
-        "request_id",
-        "role",
-        "scope",
-        "secure",
-        "status",
-        "stream",
-        "varies_by_origin",
-    )
+    scope: dict[str, Any]
+    request_id: str
+    method: str = field(init=False)
+    http_version: str = field(init=False)
+    path: str = field(init=False)
+    secure: bool = field(init=False)
+    exchange: Exchange = field(init=False)
+    began_at: float = field(default_factory=trio.current_time)
+    body_bytes: int = 0
+    left: Outcome | None = None  # how its client did, once it is gone
+    client_id: str = ""
+    client_scope: trio.CancelScope | None = None  # around all that it does
+    role: Role | None = None
+    limits: NamedKey | None = None  # of a key that has a name
+    decision: Decision | None = None
+    stream: Held | None = None
+    keeps_id: bool = False  # for its stream, which lives on without it
+    status: int | None = None
+    varies_by_origin: bool = False  # whether CORS would answer others differently
 
-    def __init__(self, scope: dict[str, Any], request_id: str) -> None:
-        self.scope = scope
-        self.method: str = scope["method"]
-        self.http_version: str = scope.get("http_version", "")
+    def __post_init__(self) -> None:
+        scope = self.scope
+        self.method = scope["method"]
+        self.http_version = scope.get("http_version", "")
         # Quart's routes pass over slashes in front as well (a base URL with one more).
-        self.path: str = "/" + scope["path"].lstrip("/")
-        self.request_id = request_id
-        self.exchange: Exchange = (
-            scope.get("extensions", {}).get(EXTENSION) or Exchange()
-        )
-        self.began_at = trio.current_time()
-        self.body_bytes = 0
-        self.left: Outcome | None = None  # how its client did, once it is gone
-        self.client_id = ""
-        self.client_scope: trio.CancelScope | None = None  # around all that it does
-        self.role: Role | None = None
-        self.limits: NamedKey | None = None  # of a key that has a name
-        self.decision: Decision | None = None
-        self.stream: Held | None = None
-        self.keeps_id = False  # for its stream, which lives on without it
-        self.status: int | None = None
-        self.varies_by_origin = False  # whether CORS would answer others differently
+        self.path = "/" + scope["path"].lstrip("/")
         self.secure = scope["scheme"] == "https"
+        self.exchange = scope.get("extensions", {}).get(EXTENSION) or Exchange()
 
     @classmethod
     def enter(cls, scope: dict[str, Any], taken: set[str]) -> RequestContext:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from loguru import logger
 
@@ -20,7 +20,7 @@ from trio_ai_stream.server.worker import Worker
 from trio_ai_stream.settings import Settings
 from trio_ai_stream.stream.budgets import Budgets
 from trio_ai_stream.stream.estimate import TokenEstimator
-from trio_ai_stream.stream.registry import Generations, Registry
+from trio_ai_stream.stream.registry import Registry
 from trio_ai_stream.stream.retries import Retries
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.stream.timers import TimerQueue
@@ -97,11 +97,15 @@ MAX_RECORDS: Final = 64
 
 
 class Subscriber:
-    """One client of the live view; `sees` says whose streams it may see."""
+    """One client of the live view; `owner` is whose streams it may see, None all."""
 
-    def __init__(self, sees: Callable[[str], bool]) -> None:
-        self.sees = sees
+    def __init__(self, owner: str | None) -> None:
+        self.owner = owner
         self._ended: deque[Record] = deque(maxlen=MAX_RECORDS)
+
+    def sees(self, owner: str) -> bool:
+        """Whether it may see this owner's streams."""
+        return self.owner in {None, owner}
 
     def note(self, record: Record) -> None:
         """Keep the record of a stream that has ended, if it may be seen."""
@@ -145,31 +149,6 @@ class Subscribers:
             subscriber.note(record)
 
 
-def ended_view(record: Record) -> dict[str, Any]:
-    """Return what a subscriber is told of an ended stream; times in milliseconds."""
-    return {
-        "id": record.request_id,
-        "endpoint": record.endpoint,
-        "model": record.model,
-        "outcome": record.outcome.value,
-        "duration_ms": _ms(record.duration_s),
-        "first_content_ms": _ms(record.first_content_s),
-        "upstream_closed_ms": _ms(record.cancel_latency_s),
-        "ending_ms": _ms(record.ending_s),
-        "attempts": record.attempts,
-        "events": record.events,
-        "blocks": record.blocks,
-        "bytes": record.bytes_out,
-        "told": record.told,
-        "finish_reason": record.finish_reason,
-        **record.bill.fields(),
-    }
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(1000 * seconds, 3)
-
-
 @dataclass(slots=True)
 class Services:
     """The rooms behind the routes. `upstream` is there once the server has started.
@@ -194,7 +173,6 @@ class Services:
     upstream: OpenRouter | None = None
     request_ids: set[str] = field(default_factory=set)
     subscribers: Subscribers = field(default_factory=Subscribers)
-    generations: Generations = field(default_factory=Generations)
     peers: PeerLink = field(default_factory=partial(PeerLink, None))
     peer_listeners: list[Worker] = field(default_factory=list)
     bodies: BodyBudget = field(init=False)
@@ -223,7 +201,6 @@ class Services:
             self.observe,
             self.metrics.stream_ended,
             self.subscribers.stream_ended,
-            self.generations.stream_ended,
         ]
         if self.tracer is not None:
             tells.append(partial(self.tracer.stream_ended, traceparent=traceparent))
@@ -239,3 +216,36 @@ class Services:
             self.billing.stream_ended(record)
         except Exception:  # the stream ends all the same
             logger.exception("a bill could not be kept", event="callback_error")
+
+
+class Drain:
+    """What the drain of a process waits for, and whom it tells: its `Drainable`.
+
+    Streams, and readers that came through another process: the stream of such a reader
+    may be a sibling's, and is lost to the reader when this process, between the two,
+    ends.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def __len__(self) -> int:
+        """Return how many streams live, or are read through other processes."""
+        listeners = self._services.peer_listeners
+        readers = sum(listener.exchanges for listener in listeners)
+        return max(len(self._services.registry), readers)
+
+    async def until_over(self) -> None:
+        """Wait until no stream lives, and none is read from here."""
+        while len(self):
+            await self._services.registry.until_over()
+            for listener in self._services.peer_listeners:
+                await listener.until_quiet()
+
+    def begin_drain(self) -> None:
+        """Take no new streams from now on; those that live are read as before."""
+        self._services.registry.begin_drain()
+
+    def end_streams(self) -> bool:
+        """Tell some live streams that the server goes away now, and whether not all."""
+        return self._services.registry.end_streams()

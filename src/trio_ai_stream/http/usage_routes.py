@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from quart import Blueprint, Response, request
+from werkzeug.datastructures import MultiDict
 
 from trio_ai_stream.billing.billing import Billing
 from trio_ai_stream.billing.usage_ledger import LedgerUnavailableError
 from trio_ai_stream.billing.usage_report import (
+    FILTERS,
     UsageQuery,
     UsageQueryError,
     as_csv,
@@ -40,6 +42,9 @@ UNREADABLE: Final = Problem(
 )
 
 
+PARAMETERS: Final = ("by", "since", "until", *FILTERS, "hosts", "format")
+
+
 def usage_blueprint(services: Services) -> Blueprint:
     """Return the blueprint with `GET /usage`."""
     blueprint = Blueprint("usage", __name__)
@@ -49,7 +54,7 @@ def usage_blueprint(services: Services) -> Blueprint:
         """Sum up what streams have cost, by key, user, model, provider, outcome, day.
 
         In the query: `by`, `since`, `until`, `key`, `user`, `model`, `provider`,
-        `outcome`, `hosts` (`all` or `own`), and `format=csv`.
+        `outcome`, `hosts` (`all` or `own`), and `format` (`json` or `csv`).
         """
         said = dict(request.args)
         owner = visible_owner()
@@ -57,6 +62,7 @@ def usage_blueprint(services: Services) -> Blueprint:
             said["key"] = _own_name(services, owner)
         hosts = said.get("hosts", "all" if services.billing.shared_usage else "own")
         try:
+            _check(request.args)
             query = UsageQuery.parse(said)
             rows = await _sums(services.billing, query, hosts)
         except UsageQueryError as exc:
@@ -73,6 +79,25 @@ def usage_blueprint(services: Services) -> Blueprint:
         return response
 
     return blueprint
+
+
+def _check(said: MultiDict[str, str]) -> None:
+    """Refuse what would be left out of the question, and so answer another one.
+
+    :raises UsageQueryError: a name is unknown or there twice, or no such format.
+    """
+    for name, values in said.lists():
+        if name not in PARAMETERS:
+            names = ", ".join(PARAMETERS)
+            raise UsageQueryError(f"expected {names}, got {name[:40]!r}")
+        if len(values) > 1:
+            raise UsageQueryError(
+                f"{name}: expected it once, got it {len(values)} times"
+            )
+    if said.get("format", "json") not in {"json", "csv"}:
+        raise UsageQueryError(
+            f"format: expected json or csv, got {said['format'][:40]!r}"
+        )
 
 
 async def _sums(

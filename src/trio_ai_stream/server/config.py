@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import enum
 import logging
+import os
 import ssl
-from pathlib import Path
 from typing import Final
 
 from hypercorn.config import Config
@@ -37,12 +37,8 @@ _CONSTANTS: Final[dict[str, type[enum.Enum]]] = {
 log: Final = logging.getLogger("trio_ai_stream.server")
 
 
-class TLSError(ValueError):
-    """A file or a name of TLS cannot be used; the message says which."""
-
-
 class ConfigError(ValueError):
-    """The configuration has keys without effect, or files that TLS cannot use."""
+    """The configuration has keys without effect, or what TLS cannot use."""
 
 
 def check(config: Config) -> None:
@@ -58,7 +54,7 @@ def check(config: Config) -> None:
     if config.ssl_enabled and not problems:
         try:
             tls_context(config)
-        except TLSError as exc:
+        except ConfigError as exc:
             problems.append(str(exc))
     if problems:
         raise ConfigError("bad Hypercorn configuration:\n  " + "\n  ".join(problems))
@@ -75,7 +71,7 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
 
     Blocks for a moment, to read the files.
 
-    :raises TLSError: one of the files cannot be used.
+    :raises ConfigError: one of the files cannot be used.
     """
     if not config.ssl_enabled:
         return None
@@ -84,18 +80,18 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
         try:
             ssl.create_default_context(cafile=config.ca_certs)
         except OSError as exc:
-            raise TLSError(
+            raise ConfigError(
                 f"ca_certs: expected certificates (PEM), got {config.ca_certs}: {exc}"
             ) from exc
     try:
         context = config.create_ssl_context()
     except OSError as exc:
         if "cipher" in str(exc).lower():
-            raise TLSError(
+            raise ConfigError(
                 "ciphers: expected names that OpenSSL knows, got"
                 f" {config.ciphers!r}: {exc}"
             ) from exc
-        raise TLSError(
+        raise ConfigError(
             "certfile: expected a certificate, and in keyfile its private key, both"
             f" PEM, got {config.certfile} and {config.keyfile}: {exc}"
         ) from exc
@@ -107,14 +103,15 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
 def _refuse_pipes(config: Config) -> None:
     """Refuse files that are read by waiting for their writer, for good perhaps.
 
-    :raises TLSError: naming one.
+    :raises ConfigError: naming one.
     """
     for key in ("certfile", "keyfile", "ca_certs"):
         path = getattr(config, key)
-        if path is None or not Path(path).exists() or Path(path).is_dir():
-            continue  # opened as usual, which says what is wrong
-        if not Path(path).is_file():
-            raise TLSError(
+        # What cannot be looked at is opened as usual, which says what is wrong.
+        if path is None or not os.path.exists(path) or os.path.isdir(path):
+            continue
+        if not os.path.isfile(path):
+            raise ConfigError(
                 f"{key}: expected a regular file, got a pipe or a device: {path}"
             )
 

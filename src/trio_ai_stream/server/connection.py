@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 from math import inf
@@ -46,36 +46,22 @@ Intervention = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """A snapshot; totals count from the start of the process."""
-
-    connections_open: int
-    connections_total: int
-    exchanges_live: int
-    exchanges_total: int
-    interventions: Mapping[Intervention, int]
-    workers_expected: int
-    certificate_expires_at: float
-
-
+@dataclass(slots=True)
 class Tally:
-    """The running counts of one worker."""
+    """The counts of one worker; totals are from the start of the process."""
 
-    def __init__(self) -> None:
-        self.connections_open = 0
-        self.connections_total = 0
-        self.exchanges_live = 0
-        self.exchanges_total = 0
-        self.interventions: Counter[Intervention] = Counter()
-        self.workers_expected = 1
-        # Unix time; 0 without TLS.
-        self.certificate_expires_at = 0.0
+    connections_open: int = 0
+    connections_total: int = 0
+    exchanges_live: int = 0
+    exchanges_total: int = 0
+    interventions: Counter[Intervention] = field(default_factory=Counter)
+    workers_expected: int = 1
+    # Unix time; 0 without TLS.
+    certificate_expires_at: float = 0.0
 
-    def snapshot(self) -> Counters:
+    def snapshot(self) -> Tally:
         """Return the counts as they are now."""
-        counts = {**vars(self), "interventions": dict(self.interventions)}
-        return Counters(**counts)
+        return replace(self, interventions=self.interventions.copy())
 
 
 class Phase(Enum):
@@ -150,72 +136,45 @@ class ConnectionOwner(Protocol):
         """Count a connection out; it is closed."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Connection:
     """A connection from its accept to its end.
 
-    :ivar client: the peer's address as ASGI has it; None on a Unix socket.
-    :ivar live: the requests whose application runs; mostly one.
+    :raises OSError: the client has gone already.
     """
 
-    __slots__ = (
-        "_due",
-        "_gone",
-        "_lingering",
-        "_make_protocol",
-        "_reading",
-        "app",
-        "client",
-        "config",
-        "ending",
-        "http",
-        "limits",
-        "live",
-        "nursery",
-        "phase",
-        "requests",
-        "server",
-        "spare",
-        "transport",
-        "worker",
-    )
+    worker: ConnectionOwner
+    transport: ClientTransport
+    # Called with True for HTTP/2, once it is known.
+    make_protocol: Callable[[Connection, bool], HTTPProtocol]
+    # It has one of the descriptors that are kept back, for a moment and for a request
+    # that asks how the process is.
+    spare: bool
+    config: Config = field(init=False)
+    limits: Limits = field(init=False)
+    nursery: trio.Nursery = field(init=False)  # from `run` on
+    # The peer's address as ASGI has it; None on a Unix socket. Then our own.
+    client: tuple[str, int] | None = field(init=False)
+    server: tuple[str, int] | None = field(init=False)
+    http: HTTPProtocol | None = None
+    phase: Phase = Phase.HANDSHAKE
+    # The requests whose application runs; mostly one.
+    live: list[LiveExchange] = field(default_factory=list)
+    requests: int = 0
+    ending: bool = False
+    _gone: bool = False
+    _lingering: bool = True
+    _due: float = inf
+    _reading: trio.CancelScope = field(default_factory=trio.CancelScope)
 
-    def __init__(
-        self,
-        worker: ConnectionOwner,
-        transport: ClientTransport,
-        make_protocol: Callable[[Connection, bool], HTTPProtocol],
-        nursery: trio.Nursery,
-        *,
-        spare: bool = False,
-    ) -> None:
-        """Make one.
-
-        :param make_protocol: called with True for HTTP/2, once it is known.
-        :param spare: it has one of the descriptors that are kept back, for a moment and
-            for a request that asks how the process is.
-        :raises OSError: the client has gone already.
-        """
-        self.worker = worker
-        self.app = worker.app
-        self.config = worker.config
-        self.limits = worker.limits.for_spare() if spare else worker.limits
-        self.spare = spare
-        self.transport = transport
-        sock, family = transport.sock, transport.family
+    def __post_init__(self) -> None:
+        self.config = self.worker.config
+        limits = self.worker.limits
+        self.limits = limits.for_spare() if self.spare else limits
+        sock, family = self.transport.sock, self.transport.family
         self.client = parse_socket_addr(family, sock.getpeername())
         self.server = _shared(parse_socket_addr(family, sock.getsockname()))
-        self.nursery = nursery
-        self.http: HTTPProtocol | None = None
-        self.phase = Phase.HANDSHAKE
-        self.live: list[LiveExchange] = []
-        self.requests = 0
-        self.ending = False
-        self._make_protocol = make_protocol
-        self._gone = False
-        self._lingering = True
-        self._due = inf
-        self._reading = trio.CancelScope()
-        transport.on_broken = self.lost
+        self.transport.on_broken = self.lost
 
     def __str__(self) -> str:
         """Peer and protocol state, for a log record."""
@@ -294,7 +253,7 @@ class Connection:
         # Over TLS only ALPN decides (RFC 9113 3.2, 3.3).
         prior_knowledge = not self.transport.tls and first.startswith(_PREFACE)
         http2 = self.transport.alpn == "h2" or prior_knowledge
-        self.http = self._make_protocol(self, http2)
+        self.http = self.make_protocol(self, http2)
         await self.http.received(first)
         return True
 

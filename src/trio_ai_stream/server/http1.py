@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
 from math import inf
@@ -21,13 +22,14 @@ from hypercorn.config import Config
 
 from trio_ai_stream.server.connection import Connection, Phase
 from trio_ai_stream.server.http1_parser import (
+    TOKEN,
     BadRequestError,
     Headers,
     Request,
     RequestParser,
     list_members,
 )
-from trio_ai_stream.server.http_stream import HTTPStream, RequestHead, make_head
+from trio_ai_stream.server.http_stream import HTTPStream, make_head
 
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)([^#]*)", re.IGNORECASE)
 # The fields of a response that steer framing; all others are only text.
@@ -35,7 +37,7 @@ _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encodi
 _REASONS: Final[Mapping[int, bytes]] = {
     status.value: status.phrase.encode("ascii") for status in HTTPStatus
 }
-_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n")
+_LINE: Final = re.compile(TOKEN + rb": [^\x00\r\n]*\r\n")
 _NO_BODY: Final = frozenset({204, 304})  # RFC 9110 6.4.1
 
 
@@ -43,54 +45,39 @@ class FramingError(RuntimeError):
     """The application's response cannot be sent as it is."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class HTTP1:
     """One connection's HTTP/1.1."""
 
-    __slots__ = (
-        "_ahead_bytes",
-        "_begun",
-        "_chunked",
-        "_held",
-        "_left",
-        "_parser",
-        "_persists",
-        "_resumed",
-        "_version",
-        "_whole",
-        "config",
-        "limits",
-        "owner",
-        "stream",
-    )
+    owner: Connection
+    stream: HTTPStream | None = None
+    _parser: RequestParser = field(init=False)
+    _version: str = "1.1"  # that of the request
+    _whole: bool = False  # the response; its stream says whether it has begun
+    _persists: bool = True  # neither side has said that this is the last one
+    _chunked: bool = False
+    _left: int | None = None  # bytes of the body that are due, if it was said
+    _held: bytes = b""  # what leaves with that which follows it at once
+    _ahead_bytes: int = 0
+    _resumed: trio.Event | None = None
 
-    def __init__(self, owner: Connection) -> None:
-        self.owner = owner
-        self.config = owner.config
-        self.limits = owner.limits
-        self.stream: HTTPStream | None = None
-        self._parser = RequestParser(self.limits.header_bytes)
-        self._version = "1.1"  # that of the request
-        self._begun = self._whole = False  # the response
-        self._persists = True  # neither side has said that this is the last one
-        self._chunked = False
-        self._left: int | None = None  # bytes of the body that are due, if it was said
-        self._held = b""  # what leaves with that which follows it at once
-        self._ahead_bytes = 0
-        self._resumed: trio.Event | None = None
+    def __post_init__(self) -> None:
+        self._parser = RequestParser(self.owner.limits.header_bytes)
 
     def __str__(self) -> str:
         """How far the request and the response are."""
-        response = "whole" if self._whole else "begun" if self._begun else "not begun"
+        begun = self.stream is not None and self.stream.begun
+        response = "whole" if self._whole else "begun" if begun else "not begun"
         return f"HTTP/1.1, request: {self._parser} awaited, response: {response}"
 
     async def received(self, data: bytes) -> None:
         """Take bytes from the client; waits while too much is unread by the app."""
         if self.owner.phase is Phase.IDLE:
-            self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
+            self.owner.await_within(Phase.HEAD, self.owner.limits.head_read_s)
         self._parser.feed(data)
         if self.owner.phase is Phase.RESPONSE:
             self._ahead_bytes += len(data)
-            if self._ahead_bytes > self.limits.read_ahead_bytes:
+            if self._ahead_bytes > self.owner.limits.read_ahead_bytes:
                 self._resumed = trio.Event()
                 await self.owner.unless_hung_up(self._resumed.wait)
             return
@@ -103,32 +90,43 @@ class HTTP1:
         while not self.owner.ending:
             try:
                 event = self._parser.next_event()
+                if isinstance(event, Request):
+                    self._begin(event)
+                    continue
             except BadRequestError as exc:
-                self._refuse(exc.status)
+                self.owner.intervened("bad_request")
+                self._answer(exc.status)
                 return
-            if isinstance(event, Request):
-                self._begin(event)
-            elif self.stream is None:
+            if self.stream is None:
                 return
-            elif event is None:
+            if event is None:
                 self.owner.await_until(Phase.BODY, self.stream.body_deadline)
                 return
-            elif isinstance(event, bytes):
+            if isinstance(event, bytes):
                 self.stream.body_came(event)
-            else:
-                self.stream.request_ended = True
-                self.stream.inbox.put_nowait(b"", more_body=False)
-                self.owner.await_within(Phase.RESPONSE, inf)
-                # What follows waits for the next request's turn; behind the last one
-                # it is ignored (RFC 9112 9.6).
-                return
+                continue
+            self.stream.request_ended = True
+            self.stream.inbox.put_nowait(b"", more_body=False)
+            self.owner.await_within(Phase.RESPONSE, inf)
+            # What follows waits for the next request's turn; behind the last one it is
+            # ignored (RFC 9112 9.6).
+            return
 
     def _begin(self, request: Request) -> None:
+        """Start the application for a request.
+
+        :raises BadRequestError: its head may not be served.
+        """
         self._version, self._persists = request.version, request.persists
-        head = _checked(request, self.config)
-        if isinstance(head, int):
-            self._refuse(head)
-            return
+        target, headers = request.target, request.headers
+        # Its Host field counts for nothing then (RFC 9112 3.2.2).
+        if absolute := _ABSOLUTE.fullmatch(target):
+            authority, target = absolute.groups()
+            headers = [(b"host", authority), *(h for h in headers if h[0] != b"host")]
+            if not target.startswith(b"/"):
+                server_wide = request.method == b"OPTIONS" and not target
+                target = b"*" if server_wide else b"/" + target
+        head = make_head(self.owner.config, request.method, target, headers)
         self.stream = stream = HTTPStream(self.owner, self)
         if request.expects_continue:
             stream.inbox.on_asked = self._go_on
@@ -138,33 +136,26 @@ class HTTP1:
         """Ask for the body, which the application wants."""
         self.owner.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _refuse(self, status: int) -> None:
-        """Answer with `status` if a response may still begin; end the connection."""
-        self.owner.intervened("bad_request")
-        self._answer(status)
-        self.owner.end(lingering=True)
-
     def _answer(self, status: int) -> None:
+        """Answer with `status` if a response may still begin; end the connection."""
         if self.stream is not None:
             self.stream.disconnect()
-        if not self._begun:
-            own = _own_lines(self.config, int(time()))
+        if self.stream is None or not self.stream.begun:
+            own = _own_lines(self.owner.config, int(time()))
             head = b"content-length: 0\r\nconnection: close\r\n" + own + b"\r\n"
             self.owner.transport.write(_status_line(status) + head)
-            self._begun = self._whole = True
-            self._persists = False
+            self._whole = True
+        self.owner.end(lingering=True)
 
     def timed_out(self) -> None:
         """Say that a request took too long to arrive, and end the connection."""
         self._answer(408)
-        self.owner.end(lingering=True)
 
     def refuse_late(self) -> None:
         """Answer a request whose end has not come: there is no time for it any more."""
         stream = self.stream
-        if stream is not None and not (stream.request_ended or self._begun):
+        if stream is not None and not (stream.request_ended or stream.begun):
             self._answer(503)
-            self.owner.end(lingering=True)
 
     def begin_drain(self) -> None:
         """Do nothing yet: the next response says that it is the last."""
@@ -255,9 +246,8 @@ class HTTP1:
         self._persists = self._persists and not closes
         if not self._persists:
             lines.append(b"connection: close\r\n")
-        self._begun = True
         stream.response_begins(self._write_chunk if self._chunked else None)
-        return b"".join([*lines, _own_lines(self.config, int(time())), b"\r\n"])
+        return b"".join([*lines, _own_lines(self.owner.config, int(time())), b"\r\n"])
 
     async def _write_chunk(self, body: bytes) -> None:
         """Write one chunk."""
@@ -273,7 +263,7 @@ class HTTP1:
         another = self._whole and self._parser.whole and self._persists
         if another and not self.owner.last_request:
             self._next_request()
-        elif self._begun and not self._whole and self._version == "1.0":
+        elif stream.begun and not self._whole and self._version == "1.0":
             # The end of the connection would read as the end of the body.
             self.owner.abort()
         else:
@@ -283,29 +273,16 @@ class HTTP1:
 
     def _next_request(self) -> None:
         self._parser.start_next()
-        self._begun = self._whole = self._chunked = False
+        self._whole = self._chunked = False
         self._left = None
         if self._parser.ahead:
-            self.owner.await_within(Phase.HEAD, self.limits.head_read_s)
+            self.owner.await_within(Phase.HEAD, self.owner.limits.head_read_s)
         else:
-            self.owner.await_within(Phase.IDLE, self.limits.keep_alive_s)
+            self.owner.await_within(Phase.IDLE, self.owner.limits.keep_alive_s)
         self._ahead_bytes = 0
         if self._resumed is not None:
             self._resumed.set()
         self._advance()
-
-
-def _checked(request: Request, config: Config) -> RequestHead | int:
-    """Return a request's head, or the status that refuses it."""
-    target, headers = request.target, request.headers
-    # Its Host field counts for nothing then (RFC 9112 3.2.2).
-    if absolute := _ABSOLUTE.fullmatch(target):
-        authority, target = absolute.groups()
-        headers = [(b"host", authority), *(h for h in headers if h[0] != b"host")]
-        if not target.startswith(b"/"):
-            server_wide = request.method == b"OPTIONS" and not target
-            target = b"*" if server_wide else b"/" + target
-    return make_head(config, request.method, target, headers)
 
 
 @lru_cache(maxsize=2)

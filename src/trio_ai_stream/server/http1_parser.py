@@ -10,16 +10,18 @@ anything but a line in a chunk's extension. A line of a head may end with a bare
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# A method, or the name of a field (RFC 9110 5.6.2).
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(
-    rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])"
+    rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])"
 )
 # Without its line's end; the blanks around the value are taken off afterwards, since a
 # pattern for them would take quadratic time for a long row of blanks.
-_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):([^\0\n\v\f\r]*)")
+_FIELD: Final = re.compile(rb"(" + TOKEN + rb"):([^\0\n\v\f\r]*)")
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _LINE_END: Final = re.compile(rb"\r?\n")
 _EMPTY_LINES: Final = re.compile(rb"(?:\r?\n)*+")
@@ -81,6 +83,7 @@ _CONTENT: Final = frozenset({_Next.BODY, _Next.CHUNK})
 _FRAMING: Final = frozenset({_Next.CHUNK_LINE, _Next.CHUNK_END, _Next.TRAILERS})
 
 
+@dataclass(slots=True, eq=False, repr=False)  # `repr` would show what was sent
 class RequestParser:
     """The requests of one connection, one after the other.
 
@@ -88,16 +91,12 @@ class RequestParser:
     request nothing is read before `start_next`: what a client has sent ahead waits.
     """
 
-    __slots__ = ("_at", "_data", "_head_bytes", "_left", "_next", "_searched")
-
-    def __init__(self, head_bytes: int) -> None:
-        """Make one; `head_bytes` bounds a head, a chunk's line and all trailers."""
-        self._head_bytes = head_bytes
-        self._data = b""
-        self._at = 0  # where what is not yet read begins
-        self._searched = 0  # the end of a head is not before
-        self._next = _Next.HEAD
-        self._left = 0  # bytes of the body, or of the chunk
+    head_bytes: int  # bounds a head, a chunk's line and all trailers
+    _data: bytes = b""
+    _at: int = 0  # where what is not yet read begins
+    _searched: int = 0  # the end of a head is not before
+    _next: _Next = _Next.HEAD
+    _left: int = 0  # bytes of the body, or of the chunk
 
     def __str__(self) -> str:
         """What it waits for."""
@@ -156,7 +155,7 @@ class RequestParser:
         if start == len(data):
             return None
         end = _HEAD_END.search(data, max(start, self._searched))
-        if (len(data) if end is None else end.start()) - start > self._head_bytes:
+        if (len(data) if end is None else end.start()) - start > self.head_bytes:
             raise BadRequestError(431)
         if end is None:
             if data[start] < ord("!"):  # no method begins so
@@ -206,10 +205,10 @@ class RequestParser:
         if found is None:
             if not _PART_OF_LINE.match(self._data, self._at):
                 raise BadRequestError(400)
-            if len(self._data) - self._at > self._head_bytes:
+            if len(self._data) - self._at > self.head_bytes:
                 raise BadRequestError(431)
             return False
-        if found.end() - self._at > self._head_bytes:
+        if found.end() - self._at > self.head_bytes:
             raise BadRequestError(431)
         self._at = found.end()
         self._left = int(found[1], 16)
@@ -225,7 +224,7 @@ class RequestParser:
             self._at = last.end()
         else:
             end = _HEAD_END.search(data, max(start, self._searched))
-            if (len(data) if end is None else end.start()) - start > self._head_bytes:
+            if (len(data) if end is None else end.start()) - start > self.head_bytes:
                 raise BadRequestError(431)
             if end is None:
                 self._searched = max(start, len(data) - 2)
@@ -289,8 +288,16 @@ def _body_length(
         if lengths or version == b"1.0":
             raise BadRequestError(400)
         return None
+    return announced_length(lengths) or 0
+
+
+def announced_length(lengths: list[bytes]) -> int | None:
+    """Return what the Content-Length fields of a request say; None without one.
+
+    :raises BadRequestError: it is no length, or there are several.
+    """
     if not lengths:
-        return 0
+        return None
     if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
         raise BadRequestError(400)
     return int(lengths[0])

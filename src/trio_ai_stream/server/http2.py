@@ -27,18 +27,18 @@ from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
 from trio_ai_stream.server.connection import Connection, Phase
+from trio_ai_stream.server.http1_parser import BadRequestError, Headers
 from trio_ai_stream.server.http2_head import (
     CountedFrames,
     RequestRest,
     StreamError,
-    announced_length,
+    check_trailers,
     expects_continue,
     make_connection,
     own_settings,
     read_head,
-    validate_trailers,
 )
-from trio_ai_stream.server.http_stream import Headers, HTTPStream
+from trio_ai_stream.server.http_stream import HTTPStream
 from trio_ai_stream.server.limits import Budget
 
 log: Final = logging.getLogger("trio_ai_stream.server")
@@ -149,9 +149,10 @@ class HTTP2:
                 large = len(event.data or b"") >= _SMALL_DATA_BYTES
                 return large or event.stream_ended is not None
             case h2.events.TrailersReceived():
-                status = validate_trailers(event.headers, self.limits)
-                if status is not None:
-                    self._malformed(event.stream_id, status)
+                try:
+                    check_trailers(event.headers, self.limits)
+                except BadRequestError as exc:
+                    self._malformed(event.stream_id, exc.status)
             case h2.events.StreamEnded():
                 self._request_ended(event.stream_id or 0)
             case h2.events.StreamReset():
@@ -191,17 +192,10 @@ class HTTP2:
             self.count(self._resets)
             self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
             return False
-        head = read_head(event.headers, self.config, self.limits)
-        if isinstance(head, int):
-            self._refuse(stream_id, head)
-            return False
         try:
-            length = announced_length(head.headers)
-        except ValueError:
-            self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
-            return False
-        if event.stream_ended is not None and length:
-            self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
+            head, length = read_head(event, self.config, self.limits)
+        except BadRequestError as exc:
+            self._refuse(stream_id, exc.status)
             return False
         stream = HTTP2Stream(self, stream_id)
         stream.missing_bytes = length

@@ -16,7 +16,12 @@ from typing import Any, Final, cast
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, H2Connection
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, Event, TrailersReceived
+from h2.events import (
+    ConnectionTerminated,
+    Event,
+    RequestReceived,
+    TrailersReceived,
+)
 from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
@@ -39,13 +44,18 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from trio_ai_stream.server.http_stream import Headers, RequestHead, make_head
+from trio_ai_stream.server.http1_parser import (
+    TOKEN,
+    BadRequestError,
+    Headers,
+    announced_length,
+    list_members,
+)
+from trio_ai_stream.server.http_stream import RequestHead, make_head
 from trio_ai_stream.server.limits import Limits
 
 # What one field counts for besides its bytes (RFC 9113 6.5.2).
 _FIELD_OVERHEAD: Final = 32
-_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LENGTH: Final = re.compile(rb"[0-9]{1,19}")
 _REQUEST: Final = HeaderValidationFlags(
     is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False
 )
@@ -240,56 +250,57 @@ def own_settings(streams: int) -> Settings:
     )
 
 
-def read_head(fields: object, config: Config, limits: Limits) -> RequestHead | int:
-    """Return the head that `fields` make, or the status that refuses them."""
-    given = cast("Headers", fields or [])
+def read_head(
+    event: RequestReceived, config: Config, limits: Limits
+) -> tuple[RequestHead, int | None]:
+    """Return the head of a request, and the length of its body if it says one.
+
+    :raises BadRequestError: it may not be served.
+    """
+    given = cast("Headers", event.headers or [])
     pseudo = {name: value for name, value in given if name.startswith(b":")}
     method = pseudo.get(b":method", b"")
-    status = _validate(given, _REQUEST, limits)
-    if status != 431 and method == b"CONNECT":
-        return 501
-    if status is not None:
-        return status
-    if not _TOKEN.fullmatch(method):
-        return 400
+    _check_size(given, limits)
+    if method == b"CONNECT":  # it has other fields than the check expects
+        raise BadRequestError(501)
+    _check_fields(given, _REQUEST)
+    if not re.fullmatch(TOKEN, method):
+        raise BadRequestError(400)
     target = pseudo.get(b":path", b"")
-    return make_head(config, method, target, filter_pseudo_headers(given))
-
-
-def validate_trailers(fields: object, limits: Limits) -> int | None:
-    """Return the status that refuses these trailers, None if they may pass."""
-    return _validate(cast("Headers", fields or []), _TRAILERS, limits)
-
-
-def _validate(
-    fields: Headers, flags: HeaderValidationFlags, limits: Limits
-) -> int | None:
-    size = sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in fields)
-    if size > limits.header_bytes:
-        return 431
-    try:
-        list(validate_headers(fields, flags))
-    except ProtocolError:
-        return 400
-    return None
-
-
-def announced_length(headers: Headers) -> int | None:
-    """Return the length that a request says its body has, None if it says none.
-
-    :raises ValueError: what it says is no length, or it says more than one.
-    """
-    said = [value for name, value in headers if name == b"content-length"]
-    if not said:
-        return None
-    if len(said) > 1 or not _LENGTH.fullmatch(said[0]):
-        raise ValueError("expected one length of at most 19 digits")
-    return int(said[0])
+    head = make_head(config, method, target, filter_pseudo_headers(given))
+    length = announced_length(_values(head.headers, b"content-length"))
+    if length and event.stream_ended is not None:
+        raise BadRequestError(400)
+    return head, length
 
 
 def expects_continue(headers: Headers) -> bool:
     """Tell whether the client waits to be told to go on (RFC 9110 10.1.1)."""
-    return any(
-        name == b"expect" and value.lower() == b"100-continue"
-        for name, value in headers
-    )
+    return any(b"100-continue" in list_members(v) for v in _values(headers, b"expect"))
+
+
+def _values(headers: Headers, name: bytes) -> list[bytes]:
+    return [value for one, value in headers if one == name]
+
+
+def check_trailers(fields: object, limits: Limits) -> None:
+    """Look at the trailers of a request.
+
+    :raises BadRequestError: they may not pass.
+    """
+    given = cast("Headers", fields or [])
+    _check_size(given, limits)
+    _check_fields(given, _TRAILERS)
+
+
+def _check_size(fields: Headers, limits: Limits) -> None:
+    size = sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in fields)
+    if size > limits.header_bytes:
+        raise BadRequestError(431)
+
+
+def _check_fields(fields: Headers, flags: HeaderValidationFlags) -> None:
+    try:
+        list(validate_headers(fields, flags))
+    except ProtocolError as exc:
+        raise BadRequestError(400) from exc

@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote
@@ -22,57 +22,38 @@ from hypercorn.config import Config
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
 from trio_ai_stream.server.connection import Connection
+from trio_ai_stream.server.http1_parser import BadRequestError, Headers
 
 EXTENSION: Final = "trio_ai_stream.exchange"
 
 
+@dataclass(slots=True, eq=False)
 class Exchange:
     """One request and its response, as the connection sees it.
 
     The server puts a fresh one into `scope["extensions"][EXTENSION]` of each request.
-
-    `reports_disconnect`: the server calls `on_disconnect`'s callback in the very step
-    that finds the client gone. ASGI's `receive` says it to a task, which must exist and
-    get its turn.
-    `limits_body_time`: the server ends a request whose body takes too long.
-    `probes_only`: the process has run out of descriptors. This connection has one of
-    the few that are kept for health checks.
-    `delivered`: whether the kernel has taken the whole response, with nothing of it
-    left here or lost with the connection; None: the server does not say.
-    `stalled`: the client is gone because its writes made no progress.
-    `drained`: it is not gone; the server has cut it off at the end of its drain.
-    `body_follows`: set by the application when the head that it is about to send may
-    wait for the first piece of the body: one write instead of two.
     """
 
-    __slots__ = (
-        "_disconnected",
-        "_on_disconnect",
-        "body_follows",
-        "delivered",
-        "drained",
-        "limits_body_time",
-        "probes_only",
-        "reports_disconnect",
-        "stalled",
-    )
-
-    def __init__(
-        self,
-        *,
-        reports_disconnect: bool = False,
-        limits_body_time: bool = False,
-        probes_only: bool = False,
-    ) -> None:
-        self.reports_disconnect = reports_disconnect
-        self.limits_body_time = limits_body_time
-        self.probes_only = probes_only
-        self.body_follows = False
-        self.delivered: bool | None = None
-        self.stalled = False
-        self.drained = False
-        self._disconnected = False
-        self._on_disconnect: Callable[[], None] | None = None
+    # The server calls `on_disconnect`'s callback in the very step that finds the client
+    # gone. ASGI's `receive` says it to a task, which must exist and get its turn.
+    reports_disconnect: bool = False
+    # The server ends a request whose body takes too long.
+    limits_body_time: bool = False
+    # The process has run out of descriptors: this connection has one of the few that
+    # are kept for health checks.
+    probes_only: bool = False
+    # Set by the application when the head that it is about to send may wait for the
+    # first piece of the body: one write instead of two.
+    body_follows: bool = False
+    # Whether the kernel has taken the whole response, with nothing of it left here or
+    # lost with the connection; None: the server does not say.
+    delivered: bool | None = None
+    # The client is gone because its writes made no progress.
+    stalled: bool = False
+    # It is not gone; the server has cut it off at the end of its drain.
+    drained: bool = False
+    _disconnected: bool = False
+    _on_disconnect: Callable[[], None] | None = None
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once the client is gone; at once, if it is gone."""
@@ -97,7 +78,6 @@ class Exchange:
 log: Final = logging.getLogger("trio_ai_stream.server")
 
 Message = dict[str, Any]
-Headers = list[tuple[bytes, bytes]]
 
 _ASGI: Final = {"spec_version": "2.1", "version": "3.0"}
 # RFC 3986 3.2.2 and 3.2.3, without userinfo: RFC 9110 4.2.4 tells recipients to treat
@@ -119,27 +99,30 @@ class RequestHead:
 
 def make_head(
     config: Config, method: bytes, target: bytes, headers: Headers
-) -> RequestHead | int:
-    """Return the head, or the status that refuses it; `headers` have one host at most.
+) -> RequestHead:
+    """Return a head that may pass; `headers` have one host at most.
 
     The forms of a target are RFC 9112 3.2; CONNECT asks for a tunnel, which this server
     does not have (RFC 9110 9.3.6). Methods are case-sensitive (9.1): "head" is not
     HEAD, but ASGI's upper case would make it so, with a body that HTTP then awaits.
+
+    :raises BadRequestError: it may not.
     """
     if method == b"CONNECT" or not method.isupper():
-        return 501
+        raise BadRequestError(501)
     if not _VISIBLE.fullmatch(target):
-        return 400
+        raise BadRequestError(400)
     if not target.startswith(b"/") and (method, target) != (b"OPTIONS", b"*"):
-        return 400
+        raise BadRequestError(400)
     host = next((value for name, value in headers if name == b"host"), b"")
     if not _AUTHORITY.fullmatch(host):
-        return 400
+        raise BadRequestError(400)
     if config.server_names and host.decode("ascii") not in config.server_names:
-        return 421
+        raise BadRequestError(421)
     return RequestHead(sys.intern(method.decode("ascii")), target, headers)
 
 
+@dataclass(slots=True, eq=False, repr=False)  # `repr` would show prompts
 class Inbox:
     """A request's ASGI messages, bounded by bytes; a disconnect overtakes them.
 
@@ -148,30 +131,19 @@ class Inbox:
     while somebody waits.
     """
 
-    __slots__ = (
-        "_capacity",
-        "_ended",
-        "_gone",
-        "_messages",
-        "_reader",
-        "_room",
-        "on_asked",
-        "on_taken",
-        "queued_bytes",
-    )
-
-    def __init__(self, capacity_bytes: int) -> None:
-        self._messages: list[Message] = []  # a few; a deque would be six times as big
-        self.queued_bytes = 0
-        # Called once, when the application asks for the body before it answers.
-        self.on_asked: Callable[[], None] | None = None
-        # Called when the application has taken a message or takes no more.
-        self.on_taken: Callable[[], None] | None = None
-        self._capacity = capacity_bytes
-        self._gone = False
-        self._ended = False
-        self._reader: trio.lowlevel.Task | None = None  # parked until there is news
-        self._room: trio.Event | None = None
+    capacity_bytes: int
+    queued_bytes: int = 0
+    # Called once, when the application asks for the body before it answers.
+    on_asked: Callable[[], None] | None = None
+    # Called when the application has taken a message or takes no more.
+    on_taken: Callable[[], None] | None = None
+    # A few; a deque would be six times as big.
+    _messages: list[Message] = field(default_factory=list)
+    _gone: bool = False
+    _ended: bool = False
+    # Parked until there is news.
+    _reader: trio.lowlevel.Task | None = None
+    _room: trio.Event | None = None
 
     def put_nowait(self, body: bytes, *, more_body: bool) -> None:
         """Append a part of the body."""
@@ -186,7 +158,9 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether more of the body should wait."""
-        return self.queued_bytes > self._capacity and not (self._gone or self._ended)
+        return self.queued_bytes > self.capacity_bytes and not (
+            self._gone or self._ended
+        )
 
     async def room(self) -> None:
         """Wait until the application has taken enough, or takes no more at all.
@@ -238,7 +212,7 @@ class Inbox:
             await trio.lowlevel.wait_task_rescheduled(self._leave)
         message = self._messages.pop(0)
         self.queued_bytes -= len(message["body"])
-        if self.queued_bytes <= self._capacity:
+        if self.queued_bytes <= self.capacity_bytes:
             self._make_room()
         if self.on_taken is not None:
             self.on_taken()
@@ -277,6 +251,7 @@ class ResponseWriter(Protocol):
         """Go on without the stream; a response without its end is broken off."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class HTTPStream:
     """A request, its response, and the call of the application.
 
@@ -284,52 +259,38 @@ class HTTPStream:
     has been called.
     """
 
-    __slots__ = (
-        "_logged",
-        "_scope",
-        "_start_time",
-        "_status",
-        "begun",
-        "body_deadline",
-        "closed",
-        "connection",
-        "exchange",
-        "failed",
-        "finished",
-        "inbox",
-        "method",
-        "request_ended",
-        "write",
-        "writer",
-    )
+    connection: Connection
+    writer: ResponseWriter
+    exchange: Exchange = field(init=False)
+    inbox: Inbox = field(init=False)
+    method: str = ""
+    # The client is gone, or the exchange is over: nothing more is written.
+    closed: bool = False
+    # Whether the response's head is out, and whether the whole response is.
+    begun: bool = False
+    finished: bool = False
+    # Whether the application has raised.
+    failed: bool = False
+    # The short way for the pieces of a body, from the head on.
+    write: Callable[[bytes], Awaitable[None]] | None = None
+    # Whether the request's end has come; the protocol's to set.
+    request_ended: bool = False
+    # When it is due; each byte of the body puts it off.
+    body_deadline: float = field(init=False)
+    _scope: Message | None = None
+    _logged: Any = None  # the scope, for an access log, where there is one
+    _status: int = 0
+    _start_time: float = 0.0
 
-    def __init__(self, connection: Connection, writer: ResponseWriter) -> None:
-        self.connection = connection
-        self.writer = writer
-        self.method = ""
+    def __post_init__(self) -> None:
         self.exchange = Exchange(
             reports_disconnect=True,
             limits_body_time=True,
-            probes_only=connection.spare,
+            probes_only=self.connection.spare,
         )
-        self.inbox = Inbox(connection.limits.body_queue_bytes)
-        # The client is gone, or the exchange is over: nothing more is written.
-        self.closed = False
-        # Whether the response's head is out, and whether the whole response is.
-        self.begun = False
-        self.finished = False
-        # Whether the application has raised.
-        self.failed = False
-        # The short way for the pieces of a body, from the head on.
-        self.write: Callable[[bytes], Awaitable[None]] | None = None
-        # Whether the request's end has come; the protocol's to set.
-        self.request_ended = False
-        # When it is due; each byte of the body puts it off.
-        self.body_deadline = trio.current_time() + connection.limits.body_read_s
-        self._scope: Message | None = None
-        self._logged: Any = None  # the scope, for an access log, where there is one
-        self._status = 0
-        self._start_time = 0.0
+        limits = self.connection.limits
+        self.inbox = Inbox(limits.body_queue_bytes)
+        self.body_deadline = trio.current_time() + limits.body_read_s
 
     def begin(self, head: RequestHead, http_version: str) -> None:
         """Start the application."""
@@ -379,7 +340,7 @@ class HTTPStream:
     def _call(self) -> Awaitable[None]:
         """Call the application, and leave the scope to it."""
         scope, self._scope = self._scope, None
-        return self.connection.app(
+        return self.connection.worker.app(
             cast("Any", scope),
             cast("Any", self.inbox.receive),
             cast("Any", self.send),

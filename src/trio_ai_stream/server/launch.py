@@ -26,7 +26,7 @@ from hypercorn.utils import load_application
 from trio_ai_stream.server.serving import CannotListenError, installed, leaves
 from trio_ai_stream.server.side_listener import bind_tcp, hand_on
 from trio_ai_stream.server.signals import Notifier
-from trio_ai_stream.server.sockets import activated
+from trio_ai_stream.server.sockets import activated, address_text
 from trio_ai_stream.server.supervisor import (
     DRAIN,
     LINK_VARIABLE,
@@ -73,8 +73,7 @@ class Launch:
         """Return Hypercorn's configuration."""
         config = Config()
         config.application_path = self.application
-        host, port = self.bind
-        config.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+        config.bind = [address_text(*self.bind)]
         config.worker_class = "trio"
         config.workers = self.workers
         config.include_server_header = False

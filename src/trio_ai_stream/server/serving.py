@@ -35,7 +35,7 @@ from hypercorn.utils import (
 
 from trio_ai_stream.server import config as configuration
 from trio_ai_stream.server.certificate import expires_at
-from trio_ai_stream.server.connection import Counters, Tally
+from trio_ai_stream.server.connection import Tally
 from trio_ai_stream.server.limits import Limits
 from trio_ai_stream.server.signals import Notifier, received
 from trio_ai_stream.server.sockets import Listener, allow_descriptors, listeners_of
@@ -109,7 +109,8 @@ class Server:
         # Where a host program serves us, the signals are the host's own.
         event = event_of(shutdown_trigger)
         launched = shutdown_trigger is None or event is not None
-        ours = launched and sockets is not None and _in_main_thread()
+        main_thread = threading.current_thread() is threading.main_thread()
+        ours = launched and sockets is not None and main_thread
         notifier = Notifier() if ours and on_ready is None else Notifier({})
 
         def started(binds: list[str]) -> None:
@@ -124,7 +125,7 @@ class Server:
                         follow = partial(shutdown.follow, patient=event is not None)
                         nursery.start_soon(follow, signals)
                     if shutdown_trigger is not None:
-                        nursery.start_soon(_relay, shutdown_trigger, shutdown)
+                        nursery.start_soon(_relay, shutdown_trigger, event, shutdown)
                     nursery.start_soon(notifier.keep_alive)
                     nursery.start_soon(_say_stopping, shutdown, notifier)
                     await self._serve_app(
@@ -229,16 +230,11 @@ async def _say_stopping(shutdown: Shutdown, notifier: Notifier) -> None:
     notifier.stopping()
 
 
-async def _relay(trigger: Trigger, shutdown: Shutdown) -> None:
-    event = event_of(trigger)
+async def _relay(trigger: Trigger, event: Any, shutdown: Shutdown) -> None:
     await (trigger() if event is None else ordered(event))
     shutdown.request(everywhere=True)
     if event is not None:
         await keep_unstuck(event)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _listen(
@@ -269,7 +265,7 @@ def _describe(listener: Listener) -> str:
     return f"{scheme}://{repr_socket_addr(sock.family, sock.getsockname())}"
 
 
-def event_of(trigger: Callable[..., Awaitable[None]] | None) -> Any:
+def event_of(trigger: Trigger | None) -> Any:
     """Return the event that Hypercorn's trigger polls; None for another trigger."""
     if isinstance(trigger, partial) and (
         trigger.func is check_multiprocess_shutdown_event
@@ -359,6 +355,6 @@ def installed() -> Server:
     return _installed
 
 
-def counters() -> Counters:
+def counters() -> Tally:
     """Return what the installed server has counted; all zero without one."""
     return (Tally() if _installed is None else _installed.tally).snapshot()

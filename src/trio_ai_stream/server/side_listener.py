@@ -25,7 +25,7 @@ from hypercorn.config import Config
 
 from trio_ai_stream.server.connection import Tally
 from trio_ai_stream.server.limits import Limits
-from trio_ai_stream.server.sockets import Listener
+from trio_ai_stream.server.sockets import Listener, address_text
 from trio_ai_stream.server.worker import Shutdown, Worker
 
 # Whoever asks for the process's state asks at once; who only connects must not keep
@@ -145,7 +145,7 @@ def listen_tcp(
 
 
 def _cannot_listen(bind: tuple[str, int], setting: str, exc: OSError) -> OSError:
-    text = f"{setting}: cannot listen on {bind[0]}:{bind[1]}: {exc.strerror}"
+    text = f"{setting}: cannot listen on {address_text(*bind)}: {exc.strerror}"
     return OSError(exc.errno, text)
 
 

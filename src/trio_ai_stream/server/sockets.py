@@ -11,14 +11,15 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Final
 
 import trio
 from hypercorn.config import Config, Sockets
 
 from trio_ai_stream.server.limits import Limits
-from trio_ai_stream.server.turns import Turns
 
 # Out of descriptors or memory: what ends gives some back.
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -34,6 +35,10 @@ _NO_BOUND: Final = 2**31 - 1
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 # So many sends that go through at once, then the other tasks get their turn.
 _SENDS_A_TURN: Final = 16
+# Reads that may follow each other so closely, and how closely. What a read sets off is
+# some 100 microseconds of work: the end of a stream, or the begin of a request.
+READS_AT_MOST: Final = 50
+READS_WINDOW_S: Final = 0.005
 
 
 class ListenerClosedError(Exception):
@@ -81,6 +86,11 @@ class Listener:
         if not self.shared:
             with suppress(OSError):  # another worker was first
                 self.sock.shutdown(socket.SHUT_RDWR)
+
+
+def address_text(host: str, port: int) -> str:
+    """Return an address as a URL has it: one of IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class ActivationError(ValueError):
@@ -171,6 +181,60 @@ def _marked(
         Listener(sock, secure, shared=bind.startswith("fd://"))
         for sock, bind in zip(sockets, binds, strict=False)
     ]
+
+
+@dataclass(slots=True, eq=False)
+class Turns:
+    """Lets `at_most` readers pass in each `window_s`; the others stand in line.
+
+    Thousands of clients that leave in one moment, as behind a proxy that restarts,
+    would else all be read, and their streams ended, in one turn of the loop, for which
+    every other stream would wait. Those in line pass in their order, `at_most` in a
+    turn. Who is not in a crowd pays for a look at the clock.
+    """
+
+    at_most: int = READS_AT_MOST
+    window_s: float = READS_WINDOW_S
+    _until: float = 0.0
+    _left: int = 0
+    _line: dict[trio.lowlevel.Task, None] = field(default_factory=dict)
+    _waking: bool = False
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def crowded(self) -> bool:
+        """Count one reader; whether it has to stand in line."""
+        now = trio.current_time()
+        if now >= self._until:
+            self._until = now + self.window_s
+            self._left = self.at_most
+        self._left -= 1
+        return self._left < 0 or bool(self._line)
+
+    async def stand_in_line(self) -> None:
+        """Wait for a turn. Cancellation: the place in the line is given up."""
+        if not self._waking:
+            self._waking = True
+            trio.lowlevel.current_trio_token().run_sync_soon(self._wake)
+        task = trio.lowlevel.current_task()
+        self._line[task] = None
+        await trio.lowlevel.wait_task_rescheduled(partial(self._leave, task))
+
+    def _leave(
+        self, task: trio.lowlevel.Task, _raise_cancel: object
+    ) -> trio.lowlevel.Abort:
+        del self._line[task]
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake(self) -> None:
+        """Let the first in line pass; come again in the next turn for the others."""
+        for task in list(islice(self._line, self.at_most)):
+            del self._line[task]
+            trio.lowlevel.reschedule(task)
+        self._waking = bool(self._line)
+        if self._waking:
+            trio.lowlevel.current_trio_token().run_sync_soon(self._wake)
 
 
 class ClientTransport:

@@ -10,8 +10,7 @@ import socket
 import ssl
 
 from trio_ai_stream.server.limits import Limits
-from trio_ai_stream.server.sockets import RECEIVE_BYTES, ClientTransport
-from trio_ai_stream.server.turns import Turns
+from trio_ai_stream.server.sockets import RECEIVE_BYTES, ClientTransport, Turns
 
 
 class RecordBuffers:

@@ -34,9 +34,9 @@ from trio_ai_stream.server.sockets import (
     Listener,
     ListenerClosedError,
     Reserve,
+    Turns,
 )
 from trio_ai_stream.server.tls import RecordBuffers, TLSTransport
-from trio_ai_stream.server.turns import Turns
 
 log: Final = logging.getLogger("trio_ai_stream.server")
 
@@ -292,9 +292,7 @@ class Worker:
                     if secure and self.tls is not None
                     else ClientTransport(sock, self.limits, self.turns)
                 )
-                connection = Connection(
-                    self, transport, _make_protocol, nursery, spare=spare
-                )
+                connection = Connection(self, transport, _make_protocol, spare)
                 self.connections[connection] = None
                 self.tally.connections_open += 1
                 self.tally.connections_total += 1

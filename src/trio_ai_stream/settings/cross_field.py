@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -92,21 +93,10 @@ def _budgets_are_remembered(settings: Settings) -> str | None:
     return None
 
 
-def _one_body_fits_into_all(settings: Settings) -> str | None:
-    if settings.MAX_BODIES_BYTES < settings.MAX_BODY_BYTES:
-        return (
-            "MAX_BODIES_BYTES: expected MAX_BODY_BYTES or more, which is"
-            f" {settings.MAX_BODY_BYTES}, got {settings.MAX_BODIES_BYTES}"
-        )
-    return None
-
-
-def _one_log_fits_into_all(settings: Settings) -> str | None:
-    if settings.GRACE_TOTAL_BYTES < settings.GRACE_STREAM_BYTES:
-        return (
-            "GRACE_TOTAL_BYTES: expected GRACE_STREAM_BYTES or more, which is"
-            f" {settings.GRACE_STREAM_BYTES}, got {settings.GRACE_TOTAL_BYTES}"
-        )
+def _one_fits_into_all(one: str, all_together: str, settings: Settings) -> str | None:
+    least, got = getattr(settings, one), getattr(settings, all_together)
+    if got < least:
+        return f"{all_together}: expected {one} or more, which is {least}, got {got}"
     return None
 
 
@@ -139,6 +129,10 @@ def _peers_know_each_other(settings: Settings) -> str | None:
     return None
 
 
+_SUMS: Final = {
+    "MAX_BODY_BYTES": "MAX_BODIES_BYTES",
+    "GRACE_STREAM_BYTES": "GRACE_TOTAL_BYTES",
+}
 RULES: Final[dict[frozenset[str], Callable[[Settings], str | None]]] = {
     frozenset({"UPSTREAM", "OPENROUTER_API_KEY"}): _upstream_needs_its_key,
     frozenset({"TLS_CERT_FILE", "TLS_KEY_FILE"}): _certificate_needs_its_key,
@@ -149,8 +143,7 @@ RULES: Final[dict[frozenset[str], Callable[[Settings], str | None]]] = {
     frozenset(
         {"KEYS_FILE", "LEDGER_FILE", "LEDGER_RETENTION_DAYS", "REDIS_URL"}
     ): _budgets_are_remembered,
-    frozenset({"MAX_BODY_BYTES", "MAX_BODIES_BYTES"}): _one_body_fits_into_all,
-    frozenset({"GRACE_STREAM_BYTES", "GRACE_TOTAL_BYTES"}): _one_log_fits_into_all,
+    **{frozenset(pair): partial(_one_fits_into_all, *pair) for pair in _SUMS.items()},
     frozenset({"HOST", "PORT", "METRICS_PORT", "PEER_ADDRESS"}): _listeners_differ,
     frozenset({"PEER_ADDRESS", "REDIS_URL"}): _peers_know_each_other,
 }

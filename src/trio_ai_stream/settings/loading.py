@@ -23,9 +23,9 @@ from trio_ai_stream.settings.values import (
     read_path,
 )
 
-KEYS: Final = {
-    *("ADMIN_KEYS", "ADMIN_KEYS_FILE", "API_KEYS", "API_KEYS_FILE", "KEYS_FILE"),
-}
+KEYS: Final = frozenset(
+    {"ADMIN_KEYS", "ADMIN_KEYS_FILE", "API_KEYS", "API_KEYS_FILE", "KEYS_FILE"}
+)
 RELOADED: Final = KEYS | {
     "H2_MAX_BUFFERED_BYTES",
     "H2_MAX_CONTROL_FRAMES",

@@ -56,14 +56,10 @@ class Settings:
         "Key for OpenRouter. Without one the embedded simulator answers.",
     ] = None
     OPENROUTER_BASE_URL: Annotated[
-        str,
-        read_base_url,
-        "Base URL of the OpenRouter API.",
+        str, read_base_url, "Base URL of the OpenRouter API."
     ] = "https://openrouter.ai/api/v1"
     OPENROUTER_MODEL: Annotated[
-        str,
-        matching(".{1,200}"),
-        "Model of a request that names none.",
+        str, matching(".{1,200}"), "Model of a request that names none."
     ] = "~anthropic/claude-sonnet-latest"
     OPENROUTER_REFERER: Annotated[
         Header, "`HTTP-Referer` sent upstream, for app attribution."
@@ -76,21 +72,13 @@ class Settings:
         "`auto` takes OpenRouter when there is a key, else the simulator.",
     ] = "auto"
     # Listening
-    HOST: Annotated[
-        str,
-        matching(".+"),
-        "Address that `serve` binds to.",
-    ] = "127.0.0.1"
+    HOST: Annotated[str, matching(".+"), "Address that `serve` binds to."] = "127.0.0.1"
     PORT: Annotated[
         Address,
         "`8080`, `:8080` (the original Go server's form) or `host:port`,"
         " whose host wins.",
     ] = ("", 8080)
-    WORKERS: Annotated[
-        int,
-        whole(1, 256),
-        "Worker processes of `serve`.",
-    ] = 1
+    WORKERS: Annotated[int, whole(1, 256), "Worker processes of `serve`."] = 1
     TLS_CERT_FILE: Annotated[
         File | None, "Certificate (PEM) of `serve`; turns on TLS and h2 by ALPN."
     ] = None
@@ -198,9 +186,7 @@ class Settings:
         " the host; its directory must be one that the server may write.",
     ] = None
     LEDGER_RETENTION_DAYS: Annotated[
-        float,
-        number(36_500),
-        "Rows of the ledger are deleted after this.",
+        float, number(36_500), "Rows of the ledger are deleted after this."
     ] = 90
     # Sharing
     REDIS_URL: Annotated[
@@ -209,9 +195,7 @@ class Settings:
         " hosts, `redis://` or `rediss://` (TLS); needs the extra `redis`.",
     ] = None
     REDIS_PREFIX: Annotated[
-        str,
-        matching(r"[A-Za-z0-9._:-]{1,64}"),
-        "What all keys there begin with.",
+        str, matching(r"[A-Za-z0-9._:-]{1,64}"), "What all keys there begin with."
     ] = "trio-ai-stream"
     REDIS_TIMEOUT_SECS: Annotated[
         Seconds, "A decision waits for it no longer than this."
@@ -325,9 +309,7 @@ class Settings:
         Count, "Pipelined bytes that are read during a response."
     ] = 65_536
     H2_MAX_STREAMS: Annotated[
-        int,
-        whole(1, 10_000),
-        "Streams at a time on one HTTP/2 connection.",
+        int, whole(1, 10_000), "Streams at a time on one HTTP/2 connection."
     ] = 128
     H2_MAX_RESETS: Annotated[
         Count,

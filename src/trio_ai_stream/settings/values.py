@@ -266,13 +266,7 @@ def _keys(keys: tuple[str, ...]) -> tuple[Secret, ...]:
 
 def read_key_file(value: str) -> tuple[Secret, ...]:
     """Read a file of keys, one a line; blank lines and `#` comments do not count."""
-    try:
-        text = _text_of(value)
-    except UnicodeDecodeError as exc:
-        raise ValueError(
-            f"expected a text file (UTF-8), got {value}: {exc.reason}"
-        ) from exc
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in _text_of(value).splitlines()]
     return _keys(tuple(line for line in lines if line and not line.startswith("#")))
 
 
@@ -295,13 +289,13 @@ def read_file(value: str) -> Path:
 
 
 def _text_of(value: str) -> str:
-    """Return what is in a text file.
-
-    :raises UnicodeDecodeError: it is not in UTF-8.
-    """
+    """Return what is in a text file; some editors begin one with a byte order mark."""
     try:
         with _opened(value) as file:
-            return file.read()
+            return file.read().removeprefix("\ufeff")
+    except UnicodeDecodeError as exc:
+        expected = f"expected a text file (UTF-8), got {value}: {exc.reason}"
+        raise ValueError(expected) from exc
     except OSError as exc:
         raise ValueError(_unreadable(value, str(exc.strerror))) from exc
 
@@ -414,10 +408,10 @@ _OF_A_KEY: Final = readers(NamedKey)
 
 def read_named_keys(value: str) -> tuple[NamedKey, ...]:
     """Read a TOML file of `[[key]]` tables; what is wrong is named by its number."""
-    path = read_path(value)
+    path, text = read_path(value), _text_of(value)
     try:
-        document = tomllib.loads(_text_of(value))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as exc:
         # The decoder's words quote no value, but for a single character.
         raise ValueError(f"expected TOML in {path}, got {exc}") from exc
     tables = document.get("key")

@@ -1,7 +1,7 @@
 """The streams of this process: the live ones by id, and whose the ended ones were.
 
-`LiveStreams` gives them as plain JSON values. An entry may come from another process:
-it is made where the stream lives, and is the same whichever way it goes.
+A directory gets them as plain JSON values. An entry may go to another process: it is
+made where the stream lives, and is the same whichever way it goes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import trio
 from trio_ai_stream.stream.lifecycle import State
 from trio_ai_stream.stream.stream import Stream
 from trio_ai_stream.wire.documents import Cancellation, StreamDocument
-from trio_ai_stream.wire.record import Outcome, Record
+from trio_ai_stream.wire.record import Outcome, plain_word
 
 # So many streams are looked at in one turn of the loop: a millisecond or two.
 SLICE: Final = 100
@@ -34,6 +34,7 @@ class Registry:
         self.finishing: set[Stream] = set()
         self.draining = trio.Event()
         self._over: trio.Event | None = None
+        self._generations: OrderedDict[str, str] = OrderedDict()  # to their owners
 
     def __len__(self) -> int:
         return len(self._live)
@@ -53,8 +54,12 @@ class Registry:
         self._live[stream.request_id] = stream
 
     def remove(self, stream: Stream) -> None:
-        """Take a stream out again."""
+        """Take a stream out again, and remember whose generation it was."""
         del self._live[stream.request_id]
+        if generation_id := plain_word(stream.answer.generation_id):
+            self._generations[generation_id] = stream.owner
+            if len(self._generations) > MAX_GENERATIONS:
+                self._generations.popitem(last=False)
         if self._over is not None and not self._live:
             self._over.set()
             self._over = None
@@ -86,32 +91,7 @@ class Registry:
             stream.stop(Outcome.SHUTDOWN)
         return len(some) == SLICE
 
-
-class Generations:
-    """Who got which generation, the last ones of this process."""
-
-    def __init__(self) -> None:
-        self._owners: OrderedDict[str, str] = OrderedDict()
-
-    def stream_ended(self, record: Record) -> None:
-        """Remember whose an ended stream was."""
-        if record.generation_id is not None:
-            self._owners[record.generation_id] = record.owner
-            if len(self._owners) > MAX_GENERATIONS:
-                self._owners.popitem(last=False)
-
-    def seen_by(self, owner: str | None, generation_id: str) -> bool:
-        """Tell whether a caller may see a generation; None may see all."""
-        found = self._owners.get(generation_id)
-        return found is not None and owner in {None, found}
-
-
-class LiveStreams:
-    """The streams of this process; `owner` is whose are meant, None means all."""
-
-    def __init__(self, registry: Registry, generations: Generations) -> None:
-        self._registry = registry
-        self._generations = generations
+    # What a directory asks. `owner` is whose are meant, None means all.
 
     async def snapshot(self, owner: str | None) -> list[dict[str, Any]]:
         """Return the live streams, as `StreamDocument`s; other tasks run meanwhile.
@@ -119,7 +99,7 @@ class LiveStreams:
         What ends meanwhile may be missing, and what begins is.
         """
         documents = []
-        for number, stream in enumerate(self._registry, 1):
+        for number, stream in enumerate(self, 1):
             if number % SLICE == 0:
                 await trio.lowlevel.checkpoint()
             if stream.state is State.ENDED or owner not in {None, stream.owner}:
@@ -133,7 +113,7 @@ class LiveStreams:
         A stream that is ending already keeps its outcome; one whose document is on its
         way to the client is as good as completed.
         """
-        stream = self._registry.get(request_id)
+        stream = self.get(request_id)
         if stream is None or owner not in {None, stream.owner}:
             return None
         state = stream.shown_state
@@ -154,7 +134,8 @@ class LiveStreams:
 
     def has_generation(self, generation_id: str, owner: str | None) -> bool:
         """Whether this process remembers a generation that `owner` may see."""
-        return self._generations.seen_by(owner, generation_id)
+        found = self._generations.get(generation_id)
+        return found is not None and owner in {None, found}
 
 
 def _document(stream: Stream) -> StreamDocument:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 
 import msgspec
 import trio
@@ -24,107 +25,64 @@ from trio_ai_stream.wire.problems import Problem
 from trio_ai_stream.wire.record import Outcome, Record, plain_word
 
 
+@dataclass(slots=True, eq=False)
 class Stream:
     """The state of one stream, from admission to its record."""
 
-    __slots__ = (
-        "_abort",
-        "_estimator",
-        "_finishing",
-        "_kept",
-        "_on_bill",
-        "_on_close",
-        "_release_body",
-        "answer",
-        "attempts",
-        "began_at",
-        "blocks",
-        "budgets",
-        "bytes_out",
-        "delivered_at",
-        "detached_at",
-        "detached_s",
-        "ending",
-        "endpoint",
-        "events",
-        "first_content_at",
-        "nursery",
-        "on_gap",
-        "owner",
-        "release_permit",
-        "request",
-        "response",
-        "rest_task",
-        "resumes",
-        "scopes",
-        "sealed",
-        "state",
-        "stop_scope",
-        "timers",
-        "told",
-        "upstream_closed_at",
-    )
+    request: UpstreamRequest
+    budgets: Budgets
+    _: KW_ONLY
+    owner: str
+    # Idempotent; called when the client is to be told the end, or by `close`.
+    release_permit: Callable[[], None]
+    forget_body: Callable[[], None]
+    on_close: Callable[[Stream, Record], None]
+    on_gap: Callable[[float], None]
+    on_bill: Callable[[Record], None] | None  # None once the bill has been told
+    estimator: TokenEstimator
+    finishing: set[Stream]
 
-    def __init__(
-        self,
-        request: UpstreamRequest,
-        budgets: Budgets,
-        *,
-        endpoint: str,
-        owner: str,
-        release_permit: Callable[[], None],
-        release_body: Callable[[], None],
-        on_close: Callable[[Stream, Record], None],
-        on_gap: Callable[[float], None],
-        estimator: TokenEstimator,
-        on_bill: Callable[[Record], None],
-        finishing: set[Stream],
-    ) -> None:
-        self.request = request
-        self.budgets = budgets
-        self.endpoint = endpoint
-        self.owner = owner
-        self.began_at = trio.current_time()
-        self.state = State.ADMITTED
-        self.ending: Ending | None = None
-        self.answer = Answer()
-        self.response: UpstreamResponse | None = None
-        self._abort: Callable[[], None] | None = None  # while there is no response yet
-        self.stop_scope = trio.CancelScope()
-        # Whether nothing but its answer can be told any more: a document goes out.
-        self.sealed = False
-        self.first_content_at: float | None = None
-        self.upstream_closed_at: float | None = None
-        self.attempts = 0
-        self.events = 0
-        self.blocks = 0
-        self.bytes_out = 0
-        self.told = False
-        # Only a stream with a grace (`resume/`) sets these: how often a client came
-        # back, since when it has had none, and for how long it had none before.
-        self.resumes = 0
-        self.detached_at: float | None = None
-        self.detached_s = 0.0
-        # For `snapshot.py` alone: the relay notes what it enters, once each.
-        self.nursery: trio.Nursery | None = None
-        self.timers: StreamTimers | None = None
-        self.scopes: dict[str, trio.CancelScope] = {"stop": self.stop_scope}
-        self.rest_task: trio.lowlevel.Task | None = None
-        self._finishing = finishing
-        self.delivered_at: float | None = None  # the last write of content
-        # Idempotent; called when the client is to be told the end, or by `close`.
-        self.release_permit = release_permit
-        self._release_body = release_body
-        self._on_close = on_close
-        self.on_gap = on_gap
-        self._estimator = estimator
-        self._on_bill: Callable[[Record], None] | None = on_bill
-        self._kept: Record | None = None  # what the bill was told with
+    began_at: float = field(default_factory=trio.current_time)
+    state: State = State.ADMITTED
+    ending: Ending | None = None
+    answer: Answer = field(default_factory=Answer)
+    response: UpstreamResponse | None = None
+    _abort: Callable[[], None] | None = None  # while there is no response yet
+    stop_scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    # Whether nothing but its answer can be told any more: a document goes out.
+    sealed: bool = False
+    first_content_at: float | None = None
+    upstream_closed_at: float | None = None
+    delivered_at: float | None = None  # the last write of content
+    attempts: int = 0
+    events: int = 0
+    blocks: int = 0
+    bytes_out: int = 0
+    told: bool = False
+    _kept: Record | None = None  # what the bill was told with
+    # Only a stream with a grace (`resume/`) sets these: how often a client came back,
+    # since when it has had none, and for how long it had none before.
+    resumes: int = 0
+    detached_at: float | None = None
+    detached_s: float = 0.0
+    # For `snapshot.py` alone: the relay notes what it enters, once each.
+    nursery: trio.Nursery | None = None
+    timers: StreamTimers | None = None
+    scopes: dict[str, trio.CancelScope] = field(init=False)
+    rest_task: trio.lowlevel.Task | None = None
+
+    def __post_init__(self) -> None:
+        self.scopes = {"stop": self.stop_scope}
 
     @property
     def request_id(self) -> str:
         """The id that names this stream everywhere."""
         return self.request.request_id
+
+    @property
+    def endpoint(self) -> str:
+        """The path that it was asked for at."""
+        return self.request.dialect.path
 
     @property
     def shown_state(self) -> str:
@@ -222,16 +180,16 @@ class Stream:
     def release_body(self) -> None:
         """Let go of the request's body, which is not sent again; idempotent."""
         self.request.body = b""
-        self._release_body()
+        self.forget_body()
 
     def begin_rest(self) -> None:
         """Be seen, over as it is, while this task reads the rest of the answer."""
         self.rest_task = trio.lowlevel.current_task()
-        self._finishing.add(self)
+        self.finishing.add(self)
 
     def end_rest(self) -> None:
         """Be seen no longer."""
-        self._finishing.discard(self)
+        self.finishing.discard(self)
         self.rest_task = None  # its frames hold this stream: a cycle
 
     def tell_bill(self) -> None:
@@ -239,7 +197,7 @@ class Stream:
 
         Whoever has seen the end of its stream finds it in the ledger and on its budget.
         """
-        on_bill, self._on_bill = self._on_bill, None
+        on_bill, self.on_bill = self.on_bill, None
         if on_bill is not None:
             self._kept = self._record()
             on_bill(self._kept)
@@ -257,13 +215,13 @@ class Stream:
         self.release_body()
         self.tell_bill()
         self.step(Event.CLOSED)
-        self._on_close(self, self._record())
+        self.on_close(self, self._record())
         # The timers know the client, whose request holds this stream: a cycle.
         self.nursery = self.timers = None
 
     def cost_so_far(self) -> float:
         """Return the dollars that the stream has cost by now, as well as is known."""
-        return self._estimator.cost_so_far(self.request, self.answer)
+        return self.estimator.cost_so_far(self.request, self.answer)
 
     def _record(self) -> Record:
         ending = self.ending
@@ -301,7 +259,7 @@ class Stream:
             told=self.told,
             finish_reason=plain_word(self.answer.finish_reason),
             generation_id=plain_word(self.answer.generation_id),
-            bill=self._estimator.bill(
+            bill=self.estimator.bill(
                 self.request,
                 self.answer,
                 outcome=ending.outcome,

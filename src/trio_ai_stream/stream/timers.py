@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final
@@ -26,40 +27,22 @@ Look = Callable[[], None]
 _LEFT: Final = 64
 
 
+@dataclass(slots=True, eq=False)
 class StreamTimers:
     """Timers over the relay's waiting, from `begin` to `end`."""
 
-    __slots__ = (
-        "_budgets",
-        "_nursery",
-        "_queue",
-        "_request_id",
-        "_responder",
-        "heartbeat_done",
-        "idle_scope",
-        "sent_at",
-        "waiting_since",
-    )
-
-    def __init__(
-        self,
-        budgets: Budgets,
-        responder: Responder,
-        queue: TimerQueue,
-        request_id: str,
-    ) -> None:
-        self._budgets = budgets
-        self._request_id = request_id
-        self._responder = responder
-        self._queue = queue
-        self._nursery: trio.Nursery | None = None  # between `begin` and `end`
-        # While a heartbeat is being written; whoever wants to write waits for it first.
-        self.heartbeat_done: trio.Event | None = None
-        self.waiting_since: float | None = None
-        self.sent_at = trio.current_time()
-        # Entered by the relay once content flows: silence before it is the first-token
-        # budget's business.
-        self.idle_scope: trio.CancelScope | None = None
+    _budgets: Budgets
+    _responder: Responder
+    _queue: TimerQueue
+    _request_id: str
+    _nursery: trio.Nursery | None = None  # between `begin` and `end`
+    # While a heartbeat is being written; whoever wants to write waits for it first.
+    heartbeat_done: trio.Event | None = None
+    waiting_since: float | None = None
+    sent_at: float = field(default_factory=trio.current_time)
+    # Entered by the relay once content flows: silence before it is the first-token
+    # budget's business.
+    idle_scope: trio.CancelScope | None = None
 
     def begin(self, nursery: trio.Nursery) -> None:
         """Act from now on; `nursery` holds the task of a heartbeat."""

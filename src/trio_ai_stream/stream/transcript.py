@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from trio_ai_stream.stream.estimate import text_size
@@ -32,6 +33,7 @@ _FIRST: Final = frozenset({0})
 _NONE: Final[frozenset[int]] = frozenset()
 
 
+@dataclass(slots=True, eq=False)
 class Transcript:
     """Reads the items of one stream and knows where it stands.
 
@@ -41,36 +43,20 @@ class Transcript:
     were asked for at a time.
     """
 
-    __slots__ = (
-        "_finished",
-        "_open",
-        "answer",
-        "begun",
-        "choices",
-        "complete",
-        "failure",
-        "whole",
-    )
-
-    def __init__(self, answer: Answer, choices: int = 1) -> None:
-        self.answer = answer
-        self.begun = False
-        self.choices = choices
-        self.complete = False
-        self.failure: Failure | None = None
-        self.whole = False
-        self._open = _FIRST
-        self._finished = _NONE
-
-    @property
-    def finished(self) -> bool:
-        """Whether each choice that was heard of has its finish reason."""
-        return not self._open
+    answer: Answer
+    choices: int = 1
+    begun: bool = False
+    whole: bool = False
+    complete: bool = False
+    failure: Failure | None = None
+    _open: frozenset[int] = _FIRST  # were heard of, and have no finish reason
+    _finished: frozenset[int] = _NONE
 
     def note(self, items: Sequence[Item]) -> int | None:
         """Take note of a block; return how much of it comes before it fails."""
         texts: list[str] = []
         found = texts.append  # this loop sees every event; texts are measured at once
+        failed_at = None
         for index, item in enumerate(items):
             if type(item) is str:
                 found(item)
@@ -78,17 +64,16 @@ class Transcript:
                 if not self.begun and any(texts):
                     self.begun = True
                 if self._note_rare(item):
-                    self.answer.text_size += text_size("".join(texts))
-                    self.answer.texts += len(texts)
                     told = self.failure is not None and self.failure.told
-                    return index + told
+                    failed_at = index + told
+                    break
         if texts:
             text = "".join(texts)
             self.begun = self.begun or bool(text)
             size = len(text) if text.isascii() else text_size(text)
             self.answer.text_size += size
             self.answer.texts += len(texts)
-        return None
+        return failed_at
 
     def _note_rare(self, item: Item) -> bool:
         match item:
@@ -162,7 +147,7 @@ class Transcript:
 
         :raises EndStream: when it came before a finish reason and `[DONE]`: truncated.
         """
-        if not self.finished:
+        if self._open:
             detail = "body ended with neither finish_reason nor [DONE]"
             raise EndStream(Outcome.UPSTREAM_FAILED, detail=detail)
         self.complete = True

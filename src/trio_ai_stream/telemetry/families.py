@@ -114,6 +114,7 @@ _ERROR = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
 
 Kind = Literal["counter", "gauge", "histogram"]
 Combine = Literal["sum", "max"]
+Values = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Family:
     name: str
     kind: Kind
     documentation: str
-    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    labels: tuple[tuple[str, Values], ...] = ()
     bounds: tuple[float, ...] = ()
     combine: Combine = "sum"
     prefix: str = PREFIX
@@ -142,245 +143,198 @@ class Family:
         yield from product(*(values for _, values in self.labels))
 
 
+def _counter(name: str, text: str, prefix: str = PREFIX, **labels: Values) -> Family:
+    return Family(name, "counter", text, tuple(labels.items()), prefix=prefix)
+
+
+def _gauge(
+    name: str,
+    text: str,
+    combine: Combine = "sum",
+    prefix: str = PREFIX,
+    **labels: Values,
+) -> Family:
+    values = tuple(labels.items())
+    return Family(name, "gauge", text, values, combine=combine, prefix=prefix)
+
+
+def _histogram(name: str, text: str, bounds: tuple[float, ...]) -> Family:
+    return Family(name, "histogram", text, bounds=bounds)
+
+
 FAMILIES = (
-    Family("streams_live", "gauge", "Streams alive now.", (("endpoint", ENDPOINTS),)),
-    Family(
+    _gauge("streams_live", "Streams alive now.", endpoint=ENDPOINTS),
+    _counter(
         "streams",
-        "counter",
         "Streams that ended, by what ended them and whose doing that was.",
-        (("endpoint", ENDPOINTS), ("outcome", OUTCOMES), ("fault", FAULTS)),
+        endpoint=ENDPOINTS,
+        outcome=OUTCOMES,
+        fault=FAULTS,
     ),
-    Family(
+    _histogram(
         "time_to_first_content_seconds",
-        "histogram",
         "From the request to the first content written to the client.",
-        bounds=_FIRST_S,
+        _FIRST_S,
     ),
-    Family(
-        "event_gap_seconds",
-        "histogram",
-        "Between two writes of content to one client.",
-        bounds=_GAP_S,
+    _histogram(
+        "event_gap_seconds", "Between two writes of content to one client.", _GAP_S
     ),
-    Family(
-        "stream_duration_seconds", "histogram", "A whole stream.", bounds=_DURATION_S
-    ),
-    Family(
+    _histogram("stream_duration_seconds", "A whole stream.", _DURATION_S),
+    _histogram(
         "cancellation_latency_seconds",
-        "histogram",
         "From the cause that ended a stream early to its upstream being closed.",
-        bounds=_LATENCY_S,
+        _LATENCY_S,
     ),
-    Family("sent_bytes", "counter", "Bytes of stream bodies written to clients."),
-    Family("sent_events", "counter", "Events written to clients."),
-    Family("sent_blocks", "counter", "Writes that carried those events."),
-    Family(
-        "tokens",
-        "counter",
-        "Tokens that upstream reported.",
-        (("direction", ("input", "output")),),
-    ),
-    Family(
+    _counter("sent_bytes", "Bytes of stream bodies written to clients."),
+    _counter("sent_events", "Events written to clients."),
+    _counter("sent_blocks", "Writes that carried those events."),
+    _counter("tokens", "Tokens that upstream reported.", direction=("input", "output")),
+    _histogram(
         "estimate_error_ratio",
-        "histogram",
         "How far an estimate of the completion's tokens was from the exact number.",
-        bounds=_ERROR,
+        _ERROR,
     ),
-    Family(
+    _counter(
         "bills",
-        "counter",
         "Bills of streams, by how they are known; a cut stream's once it is settled.",
-        (("usage", USAGES),),
+        usage=USAGES,
     ),
-    Family(
-        "cost_usd",
-        "counter",
-        "Dollars on those bills.",
-        (("outcome", OUTCOMES),),
-    ),
-    Family(
+    _counter("cost_usd", "Dollars on those bills.", outcome=OUTCOMES),
+    _counter(
         "wasted_tokens",
-        "counter",
         "Completion tokens billed beyond what was relayed before the stream ended.",
-        (("provider", PROVIDERS),),
+        provider=PROVIDERS,
     ),
-    Family(
+    _counter(
         "cut_streams",
-        "counter",
         "Streams that ended early and whose bill upstream told afterwards.",
-        (("provider", PROVIDERS),),
+        provider=PROVIDERS,
     ),
-    Family("bills_open", "gauge", "Bills of cut streams that are still looked up."),
-    Family("bills_dropped", "counter", "Bills that were not looked up: too many."),
-    Family(
+    _gauge("bills_open", "Bills of cut streams that are still looked up."),
+    _counter("bills_dropped", "Bills that were not looked up: too many."),
+    _histogram(
         "reconcile_lag_seconds",
-        "histogram",
         "From the end of a cut stream to its settled bill.",
-        bounds=_LAG_S,
+        _LAG_S,
     ),
-    Family(
+    _counter(
         "ledger_errors",
-        "counter",
         "Writes to the ledger that failed; they are tried again.",
-        (("part", LEDGER_PARTS),),
+        part=LEDGER_PARTS,
     ),
-    Family(
-        "ledger_rows_lost", "counter", "Rows of streams that the ledger does not have."
-    ),
-    Family(
+    _counter("ledger_rows_lost", "Rows of streams that the ledger does not have."),
+    _counter(
         "requests",
-        "counter",
         "Requests that the application answered, by the status sent.",
-        (("status", STATUSES),),
+        status=STATUSES,
     ),
-    Family(
+    _counter(
         "upstream_responses",
-        "counter",
         "Answers of upstream, by the class of their status.",
-        (("status", STATUS_CLASSES),),
+        status=STATUS_CLASSES,
     ),
-    Family(
+    _gauge(
         "upstream_key_rejected",
-        "gauge",
         "Workers whose OPENROUTER_API_KEY upstream has just rejected.",
     ),
-    Family(
-        "refused",
-        "counter",
-        "Requests refused before a stream began.",
-        (("reason", REFUSALS),),
-    ),
-    Family(
+    _counter("refused", "Requests refused before a stream began.", reason=REFUSALS),
+    _gauge(
         "upstream_circuit_open",
-        "gauge",
         "Workers that hardly connect to upstream, because it fails again and again.",
     ),
-    Family("upstream_attempts", "counter", "Requests of streams to upstream."),
-    Family("upstream_retries", "counter", "Those of them that were not the first."),
-    Family(
+    _counter("upstream_attempts", "Requests of streams to upstream."),
+    _counter("upstream_retries", "Those of them that were not the first."),
+    _counter(
         "upstream_retries_denied",
-        "counter",
         "Retries that did not happen because the budget was used up.",
     ),
-    Family(
+    _gauge(
         "streams_detached",
-        "gauge",
         "Streams with a grace whose client is gone, and may come back.",
     ),
-    Family("resumed", "counter", "Times that a client came back to its stream."),
-    Family("abandoned", "counter", "Streams whose client did not come back in time."),
-    Family(
-        "grace_log_bytes", "gauge", "Bytes of events that are held for who comes back."
-    ),
-    Family(
+    _counter("resumed", "Times that a client came back to its stream."),
+    _counter("abandoned", "Streams whose client did not come back in time."),
+    _gauge("grace_log_bytes", "Bytes of events that are held for who comes back."),
+    _counter(
         "grace_refused",
-        "counter",
         "Streams that were granted no grace because GRACE_TOTAL_BYTES were held.",
     ),
-    Family(
+    _gauge(
         "upstream_buffer_bytes",
-        "gauge",
         "Bytes of large events and documents of upstream that are held now.",
     ),
-    Family(
+    _counter(
         "upstream_buffer_refused",
-        "counter",
         "Streams that ended because UPSTREAM_BUFFER_BYTES were held.",
     ),
-    Family("connections_open", "gauge", "Client connections open now."),
-    Family("connections", "counter", "Client connections."),
-    Family(
+    _gauge("connections_open", "Client connections open now."),
+    _counter("connections", "Client connections."),
+    _counter(
         "guard_interventions",
-        "counter",
         "Connections or writes that the server ended.",
-        (("kind", INTERVENTIONS),),
+        kind=INTERVENTIONS,
     ),
-    Family("ready", "gauge", "Workers that take new streams, as /ready says."),
-    Family(
-        "workers_expected",
-        "gauge",
-        "Worker processes that were asked for.",
-        combine="max",
-    ),
-    Family(
+    _gauge("ready", "Workers that take new streams, as /ready says."),
+    _gauge("workers_expected", "Worker processes that were asked for.", combine="max"),
+    _counter(
         "worker_replacements",
-        "counter",
         "Workers that were started in place of one, by what became of that one.",
-        (("reason", REPLACEMENTS),),
+        reason=REPLACEMENTS,
     ),
-    Family("draining", "gauge", "Workers that are draining."),
-    Family("gate_fallback", "gauge", "Workers whose shared limits can't be reached."),
-    Family(
-        "gate_failures",
-        "counter",
-        "Shared decisions that failed.",
-        (("kind", GATE_FAILURES),),
-    ),
-    Family(
-        "redis_lost", "counter", "Times that Redis or Valkey was lost, or not found."
-    ),
-    Family(
+    _gauge("draining", "Workers that are draining."),
+    _gauge("gate_fallback", "Workers whose shared limits can't be reached."),
+    _counter("gate_failures", "Shared decisions that failed.", kind=GATE_FAILURES),
+    _counter("redis_lost", "Times that Redis or Valkey was lost, or not found."),
+    _histogram(
         "gate_decision_seconds",
-        "histogram",
         "One decision of the shared gate, as this worker waited for it.",
-        bounds=_LATENCY_S,
+        _LATENCY_S,
     ),
-    Family(
+    _histogram(
         "loop_lag_seconds",
-        "histogram",
         "How late a task that sleeps for a second is woken: the worker's own load.",
-        bounds=_LATENCY_S,
+        _LATENCY_S,
     ),
-    Family(
+    _gauge(
         "loop_longest_turn_seconds",
-        "gauge",
         "The longest that a worker ran without looking at its sockets, in a minute.",
         combine="max",
     ),
-    Family("loop_slow_turns", "counter", "Such runs of more than 50 ms."),
-    Family(
+    _counter("loop_slow_turns", "Such runs of more than 50 ms."),
+    _counter(
         "collector_passes",
-        "counter",
         "Full passes of the garbage collector; every stream waits for one.",
-        (("reason", PASSES),),
+        reason=PASSES,
     ),
-    Family(
+    _gauge(
         "certificate_expiry_timestamp_seconds",
-        "gauge",
         "When the certificate that is served ends, in Unix time; 0 without TLS.",
         combine="max",
     ),
-    Family("log_records_dropped", "counter", "Log records dropped: nobody read them."),
+    _counter("log_records_dropped", "Log records dropped: nobody read them."),
     # As prometheus_client's own collector names them; that one knows one process only.
-    Family(
+    _counter(
         "process_cpu_seconds",
-        "counter",
         "Processor time of all workers, user and system.",
         prefix="",
     ),
-    Family(
-        "process_resident_memory_bytes",
-        "gauge",
-        "Resident memory of all workers.",
-        prefix="",
+    _gauge(
+        "process_resident_memory_bytes", "Resident memory of all workers.", prefix=""
     ),
-    Family(
+    _gauge(
         "process_open_fds",
-        "gauge",
         "Open descriptors of the worker that has most.",
         combine="max",
         prefix="",
     ),
-    Family(
+    _gauge(
         "process_max_fds",
-        "gauge",
         "Descriptors that a worker may have.",
         combine="max",
         prefix="",
     ),
-    Family(
+    _gauge(
         "process_start_time_seconds",
-        "gauge",
         "When the youngest worker started, in Unix time.",
         combine="max",
         prefix="",
@@ -393,14 +347,12 @@ class Layout:
 
     def __init__(self, families: Sequence[Family]) -> None:
         self.families = tuple(families)
-        self._first: dict[str, int] = {}
         # By name and values; `slot` knows values that are not listed as well.
         self.offsets: dict[tuple[str, tuple[str, ...]], int] = {}
         self.gauge_slots: list[int] = []
         self.max_slots: list[int] = []
         offset = 0
         for family in self.families:
-            self._first[family.name] = offset
             for values in family.series():
                 self.offsets[family.name, values] = offset
                 if family.kind == "gauge":

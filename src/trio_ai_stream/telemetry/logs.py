@@ -7,17 +7,15 @@ Call `configure_logging` once, before anything logs. Then
 is one record; `event` names it for machines and the other keywords become its fields.
 Messages are literals: whatever a client or upstream said is a field, because loguru
 formats a message which has keywords. The request id is set once for a request, in
-`REQUEST_ID`, and follows it into the tasks it starts, through Trio's task context; a
-record that was bound to an id of its own keeps that.
+`REQUEST_ID`, and follows it into the tasks it starts; a record that was bound to an id
+of its own keeps that.
 
-The log goes to a descriptor that may never hold the server. The records are written by
-the thread that made them, at once: a queue with a writer thread would lose the last
-records of a crash, which are the ones that matter, and would be a thread that no
-nursery owns. But a plain write to a pipe whose reader has stopped blocks, and with it
-every stream of the process. So each piece is written only when `poll` says that the
-descriptor has room, in pieces that fit into that room (PIPE_BUF); otherwise the record
-is dropped and counted, and the next record that gets through is preceded by one which
-says how many were lost.
+A record is written at once, by the thread that made it: a queue with a writer thread
+would lose the last records of a crash, which are the ones that matter. But a plain
+write to a pipe whose reader has stopped blocks every stream of the process. So each
+piece is written only when `poll` says that the descriptor has room, in pieces that fit
+into that room (PIPE_BUF); otherwise the record is dropped and counted, and the next one
+that gets through is preceded by one which says how many were lost.
 
 O_NONBLOCK on the descriptor that was handed to us would change the stderr of every
 process that shares it, and the shell's after us: it belongs to the open file, not to
@@ -71,7 +69,9 @@ class LogSink:
         shared = _descriptor_of(stream)
         self._own = None if shared is None else _opened_again(shared)
         self._descriptor = shared if self._own is None else self._own
-        self._poll = None if self._descriptor is None else _poll_for(self._descriptor)
+        self._poll = select.poll()
+        if self._descriptor is not None:
+            self._poll.register(self._descriptor, select.POLLOUT)
         self._torn = False
         self._unreported = 0
         self.dropped = 0
@@ -109,17 +109,13 @@ class LogSink:
         return True
 
     def _write_piece(self, piece: memoryview) -> int:
-        if self._descriptor is None or self._poll is None:
-            return 0
-        try:
-            ready = self._poll.poll(0)
-            if not ready or not ready[0][1] & select.POLLOUT:
-                return 0
-            return os.write(self._descriptor, piece)
-        except OSError:
-            # Gone (EPIPE, EBADF, ENOSPC) or full after all (EAGAIN): a log that can't
-            # be written has nobody to tell.
-            return 0
+        # Gone (EPIPE, EBADF, ENOSPC) or full after all (EAGAIN): a log that can't be
+        # written has nobody to tell.
+        with contextlib.suppress(OSError):
+            for descriptor, event in self._poll.poll(0):
+                if event & select.POLLOUT:
+                    return os.write(descriptor, piece)
+        return 0
 
 
 def _descriptor_of(stream: TextIO) -> int | None:
@@ -142,12 +138,6 @@ def _opened_again(descriptor: int) -> int | None:
     return None
 
 
-def _poll_for(descriptor: int) -> select.poll:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return poll
-
-
 LogFormat = Literal["auto", "text", "json"]
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -164,11 +154,9 @@ def configure_logging(
 ) -> None:
     """Send every record of at least `level` to `stream` (default: stderr).
 
-    `auto` is coloured text where the stream is a terminal, else JSON lines. Idempotent:
-    a later call replaces what an earlier one put in place; sinks that others added to
-    loguru stay. `diagnose` is off because it prints the values of local variables,
-    which are keys and prompts; `backtrace` is off because frames above the catch are
-    the server's own and the same each time. `enqueue` is off, see above.
+    `auto` is coloured text where the stream is a terminal, else JSON lines. A later
+    call replaces what an earlier one put in place; sinks that others added to loguru
+    stay.
     """
     stream = sys.stderr if stream is None else stream
     terminal = _is_terminal(stream)
@@ -185,8 +173,8 @@ def configure_logging(
         write,
         level=level,
         format=lambda _record: "",  # rendered in `write`, not by loguru
-        diagnose=False,
-        backtrace=False,
+        diagnose=False,  # it prints local variables, which are keys and prompts
+        backtrace=False,  # frames above the catch are the same each time
         enqueue=False,
         catch=True,  # `write` does not raise; were it to, the caller must not feel it
     )
@@ -210,8 +198,8 @@ def _render(record: loguru.Record, *, as_json: bool, coloured: bool) -> str:
             render_json(record) if as_json else render_text(record, coloured=coloured)
         )
     except Exception as exc:
-        # A bound object's __str__ may raise anything, and
-        # loguru would print the record and its traceback itself, past the redaction.
+        # A bound object's __str__ may raise anything, and loguru would print the record
+        # and its traceback itself, past the redaction.
         problem = f"a log record could not be rendered: {type(exc).__name__}"
         return f'{{"level": "ERROR", "message": "{problem}"}}\n'
 
@@ -289,7 +277,6 @@ def intercept_stdlib(level: str) -> None:
 
     Hypercorn assigns its loggers' handlers when it starts, which is after this; so a
     handler put there would be lost, and a filter on the logger takes its place.
-    Idempotent: what an earlier call put in place is replaced.
     """
     handler = InterceptHandler()
     root = logging.getLogger()

@@ -53,11 +53,8 @@ class SlotCollector(Collector):
             yield self._metric(family, totals)
 
     def _metric(self, family: Family, totals: Sequence[float]) -> Metric:
-        name, labels = (
-            family.prefix + family.name,
-            [label for label, _ in family.labels],
-        )
-        text = family.documentation
+        name, text = family.prefix + family.name, family.documentation
+        labels = [label for label, _ in family.labels]
         if family.kind == "histogram":
             histogram = HistogramMetricFamily(name, text)
             start = self._layout.slot(family.name)
@@ -84,14 +81,6 @@ def _cumulate(
         running += count
         buckets.append((bound, running))
     return buckets, numbers[-1]
-
-
-def encode(collector: SlotCollector, accept: str) -> tuple[str, bytes]:
-    """Return content type and body in the format that `accept` asks for."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
-    encoder, content_type = choose_encoder(accept)
-    return content_type, encoder(registry)
 
 
 class _Histogram:
@@ -126,7 +115,8 @@ class Metrics:
         self._offsets = self._layout.offsets
         self._slots = Slots(self._layout, directory)
         info = {"version": version, "upstream": upstream}
-        self._collector = SlotCollector(self._layout, self._slots.totals, info)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(SlotCollector(self._layout, self._slots.totals, info))
         self._seen: dict[tuple[str, ...], float] = {}
         self._loop_lag = self._histogram("loop_lag_seconds")
         self._first_content = self._histogram("time_to_first_content_seconds")
@@ -209,19 +199,19 @@ class Metrics:
 
     def upstream_circuit_open(self, *, active: bool) -> None:
         """Say whether this worker's circuit for connecting to upstream is open."""
-        self._set("upstream_circuit_open", 1.0 if active else 0.0)
+        self._set("upstream_circuit_open", active)
 
     def upstream_buffers(self, *, held: int, refused: int) -> None:
         """Say what parts of answers this process holds, and how often it could not."""
-        self._set("upstream_buffer_bytes", float(held))
+        self._set("upstream_buffer_bytes", held)
         self._raise_to("upstream_buffer_refused", total=refused)
 
     def resumables(
         self, *, detached: int, held: int, resumed: int, refused: int
     ) -> None:
         """Say what this process's streams with a grace do, and have done so far."""
-        self._set("streams_detached", float(detached))
-        self._set("grace_log_bytes", float(held))
+        self._set("streams_detached", detached)
+        self._set("grace_log_bytes", held)
         self._raise_to("resumed", total=resumed)
         self._raise_to("grace_refused", total=refused)
 
@@ -260,19 +250,19 @@ class Metrics:
 
     def ready(self, *, active: bool) -> None:
         """Say whether this worker takes new streams."""
-        self._set("ready", 1.0 if active else 0.0)
+        self._set("ready", active)
 
     def upstream_key_rejected(self, *, active: bool) -> None:
         """Say whether upstream has just rejected this server's key."""
-        self._set("upstream_key_rejected", 1.0 if active else 0.0)
+        self._set("upstream_key_rejected", active)
 
     def draining(self, *, active: bool) -> None:
         """Say whether this worker is draining."""
-        self._set("draining", 1.0 if active else 0.0)
+        self._set("draining", active)
 
     def gate_fallback(self, *, active: bool) -> None:
         """Say whether this worker's shared limits can't be reached."""
-        self._set("gate_fallback", 1.0 if active else 0.0)
+        self._set("gate_fallback", active)
 
     def redis_lost(self) -> None:
         """Count that the connection to Redis or Valkey was lost, or could not be made.
@@ -327,7 +317,8 @@ class Metrics:
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Return content type and body for a scraper that sends `accept`."""
-        return encode(self._collector, accept)
+        encoder, content_type = choose_encoder(accept)
+        return content_type, encoder(self._registry)
 
     def close(self) -> None:
         """Leave the other workers' sums; counters stay in them, gauges do not."""

@@ -49,8 +49,10 @@ class RunDirectory:
     def _join(path: Path) -> int:
         """Create or enter the directory and lock its file; again if it was removed."""
         while True:
-            _create_private(path)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
             with contextlib.suppress(FileNotFoundError):
+                _check_private(path)
                 alive = os.open(path / _ALIVE, os.O_CREAT | os.O_RDWR, 0o600)
                 fcntl.flock(alive, fcntl.LOCK_SH)
                 if os.fstat(alive).st_nlink:
@@ -70,7 +72,7 @@ class RunDirectory:
         """Stop keeping the directory alive; the last one to leave removes it."""
         if self._alive < 0:
             return
-        if _lock_nowait(self._alive):
+        if lock_nowait(self._alive):
             _remove(self.path)
         os.close(self._alive)  # whoever waits for the lock finds its file removed
         self._alive = -1
@@ -101,9 +103,7 @@ def _parent() -> int | None:
     return None if parent is None else parent.pid
 
 
-def _create_private(path: Path) -> None:
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
+def _check_private(path: Path) -> None:
     status = path.lstat()
     private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
     if not private or status.st_uid != os.getuid():
@@ -117,7 +117,7 @@ def _remove_if_dead(path: Path) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(path / _ALIVE, os.O_RDWR)
         try:
-            if _lock_nowait(descriptor):
+            if lock_nowait(descriptor):
                 _remove(path)
         finally:
             os.close(descriptor)
@@ -134,9 +134,10 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path.rename(going), ignore_errors=True)
 
 
-def _lock_nowait(descriptor: int) -> bool:
+def lock_nowait(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock a file if nobody else has it locked; return whether it is locked."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -8,6 +8,7 @@ sockets again, and what ran.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
@@ -160,18 +161,21 @@ def sample_process(metrics: Metrics) -> int:
 
     :return: resident bytes.
     """
+    max_fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    resident = open_fds = 0
     try:
-        with open("/proc/self/statm", "rb") as statm:
-            resident = int(statm.read().split()[1]) * _PAGE
         # Linux since 6.2 counts them itself; before, the size of the folder is 0.
         open_fds = os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
-    except OSError:  # no /proc, or no descriptor left to read it with
-        resident = open_fds = 0
+        with open("/proc/self/statm", "rb") as statm:
+            resident = int(statm.read().split()[1]) * _PAGE
+    except OSError as exc:
+        if exc.errno == errno.EMFILE:  # none is left to read it with
+            open_fds = max_fds
     metrics.process(
         cpu_s=time.process_time(),
         resident_bytes=resident,
         open_fds=open_fds,
-        max_fds=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        max_fds=max_fds,
         started_at=_STARTED_AT,
     )
     return resident

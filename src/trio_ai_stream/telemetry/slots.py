@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trio_ai_stream.telemetry.families import Layout
+from trio_ai_stream.telemetry.run_directory import lock_nowait
 
 _HEADER = 16
 """Bytes of the layout's fingerprint: a file of another version is left alone."""
@@ -55,10 +56,6 @@ class Slots:
     @property
     def _file_size(self) -> int:
         return _HEADER + 8 * self._layout.size
-
-    def add(self, slot: int, amount: float = 1.0) -> None:
-        """Add to one number."""
-        self.numbers[slot] += amount
 
     def totals(self) -> tuple[list[float], int]:
         """Return the sum over all workers, and how many of them are alive.
@@ -103,16 +100,14 @@ class Slots:
                 content = file.read(self._file_size)
                 if not self._is_ours(content):
                     continue
-                living = not _try_lock(file, fcntl.LOCK_SH)
+                living = not lock_nowait(file.fileno(), fcntl.LOCK_SH)
             yield array("d", content[_HEADER:]), living
 
     def _adopt(self) -> BinaryIO | None:
         assert self._directory is not None
         for path in sorted(self._directory.glob(_PATTERN)):
             file = path.open("r+b", buffering=0)
-            if _try_lock(file, fcntl.LOCK_EX) and self._is_ours(
-                file.read(self._file_size)
-            ):
+            if lock_nowait(file.fileno()) and self._is_ours(file.read(self._file_size)):
                 return file
             file.close()
         return None
@@ -124,7 +119,7 @@ class Slots:
         fresh = path.with_suffix(".new")  # until it is whole
         file = fresh.open("x+b", buffering=0)
         try:
-            _try_lock(file, fcntl.LOCK_EX)
+            lock_nowait(file.fileno())
             _write_whole(file, self._layout.fingerprint + bytes(8 * self._layout.size))
             fresh.rename(path)
         except OSError as exc:
@@ -147,11 +142,3 @@ def _as_floats(buffer: bytearray | memoryview) -> memoryview[float]:
 def _write_whole(file: BinaryIO, content: bytes) -> None:
     if file.write(content) < len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _try_lock(file: BinaryIO, kind: int) -> bool:
-    try:
-        fcntl.flock(file.fileno(), kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

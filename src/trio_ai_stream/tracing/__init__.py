@@ -1,1 +1,1 @@
-"""What Trio does while it runs: its scheduler's insides, and traces of tasks."""
+"""What Trio does while the server runs, as a trace of its tasks."""

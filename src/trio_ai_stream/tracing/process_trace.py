@@ -39,7 +39,6 @@ class TraceSink:
         self, path: Path, *, title: str, limit_bytes: int = LIMIT_BYTES
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
         self.dropped = 0
         self._left = limit_bytes
         self._pending: list[bytes] = []
@@ -77,15 +76,10 @@ class TraceSink:
         self._pending_bytes = 0
 
     def __enter__(self) -> Self:
-        """Return the sink itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
         self.close()
-
-
-Microseconds = Callable[[], float]
 
 
 def monotonic_us() -> float:
@@ -108,7 +102,9 @@ class _Track:
 class TraceInstrument(trio.abc.Instrument):
     """Writes what it sees to a sink; an error of its own would only switch it off."""
 
-    def __init__(self, sink: TraceSink, now_us: Microseconds = monotonic_us) -> None:
+    def __init__(
+        self, sink: TraceSink, now_us: Callable[[], float] = monotonic_us
+    ) -> None:
         self._sink = sink
         self._now_us = now_us
         self._tracks: dict[internals.Task, _Track] = {}
@@ -165,12 +161,6 @@ class TraceInstrument(trio.abc.Instrument):
             self._event(track, now, ph="e", cat="shield", name="shield", id=number)
         track.shields.clear()
         self._event(track, now, ph="i", s="t", name="task over")
-
-    def note(self, name: str) -> None:
-        """Draw an instant of the whole run: something was done to it from outside."""
-        at = round(self._now_us(), 3)
-        event = {"tid": 0, "ts": at, "ph": "i", "s": "p", "cat": "cause", "name": name}
-        self._sink.write(event)
 
     def _draw_shields(self, task: internals.Task, track: _Track, now: float) -> None:
         scopes = {scope for scope in internals.scopes_of(task) if scope.shield}

@@ -23,6 +23,10 @@ from trio_ai_stream.wire.record import Outcome
 
 # So much each stream may hold uncounted: nearly every event is far smaller.
 FREE_BYTES: Final = 64 * 1024
+# Of an error's body: its reason stands at its beginning.
+MAX_ERROR_BYTES: Final = 64 * 1024
+ERROR_BODY_S: Final = 2.0
+MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 
 SPENT: Final = Problem(
     503,
@@ -56,42 +60,23 @@ class Reservation:
     def hold(self, size: int) -> None:
         """Hold `size` bytes from now on, instead of what was held.
 
-        :raises EndStream: when the budget has no room for them; less is held then.
+        :raises EndStream: when the budget has no room for them.
         """
-        if not self.fits(size):
-            raise self.spent()
         size = size if size > FREE_BYTES else 0
-        self._budget.held += size - self.size
+        budget, more = self._budget, size - self.size
+        if more > 0 and budget.held + more > budget.limit:
+            budget.refused += 1
+            raise EndStream(
+                Outcome.UPSTREAM_FAILED,
+                problem=SPENT,
+                detail=f"UPSTREAM_BUFFER_BYTES: {budget.held} of {budget.limit} held",
+            )
+        budget.held += more
         self.size = size
-
-    def fits(self, size: int) -> bool:
-        """Tell whether the budget has room for `size` bytes instead of what is held."""
-        more = size - self.size
-        return (
-            size <= FREE_BYTES
-            or more <= 0
-            or self._budget.held + more <= self._budget.limit
-        )
-
-    def spent(self) -> EndStream:
-        """Count a stream for which there is no room, and return how it ends."""
-        budget = self._budget
-        budget.refused += 1
-        return EndStream(
-            Outcome.UPSTREAM_FAILED,
-            problem=SPENT,
-            detail=f"UPSTREAM_BUFFER_BYTES: {budget.held} of {budget.limit} held",
-        )
 
     def release(self) -> None:
         """Hold nothing any more; idempotent."""
         self.hold(0)
-
-
-# Its reason stands at its beginning.
-MAX_ERROR_BYTES: Final = 64 * 1024
-ERROR_BODY_S: Final = 2.0
-MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 
 
 class ResponseBody(Protocol):
@@ -144,20 +129,16 @@ async def read_document(
 
 async def read_error(body: ResponseBody) -> bytes:
     """Return the beginning of an error's body: what came in time, within a bound."""
-    parts: list[bytes] = []
-    size = 0
+    begun = b""
     try:
         with trio.move_on_after(ERROR_BODY_S):
-            while size < MAX_ERROR_BYTES and (data := await body.receive()):
-                parts.append(data)
-                size += len(data)
-            if size < MAX_ERROR_BYTES:
-                await body.drain()
+            while len(begun) < MAX_ERROR_BYTES and (data := await body.receive()):
+                begun += data
     except httpx.HTTPError:
         pass
     finally:
         body.abort()
-    return b"".join(parts)
+    return begun
 
 
 def decoded(body: ResponseBody, coding: str) -> ResponseBody:

@@ -41,7 +41,6 @@ _REASONING: Final = ("reasoning", "reasoning_content", "reasoning_details")
 # So many parts has no text: each costs the loop a step.
 MAX_PARTS: Final = 50_000
 _TEXTS: Final = ("content", "refusal", *_REASONING)
-_BOM: Final = b"\xef\xbb\xbf"
 # What a model may send besides plain text; all of it is progress.
 _WORK: Final = (
     *("tool_calls", "function_call", "audio", "images", "annotations"),
@@ -55,7 +54,7 @@ def as_utf8(data: bytes) -> bytes:
 
 
 def load(data: bytes) -> Any:
-    """Return what JSON says, also with NaN or a byte that is not UTF-8.
+    """Return what JSON says, also with NaN, half a character or what is not UTF-8.
 
     :raises ValueError: when it is not JSON.
     :raises RecursionError: when it is nested too deeply.
@@ -64,6 +63,18 @@ def load(data: bytes) -> Any:
         return msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return json.loads(data.decode("utf-8", "replace"))
+
+
+def object_of(body: bytes) -> dict[str, Any]:
+    """Return a JSON object.
+
+    :raises ValueError: when it is none.
+    :raises RecursionError: when it is nested too deeply.
+    """
+    document = load(body)
+    if type(document) is not dict:
+        raise ValueError("expected a JSON object")
+    return document
 
 
 def odd_chunk(payload: bytes, *, raw: bool = False) -> list[Item]:
@@ -417,29 +428,24 @@ def items_of_document(body: bytes) -> list[Item]:
     :raises ValueError: when it is not JSON, or neither a chat completion nor an error.
     :raises RecursionError: when it is nested too deeply.
     """
-    body, document = _load(body)
+    document = object_of(body)
+    if failed := items_of_failed(document):
+        return failed
+    if not document.get("choices"):
+        raise ValueError("expected a chat completion, with choices")
+    return [Raw(as_utf8(body)), *identity_of(document), *_items(document), Done()]
+
+
+def items_of_failed(document: dict[str, Any]) -> list[Item]:
+    """Return what a document with an error says, the error last; else nothing."""
     failure = failure_in(document)
-    if failure is not None:
-        return [*_name(document), *_final_usage(document), failure]
-    return [Raw(body), *_name(document), *_items(document), Done()]
+    if failure is None:
+        return []
+    return [*identity_of(document), *_final_usage(document), failure]
 
 
-def items_of_unstreamed(body: bytes, raw: bool) -> list[Item]:
-    """Return what a whole answer says where a stream was asked for.
-
-    With `raw` it comes as the payloads of a stream. *Errors:* as `items_of_document`.
-    """
-    _, document = _load(body)
-    failure = failure_in(document)
-    if failure is not None:
-        return [*_name(document), *_final_usage(document), failure]
-    items: list[Item] = [*_name(document)]
-    if read_chunks(iter(chunks_of_answer(document)), items, raw) is not None:
-        raise ValueError("expected an answer, got something else")
-    return [*items, Done()]
-
-
-def _name(document: dict[str, Any]) -> list[Item]:
+def identity_of(document: dict[str, Any]) -> list[Item]:
+    """Return the id of a whole answer, and who gave it, if it says so."""
     name, provider = document.get("id"), document.get("provider")
     if not isinstance(name, str) or not name:
         return []
@@ -450,18 +456,3 @@ def _final_usage(failed: dict[str, Any]) -> list[Item]:
     """Return what something costs all the same, if that stands beside its error."""
     usage = failed.get("usage")
     return [Usage(usage, final=True)] if usage and isinstance(usage, dict) else []
-
-
-def _load(body: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Return a document as UTF-8 and as what it says."""
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        # With NaN, half a surrogate pair, a BOM or a byte that is not UTF-8.
-        body = as_utf8(body).removeprefix(_BOM)
-        document = json.loads(body)
-    if isinstance(document, dict) and (
-        document.get("choices") or failure_in(document) is not None
-    ):
-        return body, document
-    raise ValueError("expected a chat completion, with choices")

@@ -9,6 +9,7 @@ is looked at a fixed number of times, however small the pieces.
 from __future__ import annotations
 
 import contextlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -28,7 +29,6 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 MAX_EMPTY_EVENTS: Final = 100_000
 _COMMENT: Final = Comment()
 _DONE: Final = Done()
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 class _Named(msgspec.Struct):
@@ -93,11 +93,11 @@ class Decoder:
         if self._start:
             data = bytes(self._buffer) + data
             self._buffer.clear()
-            if len(data) < len(_BOM) and _BOM.startswith(data):
+            if len(data) < len(BOM_UTF8) and BOM_UTF8.startswith(data):
                 self._buffer += data
                 self.held = len(data)
                 return items
-            data = data.removeprefix(_BOM)
+            data = data.removeprefix(BOM_UTF8)
             self._start = False
         if self._after_cr and data:
             # The CR has ended its line already; this may be the LF that belongs to it.
@@ -134,7 +134,9 @@ class Decoder:
             elif (odd := self._read(left := iter(lines), items, self._raw)) is not None:
                 self._take_odd(odd, left, items)
             # Mostly the last item tells.
-            if items and (items[-1] is not _COMMENT or _say_something(items)):
+            if items and (
+                items[-1] is not _COMMENT or any(one is not _COMMENT for one in items)
+            ):
                 self._empty = 0
             else:
                 self._count_empty(complete.count(b"\n\n") + 1, items)
@@ -249,7 +251,3 @@ class Decoder:
         if not self._over:
             self._over = True
             items.append(Malformed(MALFORMED, detail))
-
-
-def _say_something(items: list[Item]) -> bool:
-    return any(item is not _COMMENT for item in items)

@@ -7,7 +7,7 @@ import ssl
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import trio
 from loguru import logger
@@ -107,8 +107,10 @@ def proxy_for(base_url: str) -> Proxy | None:
     """
     parts = urlsplit(base_url)
     proxies = urllib.request.getproxies_environment()
-    if urllib.request.proxy_bypass(parts.hostname or "", proxies):
-        return None
+    # It may name a host with its port, or without; an IPv6 one has no brackets there.
+    for host in (parts.hostname or "", parts.netloc.rpartition("@")[2]):
+        if urllib.request.proxy_bypass(host, proxies):
+            return None
     kind = parts.scheme if proxies.get(parts.scheme) else "all"
     named, name = proxies.get(kind), f"{kind.upper()}_PROXY"
     if not named:
@@ -118,7 +120,7 @@ def proxy_for(base_url: str) -> Proxy | None:
         url = urlsplit(named if "://" in named else f"http://{named}")
         got = f"{url.scheme}://"
     except ValueError:
-        url, got = SplitResult("", "", "", "", ""), "something else"
+        url, got = urlsplit(""), "something else"
     if url.scheme not in {"http", "https"} or not url.hostname:
         raise ValueError(
             f"{name}: expected a proxy's URL with http:// or https:// and a host, got"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 import httpx
@@ -109,23 +108,16 @@ class OpenRouter:
         """
         path = call.dialect.upstream_path
         accept = b"application/json" if call.whole else b"text/event-stream"
+        headers = [
+            *self._common(call),
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(call.body)),
+            (b"Accept", accept),
+            (b"X-Request-ID", call.request_id.encode("ascii")),
+            *call.headers,
+        ]
         response = await self._send(
-            partial(
-                RequestMessage,
-                "POST",
-                self._target(path),
-                [
-                    *self._common(call),
-                    (b"Content-Type", b"application/json"),
-                    (b"Content-Length", b"%d" % len(call.body)),
-                    (b"Accept", accept),
-                    (b"X-Request-ID", call.request_id.encode("ascii")),
-                    *call.headers,
-                ],
-                httpx.ByteStream(call.body),
-            ),
-            on_sent,
-            on_abortable,
+            "POST", path, headers, call.body, on_sent, on_abortable
         )
         if response.head.status == 200:
             self._rejected_at = -math.inf
@@ -147,15 +139,15 @@ class OpenRouter:
 
         :raises EndStream: when it is none, as far as its beginning tells.
         """
-        body, kind = _body(response), _media_type(response)
+        body = _body(response)
+        kind = response.field(b"content-type").partition(";")[0].strip().lower()
         if kind == "text/html":
             body.abort()
             raise misplaced("a web page", self._base_url + call.dialect.upstream_path)
         reservation = Reservation(self.buffers)
         generation_id = response.field(b"x-generation-id") or None
         if call.whole:
-            read = call.dialect.read_document
-            return DocumentResponse(body, generation_id, reservation, read)
+            return DocumentResponse(body, generation_id, reservation, call.dialect)
         if kind == "text/event-stream":
             return StreamedResponse(body, generation_id, reservation, call.dialect)
         on_abortable(body.abort)
@@ -180,24 +172,12 @@ class OpenRouter:
             said |= _ATTRIBUTION
         return [field for field in self._headers if field[0].lower() not in said]
 
-    def _target(self, path: str) -> bytes:
-        """Return where a path of the API is on its server."""
-        return self._path + path.encode("ascii")
-
     async def get(self, path: str) -> bytes:
         """Return the body of one document of the API, such as `/models`.
 
         :raises EndStream: when upstream refuses or cannot be reached.
         """
-        response = await self._send(
-            partial(
-                RequestMessage,
-                "GET",
-                self._target(path),
-                self._headers,
-                httpx.ByteStream(b""),
-            )
-        )
+        response = await self._send("GET", path, self._headers)
         if response.head.status != 200:
             raise await self._rejection(response, self._base_url + path)
         body, reservation = _body(response), Reservation(self.buffers)
@@ -212,16 +192,13 @@ class OpenRouter:
         fields = httpx.Headers(response.head.headers)
         failure = rejection(response.head.status, body, fields, url=url)
         if failure.problem is not None and failure.problem.error_type == KEY_TYPE:
-            self._note_rejected_key()
+            if not self.rejected_key:
+                logger.error(
+                    "upstream rejected OPENROUTER_API_KEY: wrong, disabled or expired",
+                    event="upstream_key_rejected",
+                )
+            self._rejected_at = trio.current_time()
         return failure
-
-    def _note_rejected_key(self) -> None:
-        if not self.rejected_key:
-            logger.error(
-                "upstream rejected OPENROUTER_API_KEY: wrong, disabled or expired",
-                event="upstream_key_rejected",
-            )
-        self._rejected_at = trio.current_time()
 
     async def aclose(self) -> None:
         """Close all connections; live streams must have been ended before."""
@@ -229,7 +206,10 @@ class OpenRouter:
 
     async def _send(
         self,
-        make_message: Callable[[], RequestMessage],
+        method: str,
+        path: str,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes = b"",
         on_sent: OnSent | None = None,
         on_abortable: OnAbortable = lambda _abort: None,
     ) -> TransportResponse:
@@ -241,8 +221,14 @@ class OpenRouter:
         objects for a request and its fields.
         """
         try:
+            message = RequestMessage(
+                method,
+                self._path + path.encode("ascii"),
+                headers,
+                httpx.ByteStream(body),
+            )
             response = await self._transport.send(
-                self._origin, make_message, self._timeouts, on_sent, on_abortable
+                self._origin, message, self._timeouts, on_sent, on_abortable
             )
         except httpx.HTTPError as exc:
             raise transport_error(exc) from exc
@@ -264,7 +250,3 @@ def _body(response: TransportResponse) -> ResponseBody:
         raise EndStream(
             Outcome.UPSTREAM_FAILED, problem=MALFORMED, detail=str(exc.args[0])
         ) from exc
-
-
-def _media_type(response: TransportResponse) -> str:
-    return response.field(b"content-type").partition(";")[0].strip().lower()

@@ -7,6 +7,7 @@ socket, and nothing is read ahead of a block. Each request has its own connectio
 from __future__ import annotations
 
 import errno
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +17,9 @@ from typing import Final
 import httpx
 import trio
 
-from trio_ai_stream.upstream.transport.dial import watch_peer
+from trio_ai_stream.upstream.transport.dial import Origin, watch_peer
+from trio_ai_stream.upstream.transport.http1_messages import RequestMessage
+from trio_ai_stream.upstream.transport.pool import RequestTimeouts
 from trio_ai_stream.upstream.transport.transport_errors import (
     REFUSED,
     cause_of,
@@ -102,17 +105,19 @@ class PeerLink:
         """
         host, port = address
         transport = self._there if port else self._here
-        place = f"[{host}]" if ":" in host else host
-        if port:
-            place = f"{place}:{port}"
-        request = httpx.Request(
-            method,
-            f"http://{place}{target}",
-            headers=[("Host", "localhost"), ("Connection", "close"), *headers],
-            extensions={"timeout": {"connect": CONNECT_S, "read": silent_s}},
-        )
+        fields = [("Host", "localhost"), ("Connection", "close"), *headers]
+        raw = [
+            (name.encode("ascii"), value.encode("latin-1")) for name, value in fields
+        ]
+        timeouts = RequestTimeouts(CONNECT_S, math.inf, silent_s)
         try:
-            return PeerResponse(await transport.exchange(request))
+            message = RequestMessage(
+                method, target.encode("ascii"), raw, httpx.ByteStream(b"")
+            )
+            response = await transport.send(
+                Origin(False, host, port), message, timeouts
+            )
+            return PeerResponse(response)
         except httpx.TransportError as exc:
             # Only its own host can say that nobody is there: without an answer the way
             # to it may be broken, and the process lives.
@@ -127,7 +132,8 @@ class PeerLink:
         try:
             return await trio.open_unix_socket(path)
         except ConnectionRefusedError:  # its process was killed
-            _remove(path)
+            with suppress(OSError):  # gone, or on a disk that has become read-only
+                path.unlink()
             raise
         except FileNotFoundError as exc:  # it has ended, and removed its socket
             raise ConnectionRefusedError(errno.ECONNREFUSED, str(exc)) from exc
@@ -150,8 +156,3 @@ def _reason(exc: OSError) -> OSError:
     said = [one for one in group.exceptions if isinstance(one, OSError)]
     other = (one for one in said if not isinstance(one, ConnectionRefusedError))
     return next(other, said[0])
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # gone, or on a disk that has become read-only
-        path.unlink()

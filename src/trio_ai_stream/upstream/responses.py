@@ -15,38 +15,65 @@ from trio_ai_stream.upstream.bodies import (
     hold_document,
     read_document,
 )
+from trio_ai_stream.upstream.chunks import load
 from trio_ai_stream.upstream.decoder import Decoder
 from trio_ai_stream.upstream.upstream_errors import (
     MALFORMED,
     MISPLACED,
     transport_error,
 )
-from trio_ai_stream.wire.dialect import Dialect, ReadDocument
-from trio_ai_stream.wire.events import Failure, Identity, Item, Usage
+from trio_ai_stream.wire.dialect import Dialect
+from trio_ai_stream.wire.events import Failure, Identity, Item, Raw, Usage
 from trio_ai_stream.wire.record import Outcome
+from trio_ai_stream.wire.validation import without_bom
 
 # Blanks and a byte order mark, which may stand before a document.
 _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 _FIELDS: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
 
 
-class StreamedResponse:
+class _HeldResponse:
+    """What both kinds of answers are: a body, and what is held of it."""
+
+    __slots__ = ("_body", "_dialect", "_reservation", "generation_id")
+
+    def __init__(
+        self,
+        body: ResponseBody,
+        generation_id: str | None,
+        reservation: Reservation,
+        dialect: Dialect,
+    ) -> None:
+        self._body = body
+        self._dialect = dialect
+        self._reservation = reservation
+        self.generation_id = generation_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body has been read to its end."""
+        return self._body.ended
+
+    async def finish(self) -> None:
+        """Read what is left, so that the connection goes back to the pool."""
+        try:
+            await self._body.drain()
+        except httpx.HTTPError:
+            self._body.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once, and hold nothing any more."""
+        self._reservation.release()
+        self._body.abort()
+
+
+class StreamedResponse(_HeldResponse):
     """One streamed answer: bytes in, items out; `first` has been read of it already.
 
     A whole completion instead of events is an answer, too.
     """
 
-    __slots__ = (
-        "_body",
-        "_decoder",
-        "_dialect",
-        "_document",
-        "_failure",
-        "_first",
-        "_reservation",
-        "_started",
-        "generation_id",
-    )
+    __slots__ = ("_decoder", "_document", "_failure", "_first", "_started")
 
     def __init__(
         self,
@@ -56,25 +83,17 @@ class StreamedResponse:
         dialect: Dialect,
         first: bytes = b"",
     ) -> None:
-        self._body = body
+        super().__init__(body, generation_id, reservation, dialect)
         self._decoder = Decoder(
             raw=dialect.raw,
             named=True,
             read=dialect.read_events,
             whole_events=dialect.whole_events,
         )
-        self._dialect = dialect
         self._document: bytearray | None = None
         self._failure: Callable[[], EndStream] | None = None
         self._first = first
-        self._reservation = reservation
         self._started = False
-        self.generation_id = generation_id
-
-    @property
-    def ended(self) -> bool:
-        """Whether the body has been read to its end."""
-        return self._body.ended
 
     async def receive(self) -> Sequence[Item] | None:
         """Return all items that have arrived; `None` at the end of the body."""
@@ -102,63 +121,43 @@ class StreamedResponse:
             return decoder.end() or None
         items = decoder.feed(data)
         if decoder.held > FREE_BYTES:
-            if not reservation.fits(decoder.held):
-                self._failure = reservation.spent
-                return items
-            reservation.hold(decoder.held)
+            try:
+                reservation.hold(decoder.held)
+            except EndStream as exc:  # what has arrived comes first
+                self._failure = _again(exc)
         return items
 
     def _take_document(self, document: bytearray, data: bytes) -> list[Item]:
         """Collect a completion that is labelled as events; return it at its end."""
         if not data:
-            return read_answer(bytes(document), _unstreamed(self._dialect))
+            return read_answer(bytes(document), self._dialect, as_stream=True)
         document += data
         hold_document(len(document), self._reservation)
         return []
 
-    async def finish(self) -> None:
-        """Read what is left, so that the connection goes back to the pool."""
-        try:
-            await self._body.drain()
-        except httpx.HTTPError:
-            self._body.abort()
 
-    def abort(self) -> None:
-        """Close the connection at once, and hold nothing any more."""
-        self._reservation.release()
-        self._body.abort()
+class DocumentResponse(_HeldResponse):
+    """One whole answer as a single block of items."""
 
-
-class DocumentResponse:
-    """One whole answer as a single block of items, which `read` makes of its bytes."""
-
-    __slots__ = ("_body", "_items", "_read", "_reservation", "generation_id")
+    __slots__ = ("_items",)
 
     def __init__(
         self,
         body: ResponseBody,
         generation_id: str | None,
         reservation: Reservation,
-        read: ReadDocument,
+        dialect: Dialect,
     ) -> None:
-        self._body = body
+        super().__init__(body, generation_id, reservation, dialect)
         self._items: list[Item] | None = None
-        self._read = read
-        self._reservation = reservation
-        self.generation_id = generation_id
 
-    @property
-    def ended(self) -> bool:
-        """Whether the document has been read."""
-        return self._body.ended
-
-    async def load(self, first: bytes) -> None:
-        """Read the document, of which `first` has been read, before it is asked for.
+    async def load_as_stream(self, first: bytes) -> None:
+        """Read an answer that should be a stream, of which `first` has been read.
 
         :raises EndStream: when it is an error, or no answer.
         """
         document = await read_document(self._body, self._reservation, first=first)
-        items = read_answer(document, self._read)
+        items = read_answer(document, self._dialect, as_stream=True)
         failure = items[-1]
         if isinstance(failure, Failure):
             said = items[:-1]
@@ -178,30 +177,23 @@ class DocumentResponse:
         if self._items is not None:
             return self._items
         document = await read_document(self._body, self._reservation)
-        return read_answer(document, self._read)
-
-    async def finish(self) -> None:
-        """Do nothing: the document has been read to its end."""
-
-    def abort(self) -> None:
-        """Close the connection at once, and hold nothing any more."""
-        self._reservation.release()
-        self._body.abort()
+        return read_answer(document, self._dialect, as_stream=False)
 
 
-def _unstreamed(dialect: Dialect) -> ReadDocument:
-    return lambda document: dialect.read_unstreamed(document, dialect.raw)
-
-
-def read_answer(document: bytes, read: ReadDocument) -> list[Item]:
-    """Return what a whole answer says.
+def read_answer(document: bytes, dialect: Dialect, *, as_stream: bool) -> list[Item]:
+    """Return what a whole answer says; its payloads are a stream's, if that is asked.
 
     :raises EndStream: when it is no answer.
     """
     try:
-        return read(document)
+        items = dialect.read_document(without_bom(document))
+        whole = items[0]
+        if not as_stream or not isinstance(whole, Raw):  # an error has no document
+            return items
+        payloads = dialect.as_stream(load(whole.payload)) if dialect.raw else []
     except (ValueError, RecursionError) as exc:
         raise no_answer(document, "one JSON document") from exc
+    return [*map(Raw, payloads), *items[1:]]
 
 
 def no_answer(data: bytes, expected: str) -> EndStream:
@@ -241,8 +233,8 @@ async def open_unlabelled(
         return StreamedResponse(body, generation_id, reservation, dialect, first)
     if not text.startswith(b"{"):
         raise no_answer(first, "events or a completion")
-    source = DocumentResponse(body, generation_id, reservation, _unstreamed(dialect))
-    await source.load(first)
+    source = DocumentResponse(body, generation_id, reservation, dialect)
+    await source.load_as_stream(first)
     return source
 
 

@@ -98,6 +98,7 @@ _WANTS_TLS: Final = re.compile(
 )
 # With these nothing of the request has been read by upstream.
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout)
+_PLAIN_WORD: Final = re.compile("[a-z_]{1,40}")
 _AFFORD: Final = re.compile(r"can only afford ([0-9]{1,9})\b")
 _WORDS: Final[dict[str, int]] = {
     "authentication": 401,
@@ -154,10 +155,7 @@ def failure_of(
     those of the answer whose body it is, if it is one.
     """
     fields = error if isinstance(error, dict) else {"message": error}
-    metadata, availability = (
-        _dict(fields.get("metadata")),
-        _dict(fields.get("availability")),
-    )
+    metadata = _dict(fields.get("metadata"))
     # Anthropic has `type` alone, and OpenAI where `code` is null.
     words = [metadata.get("error_type"), fields.get("error_type"), fields.get("type")]
     word = next(filter(None, words), None)
@@ -173,7 +171,7 @@ def failure_of(
     # Without a status or a word for it, the text is all that the caller can go by.
     quote = row.quote or named is None
     wait = wait_told(fields, headers or {}, now=time.time())
-    permission = availability.get("retryable")
+    permission = _dict(fields.get("availability")).get("retryable")
     retryable = row.retryable if permission is None else permission is True
     refused = status in _REFUSALS or (
         status in _REFUSALS_IF_PERMITTED and (permission is True or wait is not None)
@@ -199,25 +197,21 @@ def rejection(
     `body` is the beginning of its body; `headers` have lower-case names. `url` is what
     was asked, for the log.
     """
-    document = document_of(body, headers.get("content-encoding", ""))
+    document = document_of(body, headers.get("content-encoding", "")) or {}
     if status == 400 and _WANTS_TLS.search(body):
         return misplaced("400, because the port speaks TLS (https://)", url)
     if 300 <= status < 400:
         place = headers.get("location", "")
         return misplaced(f"{status}, a redirect to {_plain_url(place)}", url)
     labelled = "json" in headers.get("content-type", "").lower()
-    if status in {404, 405} and not labelled and "error" not in (document or {}):
+    if status in {404, 405} and not labelled and "error" not in document:
         return misplaced(f"{status} with a body that is no JSON", url)
     if not 400 <= status < 600:
         detail = f"status {status}"
         return EndStream(Outcome.UPSTREAM_REJECTED, problem=NO_ANSWER, detail=detail)
-    document = document or {}
     error = document.get("error")
-    failure = failure_of(
-        error if isinstance(error, dict | str) and error else document,
-        status=status,
-        headers=headers,
-    )
+    said = error if isinstance(error, dict | str) and error else document
+    failure = failure_of(said, status=status, headers=headers)
     return EndStream(
         Outcome.UPSTREAM_REJECTED, problem=failure.problem, detail=failure.detail
     )
@@ -244,16 +238,11 @@ def transport_error(exc: httpx.HTTPError) -> EndStream:
         problem = OUT_OF_RESOURCES
     elif not cause.heals:
         problem = dataclasses.replace(problem, retryable=False, resend=False)
-    elif (wait_s := _circuit_wait(exc)) is not None:
+    elif isinstance(exc.__cause__, CircuitOpenError):
         # A wait of ours would hold the stream's permit, and end in another refusal.
+        wait_s = exc.__cause__.wait_s
         problem = dataclasses.replace(problem, retry_after=wait_s, resend=False)
     return EndStream(Outcome.UPSTREAM_UNREACHABLE, problem=problem, detail=detail)
-
-
-def _circuit_wait(exc: BaseException) -> float | None:
-    """Return when dials are made again, if there was none."""
-    cause = exc.__cause__
-    return cause.wait_s if isinstance(cause, CircuitOpenError) else None
 
 
 UNREACHABLE: Final = Problem(
@@ -302,11 +291,7 @@ NO_ANSWER: Final = Problem(
 
 def _status(*said: object) -> int | None:
     for value in said:
-        if (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and 400 <= value < 600
-        ):
+        if type(value) is int and 400 <= value < 600:
             return value
         if isinstance(value, str) and value in _WORDS:
             return _WORDS[value]
@@ -317,8 +302,7 @@ def _status(*said: object) -> int | None:
 
 def _identifier(word: object) -> str:
     """Let only a plain word into the log: upstream's free text may quote the prompt."""
-    ok = isinstance(word, str) and re.fullmatch("[a-z_]{1,40}", word)
-    return str(word) if ok else ""
+    return word if isinstance(word, str) and _PLAIN_WORD.fullmatch(word) else ""
 
 
 def _plain_url(url: str) -> str:
@@ -369,9 +353,7 @@ def reason_in(value: Any, depth: int = _DEPTH) -> str:
         return ""
     texts = (reason_in(value.get(name), depth - 1) for name in _TEXTS)
     said = next((text for text in texts if text), "")
-    metadata = value.get("metadata")
-    raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    provider = reason_in(raw, depth - 1)
+    provider = reason_in(_dict(value.get("metadata")).get("raw"), depth - 1)
     if provider and provider not in said:
         said = f"{said}: {provider}" if said else provider
     place = value.get("path", value.get("loc"))
@@ -428,19 +410,11 @@ def wait_told(
     Infinity if it says so in a way that can't be read: whoever wants to send again does
     not know when. `headers` have lower-case names; `now` is in seconds since 1970.
     """
-    metadata = error.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    provided = metadata.get("headers")
-    provided = provided if isinstance(provided, dict) else {}
-    provided = {str(name).lower(): value for name, value in provided.items()}
-    availability = error.get("availability")
-    places = (availability, metadata, error)
-    said = [
-        place.get(name)
-        for place in places
-        if isinstance(place, Mapping)
-        for name in _IN_BODY
-    ]
+    metadata = _dict(error.get("metadata"))
+    headers_told = _dict(metadata.get("headers"))
+    provided = {str(name).lower(): value for name, value in headers_told.items()}
+    places = (_dict(error.get("availability")), metadata, error)
+    said = [place.get(name) for place in places for name in _IN_BODY]
     said += [headers.get("retry-after"), provided.get("retry-after")]
     for value in said:
         if value is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from trio_ai_stream.wire.events import Answer, Item
 from trio_ai_stream.wire.problems import Problem
@@ -88,7 +88,10 @@ Returns the first payload that is no JSON, with those after it still to come; No
 there is none.
 """
 ReadDocument = Callable[[bytes], list[Item]]
-"""Returns what a whole answer says; ValueError or RecursionError if it is none."""
+"""Returns what a whole answer says, its bytes first as `Raw`; or its error, last.
+
+ValueError or RecursionError if it is neither.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +101,9 @@ class Dialect:
     `path` is ours, `upstream_path` stands below upstream's base URL. With `raw` the
     client gets upstream's payloads as they came; with `whole_events` these are events
     with all their fields, not only the data. `forwarded` are the names of the request's
-    header fields that go on to upstream, in lower case. `read_unstreamed` reads a whole
-    answer where a stream was asked for, as the items of a stream. `encoder` takes the
-    request, its id, and the name of what answers.
+    header fields that go on to upstream, in lower case. `as_stream` returns a whole
+    answer as the payloads of a stream, where a stream was asked for; it is asked with
+    `raw` only. `encoder` takes the request, its id, and the name of what answers.
     """
 
     path: str
@@ -111,7 +114,7 @@ class Dialect:
     parse: Callable[[bytes, RequestLimits], ParsedRequest]
     read_events: ReadEvents
     read_document: ReadDocument
-    read_unstreamed: Callable[[bytes, bool], list[Item]]
+    as_stream: Callable[[dict[str, Any]], list[bytes]]
     encoder: Callable[[ParsedRequest, str, str], EventEncoder]
     error: Callable[[Problem, str], ErrorResponse]
     """Takes the problem and the request's id."""

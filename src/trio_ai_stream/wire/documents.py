@@ -23,13 +23,6 @@ class _Entry(Struct):
     created: int = 0
 
 
-class _Entries(Struct):
-    data: list[dict[str, Any]]
-
-
-_further = msgspec.json.Decoder(dict[str, Any])
-
-
 @dataclass(frozen=True, slots=True)
 class ModelList:
     """The models by id, and the document that lists them."""
@@ -38,7 +31,7 @@ class ModelList:
     document: bytes
 
 
-_decoder = msgspec.json.Decoder(_Entries)
+_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 def model_list(body: bytes) -> ModelList:
@@ -47,13 +40,13 @@ def model_list(body: bytes) -> ModelList:
     :raises ValueError: when it is no list of models.
     """
     models: dict[str, dict[str, Any]] = {}
-    for fields in _decoder.decode(body).data:
+    document = _decoder.decode(body)
+    for fields in msgspec.convert(document.get("data"), list[dict[str, Any]]):
         entry = msgspec.convert(fields, _Entry)
         owner = entry.id.lstrip("~").partition("/")[0]
         shape = ModelDocument(entry.id, "model", entry.created, owner)
         models[entry.id] = {**msgspec.to_builtins(shape), **fields, "object": "model"}
-    further = _further.decode(body)
-    document = {**further, "object": "list", "data": list(models.values())}
+    document |= {"object": "list", "data": list(models.values())}
     return ModelList(models, msgspec.json.encode(document))
 
 

@@ -138,31 +138,23 @@ Item = (
 )
 
 
+@dataclass(slots=True, eq=False)
 class Answer:
-    """What upstream has said so far, as far as its end is concerned."""
+    """What upstream has said so far, as far as its end is concerned.
 
-    __slots__ = (
-        "asked",
-        "finish_reason",
-        "generation_id",
-        "opened",
-        "pieces",
-        "provider",
-        "reasoning_size",
-        "text_size",
-        "texts",
-        "usage",
-        "usage_final",
-    )
+    `asked`: upstream may have the request, and has not refused it. `opened`: it has
+    answered 200. An estimate is made of how much text there was, in how many events
+    (`texts`), and of how many `pieces` that are no text.
+    """
 
-    def __init__(self) -> None:
-        self.finish_reason: str | None = None
-        self.usage: dict[str, Any] | None = None
-        self.usage_final = False
-        self.generation_id: str | None = None
-        self.asked = False  # upstream may have the request, and has not refused it
-        self.opened = False  # upstream has answered 200
-        self.provider: str | None = None
-        # What an estimate is made of: how much text, in how many events, and how many
-        # pieces that are no text.
-        self.text_size = self.reasoning_size = self.texts = self.pieces = 0
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    usage_final: bool = False
+    generation_id: str | None = None
+    asked: bool = False
+    opened: bool = False
+    provider: str | None = None
+    text_size: int = 0
+    reasoning_size: int = 0
+    texts: int = 0
+    pieces: int = 0

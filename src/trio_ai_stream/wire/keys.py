@@ -38,9 +38,8 @@ class KnownKey:
 
 def tokens_of(authorization: Iterable[str], api_key: Iterable[str]) -> set[str]:
     """Return the keys that a request names, from `Authorization` and `x-api-key`."""
-    bearers = {bearer_token(value) for value in authorization} - {None}
-    plain = {value.strip() for value in api_key if _KEY.fullmatch(value.strip())}
-    return {token for token in bearers if token} | plain
+    found = {token for value in authorization if (token := bearer_token(value))}
+    return found | {key for value in api_key if _KEY.fullmatch(key := value.strip())}
 
 
 class KeyRing:

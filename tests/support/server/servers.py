@@ -160,26 +160,34 @@ class LocalServer:
 async def serve_while(
     body: Callable[[LocalServer], Awaitable[None]],
     *,
-    limits: Limits,
     config: Config | None = None,
     sockets: Sockets | None = None,
+    within_s: float = 30,
+    **limits: Any,
 ) -> None:
-    """Serve with the server on a free port while `body` runs; then drain."""
+    """Serve with the server on a free port while `body` runs; then drain.
+
+    Unless the `limits` say otherwise, its end is short.
+
+    :raises trio.TooSlowError: it has not ended in time.
+    """
     application = Application()
-    hardened = Server(limits, application)
+    bounds = Limits(**{"linger_s": 0.2, "drain_s": 0.2, **limits})
+    hardened = Server(bounds, application)
     stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        serve = partial(
-            hardened.serve,
-            wrap_app(cast("Any", application), 0, "asgi"),
-            config or local_config(),
-            sockets=sockets,
-            shutdown_trigger=stop.wait,
-        )
-        binds = await nursery.start(serve)
-        port = int(binds[0].rpartition(":")[2])
-        await body(LocalServer(port, application, hardened, stop))
-        stop.set()
+    with trio.fail_after(within_s):
+        async with trio.open_nursery() as nursery:
+            serve = partial(
+                hardened.serve,
+                wrap_app(cast("Any", application), 0, "asgi"),
+                config or local_config(),
+                sockets=sockets,
+                shutdown_trigger=stop.wait,
+            )
+            binds = await nursery.start(serve)
+            port = int(binds[0].rpartition(":")[2])
+            await body(LocalServer(port, application, hardened, stop))
+            stop.set()
 
 
 async def serve_stock_while(
@@ -196,12 +204,13 @@ async def serve_stock_while(
         server = LocalServer(
             sock.getsockname()[1], application, Server(Limits(), application), stop
         )
-        async with trio.open_nursery() as nursery:
-            app = wrap_app(cast("Any", application), 0, "asgi")
-            serve = partial(STOCK, app, config, sockets=sockets)
-            await nursery.start(partial(serve, shutdown_trigger=stop.wait))
-            await body(server)
-            nursery.cancel_scope.cancel(reason="the test is over")
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                app = wrap_app(cast("Any", application), 0, "asgi")
+                serve = partial(STOCK, app, config, sockets=sockets)
+                await nursery.start(partial(serve, shutdown_trigger=stop.wait))
+                await body(server)
+                nursery.cancel_scope.cancel(reason="the test is over")
 
 
 def local_config() -> Config:

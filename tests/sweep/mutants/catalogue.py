@@ -298,8 +298,8 @@ _COUNTS: Final = (
         "recorded-twice",
         "a stream is recorded twice",
         "Stream.close",
-        "self._on_close(_1, _2)",
-        "self._on_close(_1, _2)\nself._on_close(_1, _2)",
+        "self.on_close(_1, _2)",
+        "self.on_close(_1, _2)\nself.on_close(_1, _2)",
     ),
     Mutant(
         "permit-kept",

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
+import pytest
 import trio
 import trio.testing
 import trustme
@@ -20,6 +21,8 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 CLOSED_FIRST = trio.BrokenResourceError, trio.ClosedResourceError
 """What a server sees when the client closes first, as it does in many tests."""
+
+both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 
 AUTHORITY = trustme.CA()
 SERVER_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -98,6 +101,13 @@ def forever(answer: bytes) -> Handler:
             await peer.send(answer)
 
     return handle
+
+
+async def begin(peer: Peer) -> None:
+    """Answer a request with a head, and stay until the client leaves."""
+    await peer.request()
+    await peer.send(CHUNKED)
+    await peer.more()
 
 
 @dataclass

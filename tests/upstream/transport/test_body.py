@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import httpx
 import pytest
 import trio
@@ -10,16 +13,31 @@ import trio.testing
 from tests.upstream.transport.servers import (
     CHUNKED,
     OK,
+    Handler,
     Peer,
     answering,
+    begin,
+    both,
     client_of,
     forever,
     in_memory,
     serving,
 )
+from trio_ai_stream.upstream.transport import TransportBody, UpstreamTransport
 
 URL = "http://host/"
-both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+
+
+@asynccontextmanager
+async def reading(
+    handler: Handler,
+) -> AsyncIterator[tuple[TransportBody, UpstreamTransport]]:
+    """Yield the body of an answer that comes over memory streams, and its transport."""
+    async with (
+        in_memory(handler) as (client, transport),
+        client.stream("GET", URL) as response,
+    ):
+        yield response.extensions["body"], transport
 
 
 async def test_a_block_is_all_that_has_arrived() -> None:
@@ -33,11 +51,7 @@ async def test_a_block_is_all_that_has_arrived() -> None:
         await peer.send(b"1\r\nc\r\n")
         await trio.sleep_forever()
 
-    async with (
-        in_memory(handle) as (client, _),
-        client.stream("GET", URL) as response,
-    ):
-        body = response.extensions["body"]
+    async with reading(handle) as (body, _):
         assert await body.receive() == b"ab"
         more.set()
         assert await body.receive() == b"c"
@@ -52,11 +66,7 @@ async def test_a_split_chunk_never_gives_an_empty_block() -> None:
             await peer.send(bytes([byte]))
             await trio.testing.wait_all_tasks_blocked()
 
-    async with (
-        in_memory(handle) as (client, _),
-        client.stream("GET", URL) as response,
-    ):
-        body = response.extensions["body"]
+    async with reading(handle) as (body, _):
         assert [await body.receive() for _ in range(4)] == [b"a", b"b", b"", b""]
         assert body.trailers == [(b"X", b"y")]
 
@@ -74,11 +84,7 @@ async def test_what_came_before_a_mistake_is_delivered(apart: bool) -> None:
         await trio.sleep_forever()
 
     with trio.fail_after(30):
-        async with (
-            in_memory(handle) as (client, transport),
-            client.stream("GET", URL) as response,
-        ):
-            body = response.extensions["body"]
+        async with reading(handle) as (body, transport):
             assert await body.receive() == b"ab"
             assert transport.statistics().live == 0
             for _ in range(2):
@@ -150,11 +156,7 @@ async def test_a_firehose_lets_other_tasks_run(tls: bool) -> None:
 async def test_receive_lets_others_run_unless_it_has_just_waited() -> None:
     """A block that came with the head is there at once; after it, each call yields."""
     answer = CHUNKED + b"1\r\na\r\n0\r\n\r\n"
-    async with (
-        in_memory(answering(answer)) as (client, _),
-        client.stream("GET", URL) as response,
-    ):
-        body = response.extensions["body"]
+    async with reading(answering(answer)) as (body, _):
         assert await body.receive() == b"a"
         for _ in range(2):
             with trio.testing.assert_checkpoints():
@@ -163,13 +165,10 @@ async def test_receive_lets_others_run_unless_it_has_just_waited() -> None:
 
 async def test_receive_is_always_a_cancel_point() -> None:
     """A cancelled task gets no block, though there is one; its connection is closed."""
-    async with (
-        in_memory(answering(CHUNKED + b"1\r\na\r\n")) as (client, transport),
-        client.stream("GET", URL) as response,
-    ):
+    async with reading(answering(CHUNKED + b"1\r\na\r\n")) as (body, transport):
         with trio.CancelScope() as scope:
             scope.cancel(reason="test")
-            await response.extensions["body"].receive()
+            await body.receive()
         assert scope.cancelled_caught
         assert transport.statistics().live == 0
 
@@ -178,11 +177,7 @@ async def test_drain_tells_whether_the_connection_is_kept() -> None:
     """True when the next request may use it, False when the response ended it."""
     closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     for answer, kept in ((OK, True), (closing, False)):
-        async with (
-            in_memory(forever(answer)) as (client, _),
-            client.stream("GET", URL) as response,
-        ):
-            body = response.extensions["body"]
+        async with reading(forever(answer)) as (body, _):
             assert await body.drain() is kept
             assert await body.drain() is kept
             assert await body.receive() == b""
@@ -190,14 +185,8 @@ async def test_drain_tells_whether_the_connection_is_kept() -> None:
 
 async def test_abort_closes_at_once_and_is_idempotent() -> None:
     """The socket is closed before abort returns; afterwards the body says so."""
-
-    async def handle(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(CHUNKED)
-        await peer.more()
-
     with trio.fail_after(30):
-        async with serving(handle) as server, client_of() as (client, transport):
+        async with serving(begin) as server, client_of() as (client, transport):
             async with client.stream("GET", server.url) as response:
                 body = response.extensions["body"]
                 body.abort()
@@ -212,11 +201,7 @@ async def test_abort_closes_at_once_and_is_idempotent() -> None:
 
 async def test_abort_after_the_end_keeps_the_connection() -> None:
     """What has ended cannot be aborted: the connection stays in the pool."""
-    async with (
-        in_memory(forever(OK)) as (client, transport),
-        client.stream("GET", URL) as response,
-    ):
-        body = response.extensions["body"]
+    async with reading(forever(OK)) as (body, transport):
         await body.drain()
         body.abort()
         assert transport.statistics().idle == 1
@@ -225,15 +210,9 @@ async def test_abort_after_the_end_keeps_the_connection() -> None:
 @both
 async def test_abort_from_another_task_wakes_the_reader(tls: bool) -> None:
     """Whoever waits in receive is told with a ReadError, at once."""
-
-    async def handle(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(CHUNKED)
-        await peer.more()
-
     with trio.fail_after(30):
         async with (
-            serving(handle, tls=tls) as server,
+            serving(begin, tls=tls) as server,
             client_of() as (client, _),
             client.stream("GET", server.url) as response,
             trio.open_nursery() as nursery,
@@ -252,15 +231,9 @@ async def test_abort_from_another_task_wakes_the_reader(tls: bool) -> None:
 
 async def test_a_cancelled_receive_closes_before_it_leaves() -> None:
     """When Cancelled comes out of receive, the socket is closed already."""
-
-    async def handle(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(CHUNKED)
-        await peer.more()
-
     with trio.fail_after(30):
         async with (
-            serving(handle) as server,
+            serving(begin) as server,
             client_of() as (client, transport),
             client.stream("GET", server.url) as response,
         ):

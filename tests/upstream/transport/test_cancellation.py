@@ -17,6 +17,7 @@ from tests.upstream.transport.servers import (
     OK,
     Boundary,
     Peer,
+    both,
     client_of,
     in_memory,
     serving,
@@ -26,8 +27,6 @@ from trio_ai_stream.upstream.transport.http1_messages import ResponseParser
 from trio_ai_stream.upstream.transport.links import TlsLink
 from trio_ai_stream.upstream.transport.pool import UpstreamConnection
 from trio_ai_stream.upstream.transport.upstream_transport import TransportBody
-
-both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 
 
 @pytest.fixture

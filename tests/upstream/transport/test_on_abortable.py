@@ -14,6 +14,7 @@ from trio.testing import MemoryReceiveStream, MemorySendStream
 from tests.upstream.transport.servers import (
     OK,
     Peer,
+    both,
     client_of,
     forever,
     serving,
@@ -21,8 +22,6 @@ from tests.upstream.transport.servers import (
 from trio_ai_stream.upstream.transport import UpstreamTransport
 
 URL = "http://host/"
-
-both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 
 
 class Holder:

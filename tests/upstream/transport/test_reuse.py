@@ -15,6 +15,7 @@ from tests.upstream.transport.servers import (
     Handler,
     Peer,
     answering,
+    both,
     client_of,
     forever,
     in_memory,
@@ -25,8 +26,6 @@ from trio_ai_stream.upstream.transport import (
     TransportLimits,
     UpstreamTransport,
 )
-
-both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 
 
 @both

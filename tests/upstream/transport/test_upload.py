@@ -9,10 +9,16 @@ import pytest
 import trio
 import trio.testing
 
-from tests.upstream.transport.servers import OK, Peer, Request, client_of, serving
+from tests.upstream.transport.servers import (
+    OK,
+    Peer,
+    Request,
+    both,
+    client_of,
+    serving,
+)
 from trio_ai_stream.upstream.transport import UpstreamTransport
 
-both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 PART = bytes(range(256)) * 256
 REFUSAL = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
 

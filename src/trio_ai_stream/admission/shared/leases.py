@@ -20,7 +20,13 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from trio_ai_stream.admission.shared.valkey_link import Client, Unavailable, ValkeyLink
+from trio_ai_stream.admission.shared.valkey_link import (
+    Client,
+    TooBusy,
+    Unavailable,
+    ValkeyLink,
+    link_lost,
+)
 from trio_ai_stream.admission.shared.valkey_scripts import CHANGE, HELD, LEAVE, Keys
 
 T = TypeVar("T")
@@ -29,7 +35,6 @@ _BATCH: Final = 200
 """Releases, and requests, in one script: it stays far below a millisecond."""
 
 _UNLIMITED: Final = -1
-LOST: Final = Unavailable("unavailable", "the link was lost")
 
 
 @dataclass(slots=True, eq=False)
@@ -54,16 +59,11 @@ class _Ask:
     answered: trio.Event = field(default_factory=trio.Event)
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """What the last heartbeats said: live processes, and streams over all of them."""
-
-    processes: int
-    streams: int
-
-
 class Leases:
-    """The permits of one process, and the task that keeps Valkey in step."""
+    """The permits of one process, and the task that keeps Valkey in step.
+
+    The last heartbeats saw so many live `processes`.
+    """
 
     def __init__(self, link: ValkeyLink, keys: Keys, *, lease_s: float) -> None:
         self._link = link
@@ -80,7 +80,7 @@ class Leases:
         self._changing = False
         self._resync = False
         self._last_processes = 1
-        self.fleet = Fleet(processes=1, streams=0)
+        self.processes = 1
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -139,10 +139,8 @@ class Leases:
     async def leave(self) -> None:
         """End the lease now: whatever is still held counts no longer.
 
-        Nor is the process looked for at its address any more.
-
-        Waits one timeout at most; if Valkey did not answer, the lease runs out by
-        itself.
+        Nor is the process looked for at its address any more. Waits one timeout at
+        most; if Valkey did not answer, the lease runs out by itself.
         """
         if self._running:
             self._left = trio.Event()
@@ -167,7 +165,7 @@ class Leases:
             self._running = False
             self._to_release = []  # the next run's synchronisation covers them
             asked, self._asked = self._asked, []
-            _fail(asked, LOST)
+            _fail(asked, link_lost())
 
     async def _keep(self) -> None:
         next_beat = trio.current_time() + self._beat_s
@@ -189,11 +187,8 @@ class Leases:
                     await self._link.send(LEAVE, self._keys.leaving, self._common)
                     self._left.set()
                     return
-            except Unavailable:
-                if not self._link.up:
-                    raise
-                # This process was too busy to look; what was sent may have been done.
-                self._resync = True
+            except TooBusy:
+                self._resync = True  # what was sent may have been done
 
     async def _round(self, *, beat: bool = False) -> None:
         """Tell Valkey of what was released and asked since the last round."""
@@ -207,7 +202,7 @@ class Leases:
         try:
             reply = await self._change(released, asked)
         except BaseException as exc:
-            _fail(asked, exc if isinstance(exc, Unavailable) else LOST)
+            _fail(asked, exc if isinstance(exc, Unavailable) else link_lost())
             raise
         if beat:
             self._count(reply)
@@ -268,9 +263,9 @@ class Leases:
         ask.answered.set()
 
     def _count(self, reply: list[Any]) -> None:
-        processes, streams = reply[2:]
+        processes = reply[2]
         # The larger of two beats: after an outage the others are not all back at once.
-        self.fleet = Fleet(max(processes, self._last_processes), streams)
+        self.processes = max(processes, self._last_processes)
         self._last_processes = processes
 
     def _put(self, ask: _Ask) -> None:

@@ -11,11 +11,11 @@ the process itself.
 
 The questions go over Valkey's publish and subscribe. Each process listens on a channel
 of its own and on one that all share. A question names the channel to answer on; PUBLISH
-says how many processes got it, so the asker knows how many answers to wait for and need
-not guess. Nothing is stored: a process that is gone does not get the question, and one
-that hangs is waited for no longer than the timeout. Valkey may hold the connection of a
-host that has lost its power for a quarter of an hour. So whoever has not answered
-counts only while its lease lasts.
+says how many processes got it, and so how many answers to wait for. Nothing is stored:
+a process that is gone does not get the question, and one that hangs is waited for no
+longer than the timeout. Valkey may hold the connection of a host that has lost its
+power for a quarter of an hour. So whoever has not answered counts only while its lease
+lasts.
 
 After an outage one process is back before another. Meanwhile who is missing may still
 be there, so for some seconds nobody is told that a stream is gone. Who was not there
@@ -30,7 +30,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -48,10 +48,8 @@ from trio_ai_stream.admission.directory import (
     Entry,
     Listing,
     LocalStreams,
+    StreamDirectory,
     answer,
-    cancel_question,
-    generation_question,
-    list_question,
     read_address,
     socket_of,
 )
@@ -59,6 +57,7 @@ from trio_ai_stream.admission.shared.shared_gate import SharedGate
 from trio_ai_stream.admission.shared.valkey_link import (
     RETURN_S,
     Client,
+    TooBusy,
     Unavailable,
     ValkeyLink,
 )
@@ -196,7 +195,7 @@ class Bus:
                 late = self._link.late(
                     deadline, "a silent subscription", self._timeout_s
                 )
-                if not self._link.up:
+                if not isinstance(late, TooBusy):
                     raise late
 
     async def _received(self, data: bytes) -> None:
@@ -211,12 +210,8 @@ class Bus:
                 "answer": await self._reply(message),
                 "process": self._keys.process,
             }
-            try:
+            with suppress(TooBusy):  # then whoever asked waits no longer
                 await self._link.reply(str(message.get("reply")), json.dumps(reply))
-            except Unavailable:
-                if not self._link.up:
-                    raise
-                # This process was too busy to look; whoever asked waits no longer.
         elif (pending := self._pending.get(token)) is not None:
             pending.answers.append(message.get("answer"))
             pending.processes.add(str(message.get("process")))
@@ -240,7 +235,7 @@ def _decode(data: bytes) -> dict[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-class SharedDirectory:
+class SharedDirectory(StreamDirectory):
     """Finds streams through the gate's link; make it before the gate runs."""
 
     def __init__(
@@ -252,11 +247,11 @@ class SharedDirectory:
         peer_address: Address | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        self.process = gate.keys.process
+        super().__init__(gate.keys.process, streams)
         self._gate = gate
-        self._streams = streams
         self._run_folder = run_folder
-        self._peer_address = peer_address
+        # Where other hosts read this process's streams, as they are told.
+        self._address = None if peer_address is None else "{} {}".format(*peer_address)
         self._was_connected = False
         self._bus = Bus(gate.link, gate.keys, self._answer, timeout_s=timeout_s)
         gate.add_work([self._say_returned, self._bus.run])
@@ -269,55 +264,12 @@ class SharedDirectory:
         Without Valkey: this process's, and not complete.
         """
         try:
-            answers, complete = await self._bus.ask(list_question(owner))
+            answers, complete = await self._bus.ask({"ask": "list", "owner": owner})
             complete = complete and not await self._others_may_return()
         except Unavailable:
             return Listing(await self._streams.snapshot(owner), complete=False)
         entries = [entry for found in answers if found for entry in found]
         return Listing(entries, complete)
-
-    async def cancel(self, request_id: str, owner: str | None) -> Entry | None:
-        """Cancel a stream and return its owner's answer; None if nobody has it.
-
-        :raises DirectoryUnavailableError: Valkey, or the owner, did not answer in time;
-            or the owner may not be back yet.
-        """
-        here = self._streams.cancel(request_id, owner)
-        if here is not None:
-            return here
-        try:
-            process = await self._holder(request_id)
-            question = cancel_question(request_id, owner)
-            answers, complete = await self._bus.ask(question, process)
-            if process is not None and complete and not any(answers):
-                # Another client's stream has that id too, or its owner has just gone.
-                answers, complete = await self._bus.ask(question)
-        except Unavailable as exc:
-            raise DirectoryUnavailableError(str(exc)) from exc
-        found = next((entry for entry in answers if entry), None)
-        if found is None:
-            if not complete:
-                raise DirectoryUnavailableError("the stream's owner did not answer")
-            await self._refuse_to_say()
-        return found
-
-    async def has_generation(self, generation_id: str, owner: str | None) -> bool:
-        """Whether a process remembers it.
-
-        :raises DirectoryUnavailableError: one that did not answer may do so.
-        """
-        if self._streams.has_generation(generation_id, owner):
-            return True
-        try:
-            question = generation_question(generation_id, owner)
-            answers, complete = await self._bus.ask(question)
-        except Unavailable as exc:
-            raise DirectoryUnavailableError(str(exc)) from exc
-        if True not in answers:
-            if not complete:
-                raise DirectoryUnavailableError("a process did not answer")
-            await self._refuse_to_say()
-        return True in answers
 
     async def address_of(self, process: str) -> Address | None:
         """Return where readers of a process's streams ask: here, or at its host.
@@ -335,14 +287,28 @@ class SharedDirectory:
             if found is not None:
                 return read_address(bytes(found))
             answers, complete = await self._bus.ask(_ADDRESS_QUESTION, process)
+            if not answers:
+                await self._check_gone(complete=complete)
         except Unavailable as exc:
             raise DirectoryUnavailableError(str(exc)) from exc
-        if not answers:
-            if not complete:
-                raise DirectoryUnavailableError("the process did not answer")
-            await self._refuse_to_say()
         told = next((one for one in answers if isinstance(one, str)), None)
         return None if told is None else read_address(told.encode())
+
+    async def _find(self, question: Entry) -> Any:
+        try:
+            process = None
+            if question["ask"] == "cancel":  # Valkey knows who holds its permit
+                process = await self._holder(question["id"])
+            answers, complete = await self._bus.ask(question, process)
+            if process is not None and complete and not any(answers):
+                # Another client's stream has that id too, or its owner has just gone.
+                answers, complete = await self._bus.ask(question)
+            found = next(filter(None, answers), None)
+            if found is None:
+                await self._check_gone(complete=complete)
+        except Unavailable as exc:
+            raise DirectoryUnavailableError(str(exc)) from exc
+        return found
 
     def address_here(self, process: str) -> Address | None:
         """Return the socket of a worker of this host, if it has one."""
@@ -356,32 +322,20 @@ class SharedDirectory:
         :raises Unavailable: Valkey did not answer.
         """
         key, lease_s = self._gate.keys.at(self.process), self._gate.lease_s
-        told = [self._told_address, int(1000 * lease_s)]
+        told = [self._address, int(1000 * lease_s)]
         await self._gate.link.send(ANNOUNCE, [key], told)
         task_status.started()
         while True:
             await trio.sleep(lease_s / 3)
             if self._gate.leases.left:
                 return
-            try:
+            with suppress(TooBusy):  # it tells again in time
                 await self._gate.link.send(ANNOUNCE, [key], told)
-            except Unavailable:
-                if not self._gate.link.up:
-                    raise
-                # This process was too busy to look; it tells again in time.
-
-    @property
-    def _told_address(self) -> str | None:
-        """Where other hosts read this process's streams, as they are told."""
-        if self._peer_address is None:
-            return None
-        host, port = self._peer_address
-        return f"{host} {port}"
 
     async def _answer(self, question: Entry) -> Any:
         """Answer another process's question about this one."""
         if question.get("ask") == _ADDRESS_QUESTION["ask"]:
-            return self._told_address
+            return self._address
         return await answer(self._streams, question)
 
     async def _say_returned(
@@ -407,16 +361,15 @@ class SharedDirectory:
         found = await self._gate.link.call(RETURNING, [self._gate.keys.back], [])
         return found is not None
 
-    async def _refuse_to_say(self) -> None:
-        """Do not let anybody be told that something is gone, while it may be there.
+    async def _check_gone(self, *, complete: bool) -> None:
+        """Let nobody be told that something is gone, while it may be there.
 
-        :raises DirectoryUnavailableError: a process may not be back yet.
+        :raises Unavailable: Valkey did not answer.
+        :raises DirectoryUnavailableError: nor did a process, or it may not be back yet.
         """
-        try:
-            may_return = await self._others_may_return()
-        except Unavailable as exc:
-            raise DirectoryUnavailableError(str(exc)) from exc
-        if may_return:
+        if not complete:
+            raise DirectoryUnavailableError("a process did not answer")
+        if await self._others_may_return():
             raise DirectoryUnavailableError("other processes may not be back yet")
 
     async def _holder(self, request_id: str) -> str | None:

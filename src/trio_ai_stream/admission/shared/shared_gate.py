@@ -26,7 +26,6 @@ How far the limits can be exceeded, with N processes:
 from __future__ import annotations
 
 import math
-import secrets
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,12 +34,16 @@ from typing import Final, Literal
 import trio
 from loguru import logger
 
+from trio_ai_stream.admission.directory import name_process
 from trio_ai_stream.admission.gate import (
+    RETRY_AFTER_S,
     BucketTable,
     Decision,
+    Gate,
     GateStatus,
     Permit,
     PermitRefusal,
+    Policy,
     Quota,
     StreamPermits,
 )
@@ -58,8 +61,6 @@ PERIOD_S: Final = 60.0
 """A link that is lost too often in this time is logged as one that flaps."""
 MOST: Final = 3
 """Losses within one period that are logged one by one."""
-
-
 LONG_S: Final = 5.0
 """A link that has been down for so long was not lost by a restart."""
 
@@ -73,7 +74,7 @@ class Changes:
     more are logged.
     """
 
-    def __init__(self, policy: Literal["local", "open", "closed"]) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._losses: deque[float] = deque()
         self._reason: Unavailable | None = None
@@ -166,18 +167,14 @@ class Denials:
     bounded memory.
     """
 
-    def __init__(self, capacity: int = DENIALS) -> None:
-        self._capacity = capacity
+    def __init__(self) -> None:
         self._until: OrderedDict[str, tuple[float, Decision]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._until)
 
     def put(self, client_id: str, asked_at: float, refusal: Decision) -> None:
         """Keep a refusal of a question that was sent at `asked_at`."""
         self._until[client_id] = (asked_at + refusal.retry_after_s, refusal)
         self._until.move_to_end(client_id)
-        if len(self._until) > self._capacity:
+        if len(self._until) > DENIALS:
             self._until.popitem(last=False)
 
     def get(self, client_id: str, now: float) -> Decision | None:
@@ -197,18 +194,8 @@ class Denials:
         )
 
 
-Policy = Literal["local", "open", "closed"]
-
-CLOSED_RETRY_AFTER_S = 1.0
-
-
-def _rate(quota: Quota) -> list[int]:
-    """Return what the script takes of a quota."""
-    return [math.ceil(quota.interval_s * 1e6), quota.burst]
-
-
-class SharedGate:
-    """Counts in Valkey; the same protocol as `LocalGate`."""
+class SharedGate(Gate):
+    """Counts in Valkey."""
 
     def __init__(
         self,
@@ -224,12 +211,12 @@ class SharedGate:
     ) -> None:
         self._permits = permits
         self._metrics = metrics
-        self._policy: Policy = policy
+        self._policy = policy
         self._alone = BucketTable(quota)
         self._set_quota(quota)
         self._denials = Denials()
         self._changes = Changes(policy)
-        self.keys = Keys(prefix, secrets.token_hex(6))
+        self.keys = Keys(prefix, name_process())
         self.link = ValkeyLink(url, timeout_s=timeout_s, on_change=self._link_changed)
         self.lease_s = lease_s
         self.leases = Leases(self.link, self.keys, lease_s=lease_s)
@@ -259,9 +246,8 @@ class SharedGate:
         if known is not None:
             return known
         try:
-            reply = await self.link.call(
-                ADMIT, [self.keys.rate(client_id)], _rate(quota)
-            )
+            rate = [math.ceil(quota.interval_s * 1e6), quota.burst]
+            reply = await self.link.call(ADMIT, [self.keys.rate(client_id)], rate)
         except Unavailable as exc:
             self._metrics.gate_failed(exc.cause)
             return self._admit_alone(client_id, quota)
@@ -297,16 +283,16 @@ class SharedGate:
             return self._acquire_alone(lease, per_client)
         self._metrics.gate_decided(trio.current_time() - asked_at)
         if verdict == "server":
-            return self._permits.refuse("server", self._permits.total)
+            return PermitRefusal("server", self._permits.total)
         if verdict == "client":
-            return self._permits.refuse("client", per_client or 0)
+            return PermitRefusal("client", per_client or 0)
         inner = self._permits.acquire_unchecked(client_id, request_id)
         return self._permit(lease, inner)
 
     def status(self) -> GateStatus:
         """Return whether the shared counters are in reach, and the local ones."""
         mode: Literal["shared", "fallback"] = "shared" if self.link.up else "fallback"
-        return GateStatus(mode, self._policy, self._permits.statistics())
+        return GateStatus(mode, self._policy, self._permits.held)
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -342,17 +328,17 @@ class SharedGate:
         if self._policy == "local" or not alone.allowed:
             return alone
         return replace(
-            alone, allowed=False, unavailable=True, retry_after_s=CLOSED_RETRY_AFTER_S
+            alone, allowed=False, unavailable=True, retry_after_s=RETRY_AFTER_S
         )
 
     def _acquire_alone(
         self, lease: Lease, per_client: int | None
     ) -> Permit | PermitRefusal:
         if self._policy == "closed":
-            return self._permits.refuse("gate", 0)
+            return PermitRefusal("gate", 0)
         share = None
         if self._policy == "local":
-            share = math.ceil(self._permits.total / max(1, self.leases.fleet.processes))
+            share = math.ceil(self._permits.total / max(1, self.leases.processes))
             granted = self._permits.acquire_nowait(
                 lease.client_id,
                 lease.request_id,
@@ -377,5 +363,5 @@ class SharedGate:
 
     def _link_changed(self, reason: Unavailable | None) -> None:
         self._metrics.gate_fallback(active=reason is not None)
-        if self._changes.changed(reason, self.leases.fleet.processes):
+        if self._changes.changed(reason, self.leases.processes):
             self._metrics.redis_lost()

@@ -21,7 +21,7 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -71,6 +71,15 @@ class Unavailable(Exception):  # noqa: N818 - a state, handled wherever it is ra
         self.detail = detail
 
 
+class TooBusy(Unavailable):
+    """This process looked too late to judge the server, which may have answered."""
+
+
+def link_lost() -> Unavailable:
+    """Return why a call has no answer whose connection is no longer ours."""
+    return Unavailable("unavailable", "the link was lost")
+
+
 # Which line of which script it was: it makes two reasons of one, and helps nobody.
 _WHERE = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.$")
 
@@ -81,8 +90,6 @@ _ACL = (
     " (Redis 7 gives a new user no channels), and +select if REDIS_URL names another"
     " database than 0"
 )
-
-
 _FOREIGN = (
     "a key of ours holds what another program has put there; delete it, or set another"
     " REDIS_PREFIX"
@@ -146,34 +153,29 @@ def _explain_reply(exc: BaseException) -> Unavailable | None:
     match exc:
         case AskError() | ClusterCrossSlotError() | ClusterDownError():
             return Unavailable("cluster", str(ClusterRefusedError()))
-        case AuthorizationError():
-            return Unavailable("acl", _ACL.format(said=said))
-        case AuthenticationError():
-            return Unavailable("password", "refused; check the password in REDIS_URL")
         case RedisConnectionError() if "max number of clients" in said:
             return Unavailable("unavailable", FULL_OF_CLIENTS)
-        case ReadOnlyError():
-            return Unavailable("unavailable", "a replica, which takes no writes")
         case BusyLoadingError():
             return Unavailable("unavailable", "the server is loading its data")
         case ProtocolError() | UnknownCommandError():
             return Unavailable("unavailable", f"expected Redis 6 or newer: {said}")
-        case WrongTypeError():
-            return Unavailable("unavailable", _FOREIGN)
-        case ResponseError() if "WRONGTYPE" in said:  # from inside a script of Redis 6
-            return Unavailable("unavailable", _FOREIGN)
-        case ResponseError() if said.startswith("OOM"):
-            return Unavailable("full", said)
-        case ResponseError() if "NOPERM" in said or "permission" in said.lower():
-            # From inside a script, where the error has a prefix of its own.
-            return Unavailable("acl", _ACL.format(said=said))
-        case ResponseError() if re.search("invalid password|WRONGPASS", said):
-            return Unavailable("password", "refused; check the password in REDIS_URL")
-        case ResponseError() if "READONLY" in said:
-            return Unavailable("unavailable", "a replica, which takes no writes")
         case ResponseError():
-            return Unavailable("unavailable", said)
+            return _explain_refusal(exc, said)
     return None
+
+
+def _explain_refusal(exc: ResponseError, said: str) -> Unavailable:
+    """Explain an error by its kind, or by its text if it is from inside a script."""
+    if isinstance(exc, AuthorizationError) or re.search("(?i)noperm|permission", said):
+        return Unavailable("acl", _ACL.format(said=said))
+    wrong = re.search("invalid password|WRONGPASS", said)
+    if wrong or isinstance(exc, AuthenticationError):
+        return Unavailable("password", "refused; check the password in REDIS_URL")
+    if isinstance(exc, ReadOnlyError) or "READONLY" in said:
+        return Unavailable("unavailable", "a replica, which takes no writes")
+    if isinstance(exc, WrongTypeError) or "WRONGTYPE" in said:
+        return Unavailable("unavailable", _FOREIGN)
+    return Unavailable("full" if said.startswith("OOM") else "unavailable", said)
 
 
 def _one_of(keys: Sequence[str]) -> str:
@@ -209,11 +211,11 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
 
 
 Client = coredis.Redis[bytes]
+T = TypeVar("T")
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 """Pauses between probes: doubled from the first to the longest, with jitter."""
-
 
 STEADY_S = 10.0
 """A connection that was up for so long was no flapping: the next pause is short."""
@@ -221,13 +223,11 @@ STEADY_S = 10.0
 _BACKGROUND_PATIENCE = 4
 """Timeouts that a heartbeat may take: a busy process must not think itself cut off."""
 
-
 FIRST_ANSWER_S = 1.0
 """Until the first question of a connection has its answer."""
 
 RETURN_S = LONGEST_PAUSE_S + 2 * FIRST_ANSWER_S
 """So much later than this process another one may be back after an outage."""
-
 
 # coredis lets the errors of its queues through when a connection has just broken.
 _LOST = (
@@ -274,7 +274,6 @@ class ValkeyLink:
         self._lost = trio.Event()
         self._tried = trio.Event()
         self._reason: Unavailable | None = None
-        self._known_up = False
         self._back_at = -math.inf
         self.up = False
         # Made once, for it reads all authorities from the disk; and by us, because
@@ -320,34 +319,49 @@ class ValkeyLink:
     async def _ask(
         self, script: LuaScript, keys: list[str], args: Sequence[Any], timeout_s: float
     ) -> Any:
+        return await self._answer(
+            lambda client: _evaluate(client, script, keys, args),
+            script.name,
+            timeout_s,
+            keys,
+        )
+
+    async def _answer(
+        self,
+        ask: Callable[[Client], Awaitable[T]],
+        what: str,
+        timeout_s: float,
+        keys: Sequence[str] = (),
+    ) -> T:
         client = self._client
         if client is None:
             raise Unavailable("unavailable", "not connected")
         deadline = trio.current_time() + timeout_s
         with trio.move_on_at(deadline):
             try:
-                try:
-                    return await client.evalsha(script.sha, keys=keys, args=args)
-                except NoScriptError:
-                    return await client.eval(script.text, keys=keys, args=args)
+                return await ask(client)
             except _LOST as exc:
                 raise self._failed(client, exc, keys) from exc
             except RuntimeError as exc:
-                raise self._closed(client, exc) from exc
+                if self._client is client:
+                    raise  # a bug; else it is the pool, which closed under the call
+                raise link_lost() from exc
         if self._client is not client:
-            raise Unavailable("unavailable", "the link was lost")
-        raise self.late(deadline, script.name, timeout_s)
+            raise link_lost()
+        raise self.late(deadline, what, timeout_s)
 
     def late(
         self, deadline: float, what: str, timeout_s: float | None = None
     ) -> Unavailable:
-        """Return that there was no answer by `deadline`; the link is lost by it."""
+        """Return that there was no answer by `deadline`; the link is lost by it.
+
+        `TooBusy` if that is known too late to be the server's fault; then it stays.
+        """
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
-        reason = Unavailable("timeout", f"{what} {timeout_s:g} s")
+        detail = f"{what} {timeout_s:g} s"
         if trio.current_time() - deadline > timeout_s / 2:
-            # This process was too busy to look; that says nothing of the server.
-            return reason
-        return self._fail(reason)
+            return TooBusy("timeout", detail)
+        return self._fail(Unavailable("timeout", detail))
 
     async def publish(self, channel: str, message: str) -> int:
         """Return how many processes the message went to; raises as `call`."""
@@ -360,20 +374,9 @@ class ValkeyLink:
 
         It may speak while the link is not up yet.
         """
-        client = self._client
-        if client is None:
-            raise Unavailable("unavailable", "not connected")
-        deadline = trio.current_time() + self.timeout_s
-        with trio.move_on_at(deadline):
-            try:
-                return await client.publish(channel, message)
-            except _LOST as exc:
-                raise self._failed(client, exc) from exc
-            except RuntimeError as exc:
-                raise self._closed(client, exc) from exc
-        if self._client is not client:
-            raise Unavailable("unavailable", "the link was lost")
-        raise self.late(deadline, "publish")
+        return await self._answer(
+            lambda client: client.publish(channel, message), "publish", self.timeout_s
+        )
 
     async def run(
         self,
@@ -429,14 +432,12 @@ class ValkeyLink:
     def _changed(self, reason: Unavailable | None) -> None:
         self.up = reason is None
         first = not self._tried.is_set()
-        if first and reason is not None and reason.cause == "cluster":
-            pass  # nothing falls back: `run` ends with it
-        elif first or not (self._known_up and self.up):
-            if self.up and not first:
-                self._back_at = trio.current_time()
-            self._known_up = self.up
-            self._on_change(reason)
+        if self.up and not first:
+            self._back_at = trio.current_time()
         self._tried.set()
+        if first and reason is not None and reason.cause == "cluster":
+            return  # nothing falls back: `run` ends with it
+        self._on_change(reason)
 
     def _fail(self, reason: Unavailable) -> Unavailable:
         """Take the link down; the first reason of a session is the one reported."""
@@ -455,11 +456,6 @@ class ValkeyLink:
             reason = Unavailable(reason.cause, f"{_FOREIGN}: {_one_of(keys)}")
         return self._fail(reason) if self._client is client else reason
 
-    def _closed(self, client: Client, exc: RuntimeError) -> Exception:
-        """Tell a pool that closed under a call, a `RuntimeError`, from a bug."""
-        lost = self._client is not client
-        return Unavailable("unavailable", "the link was lost") if lost else exc
-
     def _open_client(self) -> Client:
         return coredis.Redis.from_url(
             self._url,
@@ -470,6 +466,15 @@ class ValkeyLink:
             verify_version=False,
             **self._tls,
         )
+
+
+async def _evaluate(
+    client: Client, script: LuaScript, keys: list[str], args: Sequence[Any]
+) -> Any:
+    try:
+        return await client.evalsha(script.sha, keys=keys, args=args)
+    except NoScriptError:
+        return await client.eval(script.text, keys=keys, args=args)
 
 
 async def refuse_cluster(

@@ -27,19 +27,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 REAPED = 500
 """Streams of one dead process that one call takes out: below 1 ms of script time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LuaScript:
     """One script's text and the digest by which the server knows it (EVALSHA)."""
 
     name: str
     text: str
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """The SHA-1 that the protocol wants; not a secret's protection."""
         return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
@@ -222,10 +223,6 @@ class Keys:
 
     prefix: str
     process: str
-
-    def __post_init__(self) -> None:
-        if not self.prefix or set(self.prefix) & set("{} "):
-            raise ValueError(f"expected a prefix without braces, got {self.prefix!r}")
 
     def rate(self, client_id: str) -> str:
         """Return the key of one client's bucket; its hash tag is the client."""

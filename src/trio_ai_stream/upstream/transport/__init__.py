@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from trio_ai_stream.upstream.transport.dial import Connect, DialReport, Origin, Proxy
+from trio_ai_stream.upstream.transport.dial import (
+    Connect,
+    DialReport,
+    Origin,
+    Proxy,
+    TrustError,
+    client_tls,
+)
 from trio_ai_stream.upstream.transport.pool import TransportStatistics
 from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
-from trio_ai_stream.upstream.transport.trust import TrustError, client_tls
 from trio_ai_stream.upstream.transport.upstream_transport import (
     ConnectionInfo,
     TransportBody,

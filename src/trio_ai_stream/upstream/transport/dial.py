@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import ssl
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import httpx
 import trio
 
 from trio_ai_stream.upstream.transport.http1_messages import ResponseParser
@@ -112,6 +115,33 @@ class Proxy:
             raise ProxyRefusedError(f"the proxy answered {status} to CONNECT")
 
 
+class TrustError(ValueError):
+    """The certificates that the environment names cannot be used."""
+
+
+def client_tls() -> ssl.SSLContext:
+    """Return what makes TLS connections for HTTP/1.1.
+
+    It trusts SSL_CERT_FILE or SSL_CERT_DIR, or else the built-in list. Blocks for some
+    tens of milliseconds, to read them.
+
+    :raises TrustError: they cannot be read.
+    """
+    name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+    path = os.environ.get(name)
+    wrong = f"{name}: expected trusted certificates (PEM), got {path}"
+    if path and Path(path).is_fifo():  # opening one would wait for its writer
+        raise TrustError(f"{wrong}: a pipe; name a regular file")
+    try:
+        context = httpx.create_ssl_context()
+    except OSError as exc:
+        why = "no certificates" if isinstance(exc, ssl.SSLError) else exc.strerror
+        raise TrustError(f"{wrong}: {why}") from exc
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 class Dialer:
     """Opens links, by the network or by the `connect` it was given."""
 
@@ -146,7 +176,10 @@ class Dialer:
         link: ByteLink
         if self._connect is not None:
             stream = await self._connect(first.host, first.port, first.tls)
-            link = self._link(stream)
+            if isinstance(stream, trio.SocketStream):
+                link = SocketLink(stream, self._buffers)
+            else:
+                link = StreamLink(stream)
         else:
             addresses = await self.resolver.resolve(first.host, first.port)
             looked_up_at = trio.current_time()
@@ -172,11 +205,6 @@ class Dialer:
             tcp_s=connected_at - looked_up_at,
             tls_s=0.0 if link is tcp else trio.current_time() - connected_at,
         )
-
-    def _link(self, stream: trio.abc.Stream) -> ByteLink:
-        if isinstance(stream, trio.SocketStream):
-            return SocketLink(stream, self._buffers)
-        return StreamLink(stream)
 
     async def _secure(
         self, link: ByteLink, origin: Origin, steps: list[str]

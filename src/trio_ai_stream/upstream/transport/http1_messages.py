@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages: a request as bytes, and bytes as a response. No await, no clock.
+"""HTTP/1.1 messages: a request as bytes, and bytes as a response. No socket, no clock.
 
 Whatever could make upstream see another request than the one meant is refused here:
 line breaks in a field, two framings, a body that is longer or shorter than announced
@@ -41,6 +41,8 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 
 _BAD_FIELD = "expected header names that are tokens and values without line breaks"
+
+_MISMATCH = "the body's length differs from its Content-Length (0 if not given)"
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
@@ -116,7 +118,7 @@ class RequestMessage:
         if self.chunked:
             return self.head + self._chunk(body) + b"0\r\n\r\n"
         if len(body) != self._left:
-            raise InvalidRequestError(self._mismatch())
+            raise InvalidRequestError(_MISMATCH)
         return self.head + body
 
     async def write(self, emit: Emit) -> None:
@@ -140,23 +142,19 @@ class RequestMessage:
         if self.chunked:
             await emit(b"0\r\n\r\n")
         elif self._left:
-            raise InvalidRequestError(self._mismatch())
+            raise InvalidRequestError(_MISMATCH)
 
     def _framed(self, piece: bytes) -> bytes:
         if self.chunked:
             return self._chunk(piece)
         self._left -= len(piece)
         if self._left < 0:
-            raise InvalidRequestError(self._mismatch())
+            raise InvalidRequestError(_MISMATCH)
         return piece
 
     @staticmethod
     def _chunk(data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-
-    @staticmethod
-    def _mismatch() -> str:
-        return "the body's length differs from its Content-Length (0 if not given)"
 
 
 class _Fields(NamedTuple):
@@ -312,8 +310,6 @@ class ResponseParser:
 
         Errors: `UnexpectedEndError` when bytes are missing.
         """
-        if self.complete:
-            return
         if self.head is None:
             where = "within the response's head" if self._head_bytes else "unanswered"
             raise UnexpectedEndError(f"upstream closed the connection {where}")

@@ -43,31 +43,25 @@ class ClosedLink:
     sent = 0
 
     async def wait(self) -> None:
-        """Refuse: nothing will arrive."""
         await wait_closed()
 
     def unacknowledged(self) -> int:
-        """Return 0: it cannot be known any more."""
-        return 0
+        return 0  # it cannot be known any more
 
     def take(self) -> NoReturn:
-        """Refuse: nothing will arrive."""
         raise trio.ClosedResourceError(CLOSED)
 
     def push(self, data: bytes) -> NoReturn:
-        """Refuse: nothing can be sent."""
         raise trio.ClosedResourceError(CLOSED)
 
     async def flush(self) -> None:
-        """Refuse: nothing can be sent."""
         raise trio.ClosedResourceError(CLOSED)
 
     def stale(self) -> bool:
-        """Return True: it cannot be used again."""
         return True
 
     def close(self) -> None:
-        """Do nothing: it is closed."""
+        pass
 
 
 def closer(stream: trio.abc.AsyncResource) -> Callable[[], None]:
@@ -183,8 +177,6 @@ class SocketLink:
         self.sent = 0
 
     def unacknowledged(self) -> int:
-        if self._fd < 0:
-            return 0
         answer = fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4))
         return int.from_bytes(answer, sys.byteorder)
 

@@ -46,8 +46,11 @@ class ProxyRefusedError(OSError):
     """The proxy opened no connection to upstream."""
 
 
-class InvalidRequestError(Exception):
+class InvalidRequestError(httpx.LocalProtocolError):
     """The request we were asked to send cannot be written as HTTP/1.1."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"cannot send the request: {why}")
 
 
 _BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -64,7 +67,6 @@ _TABLE: dict[
     ),
     ConnectionPhase.WRITE: (
         (trio.TooSlowError, httpx.WriteTimeout),
-        (InvalidRequestError, httpx.LocalProtocolError),
         (UnexpectedEndError, httpx.WriteError),  # closed before it had our request
         (InvalidResponseError, httpx.RemoteProtocolError),
         *((kind, httpx.WriteError) for kind in _BROKEN),
@@ -78,7 +80,7 @@ _TABLE: dict[
 
 
 def reraise(exc: Exception, phase: ConnectionPhase) -> NoReturn:
-    """Raise httpx's exception for a failure in this phase; a bug as it is.
+    """Raise httpx's exception for a failure in this phase; another one as it is.
 
     The text says what happened in our words; it holds no header and no body.
     """

@@ -33,6 +33,7 @@ from trio_ai_stream.upstream.transport.dial import (
     DialReport,
     Origin,
     Proxy,
+    client_tls,
 )
 from trio_ai_stream.upstream.transport.http1_messages import (
     Headers,
@@ -49,7 +50,6 @@ from trio_ai_stream.upstream.transport.pool import (
 )
 from trio_ai_stream.upstream.transport.transport_errors import (
     ConnectionPhase,
-    InvalidRequestError,
     InvalidResponseError,
     UnexpectedEndError,
     cause_of,
@@ -57,7 +57,6 @@ from trio_ai_stream.upstream.transport.transport_errors import (
     reraise,
 )
 from trio_ai_stream.upstream.transport.transport_limits import TransportLimits
-from trio_ai_stream.upstream.transport.trust import client_tls
 
 
 class _State(enum.Enum):
@@ -234,6 +233,10 @@ class TransportResponse:
         return b", ".join(found).decode("latin-1")
 
 
+def _ignore_abort(_abort: Callable[[], None] | None) -> None:
+    """Stand in for a caller who does not want to close by himself."""
+
+
 class UpstreamTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1 over Trio for one run, with keep-alive and Happy Eyeballs.
 
@@ -295,9 +298,16 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; return httpx's response once its head is there.
 
-        As `exchange`, whose body stands in `response.extensions["body"]`.
+        As `send`, whose last two arguments the extensions `on_sent` and `on_abortable`
+        are. The body stands in `response.extensions["body"]`.
         """
-        response = await self.exchange(request)
+        response = await self.send(
+            origin_of(request.url),
+            RequestMessage.of(request),
+            RequestTimeouts.of(request),
+            request.extensions.get("on_sent"),
+            request.extensions.get("on_abortable", _ignore_abort),
+        )
         head = response.head
         return httpx.Response(
             head.status,
@@ -311,44 +321,30 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             },
         )
 
-    async def exchange(self, request: httpx.Request) -> TransportResponse:
-        """Send a request; return the response once its head is there.
-
-        Errors: `httpx.TransportError`s, as `errors.py` lists them; what the request's
-        own body raises passes unchanged. Cancellation: the socket, at whatever stage,
-        is closed before `Cancelled` leaves this method.
-
-        The extension `on_sent`, a function without arguments, is awaited before the
-        first wait: when the request is on its way, or before a dial; so perhaps twice,
-        if a kept-alive connection was of no use. What it raises fails the request.
-
-        The extension `on_abortable` is called with what closes the connection at
-        once, when the request has one, and with None when its head is there or it has
-        none any more: another request's may be next on it.
-        """
-        return await self.send(
-            origin_of(request.url),
-            partial(RequestMessage.of, request),
-            RequestTimeouts.of(request),
-            request.extensions.get("on_sent"),
-            request.extensions.get("on_abortable", _ignore_abort),
-        )
-
     async def send(
         self,
         origin: Origin,
-        make_message: Callable[[], RequestMessage],
+        message: RequestMessage,
         timeouts: RequestTimeouts,
-        on_sent: OnSent | None,
-        on_abortable: OnAbortable,
+        on_sent: OnSent | None = None,
+        on_abortable: OnAbortable = _ignore_abort,
     ) -> TransportResponse:
-        """Send what `make_message` returns, as `exchange` does."""
+        """Send a message; return the response once its head is there.
+
+        Errors: `httpx.TransportError`s, as `transport_errors.py` lists them; what the
+        request's own body raises passes unchanged. Cancellation: the socket, at
+        whatever stage, is closed before `Cancelled` leaves this method.
+
+        `on_sent` is awaited before the first wait: when the request is on its way, or
+        before a dial; so perhaps twice, if a kept-alive connection was of no use. What
+        it raises fails the request.
+
+        `on_abortable` is called with what closes the connection at once, when the
+        request has one, and with None when its head is there or it has none any more:
+        another request's may be next on it.
+        """
         if self._pool.closed:
             raise RuntimeError("this transport is closed; make a new one")
-        try:
-            message = make_message()
-        except InvalidRequestError as exc:
-            raise httpx.LocalProtocolError(f"cannot send the request: {exc}") from exc
         connection = self._pool.acquire(origin)
         if connection is not None:
             response = await self._try(
@@ -468,10 +464,6 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         )
         info = ConnectionInfo(served > 0, served, connection.report)
         return TransportResponse(head, body, info)
-
-
-def _ignore_abort(_abort: Callable[[], None] | None) -> None:
-    """Stand in for a caller who does not want to close by himself."""
 
 
 def origin_of(url: httpx.URL) -> Origin:

@@ -13,6 +13,15 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Make a button that calls `act(button)`: button({class: "plain"}, act, "text", child, ...). */
+export function button(attributes, act, ...children) {
+  const made = el("button", { type: "button", ...attributes }, ...children);
+  made.addEventListener("click", () => act(made));
+  return made;
+}
+
+export const smallButton = (label, act) => button({ class: "small" }, act, label);
+
 const EMPTIED_MS = 200;
 
 /** Fill a field of a secret with what `read` says; again when the page is shown again: Safari empties it, behind this event. */
@@ -20,6 +29,12 @@ export function fillWith(field, read) {
   const fill = () => (field.value = read());
   fill();
   addEventListener("pageshow", ({ persisted }) => persisted && setTimeout(fill, EMPTIED_MS));
+}
+
+/** Say at the top of the page how it stands with the server: `waiting`, `live` or `lost`, and a few words. */
+export function showLink(state, text) {
+  $("link").dataset.state = state;
+  $("link").textContent = text;
 }
 
 /** Whether this key is for the input method, which composes a word; Safari says of its last one only that it has no code. */

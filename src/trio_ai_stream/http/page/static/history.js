@@ -1,15 +1,11 @@
 // The list of conversations that this browser keeps: open, rename, export, delete.
 
-import { $, composes, el } from "./dom.js";
+import { $, button, composes, el, smallButton } from "./dom.js";
 import { MAX_SHOWN } from "./markdown.js";
 import { CUT } from "./receipt.js";
 import { conversations } from "./store.js";
 
-const small = (label, name, act) => {
-  const button = el("button", { type: "button", class: "small", "aria-label": `${label}: ${name}` }, label);
-  button.addEventListener("click", act);
-  return button;
-};
+const small = (label, name, act) => button({ class: "small", "aria-label": `${label}: ${name}` }, act, label);
 
 /**
  * Fill the dialog. `acts` has `current`, the id of the one that is open; `open(id)`, which shows one, or returns why it
@@ -22,12 +18,12 @@ export async function showHistory(acts) {
   const again = () => showHistory(acts);
   $("history-list").replaceChildren(
     ...all.map((record) => {
-      const title = el("button", { type: "button", class: "title", dir: "auto", "aria-current": record.id === current ? "true" : null }, record.title, el("span", { class: "quiet" }, when(record.at)));
-      title.addEventListener("click", async () => {
+      const show = async () => {
         const refused = await open(record.id);
         if (refused) $("history-note").textContent = refused;
-      });
-      const item = el("li", {}, title);
+      };
+      const attributes = { class: "title", dir: "auto", "aria-current": record.id === current ? "true" : null };
+      const item = el("li", {}, button(attributes, show, record.title, el("span", { class: "quiet" }, when(record.at))));
       const renames = small("Rename", record.title, () => rename(item, record, acts));
       renames.dataset.rename = record.id;
       item.append(
@@ -53,8 +49,7 @@ function rename(item, record, acts) {
   const done = async () => {
     await showHistory(acts);
     // The field that had the focus is gone: the button that made it has it again.
-    const button = [...$("history-list").querySelectorAll("button")].find((one) => one.dataset.rename === record.id);
-    button?.focus();
+    $("history-list").querySelector(`[data-rename="${record.id}"]`)?.focus();
   };
   const save = async () => {
     const title = input.value.trim();
@@ -67,9 +62,7 @@ function rename(item, record, acts) {
     event.preventDefault(); // else the rest of the key press is for the button that has the focus by then
     act();
   });
-  const button = el("button", { type: "button", class: "small" }, "Save");
-  button.addEventListener("click", save);
-  item.replaceChildren(input, button);
+  item.replaceChildren(input, smallButton("Save", save));
   input.focus();
 }
 

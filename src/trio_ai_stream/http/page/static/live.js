@@ -1,7 +1,7 @@
 // The live view: follows `/streams/live` while the page is visible, and remembers how
 // streams ended, for the Stop button's receipt.
 
-import { $, count, el, time } from "./dom.js";
+import { $, count, el, showLink, time } from "./dom.js";
 import { showEnding, updateStream } from "./tree.js";
 import { Refusal, tryToCancel, watchStreams } from "./server.js";
 
@@ -81,7 +81,7 @@ export class LiveView {
         if (signal.aborted) return;
         if (error.status === 401) {
           $("key-option").hidden = false; // it may want one since this page was loaded
-          return this.#say("waiting", "needs the API key");
+          return showLink("waiting", "needs the API key");
         }
         this.#lose(error.status === 503 ? "live view full, trying again" : "reconnecting");
       }
@@ -98,7 +98,7 @@ export class LiveView {
     $("live-note").textContent = this.#draining
       ? "The server has drained: its streams have ended. Waiting for the next one."
       : "Not known: there is no connection to the server.";
-    this.#say("lost", this.#draining ? "drained, waiting for a server" : why);
+    showLink("lost", this.#draining ? "drained, waiting for a server" : why);
     this.#draw();
   }
 
@@ -109,8 +109,8 @@ export class LiveView {
       this.#streams = event.streams;
       this.#total = event.total;
       this.#draining = event.draining;
-      if (this.#draining) this.#say("lost", `draining: ${count(event.total, "stream")} left`);
-      else this.#say("live", "live");
+      if (this.#draining) showLink("lost", `draining: ${count(event.total, "stream")} left`);
+      else showLink("live", "live");
       this.#note(event);
       if (event.streams.some(({ id }) => !this.#items.has(id))) this.#draw();
     } else if (event.type === "ended") {
@@ -280,10 +280,5 @@ export class LiveView {
       ),
     );
     while ($("live-ended").children.length > PAST) $("live-ended").lastChild.remove();
-  }
-
-  #say(state, text) {
-    $("link").dataset.state = state;
-    $("link").textContent = text;
   }
 }

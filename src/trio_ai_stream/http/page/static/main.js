@@ -1,9 +1,10 @@
 // The page: wires the composer, the conversation, its choices and the live view.
 
-import { $, composes, el, fillWith } from "./dom.js";
+import { $, button, composes, el, fillWith, showLink, smallButton } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { showHistory } from "./history.js";
 import { LiveView } from "./live.js";
+import { chosen, fillOptions, options, writable } from "./options.js";
 import { Picker } from "./picker.js";
 import { getConfig, getModels, key } from "./server.js";
 import { choice, conversations } from "./store.js";
@@ -28,7 +29,6 @@ const UNKEPT = "This chat lasts only as long as this page: the browser's storage
 const draft = choice("draft"); // the last one of any tab, for a new one
 const ownDraft = choice("draft", "sessionStorage");
 const lastOpen = choice("conversation", "sessionStorage"); // of this tab, through reloads
-const options = choice("options");
 const bannerAway = choice("banner away");
 const kept = options.get() ?? {};
 
@@ -48,8 +48,7 @@ async function begin() {
     try {
       config = await getConfig();
     } catch {
-      $("link").dataset.state = "lost";
-      $("link").textContent = "the server does not answer; trying again";
+      showLink("lost", "the server does not answer; trying again");
       await pause(RETRY_MS);
     }
   }
@@ -63,13 +62,12 @@ async function begin() {
   if (kept.upstream && kept.upstream !== upstream && $("model").value === kept.model) $("model").value = "";
   if (faults.length && !$("model").value) $("model").value = "simulator/default";
   for (const [model, title, prompt] of faults.length ? STARTERS : []) {
-    const button = el("button", { type: "button" }, el("strong", {}, title), el("span", {}, prompt));
-    button.addEventListener("click", () => {
+    const start = () => {
       $("model").value = model;
       describeModel();
       ask(prompt);
-    });
-    $("starters").append(el("li", {}, button));
+    };
+    $("starters").append(el("li", {}, button({}, start, el("strong", {}, title), el("span", {}, prompt))));
   }
   describeModel();
   live = new LiveView(budgets);
@@ -145,8 +143,7 @@ async function answer(item) {
 async function follow(one, body, shown, message) {
   running(one);
   const saving = setInterval(save, SAVE_MS);
-  const keep = () => save();
-  addEventListener("pagehide", keep);
+  addEventListener("pagehide", save);
   const lost = () => {
     shown.lost();
     say("The connection is lost: reconnecting");
@@ -162,7 +159,7 @@ async function follow(one, body, shown, message) {
   };
   const result = await one.run(body, { ...shown, began, lost, found });
   clearInterval(saving);
-  removeEventListener("pagehide", keep);
+  removeEventListener("pagehide", save);
   return result;
 }
 
@@ -198,8 +195,8 @@ function spoken({ result, record }) {
 
 /** Wait for the server under the message; false if the message was taken back. */
 async function serverIsBack(item) {
-  const button = el("button", { type: "button", class: "small" }, "Take back");
-  const note = el("p", { class: "line waits" }, "Not sent: the server does not answer. It will be sent as soon as it does. ", button);
+  const revoke = smallButton("Take back", () => waiting?.back());
+  const note = el("p", { class: "line waits" }, "Not sent: the server does not answer. It will be sent as soon as it does. ", revoke);
   item.append(note);
   thread.toEnd();
   say("Not sent yet: the server does not answer");
@@ -218,7 +215,6 @@ async function serverIsBack(item) {
       fill($("prompt").value ? `${content}\n${$("prompt").value}` : content);
     },
   });
-  button.addEventListener("click", () => waiting?.back());
   let [back, mine] = [false, true];
   while (mine && !back) {
     mine = !(await Promise.race([taken, pause(config === null ? 100 : RETRY_MS)]));
@@ -241,17 +237,6 @@ function request() {
     include_tool_calls: true,
   };
 }
-
-const number = (id) => ($(id).value.trim() === "" || !$(id).checkValidity() ? null : Number($(id).value));
-
-const chosen = () => ({
-  system: writable($("system").value.trim()),
-  temperature: number("temperature"),
-  max_tokens: number("max-tokens"),
-});
-
-// An answer may hold what the server takes in no request: half a character, a control. The chat must go on all the same.
-const writable = (text) => text.toWellFormed().replace(/[\0-\x08\x0b\x0c\x0e-\x1f]/g, "\uFFFD");
 
 /** Leave out the oldest messages beyond the server's limit; never the last. */
 function fitting() {
@@ -443,17 +428,6 @@ for (const name of ["settings", "history"]) {
   });
 }
 $("settings-open").addEventListener("click", () => $("settings").showModal());
-$("settings").addEventListener("input", ({ target }) => {
-  const name = target.id.replace("-", "_");
-  // Only this one: another tab may have changed the others since.
-  if (name in chosen()) options.set({ ...options.get(), [name]: chosen()[name] });
-  const set = Object.values(chosen()).filter((value) => value !== null && value !== "").length;
-  const wrong = ["temperature", "max-tokens"].map($).filter((field) => !field.checkValidity());
-  const said = [set || null, wrong.length ? `${wrong.length} not sent` : null].filter(Boolean).join(", ");
-  $("settings-open").textContent = said ? `Options (${said})` : "Options";
-  const names = wrong.map((field) => `${field.labels[0].firstChild.textContent.trim()}: ${field.validationMessage}`);
-  $("settings-note").textContent = wrong.length ? `Not sent. ${names.join(" ")}` : "";
-});
 $("history-open").addEventListener("click", async () => {
   await showHistory({
     current: conversation.id,
@@ -488,10 +462,7 @@ unfold();
 
 $("model").value = kept.model ?? "";
 addEventListener("pagehide", () => ($("model").defaultValue = $("model").value)); // Safari resets it when the page is shown again
-$("system").value = kept.system ?? "";
-$("temperature").value = kept.temperature ?? "";
-$("max-tokens").value = kept.max_tokens ?? "";
-$("settings").dispatchEvent(new Event("input"));
+fillOptions();
 // Somebody may have typed before this script was here.
 $("prompt").value = [...new Set([ownDraft.get() ?? draft.get(), $("prompt").value])].filter(Boolean).join("\n");
 typed();

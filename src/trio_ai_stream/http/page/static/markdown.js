@@ -2,7 +2,7 @@
 // this module asks only about what may still change, the last block, and builds elements
 // from the tree that comes back. Text is always put in as text.
 
-import { el } from "./dom.js";
+import { el, smallButton } from "./dom.js";
 import { parseMarkdown } from "./server.js";
 
 // Beyond this the browser suffers more than the reader gains; no more is kept, either.
@@ -43,8 +43,7 @@ export function build(node) {
 
 function codeBlock(language, text) {
   const code = el("code", {}, text);
-  const copy = el("button", { type: "button", class: "small" }, "Copy");
-  copy.addEventListener("click", () => copyText(code.textContent, copy));
+  const copy = smallButton("Copy", (button) => copyText(code.textContent, button));
   return el(
     "div",
     { class: "code", dir: "ltr" },

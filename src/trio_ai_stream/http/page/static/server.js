@@ -32,9 +32,19 @@ const bytesOf = (text) => String.fromCharCode(...new TextEncoder().encode(text))
 
 const headers = (more = {}, by = key.get()) => (by ? { ...more, Authorization: `Bearer ${bytesOf(by)}` } : more);
 
-// Not by the page's own address: that may hold a name and a password, which `fetch` refuses. And not through the browser's
-// cache: in Firefox a second reader of one address would wait for the end of what the first one reads.
-const ask = (path, options) => fetch(new URL(path, location.origin), { cache: "no-store", ...options });
+/**
+ * Return the response of a request that was not refused.
+ *
+ * Not by the page's own address: that may hold a name and a password, which `fetch` refuses. And not through the browser's
+ * cache: in Firefox a second reader of one address would wait for the end of what the first one reads.
+ */
+async function ask(path, options) {
+  const response = await fetch(new URL(path, location.origin), { cache: "no-store", ...options });
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+const askJSON = async (path, options) => (await ask(path, options)).json();
 
 async function refusal(response) {
   const said = await response.json().catch(() => ({}));
@@ -43,26 +53,16 @@ async function refusal(response) {
   return new Refusal(response.status, type, body.message ?? `HTTP ${response.status}`);
 }
 
-export async function getConfig() {
-  const response = await ask("/page/config");
-  if (!response.ok) throw await refusal(response);
-  return response.json();
-}
+export const getConfig = () => askJSON("/page/config");
 
 /** Upstream's models as [{model, description}]. */
 export async function getModels() {
-  const response = await ask("/v1/models", { headers: headers() });
-  if (!response.ok) throw await refusal(response);
-  const { data } = await response.json();
+  const { data } = await askJSON("/v1/models", { headers: headers() });
   return data.map(({ id, name }) => ({ model: id, description: name }));
 }
 
 /** What streams have cost: {by, key, rows, budgets}. */
-export async function getUsage(query) {
-  const response = await ask(`/usage?${new URLSearchParams(query)}`, { headers: headers() });
-  if (!response.ok) throw await refusal(response);
-  return response.json();
-}
+export const getUsage = (query) => askJSON(`/usage?${new URLSearchParams(query)}`, { headers: headers() });
 
 let parsing = 0;
 const toParse = []; // goes on with one that waits for its turn
@@ -75,13 +75,12 @@ export async function parseMarkdown(text) {
   if (parsing < PARSED_AT_ONCE) parsing += 1;
   else await new Promise((resolve) => toParse.push(resolve));
   try {
-    const response = await ask("/page/markdown", {
+    return await askJSON("/page/markdown", {
       method: "POST",
       headers: headers({ "Content-Type": "application/json" }),
       body: JSON.stringify({ text: text.toWellFormed() }),
       signal: AbortSignal.timeout(MARKDOWN_MS),
     });
-    return response.ok ? await response.json() : null;
   } catch {
     return null;
   } finally {
@@ -105,7 +104,6 @@ export async function startChat(body, id, by, signal) {
     body: JSON.stringify(body),
     signal,
   });
-  if (!response.ok) throw await refusal(response);
   const said = (name) => response.headers.get(name);
   return {
     id: said("X-Request-ID"),
@@ -118,7 +116,7 @@ export async function startChat(body, id, by, signal) {
 /** Go on with a stream behind its event `after`: its events in batches. */
 export async function resumeChat(way, after, by, signal) {
   const response = await ask(way, { headers: headers({ "Last-Event-ID": after }, by), signal });
-  if (response.status !== 200) throw await refusal(response);
+  if (response.status === 204) throw await refusal(response); // all of it has been had
   return parsed(response);
 }
 
@@ -133,9 +131,7 @@ export async function tryToCancel(id, by) {
   const path = `/streams/${encodeURIComponent(id)}`;
   const signal = AbortSignal.timeout(CANCEL_MS);
   // It outlives the page, which may be on its way out.
-  const response = await ask(path, { method: "DELETE", headers: headers({}, by), signal, keepalive: true });
-  if (!response.ok) throw await refusal(response);
-  return response.json();
+  return askJSON(path, { method: "DELETE", headers: headers({}, by), signal, keepalive: true });
 }
 
 /** The same; null where it cannot. */
@@ -145,7 +141,6 @@ export const cancelStream = (id, by) => tryToCancel(id, by).catch(() => null);
 export async function* watchStreams(signal, tree) {
   const query = tree ? `?tree=${encodeURIComponent(tree)}` : "";
   const response = await ask(`/streams/live${query}`, { headers: headers(), signal });
-  if (!response.ok) throw await refusal(response);
   for await (const events of readEvents(response)) {
     yield events.map((event) => ({ type: event.type, ...JSON.parse(event.data) }));
   }

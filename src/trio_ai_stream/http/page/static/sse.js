@@ -51,8 +51,7 @@ export async function* readEvents(response) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      const events = parser.push(decoder.decode(value, { stream: true }));
-      yield events;
+      yield parser.push(decoder.decode(value, { stream: true }));
     }
   } finally {
     reader.cancel().catch(() => {});

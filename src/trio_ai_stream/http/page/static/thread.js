@@ -1,14 +1,8 @@
 // The messages on the screen: each with what can be done with it.
 
-import { $, el } from "./dom.js";
+import { $, el, smallButton } from "./dom.js";
 import { copyText, MAX_SHOWN, Rendering } from "./markdown.js";
 import { doneLine, errorCard, stopCard } from "./receipt.js";
-
-const action = (label, act) => {
-  const button = el("button", { type: "button", class: "small" }, label);
-  button.addEventListener("click", () => act(button));
-  return button;
-};
 
 const MAX_CALLS = 128;
 const NO_TEXT = "This answer has no text. Images and sound of a model cannot be shown here.";
@@ -59,7 +53,7 @@ export class Thread {
       else open = this.#restore(message, at);
     });
     if (messages.at(-1)?.role === "user") {
-      const send = action("Send it", () => this.#acts.retry(messages.length));
+      const send = smallButton("Send it", () => this.#acts.retry(messages.length));
       $("messages").lastElementChild.append(el("p", { class: "line waits" }, "This has no answer yet. ", send));
     }
     this.toEnd(true);
@@ -75,8 +69,8 @@ export class Thread {
       el(
         "div",
         { class: "actions" },
-        action("Copy", (button) => copyText(message.content, button)),
-        action("Edit", () => this.#acts.edit(at)),
+        smallButton("Copy", (button) => copyText(message.content, button)),
+        smallButton("Edit", () => this.#acts.edit(at)),
       ),
     );
     $("messages").append(item);
@@ -165,8 +159,8 @@ export class Thread {
     else if (result) item.append(errorCard(result, this.#remedies(result, at)));
     else item.append(el("p", { class: "line" }, "The page was closed before this answer had ended."));
     const actions = el("div", { class: "actions" });
-    if (message.content) actions.append(action("Copy", (button) => copyText(message.content, button)));
-    actions.append(action("Retry", () => this.#acts.retry(at)));
+    if (message.content) actions.append(smallButton("Copy", (button) => copyText(message.content, button)));
+    actions.append(smallButton("Retry", () => this.#acts.retry(at)));
     item.append(actions);
     item.dataset.end = result?.end ?? "left";
     this.toEnd();
@@ -199,7 +193,7 @@ export class Thread {
   }
 
   #elsewhere() {
-    const here = action("Go on here", () => this.#acts.reopen());
+    const here = smallButton("Go on here", () => this.#acts.reopen());
     return el("p", { class: "line waits" }, "This answer goes on in another tab. ", here);
   }
 
@@ -208,14 +202,14 @@ export class Thread {
   }
 
   #remedies(result, at) {
-    if (result.status === 401) return [action("Enter a key", () => this.#acts.key())];
-    if (result.status === 404) return [action("Choose another model", () => $("model").focus())];
+    if (result.status === 401) return [smallButton("Enter a key", () => this.#acts.key())];
+    if (result.status === 404) return [smallButton("Choose another model", () => $("model").focus())];
     // Older messages are left out by themselves: it is the last one that is too long, or the system prompt, which every chat has.
     if (result.status === 413) {
-      const system = $("system").value.trim() ? action("Shorten the system prompt", () => $("settings-open").click()) : null;
-      return [system, action("Edit the message", () => this.#acts.edit(at - 1)), action("New chat", () => this.#acts.fresh())];
+      const system = $("system").value.trim() ? smallButton("Shorten the system prompt", () => $("settings-open").click()) : null;
+      return [system, smallButton("Edit the message", () => this.#acts.edit(at - 1)), smallButton("New chat", () => this.#acts.fresh())];
     }
-    return [action("Try again", () => this.#acts.retry(at))];
+    return [smallButton("Try again", () => this.#acts.retry(at))];
   }
 
   /** Keep the end in view, unless the reader has scrolled away from it. */

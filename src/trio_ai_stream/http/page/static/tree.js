@@ -1,6 +1,6 @@
 // One running stream as it is inside the server: tasks in nurseries, scopes, deadlines.
 
-import { el, time } from "./dom.js";
+import { button, el, time } from "./dom.js";
 
 const GLOSS = [
   [/^heartbeat /, "writes a sign of life"],
@@ -53,17 +53,15 @@ export function updateStream(item, stream, now, budgets, view) {
 }
 
 function row(stream, view) {
-  const open = el(
-    "button",
-    { type: "button", class: "open", "aria-expanded": String(view.open), title: stream.id },
+  const open = button(
+    { class: "open", "aria-expanded": String(view.open), title: stream.id },
+    () => view.toggle(stream.id),
     el("span", { class: "state" }, stream.outcome ?? stream.state),
     el("span", { class: "unseen" }, ` stream ${stream.id.slice(0, 8)}`),
   );
-  open.addEventListener("click", () => view.toggle(stream.id));
   const name = `Cancel ${stream.id.slice(0, 8)}`;
   const over = stream.state === "finishing";
-  const cancel = over ? null : el("button", { type: "button", class: "small cancel", "aria-label": name, title: name }, "✕");
-  cancel?.addEventListener("click", () => view.cancel(stream.id));
+  const cancel = button({ class: "small cancel", "aria-label": name, title: name }, () => view.cancel(stream.id), "✕");
   return el(
     "tr",
     {},
@@ -73,7 +71,7 @@ function row(stream, view) {
     el("td", { class: "events" }),
     el("td", { class: "owner", title: stream.owner }, stream.owner.replace(/^(key|name|ip):/, "")),
     el("td", { class: "spark", "aria-hidden": "true" }),
-    el("td", {}, cancel),
+    el("td", {}, over ? null : cancel),
   );
 }
 

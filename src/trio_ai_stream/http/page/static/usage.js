@@ -1,6 +1,6 @@
 // The page of usage: asks `/usage` and shows its sums, the waste and the budgets.
 
-import { $, count, el, fillWith } from "./dom.js";
+import { $, count, el, fillWith, showLink } from "./dom.js";
 import { getConfig, getUsage, key } from "./server.js";
 
 const CHOICES = ["by", "since"];
@@ -74,12 +74,7 @@ function show(by, answer, providers) {
   const limited = answer.budgets.filter((one) => one.limit_usd != null);
   $("budgets-section").hidden = !limited.length;
   $("budgets").replaceChildren(budgets(limited));
-  say("live", count(total(rows, "streams"), "stream"));
-}
-
-function say(state, text) {
-  $("link").dataset.state = state;
-  $("link").textContent = text;
+  showLink("live", count(total(rows, "streams"), "stream"));
 }
 
 let asked = 0; // questions so far: an answer to an earlier one may come later
@@ -88,7 +83,7 @@ async function ask() {
   const question = (asked += 1);
   const [by, since] = CHOICES.map((name) => $(name).value);
   history.replaceState(null, "", `?${new URLSearchParams({ by, since })}`);
-  say("waiting", "asking");
+  showLink("waiting", "asking");
   try {
     // Users are in each host's own ledger only.
     const hosts = by === "user" ? { hosts: "own" } : {};
@@ -103,7 +98,7 @@ async function ask() {
     $("answer").hidden = true;
     $("failed").hidden = false;
     $("failed").textContent = error.message;
-    say("lost", "no answer");
+    showLink("lost", "no answer");
     if (error.status === 401) {
       $("key-option").hidden = false;
       $("key").focus();
