@@ -14,9 +14,9 @@ from tests.support.serving import ServerProcess
 PROGRAM = shutil.which("firefox-esr") or shutil.which("firefox")
 ENTER, ESCAPE = "\ue007", "\ue00c"
 NUMBERS = " ".join(f"w{n}" for n in range(200))
-LIVE = "document.querySelector('#link').dataset.state === 'live'"
+LIVE = "document.querySelector('#link')?.dataset.state === 'live'"
 BODY = "document.querySelector('.assistant:last-child .body')?.innerText"
-ENDED = "document.querySelector('.assistant:last-child').dataset.end"
+ENDED = "document.querySelector('.assistant:last-child')?.dataset.end"
 RUNS = f"{BODY}?.includes('w1 w2') && !{ENDED}"
 GO_ON = """[...document.querySelectorAll(".assistant:last-child button")]
     .find((one) => one.textContent === "Go on here")"""
