@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
@@ -32,22 +33,14 @@ _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 _FIELDS: Final = (b"data:", b":", b"event:", b"id:", b"retry:")
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class _HeldResponse:
     """What both kinds of answers are: a body, and what is held of it."""
 
-    __slots__ = ("_body", "_dialect", "_reservation", "generation_id")
-
-    def __init__(
-        self,
-        body: ResponseBody,
-        generation_id: str | None,
-        reservation: Reservation,
-        dialect: Dialect,
-    ) -> None:
-        self._body = body
-        self._dialect = dialect
-        self._reservation = reservation
-        self.generation_id = generation_id
+    _body: ResponseBody
+    generation_id: str | None
+    _reservation: Reservation
+    _dialect: Dialect
 
     @property
     def ended(self) -> bool:
@@ -67,33 +60,27 @@ class _HeldResponse:
         self._body.abort()
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class StreamedResponse(_HeldResponse):
-    """One streamed answer: bytes in, items out; `first` has been read of it already.
+    """One streamed answer: bytes in, items out.
 
     A whole completion instead of events is an answer, too.
     """
 
-    __slots__ = ("_decoder", "_document", "_failure", "_first", "_started")
+    _first: bytes = b""  # what has been read of it already
+    _decoder: Decoder = field(init=False)
+    _document: bytearray | None = None
+    _failure: Callable[[], EndStream] | None = None
+    _started: bool = False
 
-    def __init__(
-        self,
-        body: ResponseBody,
-        generation_id: str | None,
-        reservation: Reservation,
-        dialect: Dialect,
-        first: bytes = b"",
-    ) -> None:
-        super().__init__(body, generation_id, reservation, dialect)
+    def __post_init__(self) -> None:
+        dialect = self._dialect
         self._decoder = Decoder(
             raw=dialect.raw,
             named=True,
             read=dialect.read_events,
             whole_events=dialect.whole_events,
         )
-        self._document: bytearray | None = None
-        self._failure: Callable[[], EndStream] | None = None
-        self._first = first
-        self._started = False
 
     async def receive(self) -> Sequence[Item] | None:
         """Return all items that have arrived; `None` at the end of the body."""
@@ -136,20 +123,11 @@ class StreamedResponse(_HeldResponse):
         return []
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class DocumentResponse(_HeldResponse):
     """One whole answer as a single block of items."""
 
-    __slots__ = ("_items",)
-
-    def __init__(
-        self,
-        body: ResponseBody,
-        generation_id: str | None,
-        reservation: Reservation,
-        dialect: Dialect,
-    ) -> None:
-        super().__init__(body, generation_id, reservation, dialect)
-        self._items: list[Item] | None = None
+    _items: list[Item] | None = None
 
     async def load_as_stream(self, first: bytes) -> None:
         """Read an answer that should be a stream, of which `first` has been read.
